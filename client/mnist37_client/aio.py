@@ -1,0 +1,194 @@
+"""The client for asyncio: as mnist37_client.client, with `await`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_protos.v1 import mnist37_pb2_grpc
+from numpy.typing import ArrayLike
+
+from mnist37_client import exchanges
+from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT
+from mnist37_client.errors import Cancelled, from_rpc
+from mnist37_client.exchanges import Exchange, Request, Response, Result, Split
+from mnist37_client.images import to_images
+from mnist37_client.results import Loss, Model, Prediction, Progress, Stepped
+
+
+class AsyncClient:
+    """A connection to one server, for one event loop. It is made at the first call.
+
+    The methods, what they take and what they raise are Client's.
+    """
+
+    def __init__(
+        self, address: str = DEFAULT_ADDRESS, *, timeout: float | None = DEFAULT_TIMEOUT
+    ) -> None:
+        self.address = address
+        self.timeout = timeout
+        self._channel = grpc.aio.insecure_channel(address, options=exchanges.CHANNEL_OPTIONS)
+        self._stub = mnist37_pb2_grpc.Mnist37ServiceStub(self._channel)
+
+    async def predict(self, images: ArrayLike, *, version: int | None = None) -> Prediction:
+        """As Client.predict."""
+        return await self._carry_out(self._stub.Predict, exchanges.predict(images, version))
+
+    async def predict_stream(
+        self, batches: Iterable[ArrayLike] | AsyncIterable[ArrayLike]
+    ) -> AsyncIterator[Prediction]:
+        """As Client.predict_stream; the batches may come from an async iterator."""
+        failed: list[Exception] = []
+
+        async def requests() -> AsyncIterator[pb.PredictRequest]:
+            try:
+                if isinstance(batches, AsyncIterable):
+                    async for images in batches:
+                        yield exchanges.predict_request(to_images(images))
+                else:
+                    for images in batches:
+                        yield exchanges.predict_request(to_images(images))
+            except Exception as error:  # noqa: BLE001 - raised again where the caller is
+                failed.append(error)
+
+        call = self._stub.PredictStream(requests())
+        try:
+            async for response in call:
+                yield exchanges.prediction(response)
+        except grpc.RpcError as error:
+            raise from_rpc(error, self.address) from error
+        finally:
+            call.cancel()
+        if failed:
+            raise failed[0]
+
+    def train(
+        self,
+        epochs: int,
+        *,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        request_id: str | None = None,
+    ) -> AsyncTrainingRun:
+        """As Client.train; iterate with `async for`."""
+        request = exchanges.train_request(epochs, learning_rate, batch_size, seed, request_id)
+        return AsyncTrainingRun(self._stub.Train(request), self.address)
+
+    async def step(
+        self,
+        images: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        *,
+        learning_rate: float | None = None,
+        request_id: str | None = None,
+    ) -> Stepped:
+        """As Client.step."""
+        exchange = exchanges.step(images, labels, learning_rate, request_id)
+        return await self._carry_out(self._stub.Step, exchange)
+
+    async def get_loss(
+        self,
+        split: Split | None = None,
+        *,
+        images: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        version: int | None = None,
+    ) -> Loss:
+        """As Client.get_loss."""
+        exchange = exchanges.get_loss(split, images, labels, version)
+        return await self._carry_out(self._stub.GetLoss, exchange)
+
+    async def initialize(
+        self,
+        *,
+        seed: int | None = None,
+        std: float | None = None,
+        request_id: str | None = None,
+    ) -> int:
+        """As Client.initialize."""
+        return await self._carry_out(
+            self._stub.Initialize, exchanges.initialize(seed, std, request_id)
+        )
+
+    async def get_model(self) -> Model:
+        """As Client.get_model."""
+        return await self._carry_out(self._stub.GetModel, exchanges.get_model())
+
+    async def close(self) -> None:
+        """Ends the connection, and with it every call under way."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _carry_out(
+        self,
+        method: Callable[..., Awaitable[Response]],
+        exchange: Exchange[Request, Response, Result],
+    ) -> Result:
+        try:
+            request = next(exchange)
+            while True:
+                request = exchange.send(await method(request, timeout=self.timeout))
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        except grpc.RpcError as error:
+            raise from_rpc(error, self.address) from error
+
+
+class AsyncTrainingRun(AsyncIterator[Progress]):
+    """A run under way; as TrainingRun, with `async for`."""
+
+    def __init__(self, call: grpc.aio.UnaryStreamCall[Any, pb.TrainResponse], address: str) -> None:
+        self._call = call
+        self._responses = aiter(call)
+        self._address = address
+        self._cancelled = False
+
+    async def __anext__(self) -> Progress:
+        try:
+            return Progress.of(await anext(self._responses))
+        except grpc.RpcError as error:
+            raise from_rpc(error, self._address) from error
+
+    async def wait(self) -> Progress:
+        """Follows the run to its end; returns its last progress."""
+        last = None
+        async for last in self:  # noqa: B007 - the last one is what is asked for
+            pass
+        if last is None:
+            raise Cancelled("the run was cancelled before its first epoch ended")
+        return last
+
+    def cancel(self) -> None:
+        """Stops the run at its next step; harmless after its end."""
+        self._cancelled = True
+        self._call.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.cancel()
+
+    def __del__(self) -> None:
+        self.cancel()

@@ -1,0 +1,233 @@
+"""The client for threads and scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Self
+
+import grpc
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_protos.v1 import mnist37_pb2_grpc
+from numpy.typing import ArrayLike
+
+from mnist37_client import exchanges
+from mnist37_client.errors import from_rpc
+from mnist37_client.exchanges import Exchange, Request, Response, Result, Split
+from mnist37_client.images import to_images
+from mnist37_client.results import Loss, Model, Prediction, Progress, Stepped
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+DEFAULT_TIMEOUT = 30.0
+
+
+class Client:
+    """A connection to one server; safe to share between threads. It is made at the first call.
+
+    Every method raises Mnist37Error, as one of the exceptions drawn in mnist37_client.errors.
+
+    Args:
+        address: HOST:PORT of the server.
+        timeout: seconds that a call may take, waiting for a run's end included; None for ever.
+            A training run has none.
+    """
+
+    def __init__(
+        self, address: str = DEFAULT_ADDRESS, *, timeout: float | None = DEFAULT_TIMEOUT
+    ) -> None:
+        self.address = address
+        self.timeout = timeout
+        self._channel = grpc.insecure_channel(address, options=exchanges.CHANNEL_OPTIONS)
+        self._stub = mnist37_pb2_grpc.Mnist37ServiceStub(self._channel)
+
+    def predict(self, images: ArrayLike, *, version: int | None = None) -> Prediction:
+        """What the model says of some images.
+
+        Args:
+            images: uint8 in 0..255 or floats in 0..1; (N, 28, 28), (N, 784), or one image. Any
+                number: what one message cannot hold is sent in several, and answered from one
+                version all the same.
+            version: ask this version instead of the newest.
+        """
+        return self._carry_out(self._stub.Predict, exchanges.predict(images, version))
+
+    def predict_stream(self, batches: Iterable[ArrayLike]) -> Iterator[Prediction]:
+        """What the model says of one batch after the other, over one stream.
+
+        Args:
+            batches: each as `predict` takes them, up to 85,000 images.
+        """
+        failed: list[Exception] = []
+
+        def requests() -> Iterator[pb.PredictRequest]:
+            try:
+                for images in batches:
+                    yield exchanges.predict_request(to_images(images))
+            except Exception as error:  # noqa: BLE001 - raised again where the caller is
+                failed.append(error)
+
+        call = self._stub.PredictStream(requests())
+        try:
+            yield from map(exchanges.prediction, call)
+        except grpc.RpcError as error:
+            raise from_rpc(error, self.address) from error
+        finally:
+            call.cancel()
+        if failed:
+            raise failed[0]
+
+    def train(
+        self,
+        epochs: int,
+        *,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        request_id: str | None = None,
+    ) -> TrainingRun:
+        """Begins a run, or goes on with the one of that request_id; iterate over it for progress.
+
+        Args:
+            epochs: 1 to 1,000,000.
+            learning_rate: above 0; the server's default is 1.0.
+            batch_size: 1 to 12,396; 256.
+            seed: of the shuffling; 42.
+            request_id: up to 128 characters; the same id and values go on with a run that was cut
+                off.
+        """
+        request = exchanges.train_request(epochs, learning_rate, batch_size, seed, request_id)
+        return TrainingRun(self._stub.Train(request), self.address)
+
+    def step(
+        self,
+        images: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        *,
+        learning_rate: float | None = None,
+        request_id: str | None = None,
+    ) -> Stepped:
+        """One step of SGD.
+
+        Args:
+            images: a batch of your own, as `predict` takes them; without it, the training set's
+                next 256.
+            labels: (N,), 1 for a three and 0 for a seven.
+            learning_rate: above 0; the server's default is 1.0.
+            request_id: makes it safe to ask again: a step of the same id is done once.
+        """
+        exchange = exchanges.step(images, labels, learning_rate, request_id)
+        return self._carry_out(self._stub.Step, exchange)
+
+    def get_loss(
+        self,
+        split: Split | None = None,
+        *,
+        images: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        version: int | None = None,
+    ) -> Loss:
+        """The mean loss and the accuracy on the server's "train" or "valid" images, or on yours.
+
+        Args:
+            split: "train" or "valid".
+            images: yours, as `predict` takes them, instead of a split.
+            labels: (N,), 1 for a three and 0 for a seven.
+            version: ask this version instead of the newest.
+        """
+        exchange = exchanges.get_loss(split, images, labels, version)
+        return self._carry_out(self._stub.GetLoss, exchange)
+
+    def initialize(
+        self,
+        *,
+        seed: int | None = None,
+        std: float | None = None,
+        request_id: str | None = None,
+    ) -> int:
+        """Draws fresh random parameters; returns their version.
+
+        Args:
+            seed: of the draw; the server's default is 42.
+            std: the standard deviation, 0 to 100; 1.0.
+            request_id: makes it safe to ask again.
+        """
+        return self._carry_out(
+            self._stub.Initialize, exchanges.initialize(seed, std, request_id)
+        )
+
+    def get_model(self) -> Model:
+        """The parameters."""
+        return self._carry_out(self._stub.GetModel, exchanges.get_model())
+
+    def close(self) -> None:
+        """Ends the connection, and with it every call under way."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _carry_out(
+        self, method: Callable[..., Response], exchange: Exchange[Request, Response, Result]
+    ) -> Result:
+        try:
+            request = next(exchange)
+            while True:
+                request = exchange.send(method(request, timeout=self.timeout))
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        except grpc.RpcError as error:
+            raise from_rpc(error, self.address) from error
+
+
+class TrainingRun(Iterator[Progress]):
+    """A run under way: gives its progress after each epoch.
+
+    The run stops when nobody follows it: after `cancel`, at the end of a `with`, or when the loop
+    over `client.train(...)` is left. What was done until then stays.
+    """
+
+    def __init__(self, call: grpc.Call, address: str) -> None:
+        self._call = call
+        self._address = address
+        self._cancelled = False
+
+    def __next__(self) -> Progress:
+        try:
+            return Progress.of(next(self._call))  # type: ignore[call-overload]
+        except grpc.RpcError as error:
+            if self._cancelled:
+                raise StopIteration from None
+            raise from_rpc(error, self._address) from error
+
+    def wait(self) -> Progress:
+        """Follows the run to its end; returns its last progress."""
+        *_, last = self
+        return last
+
+    def cancel(self) -> None:
+        """Stops the run at its next step; harmless after its end."""
+        self._cancelled = True
+        self._call.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.cancel()
+
+    def __del__(self) -> None:
+        self.cancel()

@@ -1,0 +1,196 @@
+"""What is said in each call, without saying it: the requests, and what is made of the answers.
+
+An exchange is a generator that gives requests, is sent the response to each, and returns a result.
+Client and AsyncClient carry it out; they differ by `await`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from numpy.typing import ArrayLike, NDArray
+
+from mnist37_client.errors import InvalidInput
+from mnist37_client.images import PIXELS, to_images, to_labels
+from mnist37_client.results import Loss, Model, Prediction, Stepped
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Result = TypeVar("Result")
+Exchange = Generator[Request, Response, Result]
+
+Split = Literal["train", "valid"]
+SPLITS: dict[str, pb.Split] = {"train": pb.SPLIT_TRAIN, "valid": pb.SPLIT_VALID}
+
+MAX_MESSAGE = 64 * 2**20  # bytes
+# A message also has a few bytes of its own, and a batch a byte more an image, for its label.
+MAX_IMAGES = (MAX_MESSAGE - 1024) // (PIXELS + 1)
+IMAGES_A_MESSAGE = 16_384  # how many go in each, where there are more than that
+
+CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    # How long one attempt to connect may take: an address that never answers fails in 2.5 s.
+    ("grpc.min_reconnect_backoff_ms", 2_500),
+    # After a refused connection the next attempt comes soon: a server may be starting.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_500),
+]
+
+
+def predict(
+    images: ArrayLike, version: int | None
+) -> Exchange[pb.PredictRequest, pb.PredictResponse, Prediction]:
+    """Predict, in as many messages as it takes; all are answered from the first one's version."""
+    probabilities = []
+    for part in parts(to_images(images)):
+        response = yield predict_request(part, version)
+        probabilities.append(response.probabilities)
+        version = response.version
+    assert version is not None
+    return Prediction(np.concatenate(probabilities, dtype=np.float32), version)
+
+
+def predict_request(images: NDArray[np.uint8], version: int | None = None) -> pb.PredictRequest:
+    """One message of images (N, 784).
+
+    Raises:
+        InvalidInput: there are more than a message holds.
+    """
+    if len(images) > MAX_IMAGES:
+        raise InvalidInput(f"images: got {len(images):,}; a message holds {MAX_IMAGES:,}")
+    return pb.PredictRequest(pixels=images.tobytes(), version=version)
+
+
+def prediction(response: pb.PredictResponse) -> Prediction:
+    """The result of one message."""
+    return Prediction(np.array(response.probabilities, np.float32), response.version)
+
+
+def get_loss(
+    split: Split | None,
+    images: ArrayLike | None,
+    labels: ArrayLike | None,
+    version: int | None,
+) -> Exchange[pb.GetLossRequest, pb.GetLossResponse, Loss]:
+    """GetLoss, in as many messages as it takes, from one version."""
+    if split is not None:
+        if images is not None or labels is not None:
+            raise InvalidInput("split: got images too; give either a split, or images and labels")
+        if split not in SPLITS:
+            raise InvalidInput(f"split: got {split!r}; must be 'train' or 'valid'")
+        response = yield pb.GetLossRequest(split=SPLITS[split], version=version)
+        return Loss(response.loss, response.accuracy, response.count, response.version)
+    pixels, marks = _examples(images, labels)
+    if len(marks) != len(pixels):
+        raise InvalidInput(f"labels: got {len(marks):,} for {len(pixels):,} images")
+    loss = accuracy = 0.0
+    start = 0
+    for part in parts(pixels):
+        batch = pb.Batch(pixels=part.tobytes(), labels=marks[start : start + len(part)])
+        response = yield pb.GetLossRequest(batch=batch, version=version)
+        version = response.version
+        loss += response.loss * len(part)
+        accuracy += response.accuracy * len(part)
+        start += len(part)
+    assert version is not None
+    return Loss(loss / start, accuracy / start, start, version)
+
+
+def step(
+    images: ArrayLike | None,
+    labels: ArrayLike | None,
+    learning_rate: float | None,
+    request_id: str | None,
+) -> Exchange[pb.StepRequest, pb.StepResponse, Stepped]:
+    """Step, on the given batch or on the server's next mini-batch."""
+    batch = None
+    if images is not None or labels is not None:
+        pixels, marks = _examples(images, labels)
+        if len(pixels) > MAX_IMAGES:
+            raise InvalidInput(
+                f"images: got {len(pixels):,}; one step takes at most {MAX_IMAGES:,}"
+            )
+        batch = pb.Batch(pixels=pixels.tobytes(), labels=marks)
+    response = yield message(
+        pb.StepRequest, batch=batch, learning_rate=learning_rate, request_id=request_id
+    )
+    return Stepped(response.loss, response.version)
+
+
+def initialize(
+    seed: int | None, std: float | None, request_id: str | None
+) -> Exchange[pb.InitializeRequest, pb.InitializeResponse, int]:
+    """Initialize; returns the version."""
+    response = yield message(pb.InitializeRequest, seed=seed, std=std, request_id=request_id)
+    return response.version
+
+
+def get_model() -> Exchange[pb.GetModelRequest, pb.GetModelResponse, Model]:
+    """GetModel."""
+    response = yield pb.GetModelRequest()
+    return Model(
+        np.frombuffer(response.weights, "<f4").astype(np.float32),
+        np.float32(response.bias),
+        response.version,
+        response.digest,
+        response.device,
+    )
+
+
+def train_request(
+    epochs: int,
+    learning_rate: float | None,
+    batch_size: int | None,
+    seed: int | None,
+    request_id: str | None,
+) -> pb.TrainRequest:
+    """The request that begins a run, or goes on with one."""
+    return message(
+        pb.TrainRequest,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+        request_id=request_id,
+    )
+
+
+M = TypeVar("M")
+
+
+def message(kind: type[M], **values: Any) -> M:
+    """A message with the values that are not None; the others are left to the server's defaults.
+
+    Raises:
+        InvalidInput: a value is not of its field's kind, or a whole number too large for it.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    for name, value in given.items():
+        try:
+            kind(**{name: value})
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"{name}: got {value!r}; {error}") from error
+    return kind(**given)
+
+
+def parts(images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """The images in pieces that fit a message; all of them in one where they do."""
+    if len(images) <= IMAGES_A_MESSAGE:
+        return [images]
+    return [
+        images[start : start + IMAGES_A_MESSAGE]
+        for start in range(0, len(images), IMAGES_A_MESSAGE)
+    ]
+
+
+def _examples(
+    images: ArrayLike | None, labels: ArrayLike | None
+) -> tuple[NDArray[np.uint8], bytes]:
+    if images is None or labels is None:
+        missing = "labels" if labels is None else "images"
+        raise InvalidInput(f"{missing}: missing; a batch needs images and labels")
+    return to_images(images), to_labels(labels)

@@ -1,0 +1,74 @@
+"""Images and labels: from arrays to what the wire carries, and the ones that the package ships."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mnist37_client.errors import InvalidInput
+
+SIDE = 28
+PIXELS = SIDE * SIDE
+
+
+def to_images(images: ArrayLike) -> NDArray[np.uint8]:
+    """Images as uint8 (N, 784), 0 = background, 255 = ink.
+
+    Args:
+        images: (N, 28, 28), (N, 784), or one image, (28, 28) or (784,). Whole numbers are pixels
+            of 0..255; floats are pixels of 0..1, and are rounded to 255ths.
+
+    Raises:
+        InvalidInput: another shape, another kind of numbers, or values out of range.
+    """
+    array = np.asarray(images)
+    flat = array.reshape(-1) if array.shape in ((SIDE, SIDE), (PIXELS,)) else array
+    if flat.shape[-2:] == (SIDE, SIDE) and flat.ndim == 3 or flat.shape[-1:] == (PIXELS,):
+        flat = flat.reshape(-1, PIXELS)
+    if flat.ndim != 2 or not len(flat):
+        raise InvalidInput(
+            f"images: got shape {array.shape}; must be (N, 28, 28), (N, 784), or one image"
+        )
+    if flat.dtype == np.uint8:
+        return flat
+    if flat.dtype.kind in "iub":
+        _check_range(flat, 255)
+        return flat.astype(np.uint8)
+    if flat.dtype.kind == "f":
+        _check_range(flat, 1)
+        return np.rint(flat * 255).astype(np.uint8)
+    raise InvalidInput(f"images: got {array.dtype}; must be numbers")
+
+
+def to_labels(labels: ArrayLike) -> bytes:
+    """Labels, 1 = three and 0 = seven, one byte each.
+
+    Raises:
+        InvalidInput: they are not whole numbers of 0..255 in one row; which of those are right,
+            and how many, the server knows.
+    """
+    array = np.asarray(labels).reshape(-1)
+    if array.dtype.kind not in "iub" or not np.all((array >= 0) & (array <= 255)):
+        raise InvalidInput("labels: must be 1 (a three) or 0 (a seven) for each image")
+    return array.astype(np.uint8).tobytes()
+
+
+def validation_images() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The 2,038 images of MNIST that no model is trained on here: (2038, 28, 28), and (2038,)
+    labels, 1 = three and 0 = seven. They are as the server's validation set, in its order.
+    """
+    with resources.files("mnist37").joinpath("images.npz").open("rb") as file:
+        shipped = np.load(file)
+        threes, sevens = shipped["valid_threes"], shipped["valid_sevens"]
+    labels = np.repeat(np.array([1, 0], np.uint8), (len(threes), len(sevens)))
+    return np.concatenate([threes, sevens]), labels
+
+
+def _check_range(values: NDArray[np.generic], most: int) -> None:
+    if not np.all((values >= 0) & (values <= most)):  # false for NaN too
+        raise InvalidInput(
+            f"images: got values from {values.min()} to {values.max()}; whole numbers must be in"
+            " 0..255, floats in 0..1"
+        )

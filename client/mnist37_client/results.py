@@ -1,0 +1,77 @@
+"""What the calls return: plain values and numpy arrays, no messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of N images, all of it from one version."""
+
+    probabilities: NDArray[np.float32]  # (N,), that each image is a 3
+    version: int
+
+    @property
+    def digits(self) -> NDArray[np.uint8]:
+        """(N,), 3 or 7 for each image."""
+        return np.where(self.probabilities > 0.5, 3, 7).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a run stands after an epoch."""
+
+    epoch: int  # from 1
+    epochs: int
+    train_loss: float  # the mean over the images of the losses before each update
+    valid_loss: float
+    valid_accuracy: float
+    version: int
+    elapsed: float  # seconds of training since the run began
+
+    @classmethod
+    def of(cls, message: pb.TrainResponse) -> Progress:
+        """From its message."""
+        return cls(
+            message.epoch,
+            message.epochs,
+            message.train_loss,
+            message.valid_loss,
+            message.valid_accuracy,
+            message.version,
+            message.elapsed.ToNanoseconds() / 1e9,
+        )
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """What one step of SGD did."""
+
+    loss: float  # the mean on its batch, before the update
+    version: int  # that the update made
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How well the model does on some images."""
+
+    loss: float
+    accuracy: float
+    count: int  # of images
+    version: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """The parameters."""
+
+    weights: NDArray[np.float32]  # (784,)
+    bias: np.float32
+    version: int  # how many updates made it
+    digest: str  # SHA-256 of the 785 little-endian float32, weights then bias
+    device: str  # where they live

@@ -1,0 +1,8 @@
+"""The core of mnist37: the data, the model and its training, with torch and nothing above it.
+
+    mnist37.data      the 3s and 7s of MNIST, as tensors
+    mnist37.model     init_params, linear1, sigmoid, mnist_loss, accuracy and the gradient step
+    mnist37.training  the same step at full speed, and the order in which a run sees the images
+
+Importing this package loads nothing, so that the client can read the images in it without torch.
+"""

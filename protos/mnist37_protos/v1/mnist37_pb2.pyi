@@ -1,0 +1,150 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Split(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SPLIT_UNSPECIFIED: _ClassVar[Split]
+    SPLIT_TRAIN: _ClassVar[Split]
+    SPLIT_VALID: _ClassVar[Split]
+SPLIT_UNSPECIFIED: Split
+SPLIT_TRAIN: Split
+SPLIT_VALID: Split
+
+class Batch(_message.Message):
+    __slots__ = ("pixels", "labels")
+    PIXELS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    pixels: bytes
+    labels: bytes
+    def __init__(self, pixels: _Optional[bytes] = ..., labels: _Optional[bytes] = ...) -> None: ...
+
+class PredictRequest(_message.Message):
+    __slots__ = ("pixels", "version")
+    PIXELS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    pixels: bytes
+    version: int
+    def __init__(self, pixels: _Optional[bytes] = ..., version: _Optional[int] = ...) -> None: ...
+
+class PredictResponse(_message.Message):
+    __slots__ = ("probabilities", "version")
+    PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    probabilities: _containers.RepeatedScalarFieldContainer[float]
+    version: int
+    def __init__(self, probabilities: _Optional[_Iterable[float]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class StepRequest(_message.Message):
+    __slots__ = ("batch", "learning_rate", "request_id")
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    batch: Batch
+    learning_rate: float
+    request_id: str
+    def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ..., learning_rate: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class StepResponse(_message.Message):
+    __slots__ = ("loss", "version")
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    loss: float
+    version: int
+    def __init__(self, loss: _Optional[float] = ..., version: _Optional[int] = ...) -> None: ...
+
+class TrainRequest(_message.Message):
+    __slots__ = ("epochs", "learning_rate", "batch_size", "seed", "request_id")
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    seed: int
+    request_id: str
+    def __init__(self, epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class TrainResponse(_message.Message):
+    __slots__ = ("epoch", "epochs", "train_loss", "valid_loss", "valid_accuracy", "version", "elapsed")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
+    VALID_LOSS_FIELD_NUMBER: _ClassVar[int]
+    VALID_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ELAPSED_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    epochs: int
+    train_loss: float
+    valid_loss: float
+    valid_accuracy: float
+    version: int
+    elapsed: _duration_pb2.Duration
+    def __init__(self, epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., train_loss: _Optional[float] = ..., valid_loss: _Optional[float] = ..., valid_accuracy: _Optional[float] = ..., version: _Optional[int] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class GetLossRequest(_message.Message):
+    __slots__ = ("split", "batch", "version")
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    split: Split
+    batch: Batch
+    version: int
+    def __init__(self, split: _Optional[_Union[Split, str]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class GetLossResponse(_message.Message):
+    __slots__ = ("loss", "accuracy", "count", "version")
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    loss: float
+    accuracy: float
+    count: int
+    version: int
+    def __init__(self, loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., count: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+
+class InitializeRequest(_message.Message):
+    __slots__ = ("seed", "std", "request_id")
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    STD_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    seed: int
+    std: float
+    request_id: str
+    def __init__(self, seed: _Optional[int] = ..., std: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class InitializeResponse(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
+
+class GetModelRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetModelResponse(_message.Message):
+    __slots__ = ("weights", "bias", "version", "digest", "device")
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    BIAS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    weights: bytes
+    bias: float
+    version: int
+    digest: str
+    device: str
+    def __init__(self, weights: _Optional[bytes] = ..., bias: _Optional[float] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., device: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,90 @@
+"""The server's command line: python -m mnist37_server, or mnist37 serve."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from mnist37_server.config import Config
+from mnist37_server.errors import CannotStart
+
+IN_MEMORY = ":memory:"
+DEFAULT = Config()
+
+
+@click.command(context_settings={"show_default": True, "auto_envvar_prefix": "MNIST37"})
+@click.option(
+    "--address",
+    default=DEFAULT.address,
+    metavar="HOST:PORT",
+    help="Where to listen; port 0 picks a free one.",
+)
+@click.option(
+    "--device",
+    default=DEFAULT.device,
+    metavar="auto|cpu|cuda|cuda:N",
+    help="Where the model is trained; auto is CUDA where there is a device.",
+)
+@click.option(
+    "--state",
+    metavar=f"DIR|{IN_MEMORY}",
+    help=f"The folder that keeps the model; {IN_MEMORY} keeps nothing.  "
+    "[default: mnist37 in the user's state folder]",
+)
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Read MNIST from this folder with torchvision, instead of the shipped images.",
+)
+@click.option("--download", is_flag=True, help="Let torchvision fetch MNIST into --data-root.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=DEFAULT.grace,
+    metavar="SECONDS",
+    help="How long calls under way may go on at the end.",
+)
+def main(
+    address: str,
+    device: str,
+    state: str | None,
+    data_root: Path | None,
+    download: bool,
+    grace: float,
+) -> None:
+    """Train and serve one live model: a classifier of handwritten 3s and 7s.
+
+    Prints "listening on HOST:PORT" when it is ready; ends on SIGINT and SIGTERM. Every option can
+    be set by an environment variable too: MNIST37_ADDRESS, MNIST37_DEVICE, ...
+    """
+    if importlib.util.find_spec("torch") is None:
+        sys.exit("mnist37 serve needs torch, which comes with: pip install 'mnist37[server]'")
+    if download and data_root is None:
+        raise click.UsageError("--download needs --data-root, the folder to fetch MNIST into")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    config = Config(address, device, _folder(state), data_root, download, grace)
+    from mnist37_server import app  # imports torch, which --help and a usage error do without
+
+    try:
+        app.run(config)
+    except CannotStart as error:
+        sys.exit(f"mnist37 serve: {error}")
+
+
+def _folder(state: str | None) -> Path | None:
+    if state == IN_MEMORY:
+        return None
+    if state is None:
+        import platformdirs  # comes with the server extra
+
+        return platformdirs.user_state_path("mnist37")
+    return Path(state)
+
+
+if __name__ == "__main__":
+    main(prog_name="mnist37 serve")

@@ -1,0 +1,110 @@
+"""Puts the parts together, runs the server, and ends it in order."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import torch
+
+from mnist37 import data
+from mnist37.training import Sets
+from mnist37_server import servicer
+from mnist37_server.config import Config
+from mnist37_server.errors import CannotStart
+from mnist37_server.live_model import LiveModel
+from mnist37_server.state import State
+
+MAX_MESSAGE = 64 * 2**20  # bytes
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config) -> None:
+    """Serves until SIGINT or SIGTERM.
+
+    Raises:
+        CannotStart: one of the settings cannot be had; says which and why.
+    """
+    stop = threading.Event()
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, lambda *_: stop.set())
+    # The bits of a sum depend on how many threads it is split over: on one they never change.
+    torch.set_num_threads(1)
+    device = find_device(config.device)
+    server, port = listen(config.address)
+    state = State(config.state)
+    model = LiveModel(load_sets(config, device), device, state)
+    servicer.add_to(server, model)
+    server.start()
+    host = config.address.rpartition(":")[0]
+    print(f"listening on {host}:{port}", flush=True)
+    print(f"version {model.at().version} on {device}", flush=True)
+    stop.wait()
+    log.info("stopping")
+    model.stop_writing()
+    server.stop(config.grace).wait()
+    model.close()
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name, auto being the best there is.
+
+    Raises:
+        CannotStart: there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise CannotStart(f"--device: there is no {name!r}; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise CannotStart(
+                f"--device: {name} is not there; torch sees {count} CUDA devices; use auto or cpu"
+            )
+        device = torch.device("cuda", device.index or 0)
+    return device
+
+
+def listen(address: str) -> tuple[grpc.Server, int]:
+    """A server that is not started yet, and the port that it has.
+
+    Raises:
+        CannotStart: the address cannot be listened on.
+    """
+    server = grpc.server(
+        ThreadPoolExecutor(servicer.SHORT_CALLS, thread_name_prefix="short-call"),
+        options=[
+            ("grpc.max_receive_message_length", MAX_MESSAGE),
+            ("grpc.max_send_message_length", MAX_MESSAGE),
+            ("grpc.so_reuseport", 0),  # a port in use is an error, not a port shared
+        ],
+    )
+    try:
+        return server, server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise CannotStart(
+            f"--address: cannot listen on {address}; is the port in use? Name another HOST:PORT, or"
+            " port 0 for a free one"
+        ) from error
+
+
+def load_sets(config: Config, device: torch.device) -> Sets:
+    """The images, resident on the device.
+
+    Raises:
+        CannotStart: there is no MNIST in the folder that was named.
+    """
+    try:
+        images = data.load(config.data_root, download=config.download)
+    except (RuntimeError, OSError) as error:
+        raise CannotStart(f"--data-root: no MNIST in {config.data_root}: {error}") from error
+    return Sets(images, device)

@@ -1,0 +1,120 @@
+"""The live model: what readers see of it, always a committed version, and where writes go in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from enum import Enum
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mnist37.training import Evaluation, Examples, Sets, evaluate
+from mnist37_server.errors import NotFound
+from mnist37_server.requests import Batch, Initialize
+from mnist37_server.snapshot import Snapshot
+from mnist37_server.state import KEPT_VERSIONS, State
+from mnist37_server.trainer import Trainer, examples_of
+from mnist37_server.writer import Writer
+
+ROWS_AT_A_TIME = 4_096  # of a caller's batch that are floats at once: 13 MB
+
+
+class Split(Enum):
+    """The two sets of images that the server holds."""
+
+    TRAIN = "train"
+    VALID = "valid"
+
+
+class LiveModel:
+    """One model that is read by many threads while a writer changes it.
+
+    A reader takes the current snapshot, one reference, and never waits: a snapshot never changes,
+    and a commit replaces it whole.
+
+    Args:
+        sets: the resident images.
+        device: where the arithmetic of training and of losses is done.
+        state: where the model was left, and where it is kept; closed with the model.
+    """
+
+    def __init__(self, sets: Sets, device: torch.device, state: State) -> None:
+        self.device = device
+        self._sets = sets
+        self._state = state
+        trainer = Trainer(sets, device)
+        snapshot = state.latest()
+        if snapshot is None:
+            trainer.initialize(Initialize())
+            snapshot = replace(trainer.snapshot(), version=0)
+            state.commit([snapshot], [])
+        trainer.restore(snapshot)
+        self._snapshot = snapshot
+        self._writer = Writer(trainer, state, self._publish)
+        self.submit = self._writer.submit
+        self.leave = self._writer.leave
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def at(self, version: int | None = None) -> Snapshot:
+        """The newest committed version, or a kept one.
+
+        Raises:
+            NotFound: this version is not kept.
+        """
+        snapshot = self._snapshot
+        if version is None or version == snapshot.version:
+            return snapshot
+        kept = self._state.version(version)
+        if kept is None:
+            raise NotFound(
+                f"version: {version} is not kept; the model is at {snapshot.version}, and of those"
+                f" before, the newest {KEPT_VERSIONS:,} that an epoch or another write ended on are kept"
+            )
+        return kept
+
+    def predict(
+        self, images: NDArray[np.uint8], version: int | None = None
+    ) -> tuple[NDArray[np.float32], int]:
+        """The probability (N,), for each image of (N, 784), that it is a 3; and the version.
+
+        Raises:
+            NotFound: this version is not kept.
+        """
+        snapshot = self.at(version)
+        return snapshot.predict(images), snapshot.version
+
+    def evaluate(self, on: Split | Batch, version: int | None = None) -> tuple[Evaluation, int]:
+        """The loss and the accuracy on a resident set or on a caller's batch; and the version.
+
+        Raises:
+            NotFound: this version is not kept.
+        """
+        snapshot = self.at(version)
+        parameters = torch.from_numpy(snapshot.parameters).to(self.device)
+        return evaluate(parameters, self._parts(on)), snapshot.version
+
+    def _parts(self, on: Split | Batch) -> Iterator[Examples]:
+        if on is Split.TRAIN:
+            yield self._sets.train
+        elif on is Split.VALID:
+            yield self._sets.valid
+        elif isinstance(on, Batch):
+            for start in range(0, len(on.labels), ROWS_AT_A_TIME):
+                stop = start + ROWS_AT_A_TIME
+                part = Batch(on.pixels[start * 784 : stop * 784], on.labels[start:stop])
+                yield examples_of(part, self.device)
+
+    def stop_writing(self) -> None:
+        """Stops the run at its next step, commits it, and refuses all further writes.
+
+        Readers are answered on.
+        """
+        self._writer.close()
+
+    def close(self) -> None:
+        """Ends all use of the state, after `stop_writing`."""
+        self._state.close()

@@ -1,0 +1,176 @@
+"""What the three writes ask for and how they are answered, with the contract's defaults and ranges.
+
+A request is a frozen dataclass that checks its values when it is made, so whatever holds one holds
+a right one. Its fingerprint tells whether a request_id comes again with the same request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist37_server.errors import InvalidArgument
+
+TRAINING_IMAGES = 12_396
+MAX_EPOCHS = 1_000_000
+MAX_STD = 100.0
+MAX_LEARNING_RATE = 3e38  # what the arithmetic's float32 can hold
+MAX_REQUEST_ID = 128  # characters
+
+
+def images_of(pixels: bytes, field: str = "pixels") -> NDArray[np.uint8]:
+    """The images (N, 784) in `pixels`, without copying.
+
+    Raises:
+        InvalidArgument: there is none, or not a whole number of them; names `field`.
+    """
+    if not pixels or len(pixels) % 784:
+        raise InvalidArgument(
+            field, f"got {len(pixels):,} bytes", "must be 784 bytes (28 x 28) an image, 1 or more"
+        )
+    return np.frombuffer(pixels, np.uint8).reshape(-1, 784)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with what they show, as they came."""
+
+    pixels: bytes  # N x 784 uint8
+    labels: bytes  # N, 1 = three, 0 = seven
+
+    def __post_init__(self) -> None:
+        count = len(self.images)
+        if len(self.labels) != count:
+            raise InvalidArgument(
+                "batch.labels",
+                f"got {len(self.labels):,} bytes for {count:,} images",
+                "must be 1 byte an image",
+            )
+        wrong = np.flatnonzero(self.targets > 1)
+        if len(wrong):
+            raise InvalidArgument(
+                "batch.labels",
+                f"got {self.targets[wrong[0]]} for image {wrong[0]:,}",
+                "must be 1 (a three) or 0 (a seven)",
+            )
+
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """(N, 784)."""
+        return images_of(self.pixels, "batch.pixels")
+
+    @property
+    def targets(self) -> NDArray[np.uint8]:
+        """(N,), 1 = three, 0 = seven."""
+        return np.frombuffer(self.labels, np.uint8)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of SGD, on `batch` or on the training set's next mini-batch."""
+
+    batch: Batch | None = None
+    learning_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_learning_rate(self.learning_rate)
+
+
+@dataclass(frozen=True)
+class Train:
+    """A run of SGD over the training set."""
+
+    epochs: int
+    learning_rate: float = 1.0
+    batch_size: int = 256
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        check_range("epochs", self.epochs, 1, MAX_EPOCHS)
+        check_learning_rate(self.learning_rate)
+        check_range("batch_size", self.batch_size, 1, TRAINING_IMAGES)
+
+
+@dataclass(frozen=True)
+class Initialize:
+    """Fresh random parameters."""
+
+    seed: int = 42
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.std <= MAX_STD:  # false for NaN too
+            raise InvalidArgument("std", f"got {self.std:g}", f"must be 0 to {MAX_STD:g}")
+
+
+Request = Step | Train | Initialize
+
+
+class Stepped(NamedTuple):
+    """A Step's answer."""
+
+    loss: float  # the mean on the batch, before the update
+    version: int  # that the update made
+
+
+class Progress(NamedTuple):
+    """A Train's answer after each epoch."""
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    valid_loss: float
+    valid_accuracy: float
+    version: int
+    elapsed: float  # seconds of training since the run began
+
+
+class Initialized(NamedTuple):
+    """An Initialize's answer."""
+
+    version: int
+
+
+Answer = Stepped | Progress | Initialized
+ANSWERS: dict[type[Request], type[Answer]] = {
+    Step: Stepped,
+    Train: Progress,
+    Initialize: Initialized,
+}
+
+
+def fingerprint(request: Request) -> bytes:
+    """32 bytes that two requests share only if they have the same method and the same values."""
+    digest = hashlib.sha256(type(request).__name__.encode())
+    for field in fields(request):
+        value = getattr(request, field.name)
+        parts = (value.pixels, value.labels) if isinstance(value, Batch) else (repr(value).encode(),)
+        for part in (field.name.encode(), *parts):
+            digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.digest()
+
+
+def check_range(field: str, value: int, least: int, most: int) -> None:
+    """Raises InvalidArgument unless least <= value <= most."""
+    if not least <= value <= most:
+        raise InvalidArgument(field, f"got {value:,}", f"must be {least:,} to {most:,}")
+
+
+def check_learning_rate(value: float) -> None:
+    """Raises InvalidArgument unless the learning rate is above 0 and a finite float32 too."""
+    if not 0 < value <= MAX_LEARNING_RATE:  # false for NaN too
+        raise InvalidArgument(
+            "learning_rate", f"got {value:g}", f"must be above 0 and at most {MAX_LEARNING_RATE:.1g}"
+        )
+
+
+def check_request_id(request_id: str) -> None:
+    """Raises InvalidArgument unless the id has 1 to 128 characters."""
+    if not 1 <= len(request_id) <= MAX_REQUEST_ID:
+        raise InvalidArgument(
+            "request_id", f"got {len(request_id):,} characters", f"must have 1 to {MAX_REQUEST_ID}"
+        )

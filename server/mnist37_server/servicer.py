@@ -1,0 +1,131 @@
+"""The RPCs of mnist37.v1.Mnist37Service: decode, one call, encode."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_protos.v1 import mnist37_pb2_grpc
+
+from mnist37_server import wire
+from mnist37_server.errors import CallerLeft, Exhausted
+from mnist37_server.live_model import LiveModel
+from mnist37_server.requests import Initialized, Progress, Request, Stepped, images_of
+from mnist37_server.status import stream, unary
+from mnist37_server.writer import MAX_CALLERS, Subscription
+
+MAX_STREAMS = 256  # PredictStreams open at a time
+
+# Few threads answer many short calls faster than many threads do: they are not in each other's way.
+SHORT_CALLS = 4
+# Whoever waits (for a write, for a stream's next message, for a loss over thousands of images) has
+# threads of their own, more than can wait at once, so that waiting never uses up the short calls'.
+LONG_CALLS = MAX_CALLERS + MAX_STREAMS + 16
+
+
+class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
+    """Answers for one live model."""
+
+    def __init__(self, model: LiveModel) -> None:
+        self._model = model
+        self._streams = threading.BoundedSemaphore(MAX_STREAMS)
+
+    @unary
+    def Predict(  # noqa: N802 - the RPCs' names are the contract's
+        self, request: pb.PredictRequest, context: grpc.ServicerContext
+    ) -> pb.PredictResponse:
+        """The probability, for each image, that it is a 3."""
+        return self._predict(request)
+
+    @stream
+    def PredictStream(  # noqa: N802
+        self, requests: Iterator[pb.PredictRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.PredictResponse]:
+        """Predict, for one request after the other."""
+        if not self._streams.acquire(blocking=False):
+            raise Exhausted(f"{MAX_STREAMS} streams are open already; try again later")
+        try:
+            yield from map(self._predict, requests)
+        finally:
+            self._streams.release()
+
+    def _predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
+        images = images_of(request.pixels)
+        probabilities, version = self._model.predict(images, wire.version(request))
+        return pb.PredictResponse(probabilities=probabilities.tolist(), version=version)
+
+    @unary
+    def GetLoss(  # noqa: N802
+        self, request: pb.GetLossRequest, context: grpc.ServicerContext
+    ) -> pb.GetLossResponse:
+        """The mean loss and the accuracy on some images."""
+        found, version = self._model.evaluate(wire.examples(request), wire.version(request))
+        return pb.GetLossResponse(**found._asdict(), version=version)
+
+    @unary
+    def GetModel(  # noqa: N802
+        self, request: pb.GetModelRequest, context: grpc.ServicerContext
+    ) -> pb.GetModelResponse:
+        """The parameters."""
+        snapshot = self._model.at()
+        return pb.GetModelResponse(
+            weights=snapshot.content[:-4],
+            bias=snapshot.parameters[-1],
+            version=snapshot.version,
+            digest=snapshot.digest,
+            device=str(self._model.device),
+        )
+
+    @unary
+    def Step(  # noqa: N802
+        self, request: pb.StepRequest, context: grpc.ServicerContext
+    ) -> pb.StepResponse:
+        """One step of SGD."""
+        answer = self._write(wire.step(request), request, context).only(Stepped)
+        return pb.StepResponse(**answer._asdict())
+
+    @stream
+    def Train(  # noqa: N802
+        self, request: pb.TrainRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.TrainResponse]:
+        """A run, with a message after each epoch."""
+        for answer in self._write(wire.train(request), request, context):
+            assert isinstance(answer, Progress)
+            yield wire.progress(answer)
+
+    @unary
+    def Initialize(  # noqa: N802
+        self, request: pb.InitializeRequest, context: grpc.ServicerContext
+    ) -> pb.InitializeResponse:
+        """Fresh random parameters."""
+        answer = self._write(wire.initialize(request), request, context).only(Initialized)
+        return pb.InitializeResponse(**answer._asdict())
+
+    def _write(
+        self,
+        write: Request,
+        message: pb.StepRequest | pb.TrainRequest | pb.InitializeRequest,
+        context: grpc.ServicerContext,
+    ) -> Subscription:
+        remaining = context.time_remaining()
+        deadline = None if remaining is None else time.monotonic() + remaining
+        caller = self._model.submit(write, wire.request_id(message), deadline)
+        if not context.add_callback(lambda: self._model.leave(caller)):
+            self._model.leave(caller)
+            raise CallerLeft("the caller left")
+        return caller
+
+
+def add_to(server: grpc.Server, model: LiveModel) -> None:
+    """Puts the service on a server, whose own threads are for the short calls."""
+    long_calls = ThreadPoolExecutor(LONG_CALLS, thread_name_prefix="long-call")
+    servicer = Mnist37Servicer(model)
+    for name in ("PredictStream", "GetLoss", "Step", "Train", "Initialize"):
+        method = getattr(servicer, name)
+        # grpcio looks for this attribute on a handler; its own health service relies on it.
+        method.__func__.experimental_thread_pool = long_calls
+    mnist37_pb2_grpc.add_Mnist37ServiceServicer_to_server(servicer, server)

@@ -1,0 +1,39 @@
+"""One version of the model, whole and unchangeable: what readers are answered from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist37_server import prediction
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The parameters after `version` updates, on the host."""
+
+    version: int
+    parameters: NDArray[np.float32]  # (785,): the weights, then the bias; nobody writes to it
+    place: int  # of the next Step without a batch, in its walk through the mini-batches
+
+    @cached_property
+    def content(self) -> bytes:
+        """The parameters as 785 little-endian float32."""
+        return self.parameters.astype("<f4").tobytes()
+
+    @cached_property
+    def digest(self) -> str:
+        """Lowercase hexadecimal SHA-256 of `content`."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @cached_property
+    def _pixel_weights(self) -> NDArray[np.float32]:
+        return prediction.pixel_weights(self.parameters[:-1])
+
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The probability (N,), for each image of (N, 784), that it is a 3."""
+        return prediction.predict(self._pixel_weights, self.parameters[-1], images)

@@ -1,0 +1,225 @@
+"""What must survive a crash: one SQLite file, written by one process.
+
+A commit is one transaction. It holds all that its updates changed: the new versions of the model,
+each with its place in the order of the images, and the requests that made them, each with its
+answer or, for a run that is not finished, with how far it came. With synchronous=FULL a commit
+returns once the operating system says that the disk has it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mnist37_server.errors import CannotStart, Exhausted
+from mnist37_server.snapshot import Snapshot
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE versions (
+    version    INTEGER PRIMARY KEY,
+    parameters BLOB NOT NULL,           -- 785 little-endian float32
+    place      INTEGER NOT NULL         -- of the next Step without a batch
+);
+CREATE TABLE requests (
+    number      INTEGER PRIMARY KEY,    -- in the order of their first commit
+    request_id  TEXT NOT NULL UNIQUE,
+    fingerprint BLOB NOT NULL,          -- of the method and the values
+    version     INTEGER NOT NULL,       -- of the model after its last commit
+    answer      TEXT,                   -- JSON; NULL while a run is not finished
+    run         TEXT,                   -- JSON; how far an unfinished run came
+    committed   REAL NOT NULL           -- seconds since 1970, by the clock of the wall
+);
+"""
+
+KEPT_VERSIONS = 1_000
+KEPT_REQUESTS = 10_000
+KEPT_SECONDS = 24 * 3600
+
+
+class RunPlace(NamedTuple):
+    """How far a run came."""
+
+    steps: int  # mini-batches done since the run began
+    loss: int  # summed over the images of the epoch under way, in LOSS_UNITs
+    images: int  # that `loss` is the sum of
+    elapsed: float  # seconds of training
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is remembered of a request that has an id."""
+
+    request_id: str
+    fingerprint: bytes
+    version: int
+    answer: tuple[float, ...] | None  # None: a run that is not finished
+    run: RunPlace | None = None
+
+
+class State:
+    """The durable state. One thread commits; any thread may look things up meanwhile.
+
+    Args:
+        folder: where the state is kept; None keeps it in memory, for as long as the object lives.
+
+    Raises:
+        CannotStart: the folder cannot be used; says why.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._lock_file = None if folder is None else _lock(folder)
+        database = ":memory:" if folder is None else str(folder / "mnist37.sqlite3")
+        try:
+            self._writer = _connect(database)
+            _prepare(self._writer)
+            # A second connection lets look-ups go on during a commit; memory has just the one.
+            self._reader = self._writer if folder is None else _connect(database)
+        except sqlite3.Error as error:
+            raise CannotStart(f"--state: the database in {folder} cannot be used: {error}") from error
+        self._reading = threading.Lock()
+        self._writing = self._reading if folder is None else threading.Lock()
+
+    def latest(self) -> Snapshot | None:
+        """The newest version; None in a state that was just made."""
+        return self._snapshot("SELECT * FROM versions ORDER BY version DESC LIMIT 1")
+
+    def version(self, version: int) -> Snapshot | None:
+        """A version that is kept."""
+        if version >= 2**63:  # more than SQLite can count to
+            return None
+        return self._snapshot("SELECT * FROM versions WHERE version = ?", version)
+
+    def find(self, request_id: str) -> Record | None:
+        """What is remembered of a request."""
+        with self._reading:
+            row = self._reader.execute(
+                "SELECT request_id, fingerprint, version, answer, run FROM requests"
+                " WHERE request_id = ?",
+                (request_id,),
+            ).fetchone()
+        if row is None:
+            return None
+        answer = None if row[3] is None else tuple(json.loads(row[3]))
+        run = None if row[4] is None else RunPlace(*json.loads(row[4]))
+        return Record(*row[:3], answer, run)
+
+    def commit(self, snapshots: Iterable[Snapshot], records: Iterable[Record]) -> None:
+        """Stores new versions and what is to be remembered of their requests, all or nothing.
+
+        Raises:
+            Exhausted: there is no room, or the disk fails; the state is as it was.
+        """
+        with self._writing:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                self._insert(snapshots, records)
+                self._writer.execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise Exhausted(f"the state could not be stored, nothing is applied: {error}") from error
+
+    def close(self) -> None:
+        """Ends all use of the files, so that another process may take them."""
+        with self._writing:
+            self._writer.close()
+        if self._reader is not self._writer:
+            with self._reading:
+                self._reader.close()
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+
+    def _snapshot(self, query: str, *arguments: int) -> Snapshot | None:
+        with self._reading:
+            row = self._reader.execute(query, arguments).fetchone()
+        if row is None:
+            return None
+        version, content, place = row
+        return Snapshot(version, np.frombuffer(content, "<f4").astype(np.float32), place)
+
+    def _insert(self, snapshots: Iterable[Snapshot], records: Iterable[Record]) -> None:
+        self._writer.executemany(
+            "INSERT INTO versions VALUES (?, ?, ?)",
+            [(s.version, s.content, s.place) for s in snapshots],
+        )
+        self._writer.execute(
+            "DELETE FROM versions WHERE version <="
+            " (SELECT version FROM versions ORDER BY version DESC LIMIT 1 OFFSET ?)",
+            (KEPT_VERSIONS,),
+        )
+        now = time.time()
+        rows = [
+            (r.request_id, r.fingerprint, r.version, _json(r.answer), _json(r.run), now)
+            for r in records
+        ]
+        if not rows:
+            return
+        self._writer.executemany(
+            "INSERT INTO requests (request_id, fingerprint, version, answer, run, committed)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (request_id) DO UPDATE SET"
+            " version = excluded.version, answer = excluded.answer, run = excluded.run,"
+            " committed = excluded.committed",
+            rows,
+        )
+        self._writer.execute(
+            "DELETE FROM requests WHERE number <= (SELECT max(number) FROM requests) - ?"
+            " AND committed < ?",
+            (KEPT_REQUESTS, now - KEPT_SECONDS),
+        )
+
+
+def _json(values: tuple[float, ...] | None) -> str | None:
+    return None if values is None else json.dumps(values)
+
+
+def _connect(database: str) -> sqlite3.Connection:
+    # Transactions are begun and ended by hand; the locks of State keep the threads apart.
+    return sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found == 0:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
+        )
+    elif found != SCHEMA_VERSION:
+        raise CannotStart(
+            f"--state: the database has schema {found}; this release reads {SCHEMA_VERSION}"
+        )
+
+
+def _lock(folder: Path) -> int:
+    """Makes the folder this process's own until it ends; the lock dies with the process."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise CannotStart(
+            f"--state: cannot write to {folder}: {error.strerror}; name a folder that can be"
+            " written, or :memory: to keep nothing"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
+        os.close(lock)
+        raise CannotStart(
+            f"--state: {folder} is in use by another server, process {holder}; name another folder"
+        ) from error
+    os.truncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())
+    return lock
