@@ -1,9 +1,9 @@
 """The images as the notes build them: threes first, then sevens, as tensors in 0..1.
 
-    data = load()
-    data.train_x    (12396, 784) float32        data.train_y    (12396, 1) int64, 1 = three
-    data.valid_x    (2038, 784)                 data.valid_y    (2038, 1)
-    data.dset[0]    (x, y) of the first training image: shapes (784,) and (1,)
+data = load()
+data.train_x    (12396, 784) float32        data.train_y    (12396, 1) int64, 1 = three
+data.valid_x    (2038, 784)                 data.valid_y    (2038, 1)
+data.dset[0]    (x, y) of the first training image: shapes (784,) and (1,)
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def load(root: Path | None = None, *, download: bool = False) -> Data:
 
 
 def tensors(threes: Images, sevens: Images) -> tuple[Tensor, Tensor]:
-    """x (count, 784) float32 in 0..1 and y (count, 1) int64, threes first."""
+    """X (count, 784) float32 in 0..1 and y (count, 1) int64, threes first."""
     x = torch.cat([torch.from_numpy(threes), torch.from_numpy(sevens)]).float() / 255
     y = torch.tensor([1] * len(threes) + [0] * len(sevens)).unsqueeze(1)
     return x.view(-1, 28 * 28), y

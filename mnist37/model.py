@@ -17,15 +17,17 @@ def init_params(
 
 
 def linear1(xb: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
-    """A weighted sum of each image's pixels; above 0 it says "a 3". The bias lets it say so
-    even of an empty image, whose every weighted pixel is 0.
+    """A weighted sum of each image's pixels; above 0 it says "a 3".
+
+    The bias lets it say so even of an empty image, whose every weighted pixel is 0.
     """
     return xb @ weights + bias  # (N, 784) @ (784, 1) + (1,) -> (N, 1)
 
 
 def sigmoid(x: Tensor) -> Tensor:
-    """Squeezes any number into 0..1, smoothly and always upwards: a prediction becomes a
-    probability. torch.sigmoid is the same, faster.
+    """Squeezes any number into 0..1, smoothly and always upwards: so a score is a probability.
+
+    torch.sigmoid is the same, faster.
     """
     return 1 / (1 + torch.exp(-x))
 
@@ -41,8 +43,10 @@ def mnist_loss(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 def accuracy(preds: Tensor, targets: Tensor) -> Tensor:
-    """The share of images that linear1 is right about. It hardly ever changes when a weight does,
-    so its slope is 0 almost everywhere: good for people to read, useless to learn from.
+    """The share of images that linear1 is right about.
+
+    It hardly ever changes when a weight does, so its slope is 0 almost everywhere: good for people
+    to read, useless to learn from.
 
     Args:
         preds: (N, 1), from linear1, before the sigmoid.

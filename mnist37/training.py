@@ -140,8 +140,10 @@ class MiniBatches:
         sgd_step(parameters, self._batches[index], lr, self._outs[index])
 
     def loss(self, indices: list[int]) -> tuple[int, int]:
-        """What the last step on each of these mini-batches found, before its update: the sum of
-        the images' losses, in LOSS_UNITs, and how many images they are.
+        """What the last step on each of these mini-batches found, before its update.
+
+        Returns:
+            The sum of the images' losses, in LOSS_UNITs, and how many images they are.
         """
         if len(indices) == len(self):
             return self.examples.loss(self.probabilities), len(self.examples)

@@ -151,9 +151,7 @@ class Client:
             std: the standard deviation, 0 to 100; 1.0.
             request_id: makes it safe to ask again.
         """
-        return self._carry_out(
-            self._stub.Initialize, exchanges.initialize(seed, std, request_id)
-        )
+        return self._carry_out(self._stub.Initialize, exchanges.initialize(seed, std, request_id))
 
     def get_model(self) -> Model:
         """The parameters."""

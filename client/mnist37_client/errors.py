@@ -1,15 +1,15 @@
 """What can go wrong, as exceptions; the mirror image of the server's status codes.
 
-    Mnist37Error
-    ├── InvalidInput        a value that is never right; a ValueError too
-    ├── NotFound            a version that the server does not keep
-    ├── AlreadyExists       a request_id that was used for something else
-    ├── Aborted             a run that cannot go on, since another write came between
-    ├── Exhausted           the server is full, or a message is too large
-    ├── Unavailable         nobody listens there, or the server is shutting down
-    ├── DeadlineExceeded    no answer within the timeout
-    ├── Cancelled           the call was cancelled
-    └── ServerError         a fault of the server; the message has an id for its log
+Mnist37Error
+├── InvalidInput        a value that is never right; a ValueError too
+├── NotFound            a version that the server does not keep
+├── AlreadyExists       a request_id that was used for something else
+├── Aborted             a run that cannot go on, since another write came between
+├── Exhausted           the server is full, or a message is too large
+├── Unavailable         nobody listens there, or the server is shutting down
+├── DeadlineExceeded    no answer within the timeout
+├── Cancelled           the call was cancelled
+└── ServerError         a fault of the server; the message has an id for its log
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Client and AsyncClient carry it out; they differ by `await`.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from mnist37_protos.v1 import mnist37_pb2 as pb
@@ -162,7 +162,7 @@ def train_request(
 M = TypeVar("M")
 
 
-def message(kind: type[M], **values: Any) -> M:
+def message(kind: type[M], **values: object) -> M:
     """A message with the values that are not None; the others are left to the server's defaults.
 
     Raises:

@@ -25,7 +25,7 @@ def to_images(images: ArrayLike) -> NDArray[np.uint8]:
     """
     array = np.asarray(images)
     flat = array.reshape(-1) if array.shape in ((SIDE, SIDE), (PIXELS,)) else array
-    if flat.shape[-2:] == (SIDE, SIDE) and flat.ndim == 3 or flat.shape[-1:] == (PIXELS,):
+    if (flat.shape[-2:] == (SIDE, SIDE) and flat.ndim == 3) or flat.shape[-1:] == (PIXELS,):
         flat = flat.reshape(-1, PIXELS)
     if flat.ndim != 2 or not len(flat):
         raise InvalidInput(
@@ -56,8 +56,10 @@ def to_labels(labels: ArrayLike) -> bytes:
 
 
 def validation_images() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The 2,038 images of MNIST that no model is trained on here: (2038, 28, 28), and (2038,)
-    labels, 1 = three and 0 = seven. They are as the server's validation set, in its order.
+    """The 2,038 images that no model is trained on here: the server's validation set, in its order.
+
+    Returns:
+        Images (2038, 28, 28), and labels (2038,), 1 = three and 0 = seven.
     """
     with resources.files("mnist37").joinpath("images.npz").open("rb") as file:
         shipped = np.load(file)

@@ -1,14 +1,14 @@
 """What the server refuses, and why. Nothing here knows of gRPC; mnist37_server.status does.
 
-    Refused                   whatever is said to the caller, in its own words
-    ├── InvalidArgument       a field's value is wrong, whatever the state
-    ├── NotFound              a version that is not kept
-    ├── AlreadyExists         a request_id that was used for something else
-    ├── Aborted               a run cannot go on: another write came between
-    ├── Exhausted             too many callers, or no room to store the state
-    ├── ShuttingDown          the server is about to end
-    └── CallerLeft            the caller cancelled, or its deadline passed
-    CannotStart               an option that the server cannot start with
+Refused                   whatever is said to the caller, in its own words
+├── InvalidArgument       a field's value is wrong, whatever the state
+├── NotFound              a version that is not kept
+├── AlreadyExists         a request_id that was used for something else
+├── Aborted               a run cannot go on: another write came between
+├── Exhausted             too many callers, or no room to store the state
+├── ShuttingDown          the server is about to end
+└── CallerLeft            the caller cancelled, or its deadline passed
+CannotStart               an option that the server cannot start with
 """
 
 from __future__ import annotations

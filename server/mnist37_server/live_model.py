@@ -71,8 +71,8 @@ class LiveModel:
         kept = self._state.version(version)
         if kept is None:
             raise NotFound(
-                f"version: {version} is not kept; the model is at {snapshot.version}, and of those"
-                f" before, the newest {KEPT_VERSIONS:,} that an epoch or another write ended on are kept"
+                f"version: {version} is not kept; the model is at {snapshot.version}, and kept are"
+                f" the newest {KEPT_VERSIONS:,} versions that an epoch or another write ended on"
             )
         return kept
 

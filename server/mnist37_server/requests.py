@@ -148,7 +148,9 @@ def fingerprint(request: Request) -> bytes:
     digest = hashlib.sha256(type(request).__name__.encode())
     for field in fields(request):
         value = getattr(request, field.name)
-        parts = (value.pixels, value.labels) if isinstance(value, Batch) else (repr(value).encode(),)
+        parts = (
+            (value.pixels, value.labels) if isinstance(value, Batch) else (repr(value).encode(),)
+        )
         for part in (field.name.encode(), *parts):
             digest.update(len(part).to_bytes(8, "little") + part)
     return digest.digest()
@@ -164,7 +166,9 @@ def check_learning_rate(value: float) -> None:
     """Raises InvalidArgument unless the learning rate is above 0 and a finite float32 too."""
     if not 0 < value <= MAX_LEARNING_RATE:  # false for NaN too
         raise InvalidArgument(
-            "learning_rate", f"got {value:g}", f"must be above 0 and at most {MAX_LEARNING_RATE:.1g}"
+            "learning_rate",
+            f"got {value:g}",
+            f"must be above 0 and at most {MAX_LEARNING_RATE:.1g}",
         )
 
 

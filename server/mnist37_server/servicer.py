@@ -35,14 +35,14 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         self._streams = threading.BoundedSemaphore(MAX_STREAMS)
 
     @unary
-    def Predict(  # noqa: N802 - the RPCs' names are the contract's
+    def Predict(
         self, request: pb.PredictRequest, context: grpc.ServicerContext
     ) -> pb.PredictResponse:
         """The probability, for each image, that it is a 3."""
         return self._predict(request)
 
     @stream
-    def PredictStream(  # noqa: N802
+    def PredictStream(
         self, requests: Iterator[pb.PredictRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.PredictResponse]:
         """Predict, for one request after the other."""
@@ -59,7 +59,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         return pb.PredictResponse(probabilities=probabilities.tolist(), version=version)
 
     @unary
-    def GetLoss(  # noqa: N802
+    def GetLoss(
         self, request: pb.GetLossRequest, context: grpc.ServicerContext
     ) -> pb.GetLossResponse:
         """The mean loss and the accuracy on some images."""
@@ -67,7 +67,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         return pb.GetLossResponse(**found._asdict(), version=version)
 
     @unary
-    def GetModel(  # noqa: N802
+    def GetModel(
         self, request: pb.GetModelRequest, context: grpc.ServicerContext
     ) -> pb.GetModelResponse:
         """The parameters."""
@@ -81,15 +81,13 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         )
 
     @unary
-    def Step(  # noqa: N802
-        self, request: pb.StepRequest, context: grpc.ServicerContext
-    ) -> pb.StepResponse:
+    def Step(self, request: pb.StepRequest, context: grpc.ServicerContext) -> pb.StepResponse:
         """One step of SGD."""
         answer = self._write(wire.step(request), request, context).only(Stepped)
         return pb.StepResponse(**answer._asdict())
 
     @stream
-    def Train(  # noqa: N802
+    def Train(
         self, request: pb.TrainRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.TrainResponse]:
         """A run, with a message after each epoch."""
@@ -98,7 +96,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
             yield wire.progress(answer)
 
     @unary
-    def Initialize(  # noqa: N802
+    def Initialize(
         self, request: pb.InitializeRequest, context: grpc.ServicerContext
     ) -> pb.InitializeResponse:
         """Fresh random parameters."""

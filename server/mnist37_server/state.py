@@ -86,7 +86,9 @@ class State:
             # A second connection lets look-ups go on during a commit; memory has just the one.
             self._reader = self._writer if folder is None else _connect(database)
         except sqlite3.Error as error:
-            raise CannotStart(f"--state: the database in {folder} cannot be used: {error}") from error
+            raise CannotStart(
+                f"--state: the database in {folder} cannot be used: {error}"
+            ) from error
         self._reading = threading.Lock()
         self._writing = self._reading if folder is None else threading.Lock()
 
@@ -128,7 +130,9 @@ class State:
             except sqlite3.Error as error:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
-                raise Exhausted(f"the state could not be stored, nothing is applied: {error}") from error
+                raise Exhausted(
+                    f"the state could not be stored, nothing is applied: {error}"
+                ) from error
 
     def close(self) -> None:
         """Ends all use of the files, so that another process may take them."""

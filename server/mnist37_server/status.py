@@ -1,4 +1,4 @@
-"""Exceptions to gRPC status codes: one table, and what happens to an exception that is not in it."""
+"""Exceptions to gRPC status codes: one table, and what becomes of those that are not in it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def unary(
     def answer(self: S, request: Q, context: grpc.ServicerContext) -> R:
         try:
             return method(self, request, context)
-        except Exception as error:  # noqa: BLE001 - this is where they all end
+        except Exception as error:
             refuse(context, error)
             raise AssertionError("refuse always raises") from error
 

@@ -124,9 +124,7 @@ class Writer:
         publish: is given each committed snapshot before anybody is answered.
     """
 
-    def __init__(
-        self, trainer: Trainer, state: State, publish: Callable[[Snapshot], None]
-    ) -> None:
+    def __init__(self, trainer: Trainer, state: State, publish: Callable[[Snapshot], None]) -> None:
         self._trainer = trainer
         self._state = state
         self._publish = publish
@@ -349,9 +347,7 @@ class Writer:
         for write in writes:
             self._finish(write, error=error)
 
-    def _finish(
-        self, write: Write, *answers: Answer, error: BaseException | None = None
-    ) -> None:
+    def _finish(self, write: Write, *answers: Answer, error: BaseException | None = None) -> None:
         """Gives the write's callers the last they will hear of it, and forgets it."""
         with self._changed:
             if write.request_id is not None and self._named.get(write.request_id) is write:

@@ -1,0 +1,44 @@
+# Two commands do it all: `make demo` and `make test`. Both set up .venv first, once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PROTO := mnist37_protos/v1/mnist37.proto
+STUBS := $(addprefix mnist37_protos/v1/mnist37_pb2,.py .pyi _grpc.py)
+PROTOC := $(BIN)/python -m grpc_tools.protoc -I protos
+
+.PHONY: demo test check protos clean
+
+demo: $(INSTALLED)
+	@$(BIN)/mnist37 demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@made=$$(mktemp -d) && \
+	  $(PROTOC) --python_out=$$made --pyi_out=$$made --grpc_python_out=$$made $(PROTO) && \
+	  for stub in $(STUBS); do diff -u protos/$$stub $$made/$$stub || \
+	    { echo "stubs are not what protoc makes: run make protos"; exit 1; }; done && \
+	  rm -r $$made && echo "stubs are what protoc makes"
+
+protos: $(INSTALLED)
+	$(PROTOC) --python_out=protos --pyi_out=protos --grpc_python_out=protos $(PROTO)
+
+clean:
+	rm -rf $(VENV)
+
+# Everything at the versions in constraints.txt; again when those or the needs change.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "mnist37 needs Python 3.11 or later; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "setting up $(VENV), once; torch is large, this takes a few minutes ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[server,dev]'
+	@touch $@

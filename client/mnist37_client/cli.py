@@ -1,0 +1,277 @@
+"""The command line: mnist37.
+
+Exit status: 0 done; 1 a fault of the server; 2 a value or a file that is not right; 3 no answer
+(nobody listens there, it is shutting down, full or too slow): try again later; 4 the state does
+not allow it (a request_id used otherwise, a run that cannot go on, a version that is not kept).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def address_option(command: F) -> F:
+    """--address, or MNIST37_ADDRESS."""
+    return click.option(
+        "--address",
+        default=DEFAULT_ADDRESS,
+        envvar="MNIST37_ADDRESS",
+        show_envvar=True,
+        metavar="HOST:PORT",
+        help="The server to talk to.",
+    )(command)
+
+
+def json_option(command: F) -> F:
+    """--json."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON object a line, for scripts."
+    )(command)
+
+
+def request_id_option(command: F) -> F:
+    """--request-id."""
+    return click.option(
+        "--request-id", metavar="ID", help="Makes it safe to give the command again: done once."
+    )(command)
+
+
+@click.group(
+    context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
+    epilog="Begin with `mnist37 demo`; or start `mnist37 serve` in one terminal and give"
+    " `mnist37 train 20` in another.",
+)
+@click.version_option(package_name="mnist37")
+def commands() -> None:
+    """Train one live model and ask it, at the same time: is this handwritten digit a 3 or a 7?"""
+
+
+@commands.command(
+    add_help_option=False, context_settings={"ignore_unknown_options": True}, options_metavar=""
+)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def serve(options: tuple[str, ...]) -> None:
+    """Start a server; `mnist37 serve --help` lists its options."""
+    # The server is another package, with torch: it is run, not imported.
+    os.execv(sys.executable, [sys.executable, "-m", "mnist37_server", *options])
+
+
+@commands.command()
+@click.argument("epochs", type=int)
+@click.option("--learning-rate", type=float, metavar="RATE", help="[default: 1.0]")
+@click.option("--batch-size", type=int, metavar="N", help="Images a step.  [default: 256]")
+@click.option("--seed", type=int, metavar="N", help="Of the shuffling.  [default: 42]")
+@request_id_option
+@json_option
+@address_option
+def train(
+    epochs: int,
+    learning_rate: float | None,
+    batch_size: int | None,
+    seed: int | None,
+    request_id: str | None,
+    as_json: bool,
+    address: str,
+) -> None:
+    """Train for EPOCHS epochs and show how it goes.
+
+    Ctrl-C stops the run; the model keeps what it learnt. With a --request-id, the same command
+    goes on where it stopped.
+    """
+    from rich.console import Console
+
+    from mnist37_client.client import Client
+    from mnist37_client.terminal import follow, loss_curve
+
+    with Client(address) as client:
+        run = client.train(
+            epochs,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            seed=seed,
+            request_id=request_id,
+        )
+        if as_json:
+            for progress in run:
+                _print_json(**dataclasses.asdict(progress))
+            return
+        console = Console()
+        seen = follow(run, epochs, console)
+    if len(seen) > 1:
+        console.print()
+        console.print(loss_curve(seen, console.width), highlight=False, markup=False)
+    click.echo(f"validation accuracy {seen[-1].valid_accuracy:.4f}, version {seen[-1].version}")
+
+
+@commands.command()
+@click.option("--learning-rate", type=float, metavar="RATE", help="[default: 1.0]")
+@request_id_option
+@json_option
+@address_option
+def step(learning_rate: float | None, request_id: str | None, as_json: bool, address: str) -> None:
+    """Do one step of SGD on the training set's next 256 images."""
+    from mnist37_client.client import Client
+
+    with Client(address) as client:
+        done = client.step(learning_rate=learning_rate, request_id=request_id)
+    if as_json:
+        _print_json(**dataclasses.asdict(done))
+    else:
+        click.echo(f"loss {done.loss:.6f} before the step, version {done.version} after it")
+
+
+@commands.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
+@click.option("--show", is_flag=True, help="Draw each digit as the model sees it.")
+@json_option
+@address_option
+def predict(files: tuple[Path, ...], show: bool, as_json: bool, address: str) -> None:
+    """Say of each FILE, a PNG or JPEG of a handwritten digit, whether it is a 3 or a 7.
+
+    Dark on light or light on dark, of any size: each is prepared as MNIST's images were.
+    """
+    import numpy as np
+
+    from mnist37_client.client import Client
+    from mnist37_client.digits import read_digit
+    from mnist37_client.terminal import picture
+
+    images = np.stack([read_digit(path) for path in files])
+    with Client(address) as client:
+        prediction = client.predict(images)
+    for path, image, digit, three in zip(
+        files, images, prediction.digits.tolist(), prediction.probabilities.tolist(), strict=True
+    ):
+        probability = three if digit == 3 else 1 - three
+        if as_json:
+            _print_json(
+                file=str(path), digit=digit, probability=probability, version=prediction.version
+            )
+            continue
+        if show:
+            click.echo("\n".join(picture(image)))
+        click.echo(f"{path}: {digit} ({probability:.1%})")
+
+
+@commands.command()
+@click.option("--split", type=click.Choice(["train", "valid"]), help="Only this one.")
+@json_option
+@address_option
+def loss(split: str | None, as_json: bool, address: str) -> None:
+    """Show the loss and the accuracy on the training and the validation images."""
+    from mnist37_client.client import Client
+
+    with Client(address) as client:
+        for name in (split,) if split else ("train", "valid"):
+            found = client.get_loss(name)
+            if as_json:
+                _print_json(split=name, **dataclasses.asdict(found))
+            else:
+                click.echo(
+                    f"{name}: loss {found.loss:.6f}, accuracy {found.accuracy:.4f} on"
+                    f" {found.count:,} images, version {found.version}"
+                )
+
+
+@commands.command()
+@click.option("--seed", type=int, metavar="N", help="Of the draw.  [default: 42]")
+@click.option("--std", type=float, metavar="STD", help="Standard deviation.  [default: 1.0]")
+@request_id_option
+@json_option
+@address_option
+def init(
+    seed: int | None, std: float | None, request_id: str | None, as_json: bool, address: str
+) -> None:
+    """Replace the parameters by fresh random ones."""
+    from mnist37_client.client import Client
+
+    with Client(address) as client:
+        version = client.initialize(seed=seed, std=std, request_id=request_id)
+    if as_json:
+        _print_json(version=version)
+    else:
+        click.echo(f"version {version}")
+
+
+@commands.command()
+@json_option
+@address_option
+def model(as_json: bool, address: str) -> None:
+    """Show the model: its version, its digest and where it lives; with --json its weights too."""
+    from mnist37_client.client import Client
+
+    with Client(address) as client:
+        found = client.get_model()
+    if as_json:
+        _print_json(
+            version=found.version,
+            digest=found.digest,
+            device=found.device,
+            bias=float(found.bias),
+            weights=found.weights.tolist(),
+        )
+    else:
+        click.echo(f"version {found.version} on {found.device}, digest {found.digest}")
+
+
+@commands.command()
+def demo() -> None:
+    """Start a server, train 20 epochs, and recognise digits: the whole service in a minute."""
+    from rich.console import Console
+
+    from mnist37_client import demo as demonstration
+
+    demonstration.run(Console())
+
+
+def main() -> None:
+    """Runs a command; an error is one line on stderr and a status that says what kind it is."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `mnist37 ... | head` ends in silence
+    try:
+        commands(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except Exception as error:
+        from mnist37_client.errors import Mnist37Error
+
+        if not isinstance(error, Mnist37Error):
+            raise
+        click.echo(f"mnist37: {error}", err=True)
+        sys.exit(_exit_status(error))
+
+
+def _exit_status(error: Exception) -> int:
+    from mnist37_client import errors
+
+    if isinstance(error, errors.InvalidInput):
+        return 2
+    if isinstance(error, errors.Unavailable | errors.DeadlineExceeded | errors.Exhausted):
+        return 3
+    if isinstance(error, errors.AlreadyExists | errors.Aborted | errors.NotFound):
+        return 4
+    return 1
+
+
+def _print_json(**values: object) -> None:
+    click.echo(json.dumps(values))
+
+
+if __name__ == "__main__":
+    main()

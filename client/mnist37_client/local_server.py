@@ -1,0 +1,57 @@
+"""A server of one's own, as a process on this machine: for a demonstration, for tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import TracebackType
+from typing import Self
+
+from mnist37_client.errors import Unavailable
+
+LISTENING = "listening on "
+
+
+class LocalServer:
+    """Starts `mnist37 serve` on a free port; it is ready when the object is made.
+
+    Args:
+        options: further options of `mnist37 serve`. Without --state the model is kept in memory.
+
+    Raises:
+        Unavailable: it did not start; says what it printed.
+    """
+
+    def __init__(self, *options: str) -> None:
+        address = () if "--address" in options else ("--address", "127.0.0.1:0")
+        state = () if "--state" in options else ("--state", ":memory:")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mnist37_server", *address, *state, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line.startswith(LISTENING):
+            _, printed = self.process.communicate()
+            raise Unavailable(f"the server did not start: {printed.strip()}")
+        self.address = line.removeprefix(LISTENING).strip()
+
+    def stop(self) -> tuple[int, str]:
+        """Ends it in order; returns its exit status and what it logged."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        _, logged = self.process.communicate()
+        return self.process.returncode, logged
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()

@@ -1,0 +1,89 @@
+"""What the command line shows: a run under way, its curve, and images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import plotext
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from mnist37_client.results import Progress
+
+MOST_ROWS = 25  # of the table of a run
+SHADES = " ░▒▓█"
+
+HEADER = f"{'epoch':>9}  {'training loss':>13}  {'validation loss':>15}  {'accuracy':>8}"
+
+
+def follow(run: Iterable[Progress], epochs: int, console: Console) -> list[Progress]:
+    """Shows a run as it goes: a row every few epochs, and a bar; returns all its progress."""
+    every = -(-epochs // MOST_ROWS)
+    seen: list[Progress] = []
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console.print(HEADER)
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("training", total=epochs)
+        try:
+            for progress in run:
+                seen.append(progress)
+                bar.update(task, completed=progress.epoch)
+                if progress.epoch % every == 0 or progress.epoch in (1, epochs):
+                    bar.console.print(row(progress), highlight=False)
+        except KeyboardInterrupt:
+            bar.stop()
+            reached = seen[-1].epoch if seen else 0
+            console.print(f"stopped after epoch {reached}; the model keeps what it learnt")
+            raise
+    return seen
+
+
+def row(progress: Progress) -> str:
+    """An epoch as a row below HEADER."""
+    return (
+        f"{progress.epoch:>9}  {progress.train_loss:>13.4f}  {progress.valid_loss:>15.4f}"
+        f"  {progress.valid_accuracy:>8.4f}"
+    )
+
+
+def loss_curve(seen: Sequence[Progress], width: int) -> str:
+    """The losses of a run, drawn in `width` columns of text."""
+    epochs = [progress.epoch for progress in seen]
+    curves = {
+        "braille": [progress.train_loss for progress in seen],
+        "hd": [progress.valid_loss for progress in seen],
+    }
+    figure = plotext.figure
+    figure.clear()
+    figure.theme("colorless")
+    figure.plot_size(min(width, 80), 14)
+    for marker, losses in curves.items():
+        signal = figure.signal(epochs, losses, marker=marker)
+        signal.lines()
+        figure.draw(signal)
+    figure.title("loss by epoch: training (thin) and validation (thick)")
+    drawn: str = plotext.uncolorize(figure.build().string())
+    return drawn.rstrip("\n")
+
+
+def picture(image: NDArray[np.uint8]) -> list[str]:
+    """An image (28, 28) as 14 lines of 28 characters; a character is two pixels high."""
+    halved = image.reshape(14, 2, 28).mean(axis=1)
+    shades = np.ceil(halved / 255 * (len(SHADES) - 1)).astype(int)
+    return ["".join(SHADES[shade] for shade in line) for line in shades]
+
+
+def gallery(images: Sequence[NDArray[np.uint8]], captions: Sequence[str], width: int) -> str:
+    """Images above their captions, as many side by side as fit `width` columns of text."""
+    blocks = [
+        [*picture(image), caption.center(28), ""]
+        for image, caption in zip(images, captions, strict=True)
+    ]
+    abreast = max(1, (width + 2) // 30)
+    shelves = [blocks[start : start + abreast] for start in range(0, len(blocks), abreast)]
+    return "\n".join(
+        "  ".join(line).rstrip() for shelf in shelves for line in zip(*shelf, strict=True)
+    )
