@@ -69,7 +69,7 @@ def prepare(folder: Path, out: Path) -> dict[str, int]:
         labels = read_idx(folder, f"{prefix}-labels-idx1-ubyte", LABELS_HEADER)
         arrays[f"{split}_threes"] = in_notes_order(images, labels, 3)
         arrays[f"{split}_sevens"] = in_notes_order(images, labels, 7)
-    np.savez_compressed(out, **arrays)
+    np.savez_compressed(out, allow_pickle=False, **arrays)
     return {name: len(array) for name, array in arrays.items()}
 
 

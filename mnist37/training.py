@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +27,8 @@ LOSS_UNIT = 2.0**-40
 sigmoid_backward = torch.ops.aten.sigmoid_backward.default  # (g, p) -> g * p * (1 - p)
 
 
-class Evaluation(NamedTuple):
+@dataclass(frozen=True)
+class Evaluation:
     """How well a model does on some images."""
 
     loss: float  # mean of mnist_loss

@@ -14,11 +14,14 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+if TYPE_CHECKING:
+    from mnist37_client.exchanges import Split
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -170,12 +173,13 @@ def predict(files: tuple[Path, ...], show: bool, as_json: bool, address: str) ->
 @click.option("--split", type=click.Choice(["train", "valid"]), help="Only this one.")
 @json_option
 @address_option
-def loss(split: str | None, as_json: bool, address: str) -> None:
+def loss(split: Split | None, as_json: bool, address: str) -> None:
     """Show the loss and the accuracy on the training and the validation images."""
     from mnist37_client.client import Client
+    from mnist37_client.exchanges import SPLITS
 
     with Client(address) as client:
-        for name in (split,) if split else ("train", "valid"):
+        for name in (split,) if split else SPLITS:
             found = client.get_loss(name)
             if as_json:
                 _print_json(split=name, **dataclasses.asdict(found))

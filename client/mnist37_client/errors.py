@@ -71,10 +71,8 @@ EXCEPTIONS: dict[grpc.StatusCode, type[Mnist37Error]] = {
 
 def from_rpc(error: grpc.RpcError, address: str) -> Mnist37Error:
     """The exception for what a call of grpc ended with."""
-    # grpc types code() and details() on its calls, not on the errors that it raises, which are
-    # calls too.
-    code: grpc.StatusCode = error.code()  # type: ignore[attr-defined]
-    details: str = error.details() or ""  # type: ignore[attr-defined]
+    code = error.code()
+    details = error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details:
         details = f"nobody listens at {address}; is the server running? (mnist37 serve)"
     elif code is grpc.StatusCode.UNAVAILABLE:

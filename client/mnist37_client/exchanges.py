@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 Exchange = Generator[Request, Response, Result]
 
 Split = Literal["train", "valid"]
-SPLITS: dict[str, pb.Split] = {"train": pb.SPLIT_TRAIN, "valid": pb.SPLIT_VALID}
+SPLITS: dict[Split, pb.Split] = {"train": pb.SPLIT_TRAIN, "valid": pb.SPLIT_VALID}
 
 MAX_MESSAGE = 64 * 2**20  # bytes
 # A message also has a few bytes of its own, and a batch a byte more an image, for its label.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,22 +25,15 @@ def to_images(images: ArrayLike) -> NDArray[np.uint8]:
         InvalidInput: another shape, another kind of numbers, or values out of range.
     """
     array = np.asarray(images)
-    flat = array.reshape(-1) if array.shape in ((SIDE, SIDE), (PIXELS,)) else array
-    if (flat.shape[-2:] == (SIDE, SIDE) and flat.ndim == 3) or flat.shape[-1:] == (PIXELS,):
-        flat = flat.reshape(-1, PIXELS)
-    if flat.ndim != 2 or not len(flat):
+    one = array.shape in ((SIDE, SIDE), (PIXELS,))
+    many = array.ndim == 3 and array.shape[1:] == (SIDE, SIDE)
+    many = many or (array.ndim == 2 and array.shape[1] == PIXELS)
+    if not (one or many) or not array.size:
         raise InvalidInput(
             f"images: got shape {array.shape}; must be (N, 28, 28), (N, 784), or one image"
         )
-    if flat.dtype == np.uint8:
-        return flat
-    if flat.dtype.kind in "iub":
-        _check_range(flat, 255)
-        return flat.astype(np.uint8)
-    if flat.dtype.kind == "f":
-        _check_range(flat, 1)
-        return np.rint(flat * 255).astype(np.uint8)
-    raise InvalidInput(f"images: got {array.dtype}; must be numbers")
+    rows: NDArray[np.uint8] = _pixels(array).reshape(-1, PIXELS)
+    return rows
 
 
 def to_labels(labels: ArrayLike) -> bytes:
@@ -68,9 +62,16 @@ def validation_images() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return np.concatenate([threes, sevens]), labels
 
 
-def _check_range(values: NDArray[np.generic], most: int) -> None:
-    if not np.all((values >= 0) & (values <= most)):  # false for NaN too
+def _pixels(array: NDArray[Any]) -> NDArray[np.uint8]:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind not in "iubf":
+        raise InvalidInput(f"images: got {array.dtype}; must be numbers")
+    most = 1 if array.dtype.kind == "f" else 255
+    if not np.all((array >= 0) & (array <= most)):  # false for NaN too
         raise InvalidInput(
-            f"images: got values from {values.min()} to {values.max()}; whole numbers must be in"
+            f"images: got values from {array.min()} to {array.max()}; whole numbers must be in"
             " 0..255, floats in 0..1"
         )
+    rounded: NDArray[np.uint8] = np.rint(array * (255 // most)).astype(np.uint8)
+    return rounded

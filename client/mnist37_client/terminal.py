@@ -76,7 +76,7 @@ def picture(image: NDArray[np.uint8]) -> list[str]:
     return ["".join(SHADES[shade] for shade in line) for line in shades]
 
 
-def gallery(images: Sequence[NDArray[np.uint8]], captions: Sequence[str], width: int) -> str:
+def gallery(images: NDArray[np.uint8], captions: Sequence[str], width: int) -> str:
     """Images above their captions, as many side by side as fit `width` columns of text."""
     blocks = [
         [*picture(image), caption.center(28), ""]

@@ -7,8 +7,9 @@ a right one. Its fingerprint tells whether a request_id comes again with the sam
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,11 +137,16 @@ class Initialized(NamedTuple):
 
 
 Answer = Stepped | Progress | Initialized
-ANSWERS: dict[type[Request], type[Answer]] = {
-    Step: Stepped,
-    Train: Progress,
-    Initialize: Initialized,
-}
+
+
+def answer_to(request: Request, values: Sequence[Any]) -> Answer:
+    """The answer with these values, in the order of its fields."""
+    kinds: dict[type[Request], type[Answer]] = {
+        Step: Stepped,
+        Train: Progress,
+        Initialize: Initialized,
+    }
+    return kinds[type(request)]._make(values)
 
 
 def fingerprint(request: Request) -> bytes:

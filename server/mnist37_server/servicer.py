@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import grpc
 from mnist37_protos.v1 import mnist37_pb2 as pb
@@ -64,7 +65,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     ) -> pb.GetLossResponse:
         """The mean loss and the accuracy on some images."""
         found, version = self._model.evaluate(wire.examples(request), wire.version(request))
-        return pb.GetLossResponse(**found._asdict(), version=version)
+        return pb.GetLossResponse(**asdict(found), version=version)
 
     @unary
     def GetModel(

@@ -114,7 +114,7 @@ class State:
             return None
         answer = None if row[3] is None else tuple(json.loads(row[3]))
         run = None if row[4] is None else RunPlace(*json.loads(row[4]))
-        return Record(*row[:3], answer, run)
+        return Record(row[0], row[1], row[2], answer, run)
 
     def commit(self, snapshots: Iterable[Snapshot], records: Iterable[Record]) -> None:
         """Stores new versions and what is to be remembered of their requests, all or nothing.

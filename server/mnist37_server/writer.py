@@ -27,7 +27,6 @@ from mnist37_server.errors import (
     ShuttingDown,
 )
 from mnist37_server.requests import (
-    ANSWERS,
     Answer,
     Initialize,
     Initialized,
@@ -36,6 +35,7 @@ from mnist37_server.requests import (
     Step,
     Stepped,
     Train,
+    answer_to,
     fingerprint,
 )
 from mnist37_server.snapshot import Snapshot
@@ -165,7 +165,7 @@ class Writer:
                     " values; nothing is applied"
                 )
             if record is not None and record.answer is not None:
-                caller.put(ANSWERS[type(request)](*record.answer))
+                caller.put(answer_to(request, record.answer))
                 caller.end()
                 return caller
             if self._closing:
@@ -296,7 +296,7 @@ class Writer:
                 pending.append((self._trainer.snapshot(), progress))
             if pending and (stop or finished or time.monotonic() >= due):
                 began = time.monotonic()
-                self._commit_run(write, pending, progress if finished else run.place)
+                self._commit_run(write, pending, progress if finished and progress else run.place)
                 ended = time.monotonic()
                 due = ended + min((ended - began) / COMMIT_SHARE, MAX_COMMIT_INTERVAL)
                 answers = [progress for _, progress in pending if progress is not None]
