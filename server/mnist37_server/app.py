@@ -38,7 +38,7 @@ def run(config: Config) -> None:
     server, port = listen(config.address)
     state = State(config.state)
     model = LiveModel(load_sets(config, device), device, state)
-    servicer.add_to(server, model)
+    service = servicer.add_to(server, model)
     server.start()
     host = config.address.rpartition(":")[0]
     print(f"listening on {host}:{port}", flush=True)
@@ -46,7 +46,10 @@ def run(config: Config) -> None:
     stop.wait()
     log.info("stopping")
     model.stop_writing()
-    server.stop(config.grace).wait()
+    stopped = server.stop(config.grace)  # refuses new calls from now on
+    service.reads.settle(config.grace)
+    server.stop(0)  # what is left are open streams that nothing comes in by
+    stopped.wait()
     model.close()
 
 

@@ -28,12 +28,39 @@ SHORT_CALLS = 4
 LONG_CALLS = MAX_CALLERS + MAX_STREAMS + 16
 
 
+class Activity:
+    """Counts the reads that are being answered, so that the last ones can be waited for."""
+
+    PAUSE = 0.05  # seconds without a read, after which there are no more to come
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun = self._ended = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._begun += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._ended += 1
+
+    def settle(self, timeout: float) -> None:
+        """Returns when none is being answered and none has begun for a moment, or in `timeout`."""
+        deadline = time.monotonic() + timeout
+        seen = -1
+        while time.monotonic() < deadline and not seen == self._begun == self._ended:
+            seen = self._begun
+            time.sleep(min(self.PAUSE, timeout))
+
+
 class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     """Answers for one live model."""
 
     def __init__(self, model: LiveModel) -> None:
         self._model = model
         self._streams = threading.BoundedSemaphore(MAX_STREAMS)
+        self.reads = Activity()
 
     @unary
     def Predict(
@@ -55,16 +82,18 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
             self._streams.release()
 
     def _predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
-        images = images_of(request.pixels)
-        probabilities, version = self._model.predict(images, wire.version(request))
-        return pb.PredictResponse(probabilities=probabilities.tolist(), version=version)
+        with self.reads:
+            images = images_of(request.pixels)
+            probabilities, version = self._model.predict(images, wire.version(request))
+            return pb.PredictResponse(probabilities=probabilities.tolist(), version=version)
 
     @unary
     def GetLoss(
         self, request: pb.GetLossRequest, context: grpc.ServicerContext
     ) -> pb.GetLossResponse:
         """The mean loss and the accuracy on some images."""
-        found, version = self._model.evaluate(wire.examples(request), wire.version(request))
+        with self.reads:
+            found, version = self._model.evaluate(wire.examples(request), wire.version(request))
         return pb.GetLossResponse(**asdict(found), version=version)
 
     @unary
@@ -119,7 +148,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         return caller
 
 
-def add_to(server: grpc.Server, model: LiveModel) -> None:
+def add_to(server: grpc.Server, model: LiveModel) -> Mnist37Servicer:
     """Puts the service on a server, whose own threads are for the short calls."""
     long_calls = ThreadPoolExecutor(LONG_CALLS, thread_name_prefix="long-call")
     servicer = Mnist37Servicer(model)
@@ -128,3 +157,4 @@ def add_to(server: grpc.Server, model: LiveModel) -> None:
         # grpcio looks for this attribute on a handler; its own health service relies on it.
         method.__func__.experimental_thread_pool = long_calls
     mnist37_pb2_grpc.add_Mnist37ServiceServicer_to_server(servicer, server)
+    return servicer

@@ -6,7 +6,7 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator
 from functools import wraps
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import grpc
 
@@ -38,7 +38,7 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 
 
-def refuse(context: grpc.ServicerContext, error: Exception) -> None:
+def refuse(context: grpc.ServicerContext, error: Exception) -> NoReturn:
     """Ends the RPC with what the caller may know of the error.
 
     Of an unforeseen one that is an id, which the log has too, with all the rest.
@@ -62,7 +62,6 @@ def unary(
             return method(self, request, context)
         except Exception as error:
             refuse(context, error)
-            raise AssertionError("refuse always raises") from error
 
     return answer
 
@@ -76,6 +75,8 @@ def stream(
     def answers(self: S, request: Q, context: grpc.ServicerContext) -> Iterator[R]:
         try:
             yield from method(self, request, context)
+        except grpc.RpcError:
+            raise  # from the stream of requests, whose caller left: grpc's own way to end the RPC
         except Exception as error:  # noqa: BLE001 - this is where they all end
             refuse(context, error)
 
