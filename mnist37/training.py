@@ -58,10 +58,14 @@ class Examples:
     def __getitem__(self, which: slice | Tensor) -> Examples:
         return Examples(self.inputs[which], self.signs[which])
 
+    def losses(self, probabilities: Tensor) -> Tensor:
+        """Each image's loss (N,), a whole number of LOSS_UNITs, given its probability."""
+        losses = torch.where(self.signs < 0, 1 - probabilities.double(), probabilities.double())
+        return (losses / LOSS_UNIT).round().long()
+
     def loss(self, probabilities: Tensor) -> int:
         """The sum of the images' losses, in LOSS_UNITs, given the probability (N,) of each."""
-        losses = torch.where(self.signs < 0, 1 - probabilities.double(), probabilities.double())
-        return int((losses / LOSS_UNIT).round().long().sum())
+        return int(self.losses(probabilities).sum())
 
 
 def mean_loss(total: int, count: int) -> float:
@@ -122,13 +126,12 @@ class MiniBatches:
         self.probabilities = torch.empty_like(self.examples.signs)
         self.seed = seed
         self.batch_size = batch_size
-        starts = range(0, len(examples), batch_size)
-        slices = [slice(start, start + batch_size) for start in starts]
-        self._batches = [self.examples[part] for part in slices]
-        self._outs = [self.probabilities[part] for part in slices]
+        self._starts = range(0, len(examples), batch_size)
+        # Slices of the above, made when first used: with tiny batches there are thousands.
+        self._batches: dict[int, tuple[Examples, Tensor]] = {}
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._starts)
 
     def order(self, epoch: int) -> list[int]:
         """Which mini-batch comes when in an epoch of a run (from 1)."""
@@ -137,7 +140,11 @@ class MiniBatches:
 
     def step(self, parameters: Tensor, index: int, lr: float) -> None:
         """One step of SGD on mini-batch `index`; keeps the probabilities from before it."""
-        sgd_step(parameters, self._batches[index], lr, self._outs[index])
+        batch = self._batches.get(index)
+        if batch is None:
+            part = slice(self._starts[index], self._starts[index] + self.batch_size)
+            batch = self._batches[index] = self.examples[part], self.probabilities[part]
+        sgd_step(parameters, batch[0], lr, out=batch[1])
 
     def loss(self, indices: list[int]) -> tuple[int, int]:
         """What the last step on each of these mini-batches found, before its update.
@@ -145,11 +152,14 @@ class MiniBatches:
         Returns:
             The sum of the images' losses, in LOSS_UNITs, and how many images they are.
         """
+        losses = self.examples.losses(self.probabilities)
         if len(indices) == len(self):
-            return self.examples.loss(self.probabilities), len(self.examples)
-        batches = [self._batches[index] for index in indices]
-        losses = [b.loss(self._outs[i]) for b, i in zip(batches, indices, strict=True)]
-        return sum(losses), sum(map(len, batches))
+            return int(losses.sum()), len(losses)
+        by_batch = np.add.reduceat(losses.cpu().numpy(), self._starts)
+        last = len(self) - 1
+        short = len(self._starts) * self.batch_size - len(losses)
+        count = len(indices) * self.batch_size - (short if last in indices else 0)
+        return int(by_batch[indices].sum()), count
 
 
 class Sets:

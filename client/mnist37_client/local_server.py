@@ -23,6 +23,7 @@ class LocalServer:
     """
 
     def __init__(self, *options: str) -> None:
+        self._ended: tuple[int, str] | None = None
         address = () if "--address" in options else ("--address", "127.0.0.1:0")
         state = () if "--state" in options else ("--state", ":memory:")
         self.process = subprocess.Popen(
@@ -42,8 +43,18 @@ class LocalServer:
         """Ends it in order; returns its exit status and what it logged."""
         if self.process.poll() is None:
             self.process.terminate()
-        _, logged = self.process.communicate()
-        return self.process.returncode, logged
+        return self._end()
+
+    def kill(self) -> tuple[int, str]:
+        """Ends it at once, in the midst of whatever it does."""
+        self.process.kill()
+        return self._end()
+
+    def _end(self) -> tuple[int, str]:
+        if not self._ended:
+            _, logged = self.process.communicate()
+            self._ended = self.process.returncode, logged
+        return self._ended
 
     def __enter__(self) -> Self:
         return self

@@ -85,7 +85,11 @@ class State:
             _prepare(self._writer)
             # A second connection lets look-ups go on during a commit; memory has just the one.
             self._reader = self._writer if folder is None else _connect(database)
+        except CannotStart:
+            self._unlock()
+            raise
         except sqlite3.Error as error:
+            self._unlock()
             raise CannotStart(
                 f"--state: the database in {folder} cannot be used: {error}"
             ) from error
@@ -141,6 +145,9 @@ class State:
         if self._reader is not self._writer:
             with self._reading:
                 self._reader.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock_file is not None:
             os.close(self._lock_file)
 

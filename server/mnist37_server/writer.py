@@ -282,9 +282,9 @@ class Writer:
                 f"request_id: this run was cut off at version {record.version} and the model is at"
                 f" {self._committed.version} now: it cannot go on; begin another run"
             )
+        run = self._trainer.run(request, record.run if record else None)
         if not write.wanted:
             raise _nobody_waits()
-        run = self._trainer.run(request, record.run if record else None)
         pending: list[tuple[Snapshot, Progress | None]] = []  # None: in the midst of an epoch
         due = 0.0
         for progress in run.steps():

@@ -1,0 +1,296 @@
+"""Pictures of digits, as people save them, come out as the images of MNIST they were made from."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mnist37_client import Client, InvalidInput, validation_images
+from mnist37_client.digits import read_digit
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.Image import Transpose
+
+Grey = NDArray[np.uint8]
+Save = Callable[[Grey, Path], Path]  # one image of MNIST, as some file in a folder
+
+IMAGES, LABELS = validation_images()
+THREES, SEVENS = np.flatnonzero(LABELS == 1), np.flatnonzero(LABELS == 0)
+
+ORIENTATION = 0x0112  # EXIF's tag
+TURNED = {  # EXIF's orientation: how a camera that writes it has stored the picture
+    3: Transpose.ROTATE_180,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_90,
+    8: Transpose.ROTATE_270,
+}
+
+
+def spread(count: int) -> Grey:
+    """Threes and sevens, `count` of each, from all over the validation set."""
+    places = [kind[:: len(kind) // count][:count] for kind in (THREES, SEVENS)]
+    return IMAGES[np.concatenate(places)]
+
+
+def enlarged(image: Grey, times: int = 10) -> Grey:
+    return image.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def save(pixels: NDArray[Any], folder: Path, name: str = "digit.png", **options: Any) -> Path:
+    path = folder / name
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def oriented(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return exif
+
+
+def light_on_dark(image: Grey, folder: Path) -> Path:
+    return save(enlarged(image), folder)
+
+
+def dark_on_light(image: Grey, folder: Path) -> Path:
+    return save(255 - enlarged(image), folder)
+
+
+def dark_on_light_28_by_28(image: Grey, folder: Path) -> Path:
+    return save(255 - image, folder)
+
+
+def jpeg(image: Grey, folder: Path) -> Path:
+    return save(255 - enlarged(image), folder, "digit.jpg")
+
+
+def cmyk_jpeg(image: Grey, folder: Path) -> Path:
+    path = folder / "digit.jpg"
+    Image.fromarray(255 - enlarged(image)).convert("CMYK").save(path)
+    return path
+
+
+def palette(image: Grey, folder: Path) -> Path:
+    path = folder / "digit.png"
+    Image.fromarray(255 - enlarged(image)).convert("P").save(path)
+    return path
+
+
+def off_centre_on_a_large_canvas(image: Grey, folder: Path) -> Path:
+    canvas = np.full((500, 700), 255, np.uint8)
+    canvas[20:300, 390:670] -= enlarged(image)
+    return save(canvas, folder)
+
+
+def dark_ink_on_nothing(image: Grey, folder: Path) -> Path:
+    pixels = np.zeros((280, 280, 4), np.uint8)
+    pixels[..., 3] = enlarged(image)
+    return save(pixels, folder)
+
+
+def sixteen_bits_light_on_dark(image: Grey, folder: Path) -> Path:
+    return save(enlarged(image).astype(np.uint16) * 257, folder)
+
+
+def sixteen_bits_dark_on_light(image: Grey, folder: Path) -> Path:
+    return save((255 - enlarged(image)).astype(np.uint16) * 257, folder)
+
+
+def grey_paper(image: Grey, folder: Path) -> Path:
+    return save(np.rint(200 - enlarged(image) / 255 * (200 - 60)).astype(np.uint8), folder)
+
+
+def turned_jpeg(orientation: int) -> Save:
+    def turn(image: Grey, folder: Path) -> Path:
+        path = folder / "digit.jpg"
+        stored = Image.fromarray(255 - enlarged(image)).transpose(TURNED[orientation])
+        stored.save(path, exif=oriented(orientation))
+        return path
+
+    turn.__name__ = f"orientation_{orientation}"
+    return turn
+
+
+VARIANTS: list[Save] = [
+    light_on_dark,
+    dark_on_light,
+    dark_on_light_28_by_28,
+    jpeg,
+    cmyk_jpeg,
+    palette,
+    off_centre_on_a_large_canvas,
+    dark_ink_on_nothing,
+    sixteen_bits_light_on_dark,
+    sixteen_bits_dark_on_light,
+    grey_paper,
+    *(turned_jpeg(orientation) for orientation in TURNED),
+]
+
+
+def middle(image: Grey) -> NDArray[np.float64]:
+    """The centre of mass, as (row, column)."""
+    mass = image.astype(np.float64)
+    places = np.arange(28)
+    return np.array([mass.sum(axis=1) @ places, mass.sum(axis=0) @ places]) / mass.sum()
+
+
+def test_an_image_of_mnist_comes_back_unchanged(tmp_path: Path) -> None:
+    # The whole set: in some dozens of its images the ink reaches the border.
+    changed = [
+        place
+        for place, image in enumerate(IMAGES)
+        if not np.array_equal(read_digit(save(image, tmp_path)), image)
+    ]
+    assert not changed
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.__name__)
+def test_a_picture_comes_out_near_to_the_image_it_was_made_from(
+    variant: Save, tmp_path: Path
+) -> None:
+    images = spread(10)
+    prepared = np.stack([read_digit(variant(image, tmp_path)) for image in images])
+    assert prepared.dtype == np.uint8
+    assert prepared.shape == images.shape
+    # A mean over all: of a few images the edge falls one pixel away from where it was.
+    assert np.abs(prepared.astype(float) - images).mean() < 4
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.__name__)
+def test_the_digit_is_centred_by_its_mass(variant: Save, tmp_path: Path) -> None:
+    for image in spread(4):
+        assert np.abs(middle(read_digit(variant(image, tmp_path))) - 14).max() < 0.7
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (2, 3000), (13, 57)])
+def test_a_picture_of_any_shape_gives_28_by_28(shape: tuple[int, int], tmp_path: Path) -> None:
+    pixels = np.full(shape, 255, np.uint8)
+    pixels[-1, -1] = 0
+    pixels[shape[0] // 2, shape[1] // 2] = 0
+    prepared = read_digit(save(pixels, tmp_path))
+    assert prepared.shape == (28, 28)
+    assert prepared.dtype == np.uint8
+    assert prepared.max() == 255
+
+
+def test_a_picture_with_a_damaged_exif_is_read_without_a_warning(tmp_path: Path) -> None:
+    whole = oriented(1).tobytes()
+    path = save(255 - enlarged(IMAGES[0]), tmp_path, exif=whole[:-8])
+    assert np.abs(read_digit(path).astype(float) - IMAGES[0]).mean() < 4
+
+
+def no_picture(folder: Path) -> Path:
+    path = folder / "text.png"
+    path.write_text("this is no picture\n" * 100)
+    return path
+
+
+def empty_file(folder: Path) -> Path:
+    path = folder / "empty.png"
+    path.touch()
+    return path
+
+
+def truncated(name: str) -> Callable[[Path], Path]:
+    def cut(folder: Path) -> Path:
+        path = save(255 - enlarged(IMAGES[0]), folder, name)
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        return path
+
+    cut.__name__ = f"truncated_{name.rpartition('.')[2]}"
+    return cut
+
+
+def missing(folder: Path) -> Path:
+    return folder / "missing.png"
+
+
+def a_folder(folder: Path) -> Path:
+    return folder
+
+
+def blank(shade: int, side: int) -> Callable[[Path], Path]:
+    def paper(folder: Path) -> Path:
+        return save(np.full((side, side), shade, np.uint8), folder)
+
+    paper.__name__ = f"blank_{shade}_{side}"
+    return paper
+
+
+def fully_transparent(folder: Path) -> Path:
+    return save(np.zeros((50, 50, 4), np.uint8), folder)
+
+
+def only_a_header(side: int) -> Callable[[Path], Path]:
+    """A PNG of a few bytes that says that it is `side` pixels wide and high."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    def huge(folder: Path) -> Path:
+        header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+        content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0"))
+        path = folder / "huge.png"
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+        return path
+
+    huge.__name__ = f"only_a_header_{side}"
+    return huge
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        no_picture,
+        empty_file,
+        truncated("cut.png"),
+        truncated("cut.jpg"),
+        missing,
+        a_folder,
+        *(blank(shade, side) for shade in (0, 128, 255) for side in (1, 28, 100)),
+        fully_transparent,
+        # Pillow warns of the first and refuses the second, lest unpacking them fill the memory.
+        only_a_header(10_000),
+        only_a_header(20_000),
+    ],
+    ids=lambda wrong: wrong.__name__,
+)
+def test_what_shows_no_digit_is_refused_in_one_line_that_names_the_file(
+    wrong: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    path = wrong(tmp_path)
+    with pytest.raises(InvalidInput) as refused:
+        read_digit(path)
+    message = str(refused.value)
+    assert str(path) in message
+    assert len(message.splitlines()) == 1
+    assert "<_io." not in message  # nothing of Python's insides
+
+
+def test_a_trained_model_recognises_prepared_pictures(client: Client, tmp_path: Path) -> None:
+    client.train(epochs=20).wait()
+    images = spread(50)
+    paths = [
+        save(255 - enlarged(image, 5), tmp_path, f"{place}.png")
+        for place, image in enumerate(images)
+    ]
+    prediction = client.predict(np.stack([read_digit(path) for path in paths]))
+    accuracy = (prediction.digits == np.repeat([3, 7], 50)).mean()
+    assert accuracy >= 0.93
+
+
+def test_a_picture_that_was_not_saved_as_png_or_jpeg_by_name_is_still_read(tmp_path: Path) -> None:
+    # The content counts, not the name.
+    content = io.BytesIO()
+    Image.fromarray(255 - enlarged(IMAGES[0])).save(content, "PNG")
+    path = tmp_path / "digit.jpg"
+    path.write_bytes(content.getvalue())
+    assert np.abs(read_digit(path).astype(float) - IMAGES[0]).mean() < 4

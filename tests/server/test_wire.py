@@ -1,0 +1,118 @@
+"""Messages to requests and back: what was said is what is understood."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_server import wire
+from mnist37_server.errors import InvalidArgument
+from mnist37_server.live_model import Split
+from mnist37_server.requests import (
+    Batch,
+    Initialize,
+    Progress,
+    Step,
+    Train,
+    answer_to,
+    fingerprint,
+    images_of,
+)
+
+rates = st.floats(0, 3e38, exclude_min=True)
+seeds = st.integers(0, 2**64 - 1)
+batches = st.integers(1, 5).flatmap(
+    lambda count: st.builds(
+        Batch,
+        st.binary(min_size=784 * count, max_size=784 * count),
+        st.lists(st.integers(0, 1), min_size=count, max_size=count).map(bytes),
+    )
+)
+steps = st.builds(Step, st.none() | batches, rates)
+trains = st.builds(Train, st.integers(1, 10**6), rates, st.integers(1, 12396), seeds)
+initializes = st.builds(Initialize, seeds, st.floats(0, 100))
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def sent(message: Any) -> Any:
+    """As it arrives."""
+    return type(message).FromString(message.SerializeToString())
+
+
+@given(steps)
+def test_step(step: Step) -> None:
+    batch = step.batch and pb.Batch(pixels=step.batch.pixels, labels=step.batch.labels)
+    assert wire.step(sent(pb.StepRequest(batch=batch, learning_rate=step.learning_rate))) == step
+
+
+@given(trains)
+def test_train(train: Train) -> None:
+    assert wire.train(sent(pb.TrainRequest(**vars(train)))) == train
+
+
+@given(initializes)
+def test_initialize(initialize: Initialize) -> None:
+    assert wire.initialize(sent(pb.InitializeRequest(**vars(initialize)))) == initialize
+
+
+def test_what_is_unset_is_the_contracts_default() -> None:
+    assert wire.step(pb.StepRequest()) == Step(None, 1.0)
+    assert wire.train(pb.TrainRequest(epochs=3)) == Train(3, 1.0, 256, 42)
+    assert wire.initialize(pb.InitializeRequest()) == Initialize(42, 1.0)
+    assert wire.request_id(pb.StepRequest()) is None
+    assert wire.version(pb.PredictRequest()) is None
+
+
+def test_a_zero_that_was_set_is_no_default() -> None:
+    assert wire.initialize(pb.InitializeRequest(seed=0, std=0.0)) == Initialize(0, 0.0)
+    assert wire.version(pb.PredictRequest(version=0)) == 0
+    with pytest.raises(InvalidArgument, match="learning_rate: got 0; must be above 0"):
+        wire.step(pb.StepRequest(learning_rate=0))
+
+
+@given(batches)
+def test_examples(batch: Batch) -> None:
+    message = pb.Batch(pixels=batch.pixels, labels=batch.labels)
+    assert wire.examples(sent(pb.GetLossRequest(batch=message))) == batch
+    assert wire.examples(sent(pb.GetLossRequest(split=pb.SPLIT_TRAIN))) is Split.TRAIN
+    assert wire.examples(sent(pb.GetLossRequest(split=pb.SPLIT_VALID))) is Split.VALID
+
+
+@given(
+    st.builds(
+        Progress,
+        st.integers(1, 10**6),
+        st.integers(1, 10**6),
+        finite,
+        finite,
+        finite,
+        st.integers(0, 2**63),
+        st.floats(0, 10**9),
+    )
+)
+def test_progress(answer: Progress) -> None:
+    message = sent(wire.progress(answer))
+    found = {name: getattr(message, name) for name in Progress._fields if name != "elapsed"}
+    assert found == {k: v for k, v in answer._asdict().items() if k != "elapsed"}
+    assert message.elapsed.ToNanoseconds() == pytest.approx(answer.elapsed * 1e9, abs=1)
+
+
+@given(st.binary(min_size=784, max_size=784), st.binary(min_size=784, max_size=784))
+def test_pixels_are_rows(first: bytes, second: bytes) -> None:
+    images = images_of(first + second)
+    assert images.shape == (2, 784)
+    assert [row.tobytes() for row in images] == [first, second]
+
+
+@given(steps | trains | initializes, steps | trains | initializes)
+def test_fingerprints_tell_requests_apart(a: Any, b: Any) -> None:
+    assert fingerprint(a) == fingerprint(a)
+    assert (fingerprint(a) == fingerprint(b)) == (a == b)
+
+
+def test_an_answer_is_made_of_what_was_remembered() -> None:
+    answer = Progress(1, 2, 0.3, 0.4, 0.5, 6, 0.7)
+    assert answer_to(Train(2), list(answer)) == answer

@@ -1,0 +1,57 @@
+"""What a server's model must be, computed by the core alone, without a server."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from mnist37.data import Data, load
+from mnist37.training import MiniBatches, Sets
+
+
+@cache
+def data() -> Data:
+    return load()
+
+
+@cache
+def sets() -> Sets:
+    return Sets(data(), torch.device("cpu"))
+
+
+class Twin:
+    """The same updates as a server's, step by step; its digests must be the server's."""
+
+    def __init__(self, seed: int = 42, std: float = 1.0) -> None:
+        # The server's arithmetic is on one thread, and other threads' rounding is other rounding.
+        torch.set_num_threads(1)
+        generator = torch.Generator().manual_seed(seed)
+        weights = torch.randn((784, 1), generator=generator) * std
+        bias = torch.randn(1, generator=generator) * std
+        self.parameters: Tensor = torch.cat([weights.flatten(), bias])
+        self.place = 0
+
+    def train(
+        self, epochs: int, lr: float = 1.0, batch_size: int = 256, seed: int = 42, first: int = 1
+    ) -> None:
+        batches: MiniBatches = sets().mini_batches(seed, batch_size)
+        for epoch in range(first, first + epochs):
+            for index in batches.order(epoch):
+                batches.step(self.parameters, index, lr)
+
+    def step(self, lr: float = 1.0) -> None:
+        batches = sets().mini_batches(42, 256)
+        batches.step(self.parameters, self.place, lr)
+        self.place = (self.place + 1) % len(batches)
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.parameters.numpy().astype("<f4").tobytes()).hexdigest()
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """By float64, of images (N, 784) in 0..1."""
+        parameters = self.parameters.double()
+        return torch.sigmoid(x.double() @ parameters[:-1] + parameters[-1])
