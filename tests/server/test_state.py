@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mnist37_server import state as state_module
 from mnist37_server.errors import CannotStart, Exhausted
 from mnist37_server.snapshot import Snapshot
 from mnist37_server.state import KEPT_REQUESTS, KEPT_VERSIONS, Record, RunPlace, State
@@ -106,7 +105,7 @@ def test_ids_are_kept_a_day_and_the_newest_longer(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def commit(ids: range, now: float) -> None:
-        monkeypatch.setattr(state_module.time, "time", lambda: now)
+        monkeypatch.setattr("time.time", lambda: now)
         state.commit([], [Record(str(i), b"x", 0, (0.0, 0)) for i in ids])
 
     commit(range(100), 0)

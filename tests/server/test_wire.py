@@ -44,7 +44,7 @@ def sent(message: Any) -> Any:
 
 @given(steps)
 def test_step(step: Step) -> None:
-    batch = step.batch and pb.Batch(pixels=step.batch.pixels, labels=step.batch.labels)
+    batch = pb.Batch(**vars(step.batch)) if step.batch else None
     assert wire.step(sent(pb.StepRequest(batch=batch, learning_rate=step.learning_rate))) == step
 
 

@@ -1,0 +1,30 @@
+"""A service that asks the live model: it reads images as lines of hex and answers 3 or 7.
+
+python examples/predict_service.py [HOST:PORT] < images.txt
+"""
+
+import asyncio
+import sys
+
+import numpy as np
+from mnist37_client import AsyncClient, InvalidInput
+
+
+async def answer(client: AsyncClient, line: str) -> str:
+    """What the model says of one image: 784 bytes in hex."""
+    try:
+        prediction = await client.predict(np.frombuffer(bytes.fromhex(line), np.uint8))
+    except (InvalidInput, ValueError) as error:
+        return f"error: {error}"
+    return f"{prediction.digits[0]} {prediction.probabilities[0]:.4f} {prediction.version}"
+
+
+async def main(address: str) -> None:
+    """Asks for all lines at once; the answers come in the lines' order."""
+    async with AsyncClient(address) as client:
+        for reply in await asyncio.gather(*(answer(client, line) for line in sys.stdin)):
+            print(reply)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:50051"))

@@ -1,0 +1,47 @@
+"""The examples do what they say, each in under 40 lines."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mnist37_client import Client, validation_images
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(example: str, address: str, given: str = "") -> list[str]:
+    command = [sys.executable, str(EXAMPLES / example), address]
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_an_example_is_short(example: str) -> None:
+    assert len((EXAMPLES / example).read_text().splitlines()) < 40
+
+
+def test_the_training_script(client: Client) -> None:
+    *progress, last = run("train.py", client.address)
+    assert len(progress) >= 10
+    assert float(progress[-1].split()[-1]) > 0.97
+    assert last.endswith(client.get_model().digest)
+
+
+def test_the_service_that_predicts(client: Client) -> None:
+    client.train(epochs=20).wait()
+    images, labels = validation_images()
+    chosen = range(0, 2038, 50)
+    lines = [images[index].tobytes().hex() for index in chosen]
+    lines[3] = "00" * 783
+    lines[4] = "no image"
+    answers = run("predict_service.py", client.address, "\n".join(lines) + "\n")
+    assert answers[3].startswith("error: images: got shape (783,)")
+    assert answers[4].startswith("error: ")
+    right = 0
+    for index, answer in zip(chosen, answers, strict=True):
+        right += answer.startswith("3 " if labels[index] else "7 ")
+    assert right >= 37, "of 39 images"

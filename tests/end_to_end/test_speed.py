@@ -1,0 +1,77 @@
+"""The bounds that the README promises, on whatever machine this is."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from mnist37_client import Client
+
+pytestmark = pytest.mark.skipif(
+    "MNIST37_ADDRESS" in os.environ, reason="measures a server on one core of this machine"
+)
+
+# Run in a process of its own, which holds itself and the server that it starts to one core.
+TWENTY_EPOCHS = """
+import os, time
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from mnist37_client import Client
+from mnist37_client.local_server import LocalServer
+with LocalServer() as server, Client(server.address) as client:
+    taken = []
+    for _ in range(3):
+        client.initialize()
+        began = time.perf_counter()
+        last = client.train(epochs=20).wait()
+        taken.append(time.perf_counter() - began)
+    assert last.valid_accuracy >= 0.965, last
+    print(min(taken))
+"""
+
+READY = """
+import subprocess, sys, time
+began = time.perf_counter()
+subprocess.run([sys.executable, "-c", "import torch"], check=True)
+torch = time.perf_counter() - began
+from mnist37_client.local_server import LocalServer
+began = time.perf_counter()
+with LocalServer():
+    print(time.perf_counter() - began - torch)
+"""
+
+
+def printed(script: str) -> float:
+    command = [sys.executable, "-c", script]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_twenty_epochs_take_under_half_a_second_on_one_core() -> None:
+    assert printed(TWENTY_EPOCHS) < 0.5
+
+
+def test_the_server_is_ready_a_second_after_torch_is_imported() -> None:
+    assert any(printed(READY) < 1.0 for _ in range(3))
+
+
+def test_an_idle_server_uses_no_processor(address: str) -> None:
+    with Client(address) as client:
+        client.get_model()
+    found = subprocess.run(["ss", "-tlnp"], capture_output=True, text=True, check=False).stdout
+    port = address.rpartition(":")[2]
+    match = re.search(rf":{port}\b.*pid=(\d+)", found)
+    if match is None:
+        pytest.skip("ss does not say which process the server is")
+
+    def ticks() -> int:
+        with open(f"/proc/{match[1]}/stat") as stat:  # noqa: PTH123
+            fields = stat.read().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    time.sleep(0.5)
+    before = ticks()
+    time.sleep(2)
+    assert ticks() - before <= 2  # hundredths of a second, in two seconds
