@@ -152,6 +152,9 @@ class MiniBatches:
         Returns:
             The sum of the images' losses, in LOSS_UNITs, and how many images they are.
         """
+        if len(indices) == 1:
+            examples, probabilities = self._batches[indices[0]]
+            return examples.loss(probabilities), len(examples)
         losses = self.examples.losses(self.probabilities)
         if len(indices) == len(self):
             return int(losses.sum()), len(losses)

@@ -17,7 +17,8 @@ from mnist37_server.errors import CallerLeft, Exhausted
 from mnist37_server.live_model import LiveModel
 from mnist37_server.requests import Initialized, Progress, Request, Stepped, images_of
 from mnist37_server.status import stream, unary
-from mnist37_server.writer import MAX_CALLERS, Subscription
+from mnist37_server.subscription import Subscription
+from mnist37_server.writer import MAX_CALLERS
 
 MAX_STREAMS = 256  # PredictStreams open at a time
 

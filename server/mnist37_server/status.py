@@ -60,7 +60,7 @@ def unary(
     def answer(self: S, request: Q, context: grpc.ServicerContext) -> R:
         try:
             return method(self, request, context)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - this is where they all end
             refuse(context, error)
 
     return answer

@@ -13,9 +13,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Callable
 
 from mnist37_server.errors import (
     Aborted,
@@ -40,79 +38,15 @@ from mnist37_server.requests import (
 )
 from mnist37_server.snapshot import Snapshot
 from mnist37_server.state import Record, RunPlace, State
+from mnist37_server.subscription import Subscription, Write
 from mnist37_server.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 MAX_CALLERS = 256  # who may wait for a write at a time
 MAX_TOGETHER = 64  # Steps and Initializes in one commit
-MAX_UNREAD = 10_000  # epochs that a slow reader may be behind before it misses the oldest
 COMMIT_SHARE = 0.05  # of the time of a run that its commits may take
 MAX_COMMIT_INTERVAL = 0.5  # seconds, however slow the disk is
-
-A = TypeVar("A", bound=Answer)
-
-
-class Subscription:
-    """One caller's view of a write: iterate over it for the answers as they are committed."""
-
-    def __init__(self, deadline: float | None = None) -> None:
-        self._deadline = deadline  # on time.monotonic's clock
-        self._answers: deque[Answer] = deque(maxlen=MAX_UNREAD)
-        self._ended = False
-        self._error: BaseException | None = None
-        self._changed = threading.Condition()
-
-    def __iter__(self) -> Iterator[Answer]:
-        """Gives each answer; raises what the write failed with."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._answers or self._ended)
-                if not self._answers:
-                    break
-                answer = self._answers.popleft()
-            yield answer
-        if self._error is not None:
-            raise self._error
-
-    def only(self, kind: type[A]) -> A:
-        """The answer of a write that has just one."""
-        (answer,) = self
-        assert isinstance(answer, kind)
-        return answer
-
-    def put(self, *answers: Answer) -> None:
-        """Hands the caller answers."""
-        with self._changed:
-            self._answers.extend(answers)
-            self._changed.notify()
-
-    def end(self, error: BaseException | None = None) -> None:
-        """Says that there is no more to come; the first word counts."""
-        with self._changed:
-            if not self._ended:
-                self._ended, self._error = True, error
-                self._changed.notify()
-
-    @property
-    def waits(self) -> bool:
-        """Whether somebody still wants the answers."""
-        return not self._ended and (self._deadline is None or time.monotonic() < self._deadline)
-
-
-@dataclass(eq=False)
-class Write:
-    """A request on its way, and the callers that wait for it."""
-
-    request: Request
-    request_id: str | None
-    fingerprint: bytes
-    callers: list[Subscription] = field(default_factory=list)
-
-    @property
-    def wanted(self) -> bool:
-        """Whether any caller still waits."""
-        return any(caller.waits for caller in self.callers)
 
 
 class Writer:
