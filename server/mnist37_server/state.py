@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -45,6 +45,7 @@ CREATE TABLE requests (
 KEPT_VERSIONS = 1_000
 KEPT_REQUESTS = 10_000
 KEPT_SECONDS = 24 * 3600
+FORGOTTEN_AT_ONCE = 256  # requests, at a commit
 
 
 class RunPlace(NamedTuple):
@@ -93,6 +94,8 @@ class State:
             raise CannotStart(
                 f"--state: the database in {folder} cannot be used: {error}"
             ) from error
+        found = self._writer.execute("SELECT version FROM versions ORDER BY version")
+        self._kept = [version for (version,) in found]
         self._reading = threading.Lock()
         self._writing = self._reading if folder is None else threading.Lock()
 
@@ -120,7 +123,7 @@ class State:
         run = None if row[4] is None else RunPlace(*json.loads(row[4]))
         return Record(row[0], row[1], row[2], answer, run)
 
-    def commit(self, snapshots: Iterable[Snapshot], records: Iterable[Record]) -> None:
+    def commit(self, snapshots: Sequence[Snapshot], records: Sequence[Record]) -> None:
         """Stores new versions and what is to be remembered of their requests, all or nothing.
 
         Raises:
@@ -129,8 +132,9 @@ class State:
         with self._writing:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
-                self._insert(snapshots, records)
+                kept = self._insert(snapshots, records)
                 self._writer.execute("COMMIT")
+                self._kept = kept
             except sqlite3.Error as error:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
@@ -159,34 +163,39 @@ class State:
         version, content, place = row
         return Snapshot(version, np.frombuffer(content, "<f4").astype(np.float32), place)
 
-    def _insert(self, snapshots: Iterable[Snapshot], records: Iterable[Record]) -> None:
+    def _insert(self, snapshots: Sequence[Snapshot], records: Sequence[Record]) -> list[int]:
+        """Within a transaction; returns the versions that are kept after it."""
         self._writer.executemany(
             "INSERT INTO versions VALUES (?, ?, ?)",
             [(s.version, s.content, s.place) for s in snapshots],
         )
-        self._writer.execute(
-            "DELETE FROM versions WHERE version <="
-            " (SELECT version FROM versions ORDER BY version DESC LIMIT 1 OFFSET ?)",
-            (KEPT_VERSIONS,),
+        kept = self._kept + [s.version for s in snapshots]
+        # Each by its key: to find them in the table would read every page of it.
+        self._writer.executemany(
+            "DELETE FROM versions WHERE version = ?",
+            [(version,) for version in kept[:-KEPT_VERSIONS]],
         )
+        if records:
+            self._insert_records(records)
+        return kept[-KEPT_VERSIONS:]
+
+    def _insert_records(self, records: Sequence[Record]) -> None:
         now = time.time()
-        rows = [
-            (r.request_id, r.fingerprint, r.version, _json(r.answer), _json(r.run), now)
-            for r in records
-        ]
-        if not rows:
-            return
         self._writer.executemany(
             "INSERT INTO requests (request_id, fingerprint, version, answer, run, committed)"
             " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (request_id) DO UPDATE SET"
             " version = excluded.version, answer = excluded.answer, run = excluded.run,"
             " committed = excluded.committed",
-            rows,
+            [
+                (r.request_id, r.fingerprint, r.version, _json(r.answer), _json(r.run), now)
+                for r in records
+            ],
         )
+        # Only the oldest few are looked at: a day's requests may be millions.
         self._writer.execute(
-            "DELETE FROM requests WHERE number <= (SELECT max(number) FROM requests) - ?"
-            " AND committed < ?",
-            (KEPT_REQUESTS, now - KEPT_SECONDS),
+            "DELETE FROM requests WHERE number < (SELECT min(number) FROM requests) + ?"
+            " AND number <= (SELECT max(number) FROM requests) - ? AND committed < ?",
+            (FORGOTTEN_AT_ONCE, KEPT_REQUESTS, now - KEPT_SECONDS),
         )
 
 
