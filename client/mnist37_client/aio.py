@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
@@ -13,11 +14,12 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from numpy.typing import ArrayLike
 
 from mnist37_client import exchanges
-from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT
+from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT
 from mnist37_client.errors import Cancelled, from_rpc
 from mnist37_client.exchanges import Exchange, Request, Response, Result, Split
 from mnist37_client.images import to_images
 from mnist37_client.results import Loss, Model, Prediction, Progress, Stepped
+from mnist37_client.retry import Patience
 
 
 class AsyncClient:
@@ -27,10 +29,15 @@ class AsyncClient:
     """
 
     def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, timeout: float | None = DEFAULT_TIMEOUT
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        retry_for: float = DEFAULT_RETRY_FOR,
     ) -> None:
-        self.address = address
+        self.address = exchanges.check_address(address)
         self.timeout = timeout
+        self._patience = Patience(retry_for)
         self._channel = grpc.aio.insecure_channel(address, options=exchanges.CHANNEL_OPTIONS)
         self._stub = mnist37_pb2_grpc.Mnist37ServiceStub(self._channel)
 
@@ -77,7 +84,7 @@ class AsyncClient:
     ) -> AsyncTrainingRun:
         """As Client.train; iterate with `async for`."""
         request = exchanges.train_request(epochs, learning_rate, batch_size, seed, request_id)
-        return AsyncTrainingRun(self._stub.Train(request), self.address)
+        return AsyncTrainingRun(lambda: self._stub.Train(request), self.address, self._patience)
 
     async def step(
         self,
@@ -142,28 +149,61 @@ class AsyncClient:
         try:
             request = next(exchange)
             while True:
-                request = exchange.send(await method(request, timeout=self.timeout))
+                request = exchange.send(await self._call(method, request))
         except StopIteration as end:
             result: Result = end.value
             return result
-        except grpc.RpcError as error:
-            raise from_rpc(error, self.address) from error
+
+    async def _call(self, method: Callable[..., Awaitable[Response]], request: Request) -> Response:
+        attempts = self._patience.attempts()
+        while True:
+            try:
+                response = await method(request, timeout=self.timeout)
+            except grpc.RpcError as error:
+                await asyncio.sleep(attempts.pause(from_rpc(error, self.address)))
+            else:
+                attempts.succeeded()
+                return response
 
 
 class AsyncTrainingRun(AsyncIterator[Progress]):
     """A run under way; as TrainingRun, with `async for`."""
 
-    def __init__(self, call: grpc.aio.UnaryStreamCall[Any, pb.TrainResponse], address: str) -> None:
-        self._call = call
-        self._responses = aiter(call)
+    def __init__(
+        self,
+        begin: Callable[[], grpc.aio.UnaryStreamCall[Any, pb.TrainResponse]],
+        address: str,
+        patience: Patience,
+    ) -> None:
+        self._begin = begin
+        self._call = begin()
         self._address = address
+        self._attempts = patience.attempts()
+        self._epoch = 0
         self._cancelled = False
 
     async def __anext__(self) -> Progress:
-        try:
-            return Progress.of(await anext(self._responses))
-        except grpc.RpcError as error:
-            raise from_rpc(error, self._address) from error
+        while True:
+            try:
+                message = await self._call.read()
+            except grpc.RpcError as error:
+                if self._cancelled:
+                    raise StopAsyncIteration from None
+                await asyncio.sleep(self._attempts.pause(from_rpc(error, self._address)))
+                self._call = self._begin()
+                continue
+            except asyncio.CancelledError:
+                if self._cancelled:
+                    raise StopAsyncIteration from None
+                raise
+            if message is grpc.aio.EOF:
+                raise StopAsyncIteration
+            assert isinstance(message, pb.TrainResponse)
+            progress = Progress.of(message)
+            self._attempts.succeeded()
+            if progress.epoch > self._epoch:
+                self._epoch = progress.epoch
+                return progress
 
     async def wait(self) -> Progress:
         """Follows the run to its end; returns its last progress."""

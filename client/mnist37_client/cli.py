@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,21 +22,40 @@ import click
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
 if TYPE_CHECKING:
+    from mnist37_client.client import Client
     from mnist37_client.exchanges import Split
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def address_option(command: F) -> F:
-    """--address, or MNIST37_ADDRESS."""
-    return click.option(
+def talks_to_server(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options that say how to reach the server, and the client they make."""
+
+    @click.option(
         "--address",
         default=DEFAULT_ADDRESS,
         envvar="MNIST37_ADDRESS",
         show_envvar=True,
         metavar="HOST:PORT",
         help="The server to talk to.",
-    )(command)
+    )
+    @click.option(
+        "--retry-for",
+        type=click.FloatRange(min=0),
+        default=60,
+        envvar="MNIST37_RETRY_FOR",
+        show_envvar=True,
+        metavar="SECONDS",
+        help="How long to wait for a server that went away.",
+    )
+    @wraps(command)
+    def talk(address: str, retry_for: float, **values: object) -> None:
+        from mnist37_client.client import Client
+
+        with Client(address, retry_for=retry_for) as client:
+            command(client=client, **values)
+
+    return talk
 
 
 def json_option(command: F) -> F:
@@ -79,15 +99,15 @@ def serve(options: tuple[str, ...]) -> None:
 @click.option("--seed", type=int, metavar="N", help="Of the shuffling.  [default: 42]")
 @request_id_option
 @json_option
-@address_option
+@talks_to_server
 def train(
+    client: Client,
     epochs: int,
     learning_rate: float | None,
     batch_size: int | None,
     seed: int | None,
     request_id: str | None,
     as_json: bool,
-    address: str,
 ) -> None:
     """Train for EPOCHS epochs and show how it goes.
 
@@ -96,23 +116,21 @@ def train(
     """
     from rich.console import Console
 
-    from mnist37_client.client import Client
     from mnist37_client.terminal import follow, loss_curve
 
-    with Client(address) as client:
-        run = client.train(
-            epochs,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            seed=seed,
-            request_id=request_id,
-        )
-        if as_json:
-            for progress in run:
-                _print_json(**dataclasses.asdict(progress))
-            return
-        console = Console()
-        seen = follow(run, epochs, console)
+    run = client.train(
+        epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+        request_id=request_id,
+    )
+    if as_json:
+        for progress in run:
+            _print_json(**dataclasses.asdict(progress))
+        return
+    console = Console()
+    seen = follow(run, epochs, console)
     if len(seen) > 1:
         console.print()
         console.print(loss_curve(seen, console.width), highlight=False, markup=False)
@@ -123,13 +141,12 @@ def train(
 @click.option("--learning-rate", type=float, metavar="RATE", help="[default: 1.0]")
 @request_id_option
 @json_option
-@address_option
-def step(learning_rate: float | None, request_id: str | None, as_json: bool, address: str) -> None:
+@talks_to_server
+def step(
+    client: Client, learning_rate: float | None, request_id: str | None, as_json: bool
+) -> None:
     """Do one step of SGD on the training set's next 256 images."""
-    from mnist37_client.client import Client
-
-    with Client(address) as client:
-        done = client.step(learning_rate=learning_rate, request_id=request_id)
+    done = client.step(learning_rate=learning_rate, request_id=request_id)
     if as_json:
         _print_json(**dataclasses.asdict(done))
     else:
@@ -140,21 +157,19 @@ def step(learning_rate: float | None, request_id: str | None, as_json: bool, add
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
 @click.option("--show", is_flag=True, help="Draw each digit as the model sees it.")
 @json_option
-@address_option
-def predict(files: tuple[Path, ...], show: bool, as_json: bool, address: str) -> None:
+@talks_to_server
+def predict(client: Client, files: tuple[Path, ...], show: bool, as_json: bool) -> None:
     """Say of each FILE, a PNG or JPEG of a handwritten digit, whether it is a 3 or a 7.
 
     Dark on light or light on dark, of any size: each is prepared as MNIST's images were.
     """
     import numpy as np
 
-    from mnist37_client.client import Client
     from mnist37_client.digits import read_digit
     from mnist37_client.terminal import picture
 
     images = np.stack([read_digit(path) for path in files])
-    with Client(address) as client:
-        prediction = client.predict(images)
+    prediction = client.predict(images)
     for path, image, digit, three in zip(
         files, images, prediction.digits.tolist(), prediction.probabilities.tolist(), strict=True
     ):
@@ -172,22 +187,20 @@ def predict(files: tuple[Path, ...], show: bool, as_json: bool, address: str) ->
 @commands.command()
 @click.option("--split", type=click.Choice(["train", "valid"]), help="Only this one.")
 @json_option
-@address_option
-def loss(split: Split | None, as_json: bool, address: str) -> None:
+@talks_to_server
+def loss(client: Client, split: Split | None, as_json: bool) -> None:
     """Show the loss and the accuracy on the training and the validation images."""
-    from mnist37_client.client import Client
     from mnist37_client.exchanges import SPLITS
 
-    with Client(address) as client:
-        for name in (split,) if split else SPLITS:
-            found = client.get_loss(name)
-            if as_json:
-                _print_json(split=name, **dataclasses.asdict(found))
-            else:
-                click.echo(
-                    f"{name}: loss {found.loss:.6f}, accuracy {found.accuracy:.4f} on"
-                    f" {found.count:,} images, version {found.version}"
-                )
+    for name in (split,) if split else SPLITS:
+        found = client.get_loss(name)
+        if as_json:
+            _print_json(split=name, **dataclasses.asdict(found))
+        else:
+            click.echo(
+                f"{name}: loss {found.loss:.6f}, accuracy {found.accuracy:.4f} on"
+                f" {found.count:,} images, version {found.version}"
+            )
 
 
 @commands.command()
@@ -195,15 +208,17 @@ def loss(split: Split | None, as_json: bool, address: str) -> None:
 @click.option("--std", type=float, metavar="STD", help="Standard deviation.  [default: 1.0]")
 @request_id_option
 @json_option
-@address_option
+@talks_to_server
 def init(
-    seed: int | None, std: float | None, request_id: str | None, as_json: bool, address: str
+    client: Client,
+    seed: int | None,
+    std: float | None,
+    request_id: str | None,
+    as_json: bool,
+    address: str,
 ) -> None:
     """Replace the parameters by fresh random ones."""
-    from mnist37_client.client import Client
-
-    with Client(address) as client:
-        version = client.initialize(seed=seed, std=std, request_id=request_id)
+    version = client.initialize(seed=seed, std=std, request_id=request_id)
     if as_json:
         _print_json(version=version)
     else:
@@ -212,13 +227,10 @@ def init(
 
 @commands.command()
 @json_option
-@address_option
-def model(as_json: bool, address: str) -> None:
+@talks_to_server
+def model(client: Client, as_json: bool) -> None:
     """Show the model: its version, its digest and where it lives; with --json its weights too."""
-    from mnist37_client.client import Client
-
-    with Client(address) as client:
-        found = client.get_model()
+    found = client.get_model()
     if as_json:
         _print_json(
             version=found.version,
@@ -246,9 +258,12 @@ def main() -> None:
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `mnist37 ... | head` ends in silence
     try:
-        commands(standalone_mode=False)
-    except click.ClickException as error:
+        commands(prog_name="mnist37", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        click.echo(f"mnist37: {error.format_message()}", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)

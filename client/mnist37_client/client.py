@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
@@ -16,9 +17,11 @@ from mnist37_client.errors import from_rpc
 from mnist37_client.exchanges import Exchange, Request, Response, Result, Split
 from mnist37_client.images import to_images
 from mnist37_client.results import Loss, Model, Prediction, Progress, Stepped
+from mnist37_client.retry import Patience
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_TIMEOUT = 30.0
+DEFAULT_RETRY_FOR = 60.0
 
 
 class Client:
@@ -30,13 +33,21 @@ class Client:
         address: HOST:PORT of the server.
         timeout: seconds that a call may take, waiting for a run's end included; None for ever.
             A training run has none.
+        retry_for: seconds for which calls are tried again when the server has gone away, so that
+            a script lives through its restart; 0 for not at all. Each write has an id, so it is
+            done once all the same.
     """
 
     def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, timeout: float | None = DEFAULT_TIMEOUT
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        retry_for: float = DEFAULT_RETRY_FOR,
     ) -> None:
-        self.address = address
+        self.address = exchanges.check_address(address)
         self.timeout = timeout
+        self._patience = Patience(retry_for)
         self._channel = grpc.insecure_channel(address, options=exchanges.CHANNEL_OPTIONS)
         self._stub = mnist37_pb2_grpc.Mnist37ServiceStub(self._channel)
 
@@ -96,7 +107,7 @@ class Client:
                 off.
         """
         request = exchanges.train_request(epochs, learning_rate, batch_size, seed, request_id)
-        return TrainingRun(self._stub.Train(request), self.address)
+        return TrainingRun(lambda: self._stub.Train(request), self.address, self._patience)
 
     def step(
         self,
@@ -178,12 +189,21 @@ class Client:
         try:
             request = next(exchange)
             while True:
-                request = exchange.send(method(request, timeout=self.timeout))
+                request = exchange.send(self._call(method, request))
         except StopIteration as end:
             result: Result = end.value
             return result
-        except grpc.RpcError as error:
-            raise from_rpc(error, self.address) from error
+
+    def _call(self, method: Callable[..., Response], request: Request) -> Response:
+        attempts = self._patience.attempts()
+        while True:
+            try:
+                response = method(request, timeout=self.timeout)
+            except grpc.RpcError as error:
+                time.sleep(attempts.pause(from_rpc(error, self.address)))
+            else:
+                attempts.succeeded()
+                return response
 
 
 class TrainingRun(Iterator[Progress]):
@@ -193,18 +213,30 @@ class TrainingRun(Iterator[Progress]):
     over `client.train(...)` is left. What was done until then stays.
     """
 
-    def __init__(self, call: grpc.Call, address: str) -> None:
-        self._call = call
+    def __init__(
+        self, begin: Callable[[], Iterator[pb.TrainResponse]], address: str, patience: Patience
+    ) -> None:
+        self._begin = begin
+        self._call = begin()
         self._address = address
+        self._attempts = patience.attempts()
+        self._epoch = 0
         self._cancelled = False
 
     def __next__(self) -> Progress:
-        try:
-            return Progress.of(next(self._call))  # type: ignore[call-overload]
-        except grpc.RpcError as error:
-            if self._cancelled:
-                raise StopIteration from None
-            raise from_rpc(error, self._address) from error
+        while True:
+            try:
+                progress = Progress.of(next(self._call))
+            except grpc.RpcError as error:
+                if self._cancelled:
+                    raise StopIteration from None
+                time.sleep(self._attempts.pause(from_rpc(error, self._address)))
+                self._call = self._begin()  # with the same id: it goes on
+                continue
+            self._attempts.succeeded()
+            if progress.epoch > self._epoch:  # a run that is asked for again repeats its last one
+                self._epoch = progress.epoch
+                return progress
 
     def wait(self) -> Progress:
         """Follows the run to its end; returns its last progress."""
@@ -214,7 +246,7 @@ class TrainingRun(Iterator[Progress]):
     def cancel(self) -> None:
         """Stops the run at its next step; harmless after its end."""
         self._cancelled = True
-        self._call.cancel()
+        self._call.cancel()  # type: ignore[attr-defined]
 
     def __enter__(self) -> Self:
         return self

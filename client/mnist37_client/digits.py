@@ -6,6 +6,7 @@ MNIST's makers scaled each digit to fit a box of 20 x 20 pixels, keeping its sha
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from mnist37_client.images import SIDE
 BOX = 20
 # What is fainter than this, as a share of the darkest ink, is paper, not ink.
 PAPER = 0.2
+MOST_PIXELS = 50_000_000
 LEAST_CONTRAST = 0.1  # between paper and ink; below, the picture is blank
 
 Picture = NDArray[np.float64]  # (height, width)
@@ -33,23 +35,38 @@ def read_digit(path: Path) -> NDArray[np.uint8]:
         InvalidInput: the file cannot be read, is no picture, or shows nothing.
     """
     try:
-        with Image.open(path) as file:
-            upright = ImageOps.exif_transpose(file).convert("RGBA")
+        # Of what Pillow warns of here (damaged EXIF, many pixels), nothing concerns the digit.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as file:
+            if file.width * file.height > MOST_PIXELS:
+                raise InvalidInput(f"{path}: the picture has more than {MOST_PIXELS:,} pixels")
+            upright = ImageOps.exif_transpose(file)
+            upright.load()
     except UnidentifiedImageError:
         raise InvalidInput(f"{path}: not a picture that can be read; give a PNG or JPEG") from None
     except Image.DecompressionBombError:
-        raise InvalidInput(f"{path}: the picture is too large") from None
+        raise InvalidInput(f"{path}: the picture has more than {MOST_PIXELS:,} pixels") from None
+    except InvalidInput:
+        raise
     except (OSError, SyntaxError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidInput(f"{path}: cannot be read: {reason}") from None
-    paper = Image.new("RGBA", upright.size, "white")
-    grey = np.asarray(Image.alpha_composite(paper, upright).convert("L"), np.float64)
-    if grey.shape == (SIDE, SIDE) and not _border(grey).any() and grey.any():
+    greys = [grey_on(upright, paper) for paper in ("white", "black")]
+    grey = greys[0] if np.ptp(greys[0]) else greys[1]  # white ink on nothing shows on black
+    if grey.shape == (SIDE, SIDE) and not np.median(_border(grey)) and grey.any():
         return grey.astype(np.uint8)
     try:
         return center(fit(ink(grey)))
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
+
+
+def grey_on(picture: Image.Image, paper: str) -> Picture:
+    """The picture in shades of grey, 0 = black, 255 = white, laid on paper of a colour."""
+    if picture.mode.startswith("I"):  # 16 bits a pixel, which convert would cut off at 255
+        picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
+    colours = picture.convert("RGBA")
+    below = Image.new("RGBA", colours.size, paper)
+    return np.asarray(Image.alpha_composite(below, colours).convert("L"), np.float64)
 
 
 def ink(grey: Picture) -> Picture:

@@ -6,6 +6,7 @@ Client and AsyncClient carry it out; they differ by `await`.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Generator
 from typing import Literal, TypeVar
 
@@ -37,7 +38,7 @@ CHANNEL_OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 2_500),
     # After a refused connection the next attempt comes soon: a server may be starting.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_500),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
 
 
@@ -116,7 +117,10 @@ def step(
             )
         batch = pb.Batch(pixels=pixels.tobytes(), labels=marks)
     response = yield message(
-        pb.StepRequest, batch=batch, learning_rate=learning_rate, request_id=request_id
+        pb.StepRequest,
+        batch=batch,
+        learning_rate=learning_rate,
+        request_id=request_id or new_request_id(),
     )
     return Stepped(response.loss, response.version)
 
@@ -125,7 +129,9 @@ def initialize(
     seed: int | None, std: float | None, request_id: str | None
 ) -> Exchange[pb.InitializeRequest, pb.InitializeResponse, int]:
     """Initialize; returns the version."""
-    response = yield message(pb.InitializeRequest, seed=seed, std=std, request_id=request_id)
+    response = yield message(
+        pb.InitializeRequest, seed=seed, std=std, request_id=request_id or new_request_id()
+    )
     return response.version
 
 
@@ -155,8 +161,21 @@ def train_request(
         learning_rate=learning_rate,
         batch_size=batch_size,
         seed=seed,
-        request_id=request_id,
+        request_id=request_id or new_request_id(),
     )
+
+
+def check_address(address: str) -> str:
+    """Raises InvalidInput unless the address is HOST:PORT; gRPC would look for it elsewhere."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise InvalidInput(f"address: got {address!r}; must be HOST:PORT, PORT from 1 to 65535")
+    return address
+
+
+def new_request_id() -> str:
+    """An id for a write whose caller gave none, so that it can be sent again all the same."""
+    return uuid.uuid4().hex
 
 
 M = TypeVar("M")

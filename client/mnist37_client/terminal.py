@@ -24,19 +24,19 @@ def follow(run: Iterable[Progress], epochs: int, console: Console) -> list[Progr
     every = -(-epochs // MOST_ROWS)
     seen: list[Progress] = []
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console.print(HEADER)
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("training", total=epochs)
         try:
             for progress in run:
+                if not seen:
+                    bar.console.print(HEADER)
                 seen.append(progress)
                 bar.update(task, completed=progress.epoch)
                 if progress.epoch % every == 0 or progress.epoch in (1, epochs):
                     bar.console.print(row(progress), highlight=False)
         except KeyboardInterrupt:
-            bar.stop()
             reached = seen[-1].epoch if seen else 0
-            console.print(f"stopped after epoch {reached}; the model keeps what it learnt")
+            bar.console.print(f"stopped after epoch {reached}; the model keeps what it learnt")
             raise
     return seen
 

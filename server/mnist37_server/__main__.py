@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -66,14 +67,13 @@ def main(
         sys.exit("mnist37 serve needs torch, which comes with: pip install 'mnist37[server]'")
     if download and data_root is None:
         raise click.UsageError("--download needs --data-root, the folder to fetch MNIST into")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     config = Config(address, device, _folder(state), data_root, download, grace)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # gRPC's core would tell of a port in use in its own words too.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from mnist37_server import app  # imports torch, which --help and a usage error do without
 
-    try:
-        app.run(config)
-    except CannotStart as error:
-        sys.exit(f"mnist37 serve: {error}")
+    app.run(config)
 
 
 def _folder(state: str | None) -> Path | None:
@@ -86,5 +86,19 @@ def _folder(state: str | None) -> Path | None:
     return Path(state)
 
 
+def start() -> None:
+    """Runs the command; what keeps it from starting is one line on stderr."""
+    try:
+        main(prog_name="mnist37 serve", standalone_mode=False)
+    except click.ClickException as error:
+        click.echo(f"mnist37 serve: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)
+    except CannotStart as error:
+        click.echo(f"mnist37 serve: {error}", err=True)
+        sys.exit(1)
+    except click.Abort:
+        sys.exit(130)
+
+
 if __name__ == "__main__":
-    main(prog_name="mnist37 serve")
+    start()

@@ -40,8 +40,7 @@ def run(config: Config) -> None:
     model = LiveModel(load_sets(config, device), device, state)
     service = servicer.add_to(server, model)
     server.start()
-    host = config.address.rpartition(":")[0]
-    print(f"listening on {host}:{port}", flush=True)
+    print(f"listening on {config.host}:{port}", flush=True)
     print(f"version {model.at().version} on {device}", flush=True)
     stop.wait()
     log.info("stopping")
@@ -65,7 +64,8 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
+    known = device is not None and (device.type == "cuda" or str(device) == "cpu")
+    if device is None or not known:
         raise CannotStart(f"--device: there is no {name!r}; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0

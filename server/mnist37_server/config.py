@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnist37_server.errors import CannotStart
+
 
 @dataclass(frozen=True)
 class Config:
@@ -16,3 +18,16 @@ class Config:
     data_root: Path | None = None  # MNIST as torchvision keeps it; None: the shipped images
     download: bool = False  # let torchvision fetch MNIST into data_root
     grace: float = 10.0  # seconds that calls under way are given at the end
+
+    def __post_init__(self) -> None:
+        """Raises CannotStart unless the address is HOST:PORT; gRPC would listen elsewhere."""
+        port = self.address.rpartition(":")[2]
+        if not self.host or not port.isdecimal() or int(port) > 65535:
+            raise CannotStart(
+                f"--address: got {self.address!r}; must be HOST:PORT, PORT from 0 to 65535"
+            )
+
+    @property
+    def host(self) -> str:
+        """The part of the address before the port."""
+        return self.address.rpartition(":")[0]

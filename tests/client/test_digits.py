@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -135,17 +134,20 @@ VARIANTS: list[Save] = [
 
 def middle(image: Grey) -> NDArray[np.float64]:
     """The centre of mass, as (row, column)."""
-    mass = image.astype(np.float64)
     places = np.arange(28)
-    return np.array([mass.sum(axis=1) @ places, mass.sum(axis=0) @ places]) / mass.sum()
+    mass = np.array([image.sum(axis=1), image.sum(axis=0)], np.float64)
+    centre: NDArray[np.float64] = mass @ places / image.sum(dtype=float)
+    return centre
 
 
 def test_an_image_of_mnist_comes_back_unchanged(tmp_path: Path) -> None:
-    # The whole set: in some dozens of its images the ink reaches the border.
+    inner = IMAGES[:, 1:-1, 1:-1]
+    to_the_border = IMAGES.sum(axis=(1, 2), dtype=int) > inner.sum(axis=(1, 2), dtype=int)
+    places = {*np.flatnonzero(to_the_border).tolist(), *range(0, len(IMAGES), 25)}
     changed = [
         place
-        for place, image in enumerate(IMAGES)
-        if not np.array_equal(read_digit(save(image, tmp_path)), image)
+        for place in sorted(places)
+        if not np.array_equal(read_digit(save(IMAGES[place], tmp_path)), IMAGES[place])
     ]
     assert not changed
 
@@ -154,7 +156,7 @@ def test_an_image_of_mnist_comes_back_unchanged(tmp_path: Path) -> None:
 def test_a_picture_comes_out_near_to_the_image_it_was_made_from(
     variant: Save, tmp_path: Path
 ) -> None:
-    images = spread(10)
+    images = spread(5)
     prepared = np.stack([read_digit(variant(image, tmp_path)) for image in images])
     assert prepared.dtype == np.uint8
     assert prepared.shape == images.shape
@@ -164,7 +166,7 @@ def test_a_picture_comes_out_near_to_the_image_it_was_made_from(
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.__name__)
 def test_the_digit_is_centred_by_its_mass(variant: Save, tmp_path: Path) -> None:
-    for image in spread(4):
+    for image in spread(2):
         assert np.abs(middle(read_digit(variant(image, tmp_path))) - 14).max() < 0.7
 
 
@@ -177,6 +179,11 @@ def test_a_picture_of_any_shape_gives_28_by_28(shape: tuple[int, int], tmp_path:
     assert prepared.shape == (28, 28)
     assert prepared.dtype == np.uint8
     assert prepared.max() == 255
+
+
+def test_the_content_of_a_file_counts_and_not_its_name(tmp_path: Path) -> None:
+    path = save(255 - enlarged(IMAGES[0]), tmp_path, "digit.jpg", format="PNG")
+    assert np.abs(read_digit(path).astype(float) - IMAGES[0]).mean() < 4
 
 
 def test_a_picture_with_a_damaged_exif_is_read_without_a_warning(tmp_path: Path) -> None:
@@ -285,12 +292,3 @@ def test_a_trained_model_recognises_prepared_pictures(client: Client, tmp_path: 
     prediction = client.predict(np.stack([read_digit(path) for path in paths]))
     accuracy = (prediction.digits == np.repeat([3, 7], 50)).mean()
     assert accuracy >= 0.93
-
-
-def test_a_picture_that_was_not_saved_as_png_or_jpeg_by_name_is_still_read(tmp_path: Path) -> None:
-    # The content counts, not the name.
-    content = io.BytesIO()
-    Image.fromarray(255 - enlarged(IMAGES[0])).save(content, "PNG")
-    path = tmp_path / "digit.jpg"
-    path.write_bytes(content.getvalue())
-    assert np.abs(read_digit(path).astype(float) - IMAGES[0]).mean() < 4

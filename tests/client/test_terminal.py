@@ -91,7 +91,9 @@ def test_rows_line_up_with_the_header(epoch: int) -> None:
     progress = run_of(epoch + 1)[-1] if epoch < 100 else run_of(1)[0]
     line = row(progress)
     assert len(line) == len(HEADER)
-    ends = [HEADER.index(name) + len(name) for name in ("epoch", "training loss", "validation loss")]
+    ends = [
+        HEADER.index(name) + len(name) for name in ("epoch", "training loss", "validation loss")
+    ]
     values = line.split()
     assert len(values) == 4
     for end, value in zip([*ends, len(HEADER)], values, strict=True):
@@ -146,7 +148,7 @@ def test_an_interrupted_run_says_how_far_it_came() -> None:
     to, written = console()
     with pytest.raises(KeyboardInterrupt):
         follow(interrupted(), 10, to)
-    assert written.getvalue().splitlines()[-1].startswith("stopped after epoch 4")
+    assert written.getvalue().rstrip().splitlines()[-1].startswith("stopped after epoch 4")
 
 
 def test_what_is_not_a_terminal_gets_no_escape_codes() -> None:

@@ -1,0 +1,55 @@
+"""When a call that failed is made again, and how long to wait before; for both clients."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from mnist37_client.errors import Mnist37Error, Unavailable
+
+FIRST_PAUSE = 0.05  # seconds; doubled at each attempt
+LONGEST_PAUSE = 1.0
+
+
+class Patience:
+    """Lives through a restart of the server, once there was one to talk to.
+
+    Args:
+        retry_for: seconds for which a call that finds nobody is tried again.
+    """
+
+    def __init__(self, retry_for: float) -> None:
+        self.retry_for = retry_for
+        self.connected = False  # an address where nobody ever answered is more likely a mistake
+
+    def attempts(self) -> Attempts:
+        """For a new call."""
+        return Attempts(self)
+
+
+class Attempts:
+    """Those of one call."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._pause = FIRST_PAUSE
+        self._give_up = time.monotonic() + patience.retry_for
+
+    def succeeded(self) -> None:
+        """The server answered: whatever fails from now on is a new failure."""
+        self._patience.connected = True
+        self._pause = FIRST_PAUSE
+        self._give_up = time.monotonic() + self._patience.retry_for
+
+    def pause(self, error: Mnist37Error) -> float:
+        """How many seconds to wait before the next attempt.
+
+        Raises:
+            Mnist37Error: the error itself, where another attempt would not help or time is up.
+        """
+        pause = self._pause * random.uniform(0.5, 1)  # so that many clients do not come at once
+        late = time.monotonic() + pause > self._give_up
+        if not isinstance(error, Unavailable) or not self._patience.connected or late:
+            raise error
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        return pause
