@@ -38,7 +38,7 @@ class Failpoint(sqlite3.Connection):
     moment = ""
     commits_left = 0
 
-    def execute(self, sql: str, *arguments: object) -> sqlite3.Cursor:  # type: ignore[override]
+    def execute(self, sql: str, *arguments: object) -> sqlite3.Cursor:
         if sql == "BEGIN IMMEDIATE":
             Failpoint.commits_left -= 1
             self._die_at("before")
@@ -172,6 +172,5 @@ if __name__ == "__main__":
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         writes = random_kills(count, 37, Path(temporary))
-    print(
-        f"{count} kills, {writes} writes, {time.monotonic() - began:.0f} s: the twin's, to the bit"
-    )
+    took = time.monotonic() - began
+    print(f"{count} kills, {writes} writes, {took:.0f} s: the model is the twin's, to the bit")

@@ -215,7 +215,6 @@ def init(
     std: float | None,
     request_id: str | None,
     as_json: bool,
-    address: str,
 ) -> None:
     """Replace the parameters by fresh random ones."""
     version = client.initialize(seed=seed, std=std, request_id=request_id)

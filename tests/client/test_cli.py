@@ -377,7 +377,7 @@ def test_a_reader_that_has_enough_ends_a_run_in_silence(address: str, client: Cl
 
 
 def test_a_run_whose_server_is_ended_is_status_3(server: LocalServer) -> None:
-    with running(server.address, "train", LONG, "--json") as process:
+    with running(server.address, "train", LONG, "--json", "--retry-for", "0") as process:
         assert read_line(process)
         began = time.monotonic()
         status, logged = server.stop()
