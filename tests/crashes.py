@@ -12,12 +12,12 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import sqlite3
 import sys
 import tempfile
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from mnist37_client import Client, Unavailable
@@ -67,10 +67,9 @@ class Victim:
     """A server on one port and one folder that can be killed and started again."""
 
     def __init__(self, folder: Path) -> None:
-        self.config = Config(address="127.0.0.1:0", device="cpu", state=folder)
-        server, port = app.listen(self.config.address)  # a port that is free
-        server.stop(None).wait()
-        self.config = replace(self.config, address=f"127.0.0.1:{port}")
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]  # one that is free
+        self.config = Config(address=f"127.0.0.1:{port}", device="cpu", state=folder)
         self.process = self._start(None)
 
     def _start(self, failpoint: tuple[str, int] | None) -> multiprocessing.process.BaseProcess:
@@ -117,7 +116,7 @@ class Script:
             self.twin.step(lr)
             self.version += 1
         elif kind == "train":
-            epochs, size = self.random.randint(1, 8), self.random.choice([100, 256, 1000])
+            epochs, size = self.random.randint(1, 30), self.random.choice([100, 256, 1000])
             run = client.train(epochs, learning_rate=lr, batch_size=size, request_id=name)
             answered = run.wait().version
             self.twin.train(epochs, lr, size)
@@ -137,6 +136,13 @@ class Script:
         assert (model.version, model.digest) == (self.version, self.twin.digest)
 
 
+def wait_for_a_write(script: Script) -> None:
+    """Returns when the script is writing again; its client may have paused after the last kill."""
+    before, deadline = script.done, time.monotonic() + 2
+    while script.done == before and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
 def random_kills(kills: int, seed: int, folder: Path) -> int:
     """Kills a server at random moments of a script of writes; returns how many it did."""
     victim, script, moments = Victim(folder), Script(seed), random.Random(seed)
@@ -145,7 +151,8 @@ def random_kills(kills: int, seed: int, folder: Path) -> int:
 
     def killer() -> None:
         for number in range(kills):
-            time.sleep(moments.uniform(0, 0.3))
+            wait_for_a_write(script)
+            time.sleep(moments.uniform(0, 0.15))
             victim.kill()
             victim.start()
             victim.client().close()

@@ -125,12 +125,15 @@ class Run:
     @property
     def place(self) -> RunPlace:
         """How far the run is; to go on from there later."""
+        elapsed = time.monotonic() - self._began
+        if not self._done:
+            return self._place._replace(elapsed=elapsed)
         loss, images = self._batches.loss(self._done)
         return RunPlace(
             self._place.steps + len(self._done),
             self._place.loss + loss,
             self._place.images + images,
-            time.monotonic() - self._began,
+            elapsed,
         )
 
     def _end_epoch(self, epoch: int) -> Progress:

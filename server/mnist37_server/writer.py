@@ -226,9 +226,10 @@ class Writer:
             os.sched_yield()
             stop = self._closing or not write.wanted
             finished = progress is not None and progress.epoch == progress.epochs
-            if progress is not None or stop:
-                pending.append((self._trainer.snapshot(), progress))
-            if pending and (stop or finished or time.monotonic() >= due):
+            if progress is None and not stop:
+                continue
+            pending.append((self._trainer.snapshot(), progress))
+            if stop or finished or time.monotonic() >= due:
                 began = time.monotonic()
                 self._commit_run(write, pending, progress if finished and progress else run.place)
                 ended = time.monotonic()
