@@ -14,7 +14,8 @@ demo: $(INSTALLED)
 	@$(BIN)/mnist37 demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal -m "not alone"
+	$(BIN)/python -m pytest --quiet -m alone
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -161,9 +161,19 @@ class AsyncClient:
                 response = await method(request, timeout=self.timeout)
             except grpc.RpcError as error:
                 await asyncio.sleep(attempts.pause(from_rpc(error, self.address)))
+            except asyncio.CancelledError:
+                if task_is_cancelled():
+                    raise
+                raise Cancelled(f"{self.address}: the client was closed") from None
             else:
                 attempts.succeeded()
                 return response
+
+
+def task_is_cancelled() -> bool:
+    """Whether a CancelledError means the task: grpc raises one for a closed channel too."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class AsyncTrainingRun(AsyncIterator[Progress]):
@@ -190,12 +200,16 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
                 if self._cancelled:
                     raise StopAsyncIteration from None
                 await asyncio.sleep(self._attempts.pause(from_rpc(error, self._address)))
+                if self._cancelled:
+                    raise StopAsyncIteration from None
                 self._call = self._begin()
                 continue
             except asyncio.CancelledError:
                 if self._cancelled:
                     raise StopAsyncIteration from None
-                raise
+                if task_is_cancelled():
+                    raise
+                raise Cancelled(f"{self._address}: the client was closed") from None
             if message is grpc.aio.EOF:
                 raise StopAsyncIteration
             assert isinstance(message, pb.TrainResponse)

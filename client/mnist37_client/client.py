@@ -13,7 +13,7 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from numpy.typing import ArrayLike
 
 from mnist37_client import exchanges
-from mnist37_client.errors import from_rpc
+from mnist37_client.errors import Cancelled, from_rpc
 from mnist37_client.exchanges import Exchange, Request, Response, Result, Split
 from mnist37_client.images import to_images
 from mnist37_client.results import Loss, Model, Prediction, Progress, Stepped
@@ -231,6 +231,8 @@ class TrainingRun(Iterator[Progress]):
                 if self._cancelled:
                     raise StopIteration from None
                 time.sleep(self._attempts.pause(from_rpc(error, self._address)))
+                if self._cancelled:
+                    raise StopIteration from None
                 self._call = self._begin()  # with the same id: it goes on
                 continue
             self._attempts.succeeded()
@@ -239,8 +241,16 @@ class TrainingRun(Iterator[Progress]):
                 return progress
 
     def wait(self) -> Progress:
-        """Follows the run to its end; returns its last progress."""
-        *_, last = self
+        """Follows the run to its end; returns its last progress.
+
+        Raises:
+            Cancelled: it was cancelled before its first epoch ended.
+        """
+        last = None
+        for last in self:  # noqa: B007 - the last one is what is asked for
+            pass
+        if last is None:
+            raise Cancelled("the run was cancelled before its first epoch ended")
         return last
 
     def cancel(self) -> None:

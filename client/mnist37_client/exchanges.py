@@ -63,7 +63,7 @@ def predict_request(images: NDArray[np.uint8], version: int | None = None) -> pb
     """
     if len(images) > MAX_IMAGES:
         raise InvalidInput(f"images: got {len(images):,}; a message holds {MAX_IMAGES:,}")
-    return pb.PredictRequest(pixels=images.tobytes(), version=version)
+    return message(pb.PredictRequest, pixels=images.tobytes(), version=version)
 
 
 def prediction(response: pb.PredictResponse) -> Prediction:
@@ -81,10 +81,12 @@ def get_loss(
     if split is not None:
         if images is not None or labels is not None:
             raise InvalidInput("split: got images too; give either a split, or images and labels")
-        if split not in SPLITS:
+        if not isinstance(split, str) or split not in SPLITS:
             raise InvalidInput(f"split: got {split!r}; must be 'train' or 'valid'")
-        response = yield pb.GetLossRequest(split=SPLITS[split], version=version)
+        response = yield message(pb.GetLossRequest, split=SPLITS[split], version=version)
         return Loss(response.loss, response.accuracy, response.count, response.version)
+    if images is None and labels is None:
+        raise InvalidInput("split: missing; must be 'train' or 'valid', or give images and labels")
     pixels, marks = _examples(images, labels)
     if len(marks) != len(pixels):
         raise InvalidInput(f"labels: got {len(marks):,} for {len(pixels):,} images")
@@ -92,7 +94,7 @@ def get_loss(
     start = 0
     for part in parts(pixels):
         batch = pb.Batch(pixels=part.tobytes(), labels=marks[start : start + len(part)])
-        response = yield pb.GetLossRequest(batch=batch, version=version)
+        response = yield message(pb.GetLossRequest, batch=batch, version=version)
         version = response.version
         loss += response.loss * len(part)
         accuracy += response.accuracy * len(part)
@@ -120,7 +122,7 @@ def step(
         pb.StepRequest,
         batch=batch,
         learning_rate=learning_rate,
-        request_id=request_id or new_request_id(),
+        request_id=or_new(request_id),
     )
     return Stepped(response.loss, response.version)
 
@@ -130,7 +132,10 @@ def initialize(
 ) -> Exchange[pb.InitializeRequest, pb.InitializeResponse, int]:
     """Initialize; returns the version."""
     response = yield message(
-        pb.InitializeRequest, seed=seed, std=std, request_id=request_id or new_request_id()
+        pb.InitializeRequest,
+        seed=seed,
+        std=std,
+        request_id=or_new(request_id),
     )
     return response.version
 
@@ -161,7 +166,7 @@ def train_request(
         learning_rate=learning_rate,
         batch_size=batch_size,
         seed=seed,
-        request_id=request_id or new_request_id(),
+        request_id=or_new(request_id),
     )
 
 
@@ -173,9 +178,9 @@ def check_address(address: str) -> str:
     return address
 
 
-def new_request_id() -> str:
-    """An id for a write whose caller gave none, so that it can be sent again all the same."""
-    return uuid.uuid4().hex
+def or_new(request_id: str | None) -> str:
+    """The id, or a new one for a write whose caller gave none: any write can be sent again."""
+    return uuid.uuid4().hex if request_id is None else request_id
 
 
 M = TypeVar("M")

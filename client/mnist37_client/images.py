@@ -19,12 +19,12 @@ def to_images(images: ArrayLike) -> NDArray[np.uint8]:
 
     Args:
         images: (N, 28, 28), (N, 784), or one image, (28, 28) or (784,). Whole numbers are pixels
-            of 0..255; floats are pixels of 0..1, and are rounded to 255ths.
+            of 0..255; floats are pixels of 0..1, and are rounded to 255ths; True is ink.
 
     Raises:
         InvalidInput: another shape, another kind of numbers, or values out of range.
     """
-    array = np.asarray(images)
+    array = _array("images", images)
     one = array.shape in ((SIDE, SIDE), (PIXELS,))
     many = array.ndim == 3 and array.shape[1:] == (SIDE, SIDE)
     many = many or (array.ndim == 2 and array.shape[1] == PIXELS)
@@ -43,9 +43,15 @@ def to_labels(labels: ArrayLike) -> bytes:
         InvalidInput: they are not whole numbers of 0..255 in one row; which of those are right,
             and how many, the server knows.
     """
-    array = np.asarray(labels).reshape(-1)
-    if array.dtype.kind not in "iub" or not np.all((array >= 0) & (array <= 255)):
-        raise InvalidInput("labels: must be 1 (a three) or 0 (a seven) for each image")
+    array = _array("labels", labels)
+    right = "must be 1 (a three) or 0 (a seven) for each image, in one row"
+    if array.size != max(array.shape, default=1):  # a column, as the notes have it, is a row too
+        raise InvalidInput(f"labels: got shape {array.shape}; {right}")
+    if array.dtype.kind not in "iub":
+        raise InvalidInput(f"labels: got {array.dtype}; {right}")
+    wrong = array[(array < 0) | (array > 255)]
+    if len(wrong):
+        raise InvalidInput(f"labels: got {wrong[0]}; {right}")
     return array.astype(np.uint8).tobytes()
 
 
@@ -62,10 +68,19 @@ def validation_images() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return np.concatenate([threes, sevens]), labels
 
 
+def _array(name: str, values: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise InvalidInput(f"{name}: got rows of different lengths; must be an array") from None
+
+
 def _pixels(array: NDArray[Any]) -> NDArray[np.uint8]:
     if array.dtype == np.uint8:
         return array
-    if array.dtype.kind not in "iubf":
+    if array.dtype == np.bool_:
+        return np.where(array, np.uint8(255), np.uint8(0))
+    if array.dtype.kind not in "iuf":
         raise InvalidInput(f"images: got {array.dtype}; must be numbers")
     most = 1 if array.dtype.kind == "f" else 255
     if not np.all((array >= 0) & (array <= most)):  # false for NaN too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from types import TracebackType
 from typing import Self
 
@@ -26,16 +27,18 @@ class LocalServer:
         self._ended: tuple[int, str] | None = None
         address = () if "--address" in options else ("--address", "127.0.0.1:0")
         state = () if "--state" in options else ("--state", ":memory:")
+        # Not a pipe: one that nobody reads would stop the server once it is full.
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when it has ended
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mnist37_server", *address, *state, *options],
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._log,
             text=True,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line.startswith(LISTENING):
-            _, printed = self.process.communicate()
+            _, printed = self._end()
             raise Unavailable(f"the server did not start: {printed.strip()}")
         self.address = line.removeprefix(LISTENING).strip()
 
@@ -52,8 +55,10 @@ class LocalServer:
 
     def _end(self) -> tuple[int, str]:
         if not self._ended:
-            _, logged = self.process.communicate()
-            self._ended = self.process.returncode, logged
+            self.process.communicate()
+            with self._log:
+                self._log.seek(0)
+                self._ended = self.process.returncode, self._log.read()
         return self._ended
 
     def __enter__(self) -> Self:

@@ -27,6 +27,8 @@ from mnist37_server.requests import Batch, Initialize, Progress, Step, Train
 from mnist37_server.snapshot import Snapshot
 from mnist37_server.state import RunPlace
 
+# What an image all of ink may score at the most: then no partial sum of any score overflows.
+MOST_INK = 3e38
 WALK = Train(epochs=1)  # whose seed and batch size order the Steps without a batch
 
 
@@ -54,10 +56,10 @@ class Trainer:
             InvalidArgument: an update's learning rate was so large that the parameters overflowed.
         """
         parameters = self.parameters.cpu().numpy().copy()
-        if not np.isfinite(parameters).all():
+        if not np.abs(parameters).sum(dtype=np.float64) < MOST_INK:
             raise InvalidArgument(
                 "learning_rate",
-                "this one drives the parameters beyond what float32 can hold",
+                "this one drives the model beyond what float32 can hold",
                 "choose a smaller one",
             )
         return Snapshot(self.version, parameters, self._place)

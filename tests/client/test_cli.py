@@ -496,6 +496,7 @@ def test_a_second_server_on_a_state_folder_says_which_process_holds_it(tmp_path:
     assert f"process {server.process.pid}" in message
 
 
+@pytest.mark.alone
 def test_the_demo_ends_with_a_good_model_within_15_seconds() -> None:
     began = time.monotonic()
     shown = lines(mnist37(NOBODY, "demo"))

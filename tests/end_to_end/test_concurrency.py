@@ -116,6 +116,7 @@ def waiters(address: str, count: int, leave: ExitStack) -> list[Callable[[], Non
     return [train, joined, steps, initializes, streams]
 
 
+@pytest.mark.alone
 @pytest.mark.skipif("MNIST37_ADDRESS" in os.environ, reason="measures a server on this machine")
 def test_reads_never_wait_for_those_who_wait(server: LocalServer) -> None:
     """64 callers each who follow a run, wait to write, or hold a stream open: Predict is as quick

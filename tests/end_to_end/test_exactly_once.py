@@ -156,6 +156,7 @@ def test_a_cut_off_run_cannot_go_on_after_another_write(client: Client) -> None:
     assert client.get_model().digest == model.digest
 
 
+@pytest.mark.alone
 def test_a_cancelled_run_stops_within_50_ms(client: Client) -> None:
     run = client.train(epochs=100_000, batch_size=16)
     next(run)

@@ -11,9 +11,12 @@ import time
 import pytest
 from mnist37_client import Client
 
-pytestmark = pytest.mark.skipif(
-    "MNIST37_ADDRESS" in os.environ, reason="measures a server on one core of this machine"
-)
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(
+        "MNIST37_ADDRESS" in os.environ, reason="measures a server on one core of this machine"
+    ),
+]
 
 # Run in a process of its own, which holds itself and the server that it starts to one core.
 TWENTY_EPOCHS = """
