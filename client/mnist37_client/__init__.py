@@ -25,7 +25,7 @@ from mnist37_client.errors import (
     Unavailable,
 )
 from mnist37_client.images import validation_images
-from mnist37_client.results import Loss, Model, Prediction, Progress, Stepped
+from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
 
 __all__ = [
     "Aborted",
@@ -43,9 +43,11 @@ __all__ = [
     "NotFound",
     "Prediction",
     "Progress",
+    "Run",
     "ServerError",
     "Stepped",
     "TrainingRun",
     "Unavailable",
+    "Version",
     "validation_images",
 ]

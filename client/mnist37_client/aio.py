@@ -18,7 +18,7 @@ from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TI
 from mnist37_client.errors import Cancelled, from_rpc
 from mnist37_client.exchanges import Exchange, Request, Response, Result, Split
 from mnist37_client.images import to_images
-from mnist37_client.results import Loss, Model, Prediction, Progress, Stepped
+from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
 from mnist37_client.retry import Patience
 
 
@@ -122,9 +122,41 @@ class AsyncClient:
             self._stub.Initialize, exchanges.initialize(seed, std, request_id)
         )
 
-    async def get_model(self) -> Model:
+    async def get_model(self, *, version: int | None = None) -> Model:
         """As Client.get_model."""
-        return await self._carry_out(self._stub.GetModel, exchanges.get_model())
+        return await self._carry_out(self._stub.GetModel, exchanges.get_model(version))
+
+    async def versions(self, limit: int | None = None) -> list[Version]:
+        """As Client.versions."""
+        return await self._carry_out(self._stub.ListVersions, exchanges.versions(limit))
+
+    async def restore(self, version: int, *, request_id: str | None = None) -> int:
+        """As Client.restore."""
+        return await self._carry_out(self._stub.Restore, exchanges.restore(version, request_id))
+
+    async def import_model(
+        self, weights: ArrayLike, bias: ArrayLike, *, request_id: str | None = None
+    ) -> int:
+        """As Client.import_model."""
+        exchange = exchanges.import_model(weights, bias, request_id)
+        return await self._carry_out(self._stub.Import, exchange)
+
+    async def runs(self) -> list[Run]:
+        """As Client.runs."""
+        return await self._carry_out(self._stub.ListRuns, exchanges.runs())
+
+    async def watch_run(
+        self, run: int | None = None, *, follow: bool = False
+    ) -> AsyncIterator[Run | Progress]:
+        """As Client.watch_run."""
+        call = self._stub.WatchRun(exchanges.watch_request(run, follow))
+        try:
+            async for response in call:
+                yield exchanges.watched(response)
+        except grpc.RpcError as error:
+            raise from_rpc(error, self.address) from error
+        finally:
+            call.cancel()
 
     async def close(self) -> None:
         """Ends the connection, and with it every call under way."""

@@ -22,8 +22,11 @@ import click
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from mnist37_client.client import Client
     from mnist37_client.exchanges import Split
+    from mnist37_client.results import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -217,11 +220,7 @@ def init(
     as_json: bool,
 ) -> None:
     """Replace the parameters by fresh random ones."""
-    version = client.initialize(seed=seed, std=std, request_id=request_id)
-    if as_json:
-        _print_json(version=version)
-    else:
-        click.echo(f"version {version}")
+    _print_version(client.initialize(seed=seed, std=std, request_id=request_id), as_json)
 
 
 @commands.command()
@@ -240,6 +239,103 @@ def model(client: Client, as_json: bool) -> None:
         )
     else:
         click.echo(f"version {found.version} on {found.device}, digest {found.digest}")
+
+
+@commands.command()
+@click.option("--limit", type=int, default=20, metavar="N", help="How many, newest first.")
+@json_option
+@talks_to_server
+def versions(client: Client, limit: int, as_json: bool) -> None:
+    """List the versions of the model that are kept."""
+    for found in client.versions(limit):
+        if as_json:
+            _print_json(**dataclasses.asdict(found))
+        else:
+            by = f"run {found.run}" if found.run else found.origin
+            click.echo(f"{found.version:>10}  {_local(found.committed)}  {by}")
+
+
+@commands.command()
+@click.argument("version", type=int)
+@request_id_option
+@json_option
+@talks_to_server
+def restore(client: Client, version: int, request_id: str | None, as_json: bool) -> None:
+    """Make a kept VERSION's parameters the model's again, as a new version."""
+    _print_version(client.restore(version, request_id=request_id), as_json)
+
+
+@commands.command()
+@click.argument("run", type=int, required=False)
+@click.option("--follow", is_flag=True, help="Watch the run go on, until it ends.")
+@json_option
+@talks_to_server
+def runs(client: Client, run: int | None, follow: bool, as_json: bool) -> None:
+    """List the training runs; or show RUN: its settings, its loss curve, and how it goes on.
+
+    With --follow and no RUN it is the newest.
+    """
+    if run is not None or follow:
+        _show_run(client, run, follow, as_json)
+        return
+    for found in client.runs():
+        if as_json:
+            _print_json(**dataclasses.asdict(found))
+        else:
+            click.echo(_summary(found))
+
+
+def _show_run(client: Client, number: int | None, follow: bool, as_json: bool) -> None:
+    from rich.console import Console
+
+    from mnist37_client.results import Progress
+    from mnist37_client.terminal import HEADER, loss_curve, row
+
+    console = Console()
+    seen: list[Progress] = []
+    for said in client.watch_run(number, follow=follow):
+        if as_json:
+            _print_json(**dataclasses.asdict(said))
+        elif not isinstance(said, Progress):
+            click.echo(_summary(said))
+        else:
+            if not seen:
+                click.echo(HEADER)
+            seen.append(said)
+            if follow:
+                click.echo(row(said))
+    if not as_json and seen:
+        if not follow:
+            for progress in seen[:: -(-len(seen) // 25)]:
+                click.echo(row(progress))
+        if len(seen) > 1:
+            console.print()
+            console.print(loss_curve(seen, console.width), highlight=False, markup=False)
+
+
+@commands.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--version", type=int, metavar="N", help="This kept version.  [default: the newest]")
+@talks_to_server
+def export(client: Client, file: Path, version: int | None) -> None:
+    """Write the parameters to FILE, a .safetensors that torch.nn.Linear(784, 1) can load."""
+    from mnist37_client.safetensors_file import save_model
+
+    found = client.get_model(version=version)
+    save_model(found, file)
+    click.echo(f"version {found.version}, digest {found.digest}")
+
+
+@commands.command(name="import")
+@click.argument("file", type=click.Path(path_type=Path))
+@request_id_option
+@json_option
+@talks_to_server
+def import_(client: Client, file: Path, request_id: str | None, as_json: bool) -> None:
+    """Make the parameters in FILE, a .safetensors, the model's, as a new version."""
+    from mnist37_client.safetensors_file import load_model
+
+    _print_version(client.import_model(*load_model(file), request_id=request_id), as_json)
 
 
 @commands.command()
@@ -288,7 +384,29 @@ def _exit_status(error: Exception) -> int:
 
 
 def _print_json(**values: object) -> None:
-    click.echo(json.dumps(values))
+    click.echo(json.dumps(values, default=str))
+
+
+def _print_version(version: int, as_json: bool) -> None:
+    if as_json:
+        _print_json(version=version)
+    else:
+        click.echo(f"version {version}")
+
+
+def _local(time: datetime) -> str:
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _summary(run: Run) -> str:
+    epoch = run.last.epoch if run.last else 0
+    accuracy = f", accuracy {run.last.valid_accuracy:.4f}" if run.last else ""
+    name = f", id {run.request_id}" if run.request_id else ""
+    return (
+        f"run {run.run}: {run.state}, epoch {epoch} of {run.epochs}{accuracy}, version"
+        f" {run.version}, began {_local(run.began)}, learning rate {run.learning_rate:g}, batch"
+        f" size {run.batch_size}, seed {run.seed}{name}"
+    )
 
 
 if __name__ == "__main__":

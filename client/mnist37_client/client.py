@@ -16,7 +16,7 @@ from mnist37_client import exchanges
 from mnist37_client.errors import Cancelled, from_rpc
 from mnist37_client.exchanges import Exchange, Request, Response, Result, Split
 from mnist37_client.images import to_images
-from mnist37_client.results import Loss, Model, Prediction, Progress, Stepped
+from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
 from mnist37_client.retry import Patience
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -164,9 +164,46 @@ class Client:
         """
         return self._carry_out(self._stub.Initialize, exchanges.initialize(seed, std, request_id))
 
-    def get_model(self) -> Model:
-        """The parameters."""
-        return self._carry_out(self._stub.GetModel, exchanges.get_model())
+    def get_model(self, *, version: int | None = None) -> Model:
+        """The parameters of the newest version, or of a kept one."""
+        return self._carry_out(self._stub.GetModel, exchanges.get_model(version))
+
+    def versions(self, limit: int | None = None) -> list[Version]:
+        """The versions that the server keeps, newest first, at most `limit`."""
+        return self._carry_out(self._stub.ListVersions, exchanges.versions(limit))
+
+    def restore(self, version: int, *, request_id: str | None = None) -> int:
+        """Makes a kept version's parameters the model's again; returns the new version."""
+        return self._carry_out(self._stub.Restore, exchanges.restore(version, request_id))
+
+    def import_model(
+        self, weights: ArrayLike, bias: ArrayLike, *, request_id: str | None = None
+    ) -> int:
+        """Makes 784 weights and a bias from elsewhere the model's; returns the new version."""
+        exchange = exchanges.import_model(weights, bias, request_id)
+        return self._carry_out(self._stub.Import, exchange)
+
+    def runs(self) -> list[Run]:
+        """The newest 100 training runs, newest first."""
+        return self._carry_out(self._stub.ListRuns, exchanges.runs())
+
+    def watch_run(
+        self, run: int | None = None, *, follow: bool = False
+    ) -> Iterator[Run | Progress]:
+        """A run as it stands, then the progress of its epochs: 1,000 at the most, evenly spread.
+
+        Args:
+            run: its number; without it, the newest.
+            follow: go on with each epoch as it comes, and end with how the run ended. Watching
+                changes nothing: a run that is only watched stops.
+        """
+        call = self._stub.WatchRun(exchanges.watch_request(run, follow))
+        try:
+            yield from map(exchanges.watched, call)
+        except grpc.RpcError as error:
+            raise from_rpc(error, self.address) from error
+        finally:
+            call.cancel()
 
     def close(self) -> None:
         """Ends the connection, and with it every call under way."""

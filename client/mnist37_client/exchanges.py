@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mnist37_client.errors import InvalidInput
 from mnist37_client.images import PIXELS, to_images, to_labels
-from mnist37_client.results import Loss, Model, Prediction, Stepped
+from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -140,9 +140,66 @@ def initialize(
     return response.version
 
 
-def get_model() -> Exchange[pb.GetModelRequest, pb.GetModelResponse, Model]:
+def restore(
+    version: int, request_id: str | None
+) -> Exchange[pb.RestoreRequest, pb.RestoreResponse, int]:
+    """Restore; returns the new version."""
+    response = yield message(pb.RestoreRequest, version=version, request_id=or_new(request_id))
+    return response.version
+
+
+def import_model(
+    weights: ArrayLike, bias: ArrayLike, request_id: str | None
+) -> Exchange[pb.ImportRequest, pb.ImportResponse, int]:
+    """Import; returns the new version."""
+    parameters = []
+    for name, values, count in (("weights", weights, PIXELS), ("bias", bias, 1)):
+        array = np.asarray(values)
+        if array.size != count or array.dtype.kind not in "iuf":
+            raise InvalidInput(
+                f"{name}: got {array.dtype} of shape {array.shape}; must be {count} numbers"
+            )
+        parameters.append(array.reshape(-1).astype("<f4"))
+    response = yield message(
+        pb.ImportRequest,
+        weights=parameters[0].tobytes(),
+        bias=float(parameters[1][0]),
+        request_id=or_new(request_id),
+    )
+    return response.version
+
+
+def versions(
+    limit: int | None,
+) -> Exchange[pb.ListVersionsRequest, pb.ListVersionsResponse, list[Version]]:
+    """ListVersions."""
+    response = yield message(pb.ListVersionsRequest, limit=limit)
+    return [Version.of(found) for found in response.versions]
+
+
+def runs() -> Exchange[pb.ListRunsRequest, pb.ListRunsResponse, list[Run]]:
+    """ListRuns."""
+    response = yield pb.ListRunsRequest()
+    return [Run.of(found) for found in response.runs]
+
+
+def watch_request(run: int | None, follow: bool) -> pb.WatchRunRequest:
+    """The request to look at a run."""
+    return message(pb.WatchRunRequest, run=run, follow=follow)
+
+
+def watched(response: pb.WatchRunResponse) -> Run | Progress:
+    """One thing that is said of a run."""
+    if response.WhichOneof("what") == "run":
+        return Run.of(response.run)
+    return Progress.of(response.progress)
+
+
+def get_model(
+    version: int | None,
+) -> Exchange[pb.GetModelRequest, pb.GetModelResponse, Model]:
     """GetModel."""
-    response = yield pb.GetModelRequest()
+    response = yield message(pb.GetModelRequest, version=version)
     return Model(
         np.frombuffer(response.weights, "<f4").astype(np.float32),
         np.float32(response.bias),

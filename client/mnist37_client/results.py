@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 from mnist37_protos.v1 import mnist37_pb2 as pb
@@ -64,6 +65,58 @@ class Loss:
     accuracy: float
     count: int  # of images
     version: int
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of the model that the server keeps."""
+
+    version: int
+    origin: str  # what made it: initialize, step, train, restore, import
+    run: int | None  # the number of the run, where one made it
+    committed: datetime
+
+    @classmethod
+    def of(cls, message: pb.ModelVersion) -> Version:
+        """From its message."""
+        return cls(
+            message.version,
+            pb.Origin.Name(message.origin).removeprefix("ORIGIN_").lower(),
+            message.run if message.HasField("run") else None,
+            message.committed.ToDatetime(UTC),
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run: its settings, and how it stands."""
+
+    run: int  # its number
+    state: str  # running, finished or cut off
+    request_id: str | None
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    seed: int
+    began: datetime
+    version: int  # of the model after its last commit
+    last: Progress | None  # of the last epoch that was finished
+
+    @classmethod
+    def of(cls, message: pb.Run) -> Run:
+        """From its message."""
+        return cls(
+            message.run,
+            pb.RunState.Name(message.state).removeprefix("RUN_STATE_").lower().replace("_", " "),
+            message.request_id if message.HasField("request_id") else None,
+            message.epochs,
+            message.learning_rate,
+            message.batch_size,
+            message.seed,
+            message.began.ToDatetime(UTC),
+            message.version,
+            Progress.of(message.last) if message.HasField("last") else None,
+        )
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from mnist37.training import Evaluation, Examples, Sets, evaluate
 from mnist37_server.errors import NotFound
+from mnist37_server.history import KEPT_VERSIONS, RunRecord
 from mnist37_server.requests import Batch, Initialize
-from mnist37_server.snapshot import Snapshot
-from mnist37_server.state import KEPT_VERSIONS, State
+from mnist37_server.snapshot import Origin, Snapshot
+from mnist37_server.state import State
 from mnist37_server.trainer import Trainer, examples_of
+from mnist37_server.watch import Watch
 from mnist37_server.writer import Writer
 
 ROWS_AT_A_TIME = 4_096  # of a caller's batch that are floats at once: 13 MB
@@ -48,13 +50,14 @@ class LiveModel:
         snapshot = state.latest()
         if snapshot is None:
             trainer.initialize(Initialize())
-            snapshot = replace(trainer.snapshot(), version=0)
+            snapshot = replace(trainer.snapshot(Origin.INITIALIZE), version=0)
             state.commit([snapshot], [])
-        trainer.restore(snapshot)
+        trainer.reset(snapshot)
         self._snapshot = snapshot
-        self._writer = Writer(trainer, state, self._publish)
+        self._writer = Writer(trainer, state, snapshot, self._publish)
         self.submit = self._writer.submit
         self.leave = self._writer.leave
+        self.versions = state.versions
 
     def _publish(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -96,6 +99,19 @@ class LiveModel:
         snapshot = self.at(version)
         parameters = torch.from_numpy(snapshot.parameters).to(self.device)
         return evaluate(parameters, self._parts(on)), snapshot.version
+
+    def runs(self) -> list[tuple[RunRecord, bool]]:
+        """The runs that are kept, newest first, and whether each is under way."""
+        under_way = self._writer.running()
+        return [(run, run.number == under_way) for run in self._state.runs()]
+
+    def watch(self, number: int | None) -> Watch:
+        """A run to look at, the newest where no number is given.
+
+        Raises:
+            NotFound: there is none, or none of this number is kept.
+        """
+        return Watch(self._writer, self._state, number)
 
     def _parts(self, on: Split | Batch) -> Iterator[Examples]:
         if on is Split.TRAIN:

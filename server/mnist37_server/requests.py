@@ -1,4 +1,4 @@
-"""What the three writes ask for and how they are answered, with the contract's defaults and ranges.
+"""What the writes ask for and how they are answered, with the contract's defaults and ranges.
 
 A request is a frozen dataclass that checks its values when it is made, so whatever holds one holds
 a right one. Its fingerprint tells whether a request_id comes again with the same request.
@@ -19,6 +19,7 @@ from mnist37_server.errors import InvalidArgument
 TRAINING_IMAGES = 12_396
 MAX_EPOCHS = 1_000_000
 MAX_STD = 100.0
+MOST_INK = 3e38  # what an image may score, so that no sum is beyond float32
 MAX_LEARNING_RATE = 3e38  # what the arithmetic's float32 can hold
 MAX_REQUEST_ID = 128  # characters
 
@@ -108,7 +109,40 @@ class Initialize:
             raise InvalidArgument("std", f"got {self.std:g}", f"must be 0 to {MAX_STD:g}")
 
 
-Request = Step | Train | Initialize
+@dataclass(frozen=True)
+class Restore:
+    """The parameters of a kept version again."""
+
+    version: int
+
+
+@dataclass(frozen=True)
+class Import:
+    """Parameters from elsewhere."""
+
+    weights: bytes  # 784 little-endian float32
+    bias: float
+
+    def __post_init__(self) -> None:
+        if len(self.weights) != 784 * 4:
+            raise InvalidArgument(
+                "weights", f"got {len(self.weights):,} bytes", "must be 784 little-endian float32"
+            )
+        for field, values in (("weights", self.parameters[:-1]), ("bias", self.parameters[-1:])):
+            if not np.isfinite(values).all():
+                raise InvalidArgument(field, "got NaN or infinity", "must be finite")
+        if magnitude(self.parameters) > MOST_INK:
+            raise InvalidArgument(
+                "weights", "their sum is beyond what float32 can hold", "must be smaller"
+            )
+
+    @property
+    def parameters(self) -> NDArray[np.float32]:
+        """(785,): the weights, then the bias."""
+        return np.append(np.frombuffer(self.weights, "<f4"), self.bias).astype(np.float32)
+
+
+Request = Step | Train | Initialize | Restore | Import
 
 
 class Stepped(NamedTuple):
@@ -130,23 +164,20 @@ class Progress(NamedTuple):
     elapsed: float  # seconds of training since the run began
 
 
-class Initialized(NamedTuple):
-    """An Initialize's answer."""
+class Written(NamedTuple):
+    """The answer to an Initialize, a Restore or an Import."""
 
     version: int
 
 
-Answer = Stepped | Progress | Initialized
+Answer = Stepped | Progress | Written
 
 
 def answer_to(request: Request, values: Sequence[Any]) -> Answer:
     """The answer with these values, in the order of its fields."""
-    kinds: dict[type[Request], type[Answer]] = {
-        Step: Stepped,
-        Train: Progress,
-        Initialize: Initialized,
-    }
-    return kinds[type(request)]._make(values)
+    if isinstance(request, Step):
+        return Stepped._make(values)
+    return Progress._make(values) if isinstance(request, Train) else Written._make(values)
 
 
 def fingerprint(request: Request) -> bytes:
@@ -160,6 +191,11 @@ def fingerprint(request: Request) -> bytes:
         for part in (field.name.encode(), *parts):
             digest.update(len(part).to_bytes(8, "little") + part)
     return digest.digest()
+
+
+def magnitude(parameters: NDArray[np.float32]) -> float:
+    """The most that any image can score, or NaN; up to MOST_INK no partial sum overflows."""
+    return float(np.abs(parameters).sum(dtype=np.float64))
 
 
 def check_range(field: str, value: int, least: int, most: int) -> None:

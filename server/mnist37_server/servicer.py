@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 
 import grpc
@@ -15,12 +16,15 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from mnist37_server import wire
 from mnist37_server.errors import CallerLeft, Exhausted
 from mnist37_server.live_model import LiveModel
-from mnist37_server.requests import Initialized, Progress, Request, Stepped, images_of
+from mnist37_server.requests import Progress, Request, Stepped, Written, images_of
 from mnist37_server.status import stream, unary
 from mnist37_server.subscription import Subscription
 from mnist37_server.writer import MAX_CALLERS
 
-MAX_STREAMS = 256  # PredictStreams open at a time
+MAX_STREAMS = 256  # PredictStreams and WatchRuns open at a time
+
+RPCS = {method.name for method in pb.DESCRIPTOR.services_by_name["Mnist37Service"].methods}
+SHORT = {"Predict", "GetModel"}
 
 # Few threads answer many short calls faster than many threads do: they are not in each other's way.
 SHORT_CALLS = 4
@@ -75,10 +79,16 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         self, requests: Iterator[pb.PredictRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.PredictResponse]:
         """Predict, for one request after the other."""
+        with self._a_stream():
+            yield from map(self._predict, requests)
+
+    @contextmanager
+    def _a_stream(self) -> Iterator[None]:
+        """Room for one more stream."""
         if not self._streams.acquire(blocking=False):
             raise Exhausted(f"{MAX_STREAMS} streams are open already; try again later")
         try:
-            yield from map(self._predict, requests)
+            yield
         finally:
             self._streams.release()
 
@@ -102,7 +112,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         self, request: pb.GetModelRequest, context: grpc.ServicerContext
     ) -> pb.GetModelResponse:
         """The parameters."""
-        snapshot = self._model.at()
+        snapshot = self._model.at(wire.version(request))
         return pb.GetModelResponse(
             weights=snapshot.content[:-4],
             bias=snapshot.parameters[-1],
@@ -131,13 +141,62 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         self, request: pb.InitializeRequest, context: grpc.ServicerContext
     ) -> pb.InitializeResponse:
         """Fresh random parameters."""
-        answer = self._write(wire.initialize(request), request, context).only(Initialized)
-        return pb.InitializeResponse(**answer._asdict())
+        answer = self._write(wire.initialize(request), request, context).only(Written)
+        return pb.InitializeResponse(version=answer.version)
+
+    @unary
+    def Restore(
+        self, request: pb.RestoreRequest, context: grpc.ServicerContext
+    ) -> pb.RestoreResponse:
+        """An old version's parameters again."""
+        answer = self._write(wire.restore(request), request, context).only(Written)
+        return pb.RestoreResponse(version=answer.version)
+
+    @unary
+    def Import(self, request: pb.ImportRequest, context: grpc.ServicerContext) -> pb.ImportResponse:
+        """Parameters from elsewhere."""
+        answer = self._write(wire.parameters(request), request, context).only(Written)
+        return pb.ImportResponse(version=answer.version)
+
+    @unary
+    def ListVersions(
+        self, request: pb.ListVersionsRequest, context: grpc.ServicerContext
+    ) -> pb.ListVersionsResponse:
+        """The versions that are kept."""
+        limit = wire.given(request, "limit", 2**32 - 1)
+        return pb.ListVersionsResponse(versions=map(wire.kept_version, self._model.versions(limit)))
+
+    @unary
+    def ListRuns(
+        self, request: pb.ListRunsRequest, context: grpc.ServicerContext
+    ) -> pb.ListRunsResponse:
+        """The runs that are kept."""
+        return pb.ListRunsResponse(runs=[wire.run(*found) for found in self._model.runs()])
+
+    @stream
+    def WatchRun(
+        self, request: pb.WatchRunRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchRunResponse]:
+        """A run as it stands, and as it goes on."""
+        number = request.run if request.HasField("run") else None
+        with self._a_stream(), closing(self._model.watch(number)) as watch:
+            context.add_callback(watch.close)
+            stands = watch.record()
+            if stands is not None:
+                yield pb.WatchRunResponse(run=wire.run(*stands))
+            for progress in watch.curve():
+                yield pb.WatchRunResponse(progress=wire.progress(progress))
+            if request.follow:
+                for progress in watch.follow():
+                    yield pb.WatchRunResponse(progress=wire.progress(progress))
+                ended = watch.record()
+                if ended is not None:
+                    yield pb.WatchRunResponse(run=wire.run(*ended))
 
     def _write(
         self,
         write: Request,
-        message: pb.StepRequest | pb.TrainRequest | pb.InitializeRequest,
+        message: wire.Writing,
         context: grpc.ServicerContext,
     ) -> Subscription:
         remaining = context.time_remaining()
@@ -153,7 +212,7 @@ def add_to(server: grpc.Server, model: LiveModel) -> Mnist37Servicer:
     """Puts the service on a server, whose own threads are for the short calls."""
     long_calls = ThreadPoolExecutor(LONG_CALLS, thread_name_prefix="long-call")
     servicer = Mnist37Servicer(model)
-    for name in ("PredictStream", "GetLoss", "Step", "Train", "Initialize"):
+    for name in RPCS - SHORT:
         method = getattr(servicer, name)
         # grpcio looks for this attribute on a handler; its own health service relies on it.
         method.__func__.experimental_thread_pool = long_calls

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnist37_server import prediction
+
+
+class Origin(Enum):
+    """What made a version."""
+
+    INITIALIZE = "initialize"
+    STEP = "step"
+    TRAIN = "train"
+    RESTORE = "restore"
+    IMPORT = "import"
 
 
 @dataclass(frozen=True)
@@ -19,6 +30,8 @@ class Snapshot:
     version: int
     parameters: NDArray[np.float32]  # (785,): the weights, then the bias; nobody writes to it
     place: int  # of the next Step without a batch, in its walk through the mini-batches
+    origin: Origin
+    run: int | None = None  # the number of the run, of Origin.TRAIN
 
     @cached_property
     def content(self) -> bytes:

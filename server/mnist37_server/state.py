@@ -19,32 +19,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
+from mnist37_server import history
 from mnist37_server.errors import CannotStart, Exhausted
+from mnist37_server.history import History, RunRecord, Version
+from mnist37_server.requests import Progress
 from mnist37_server.snapshot import Snapshot
 
 SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE versions (
-    version    INTEGER PRIMARY KEY,
-    parameters BLOB NOT NULL,           -- 785 little-endian float32
-    place      INTEGER NOT NULL         -- of the next Step without a batch
-);
+SCHEMA = f"""
+{history.SCHEMA}
 CREATE TABLE requests (
     number      INTEGER PRIMARY KEY,    -- in the order of their first commit
     request_id  TEXT NOT NULL UNIQUE,
     fingerprint BLOB NOT NULL,          -- of the method and the values
     version     INTEGER NOT NULL,       -- of the model after its last commit
     answer      TEXT,                   -- JSON; NULL while a run is not finished
-    run         TEXT,                   -- JSON; how far an unfinished run came
+    place       TEXT,                   -- JSON; how far an unfinished run came
     committed   REAL NOT NULL           -- seconds since 1970, by the clock of the wall
 );
 """
 
 connection_class = sqlite3.Connection  # the tests put one here that fails where they want it to
 
-KEPT_VERSIONS = 1_000
 KEPT_REQUESTS = 10_000
 KEPT_SECONDS = 24 * 3600
 FORGOTTEN_AT_ONCE = 256  # requests, at a commit
@@ -57,6 +53,8 @@ class RunPlace(NamedTuple):
     loss: int  # summed over the images of the epoch under way, in LOSS_UNITs
     images: int  # that `loss` is the sum of
     elapsed: float  # seconds of training
+    run: int  # its number
+    began: float  # seconds since 1970
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class Record:
     fingerprint: bytes
     version: int
     answer: tuple[float, ...] | None  # None: a run that is not finished
-    run: RunPlace | None = None
+    place: RunPlace | None = None
 
 
 class State:
@@ -96,50 +94,84 @@ class State:
             raise CannotStart(
                 f"--state: the database in {folder} cannot be used: {error}"
             ) from error
-        found = self._writer.execute("SELECT version FROM versions ORDER BY version")
-        self._kept = [version for (version,) in found]
+        self._history = History(self._writer)
         self._reading = threading.Lock()
         self._writing = self._reading if folder is None else threading.Lock()
 
     def latest(self) -> Snapshot | None:
         """The newest version; None in a state that was just made."""
-        return self._snapshot("SELECT * FROM versions ORDER BY version DESC LIMIT 1")
+        with self._reading:
+            return history.snapshot(self._reader, None)
 
     def version(self, version: int) -> Snapshot | None:
         """A version that is kept."""
-        if version >= 2**63:  # more than SQLite can count to
-            return None
-        return self._snapshot("SELECT * FROM versions WHERE version = ?", version)
+        with self._reading:
+            # SQLite cannot count further than to 2**63, and neither can the model.
+            return None if version >= 2**63 else history.snapshot(self._reader, version)
+
+    def versions(self, limit: int) -> list[Version]:
+        """What is kept, newest first."""
+        with self._reading:
+            return history.versions(self._reader, limit)
+
+    def runs(self, number: int | None = None) -> list[RunRecord]:
+        """The runs that are kept, newest first; or the one of this number, if it is."""
+        with self._reading:
+            return [] if number and number >= 2**63 else history.runs(self._reader, number)
+
+    def curve(self, number: int) -> list[Progress]:
+        """The epochs that are kept of a run."""
+        with self._reading:
+            return history.curve(self._reader, number)
+
+    def next_run(self) -> int:
+        """The number of the next run to begin; for the thread that commits."""
+        return self._history.next_run()
 
     def find(self, request_id: str) -> Record | None:
         """What is remembered of a request."""
         with self._reading:
             row = self._reader.execute(
-                "SELECT request_id, fingerprint, version, answer, run FROM requests"
+                "SELECT request_id, fingerprint, version, answer, place FROM requests"
                 " WHERE request_id = ?",
                 (request_id,),
             ).fetchone()
         if row is None:
             return None
         answer = None if row[3] is None else tuple(json.loads(row[3]))
-        run = None if row[4] is None else RunPlace(*json.loads(row[4]))
-        return Record(row[0], row[1], row[2], answer, run)
+        place = None if row[4] is None else RunPlace(*json.loads(row[4]))
+        return Record(row[0], row[1], row[2], answer, place)
 
-    def commit(self, snapshots: Sequence[Snapshot], records: Sequence[Record]) -> None:
+    def commit(
+        self,
+        snapshots: Sequence[Snapshot],
+        records: Sequence[Record],
+        run: tuple[RunRecord, Sequence[Progress]] | None = None,
+    ) -> None:
         """Stores new versions and what is to be remembered of their requests, all or nothing.
+
+        Args:
+            snapshots: the versions, oldest first.
+            records: of the requests that have an id.
+            run: the run that made them, with the epochs that are new.
 
         Raises:
             Exhausted: there is no room, or the disk fails; the state is as it was.
         """
+        now = time.time()
         with self._writing:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
-                kept = self._insert(snapshots, records)
+                self._history.insert(snapshots, now)
+                if run is not None:
+                    self._history.insert_run(*run)
+                if records:
+                    self._insert_records(records, now)
                 self._writer.execute("COMMIT")
-                self._kept = kept
             except sqlite3.Error as error:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
+                self._history.roll_back()
                 raise Exhausted(
                     f"the state could not be stored, nothing is applied: {error}"
                 ) from error
@@ -157,39 +189,14 @@ class State:
         if self._lock_file is not None:
             os.close(self._lock_file)
 
-    def _snapshot(self, query: str, *arguments: int) -> Snapshot | None:
-        with self._reading:
-            row = self._reader.execute(query, arguments).fetchone()
-        if row is None:
-            return None
-        version, content, place = row
-        return Snapshot(version, np.frombuffer(content, "<f4").astype(np.float32), place)
-
-    def _insert(self, snapshots: Sequence[Snapshot], records: Sequence[Record]) -> list[int]:
-        """Within a transaction; returns the versions that are kept after it."""
+    def _insert_records(self, records: Sequence[Record], now: float) -> None:
         self._writer.executemany(
-            "INSERT INTO versions VALUES (?, ?, ?)",
-            [(s.version, s.content, s.place) for s in snapshots],
-        )
-        kept = self._kept + [s.version for s in snapshots]
-        # Each by its key: to find them in the table would read every page of it.
-        self._writer.executemany(
-            "DELETE FROM versions WHERE version = ?",
-            [(version,) for version in kept[:-KEPT_VERSIONS]],
-        )
-        if records:
-            self._insert_records(records)
-        return kept[-KEPT_VERSIONS:]
-
-    def _insert_records(self, records: Sequence[Record]) -> None:
-        now = time.time()
-        self._writer.executemany(
-            "INSERT INTO requests (request_id, fingerprint, version, answer, run, committed)"
+            "INSERT INTO requests (request_id, fingerprint, version, answer, place, committed)"
             " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (request_id) DO UPDATE SET"
-            " version = excluded.version, answer = excluded.answer, run = excluded.run,"
+            " version = excluded.version, answer = excluded.answer, place = excluded.place,"
             " committed = excluded.committed",
             [
-                (r.request_id, r.fingerprint, r.version, _json(r.answer), _json(r.run), now)
+                (r.request_id, r.fingerprint, r.version, _json(r.answer), _json(r.place), now)
                 for r in records
             ],
         )

@@ -71,6 +71,8 @@ class Write:
     request_id: str | None
     fingerprint: bytes
     callers: list[Subscription] = field(default_factory=list)
+    watchers: list[Subscription] = field(default_factory=list)  # who do not keep it going
+    run: int | None = None  # its number, once it is under way as a run
 
     @property
     def wanted(self) -> bool:

@@ -1,7 +1,7 @@
-"""The model being trained, on its device: what each of the three writes does to it.
+"""The model being trained, on its device: what each of the writes does to it.
 
 A trainer is ahead of what is committed, and belongs to the one thread that writes. Its `snapshot`
-is what gets committed; `restore` takes it back to what was.
+is what gets committed; `reset` takes it back to what was.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mnist37.model import init_params
 from mnist37.training import (
@@ -23,12 +24,18 @@ from mnist37.training import (
     sgd_step,
 )
 from mnist37_server.errors import InvalidArgument
-from mnist37_server.requests import Batch, Initialize, Progress, Step, Train
-from mnist37_server.snapshot import Snapshot
+from mnist37_server.requests import (
+    MOST_INK,
+    Batch,
+    Initialize,
+    Progress,
+    Step,
+    Train,
+    magnitude,
+)
+from mnist37_server.snapshot import Origin, Snapshot
 from mnist37_server.state import RunPlace
 
-# What an image all of ink may score at the most: then no partial sum of any score overflows.
-MOST_INK = 3e38
 WALK = Train(epochs=1)  # whose seed and batch size order the Steps without a batch
 
 
@@ -49,25 +56,30 @@ class Trainer:
         self.version = 0
         self._place = 0
 
-    def snapshot(self) -> Snapshot:
-        """The model as it is now.
+    def snapshot(self, origin: Origin, run: int | None = None) -> Snapshot:
+        """The model as it is now, and what made it so.
 
         Raises:
             InvalidArgument: an update's learning rate was so large that the parameters overflowed.
         """
         parameters = self.parameters.cpu().numpy().copy()
-        if not np.abs(parameters).sum(dtype=np.float64) < MOST_INK:
+        if not magnitude(parameters) <= MOST_INK:  # true for NaN too
             raise InvalidArgument(
                 "learning_rate",
                 "this one drives the model beyond what float32 can hold",
                 "choose a smaller one",
             )
-        return Snapshot(self.version, parameters, self._place)
+        return Snapshot(self.version, parameters, self._place, origin, run)
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Makes the model what it was at a snapshot."""
+    def reset(self, snapshot: Snapshot) -> None:
+        """Makes the model what it was at a snapshot, as if nothing had been done since."""
         self.parameters.copy_(torch.from_numpy(snapshot.parameters))
         self.version, self._place = snapshot.version, snapshot.place
+
+    def adopt(self, parameters: NDArray[np.float32]) -> None:
+        """Makes parameters (785,) from elsewhere the model's, as an update."""
+        self.parameters.copy_(torch.from_numpy(parameters))
+        self.version += 1
 
     def initialize(self, request: Initialize) -> None:
         """Draws fresh parameters, on the CPU whatever the device, as the notes do."""
@@ -92,9 +104,9 @@ class Trainer:
         self.version += 1
         return loss
 
-    def run(self, request: Train, place: RunPlace | None) -> Run:
-        """A run over the training set, from its beginning or from where it was cut off."""
-        return Run(self, request, place or RunPlace(0, 0, 0, 0.0))
+    def run(self, request: Train, place: RunPlace) -> Run:
+        """A run over the training set, from where it is."""
+        return Run(self, request, place)
 
 
 class Run:
@@ -131,11 +143,11 @@ class Run:
         if not self._done:
             return self._place._replace(elapsed=elapsed)
         loss, images = self._batches.loss(self._done)
-        return RunPlace(
-            self._place.steps + len(self._done),
-            self._place.loss + loss,
-            self._place.images + images,
-            elapsed,
+        return self._place._replace(
+            steps=self._place.steps + len(self._done),
+            loss=self._place.loss + loss,
+            images=self._place.images + images,
+            elapsed=elapsed,
         )
 
     def _end_epoch(self, epoch: int) -> Progress:

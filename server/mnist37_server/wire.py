@@ -6,13 +6,29 @@ from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
 from mnist37_server.errors import InvalidArgument
+from mnist37_server.history import RunRecord, Version
 from mnist37_server.live_model import Split
-from mnist37_server.requests import Batch, Initialize, Progress, Step, Train, check_request_id
+from mnist37_server.requests import (
+    Batch,
+    Import,
+    Initialize,
+    Progress,
+    Restore,
+    Step,
+    Train,
+    check_request_id,
+)
 
 T = TypeVar("T", int, float, str)
+
+# The messages that write; all of them have a request_id.
+Writing = (
+    pb.StepRequest | pb.TrainRequest | pb.InitializeRequest | pb.RestoreRequest | pb.ImportRequest
+)
 
 SPLITS = {pb.SPLIT_TRAIN: Split.TRAIN, pb.SPLIT_VALID: Split.VALID}
 
@@ -23,7 +39,7 @@ def given(message: Message, field: str, default: T) -> T:
     return value if message.HasField(field) else default
 
 
-def request_id(message: pb.StepRequest | pb.TrainRequest | pb.InitializeRequest) -> str | None:
+def request_id(message: Writing) -> str | None:
     """The id of a write, checked; None where there is none."""
     if not message.HasField("request_id"):
         return None
@@ -31,7 +47,7 @@ def request_id(message: pb.StepRequest | pb.TrainRequest | pb.InitializeRequest)
     return message.request_id
 
 
-def version(message: pb.PredictRequest | pb.GetLossRequest) -> int | None:
+def version(message: pb.PredictRequest | pb.GetLossRequest | pb.GetModelRequest) -> int | None:
     """The version that a read asks for; None for the newest."""
     return message.version if message.HasField("version") else None
 
@@ -68,6 +84,20 @@ def initialize(message: pb.InitializeRequest) -> Initialize:
     )
 
 
+def restore(message: pb.RestoreRequest) -> Restore:
+    """As `step`; `version` must be set."""
+    if not message.HasField("version"):
+        raise InvalidArgument("version", "is missing", "must be one that ListVersions names")
+    return Restore(message.version)
+
+
+def parameters(message: pb.ImportRequest) -> Import:
+    """As `step`; `bias` must be set."""
+    if not message.HasField("bias"):
+        raise InvalidArgument("bias", "is missing", "must be a finite number")
+    return Import(message.weights, message.bias)
+
+
 def examples(message: pb.GetLossRequest) -> Split | Batch:
     """What a loss is asked of: one of the resident sets, or a batch of the caller's."""
     asked = message.WhichOneof("on")
@@ -79,6 +109,37 @@ def examples(message: pb.GetLossRequest) -> Split | Batch:
     if message.split not in SPLITS:
         raise InvalidArgument("split", f"got {message.split}", right)
     return SPLITS[message.split]
+
+
+def kept_version(kept: Version) -> pb.ModelVersion:
+    """A version in a list."""
+    return pb.ModelVersion(
+        version=kept.version,
+        origin=f"ORIGIN_{kept.origin.name}",
+        run=kept.run,
+        committed=timestamp(kept.committed),
+    )
+
+
+def run(record: RunRecord, under_way: bool) -> pb.Run:
+    """How a run stands."""
+    state = pb.RUN_STATE_FINISHED if record.finished else pb.RUN_STATE_CUT_OFF
+    return pb.Run(
+        run=record.number,
+        state=pb.RUN_STATE_RUNNING if under_way else state,
+        request_id=record.request_id,
+        began=timestamp(record.began),
+        version=record.version,
+        last=None if record.last is None else progress(record.last),
+        **vars(record.request),
+    )
+
+
+def timestamp(seconds: float) -> Timestamp:
+    """Seconds since 1970 as a message."""
+    message = Timestamp()
+    message.FromMicroseconds(round(seconds * 1e6))
+    return message
 
 
 def progress(answer: Progress) -> pb.TrainResponse:

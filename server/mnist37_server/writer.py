@@ -20,23 +20,26 @@ from mnist37_server.errors import (
     AlreadyExists,
     CallerLeft,
     Exhausted,
-    InvalidArgument,
+    NotFound,
     Refused,
     ShuttingDown,
 )
+from mnist37_server.history import RunRecord
 from mnist37_server.requests import (
     Answer,
+    Import,
     Initialize,
-    Initialized,
     Progress,
     Request,
+    Restore,
     Step,
     Stepped,
     Train,
+    Written,
     answer_to,
     fingerprint,
 )
-from mnist37_server.snapshot import Snapshot
+from mnist37_server.snapshot import Origin, Snapshot
 from mnist37_server.state import Record, RunPlace, State
 from mnist37_server.subscription import Subscription, Write
 from mnist37_server.trainer import Trainer
@@ -55,19 +58,27 @@ class Writer:
     Args:
         trainer: does the arithmetic; from now on only this writer's thread touches it.
         state: where commits go.
+        committed: the newest version; the trainer's too.
         publish: is given each committed snapshot before anybody is answered.
     """
 
-    def __init__(self, trainer: Trainer, state: State, publish: Callable[[Snapshot], None]) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        state: State,
+        committed: Snapshot,
+        publish: Callable[[Snapshot], None],
+    ) -> None:
         self._trainer = trainer
         self._state = state
         self._publish = publish
-        self._committed = trainer.snapshot()
+        self._committed = committed
         self._queue: deque[Write] = deque()
         self._named: dict[str, Write] = {}  # queued or under way, by request_id
         self._waiting: dict[Subscription, Write] = {}
+        self._running: Write | None = None  # the run under way
         self._closing = False
-        self._changed = threading.Condition()  # guards the four above
+        self._changed = threading.Condition()  # guards the five above
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
 
@@ -130,6 +141,27 @@ class Writer:
                     self._queue.remove(write)
                     self._finish(write)
 
+    def running(self) -> int | None:
+        """The number of the run under way."""
+        running = self._running
+        return None if running is None else running.run
+
+    def watch(self, run: int) -> Subscription | None:
+        """The epochs of a run from now on; None if it is not under way."""
+        with self._changed:
+            if self._running is None or self._running.run != run:
+                return None
+            watcher = Subscription()
+            self._running.watchers.append(watcher)
+            return watcher
+
+    def unwatch(self, watcher: Subscription) -> None:
+        """Ends what `watch` began."""
+        watcher.end()
+        with self._changed:
+            if self._running is not None and watcher in self._running.watchers:
+                self._running.watchers.remove(watcher)
+
     def close(self) -> None:
         """Takes no more writes, stops the run at its next step, commits, and ends the thread.
 
@@ -183,10 +215,9 @@ class Writer:
                 self._finish(write, error=_nobody_waits())
                 continue
             try:
-                answer = self._apply(write.request)
-                before = self._trainer.snapshot()
-            except InvalidArgument as error:
-                self._trainer.restore(before)
+                answer, before = self._apply(write.request)
+            except Refused as error:
+                self._trainer.reset(before)
                 self._finish(write, error=error)
             else:
                 done.append((write, before, answer))
@@ -201,12 +232,28 @@ class Writer:
         for write, _, answer in done:
             self._finish(write, answer)
 
-    def _apply(self, request: Request) -> Answer:
+    def _apply(self, request: Request) -> tuple[Answer, Snapshot]:
+        trainer = self._trainer
         if isinstance(request, Step):
-            return Stepped(self._trainer.step(request), self._trainer.version)
-        assert isinstance(request, Initialize)
-        self._trainer.initialize(request)
-        return Initialized(self._trainer.version)
+            loss = trainer.step(request)
+            return Stepped(loss, trainer.version), trainer.snapshot(Origin.STEP)
+        if isinstance(request, Initialize):
+            trainer.initialize(request)
+            origin = Origin.INITIALIZE
+        elif isinstance(request, Restore):
+            trainer.adopt(self._kept(request.version).parameters)
+            origin = Origin.RESTORE
+        else:
+            assert isinstance(request, Import)
+            trainer.adopt(request.parameters)
+            origin = Origin.IMPORT
+        return Written(trainer.version), trainer.snapshot(origin)
+
+    def _kept(self, version: int) -> Snapshot:
+        snapshot = self._state.version(version)
+        if snapshot is None:
+            raise NotFound(f"version: {version} is not kept; ListVersions names those that are")
+        return snapshot
 
     def _train(self, write: Write, request: Train) -> None:
         """A run: commits every few epochs, at its end, and where it is cut off."""
@@ -216,9 +263,15 @@ class Writer:
                 f"request_id: this run was cut off at version {record.version} and the model is at"
                 f" {self._committed.version} now: it cannot go on; begin another run"
             )
-        run = self._trainer.run(request, record.run if record else None)
+        place = record.place if record else None
+        if place is None:
+            place = RunPlace(0, 0, 0, 0.0, self._state.next_run(), time.time())
+        run = self._trainer.run(request, place)
         if not write.wanted:
             raise _nobody_waits()
+        with self._changed:
+            write.run = place.run
+            self._running = write
         pending: list[tuple[Snapshot, Progress | None]] = []  # None: in the midst of an epoch
         due = 0.0
         for progress in run.steps():
@@ -228,13 +281,14 @@ class Writer:
             finished = progress is not None and progress.epoch == progress.epochs
             if progress is None and not stop:
                 continue
-            pending.append((self._trainer.snapshot(), progress))
+            pending.append((self._trainer.snapshot(Origin.TRAIN, place.run), progress))
             if stop or finished or time.monotonic() >= due:
                 began = time.monotonic()
-                self._commit_run(write, pending, progress if finished and progress else run.place)
+                answers = [progress for _, progress in pending if progress is not None]
+                snapshots = [snapshot for snapshot, _ in pending]
+                self._commit_run(write, request, run.place, snapshots, answers, finished)
                 ended = time.monotonic()
                 due = ended + min((ended - began) / COMMIT_SHARE, MAX_COMMIT_INTERVAL)
-                answers = [progress for _, progress in pending if progress is not None]
                 pending = []
                 if self._tell(write, answers, last=finished):
                     return
@@ -242,17 +296,23 @@ class Writer:
     def _commit_run(
         self,
         write: Write,
-        pending: list[tuple[Snapshot, Progress | None]],
-        outcome: Progress | RunPlace,
+        request: Train,
+        place: RunPlace,
+        snapshots: list[Snapshot],
+        epochs: list[Progress],
+        finished: bool,
     ) -> None:
-        snapshots = [snapshot for snapshot, _ in pending]
-        if write.request_id is None:
-            self._commit(snapshots, [])
-            return
-        answer, place = (outcome, None) if isinstance(outcome, Progress) else (None, outcome)
-        version = snapshots[-1].version
-        record = Record(write.request_id, write.fingerprint, version, answer, place)
-        self._commit(snapshots, [record])
+        version, last = snapshots[-1].version, epochs[-1] if epochs else None
+        record = Record(
+            write.request_id or "",
+            write.fingerprint,
+            version,
+            last if finished else None,
+            None if finished else place,
+        )
+        run = RunRecord(place.run, write.request_id, request, place.began, version, finished, last)
+        records = [] if write.request_id is None else [record]
+        self._commit(snapshots, records, (run, epochs))
 
     def _tell(self, write: Write, answers: list[Progress], *, last: bool) -> bool:
         """Hands a run's committed progress to its callers; returns whether the run ends here."""
@@ -260,8 +320,8 @@ class Writer:
             if last:
                 self._finish(write, *answers)
                 return True
-            for caller in write.callers:
-                caller.put(*answers)
+            for reader in write.callers + write.watchers:
+                reader.put(*answers)
             if self._closing:
                 self._finish(write, error=_shutting_down())
                 return True
@@ -271,14 +331,19 @@ class Writer:
                 return True
         return False
 
-    def _commit(self, snapshots: list[Snapshot], records: list[Record]) -> None:
-        self._state.commit(snapshots, records)
+    def _commit(
+        self,
+        snapshots: list[Snapshot],
+        records: list[Record],
+        run: tuple[RunRecord, list[Progress]] | None = None,
+    ) -> None:
+        self._state.commit(snapshots, records, run)
         self._committed = snapshots[-1]
         self._publish(self._committed)
 
     def _fail(self, writes: list[Write], error: BaseException) -> None:
         """Goes back to what is committed."""
-        self._trainer.restore(self._committed)
+        self._trainer.reset(self._committed)
         for write in writes:
             self._finish(write, error=error)
 
@@ -287,11 +352,17 @@ class Writer:
         with self._changed:
             if write.request_id is not None and self._named.get(write.request_id) is write:
                 del self._named[write.request_id]
+            if self._running is write:
+                self._running = None
             for caller in write.callers:
                 caller.put(*answers)
                 caller.end(error)
                 del self._waiting[caller]
+            for watcher in write.watchers:
+                watcher.put(*answers)
+                watcher.end()
             write.callers.clear()
+            write.watchers.clear()
 
 
 def _shutting_down() -> ShuttingDown:

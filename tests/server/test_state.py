@@ -8,18 +8,21 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mnist37_server.errors import CannotStart, Exhausted
-from mnist37_server.snapshot import Snapshot
-from mnist37_server.state import KEPT_REQUESTS, KEPT_VERSIONS, Record, RunPlace, State
+from mnist37_server.history import KEPT_EPOCHS, KEPT_RUNS, KEPT_VERSIONS, RunRecord, Version
+from mnist37_server.requests import Progress, Train
+from mnist37_server.snapshot import Origin, Snapshot
+from mnist37_server.state import KEPT_REQUESTS, Record, RunPlace, State
 
 
 def snapshot(version: int, place: int = 0) -> Snapshot:
     parameters = np.random.default_rng(version).standard_normal(785).astype(np.float32)
-    return Snapshot(version, parameters, place)
+    return Snapshot(version, parameters, place, Origin.TRAIN, 7)
 
 
 def same(a: Snapshot | None, b: Snapshot) -> bool:
@@ -47,7 +50,7 @@ def test_a_new_state_is_empty(state: State) -> None:
 
 def test_what_is_committed_is_found(state: State) -> None:
     step = Record("a", b"x" * 32, 1, (0.1, 1))
-    run = Record("b", b"y" * 32, 2, None, RunPlace(70, 123456789, 5000, 0.1))
+    run = Record("b", b"y" * 32, 2, None, RunPlace(70, 123456789, 5000, 0.1, 7, 1.5e9))
     state.commit([snapshot(1, 5), snapshot(2, 6)], [step, run])
     assert same(state.latest(), snapshot(2, 6))
     assert same(state.version(1), snapshot(1, 5))
@@ -56,7 +59,7 @@ def test_what_is_committed_is_found(state: State) -> None:
 
 
 def test_a_finished_run_replaces_what_was_remembered_of_it(state: State) -> None:
-    state.commit([snapshot(2)], [Record("b", b"y", 2, None, RunPlace(70, 1, 1, 0.1))])
+    state.commit([snapshot(2)], [Record("b", b"y", 2, None, RunPlace(70, 1, 1, 0.1, 7, 1.5e9))])
     done = Record("b", b"y", 9, (1, 1, 0.1, 0.2, 0.9, 9, 0.3))
     state.commit([snapshot(9)], [done])
     assert state.find("b") == done
@@ -76,6 +79,10 @@ def test_a_commit_is_all_or_nothing(state: State) -> None:
         state.commit([snapshot(2), snapshot(1)], [Record("a", b"x", 2, (0.1, 2))])
     assert same(state.latest(), snapshot(1))
     assert state.find("a") is None
+    run = RunRecord(1, None, Train(epochs=1), 0, 2, True, None)
+    with pytest.raises(Exhausted, match="nothing is applied"):
+        state.commit([snapshot(2)], [], (run, [progress(1, 1, 2)] * 2))
+    assert (state.runs(), state.curve(1), state.next_run()) == ([], [], 1)
     state.commit([snapshot(2)], [])
     assert same(state.latest(), snapshot(2))
 
@@ -99,6 +106,81 @@ def test_the_newest_versions_are_kept(state: State) -> None:
     assert same(state.version(last), snapshot(last))
     assert same(state.version(500), snapshot(500))
     assert state.version(499) is None
+
+
+def progress(epoch: int, epochs: int, version: int) -> Progress:
+    return Progress(epoch, epochs, 0.1 + 1 / epoch, 0.2, 0.9, version, epoch / 100)
+
+
+def test_what_is_known_of_a_version(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1234.5)
+    state.commit([replace(snapshot(3), origin=Origin.RESTORE, run=None), snapshot(5)], [])
+    found = [Version(5, Origin.TRAIN, 7, 1234.5), Version(3, Origin.RESTORE, None, 1234.5)]
+    assert state.versions(10) == found
+    assert state.versions(1) == found[:1]
+
+
+def test_a_run_and_its_curve_are_found(state: State) -> None:
+    request = Train(epochs=3, learning_rate=0.5, batch_size=100, seed=2**64 - 1)
+    run = RunRecord(state.next_run(), "a", request, 1.5, 2, False, progress(2, 3, 2))
+    state.commit([snapshot(1), snapshot(2)], [], (run, [progress(1, 3, 1), progress(2, 3, 2)]))
+    assert state.runs() == state.runs(1) == [run]
+    ended = replace(run, version=3, finished=True, last=progress(3, 3, 3))
+    state.commit([snapshot(3)], [], (ended, [progress(3, 3, 3)]))
+    assert state.runs() == [ended]
+    assert state.curve(1) == [progress(epoch, 3, epoch) for epoch in (1, 2, 3)]
+    assert state.next_run() == 2
+    assert state.runs(2) == state.runs(2**64 - 1) == []
+    assert state.curve(2) == []
+
+
+def test_a_long_curve_is_thinned_evenly(state: State) -> None:
+    request = Train(epochs=2500)
+    run = RunRecord(1, None, request, 0, 2500, True, progress(2500, 2500, 2500))
+    state.commit([snapshot(1)], [], (run, [progress(e, 2500, e) for e in range(1, 2501)]))
+    epochs = [found.epoch for found in state.curve(1)]
+    assert epochs == list(range(3, 2501, 3))
+    assert len(epochs) <= KEPT_EPOCHS
+    assert state.runs()[0].last == progress(2500, 2500, 2500)
+
+
+def test_the_last_version_of_each_of_the_newest_runs_is_kept(state: State) -> None:
+    """A run of three versions, many Steps, and so on: the file does not grow with their number."""
+    lasts, version = [], 0
+    for number in range(1, KEPT_RUNS + 31):
+        made = [snapshot(version + i) for i in (1, 2, 3)]
+        run = RunRecord(number, None, Train(epochs=1), 0, version + 3, True, None)
+        state.commit(made, [], (run, []))
+        lasts.append(version + 3)
+        version += 3
+        state.commit([snapshot(version + i) for i in range(1, 51)], [])
+        version += 50
+    kept = {found.version for found in state.versions(10_000)}
+    newest = set(range(version - KEPT_VERSIONS + 1, version + 1))
+    assert kept == newest | set(lasts[-KEPT_RUNS:])
+    assert [run.version for run in state.runs()] == lasts[: -KEPT_RUNS - 1 : -1]
+
+
+def test_the_last_version_of_a_run_that_goes_on_is_the_new_one(state: State) -> None:
+    run = RunRecord(1, "a", Train(epochs=9), 0, 5, False, None)
+    state.commit([snapshot(5)], [], (run, []))
+    state.commit([snapshot(v) for v in range(6, 1200)], [])
+    assert same(state.version(5), snapshot(5))
+    state.commit([snapshot(1200)], [], (replace(run, version=1200), []))
+    assert state.version(5) is None
+
+
+def test_the_file_is_bounded(tmp_path: Path) -> None:
+    """50,000 versions and 1,000 runs later it is not larger than after the first few."""
+    state, sizes = State(tmp_path), []
+    for number in range(1, 1001):
+        made = [snapshot(number * 50 + i) for i in range(50)]
+        run = RunRecord(number, None, Train(epochs=50), 0, made[-1].version, True, None)
+        state.commit(made, [], (run, [progress(e, 50, e) for e in range(1, 51)]))
+        if number in (200, 1000):
+            sizes.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
+    state.close()
+    assert sizes[1] < 1.2 * sizes[0] < 20e6
 
 
 def test_ids_are_kept_a_day_and_the_newest_longer(

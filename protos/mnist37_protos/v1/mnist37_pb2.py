@@ -23,43 +23,72 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmnist37_protos/v1/mnist37.proto\x12\nmnist37.v1\x1a\x1egoogle/protobuf/duration.proto\"\'\n\x05\x42\x61tch\x12\x0e\n\x06pixels\x18\x01 \x01(\x0c\x12\x0e\n\x06labels\x18\x02 \x01(\x0c\"B\n\x0ePredictRequest\x12\x0e\n\x06pixels\x18\x01 \x01(\x0c\x12\x14\n\x07version\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\n\n\x08_version\"9\n\x0fPredictResponse\x12\x15\n\rprobabilities\x18\x01 \x03(\x02\x12\x0f\n\x07version\x18\x02 \x01(\x04\"\x94\x01\n\x0bStepRequest\x12%\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x11.mnist37.v1.BatchH\x00\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nrequest_id\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\x08\n\x06_batchB\x10\n\x0e_learning_rateB\r\n\x0b_request_id\"-\n\x0cStepResponse\x12\x0c\n\x04loss\x18\x01 \x01(\x01\x12\x0f\n\x07version\x18\x02 \x01(\x04\"\xc8\x01\n\x0cTrainRequest\x12\x13\n\x06\x65pochs\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nbatch_size\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12\x17\n\nrequest_id\x18\x05 \x01(\tH\x04\x88\x01\x01\x42\t\n\x07_epochsB\x10\n\x0e_learning_rateB\r\n\x0b_batch_sizeB\x07\n\x05_seedB\r\n\x0b_request_id\"\xab\x01\n\rTrainResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\r\x12\x12\n\ntrain_loss\x18\x03 \x01(\x01\x12\x12\n\nvalid_loss\x18\x04 \x01(\x01\x12\x16\n\x0evalid_accuracy\x18\x05 \x01(\x01\x12\x0f\n\x07version\x18\x06 \x01(\x04\x12*\n\x07\x65lapsed\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x80\x01\n\x0eGetLossRequest\x12\"\n\x05split\x18\x01 \x01(\x0e\x32\x11.mnist37.v1.SplitH\x00\x12\"\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x11.mnist37.v1.BatchH\x00\x12\x14\n\x07version\x18\x03 \x01(\x04H\x01\x88\x01\x01\x42\x04\n\x02onB\n\n\x08_version\"Q\n\x0fGetLossResponse\x12\x0c\n\x04loss\x18\x01 \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\x04\"q\n\x11InitializeRequest\x12\x11\n\x04seed\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x10\n\x03std\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nrequest_id\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\x07\n\x05_seedB\x06\n\x04_stdB\r\n\x0b_request_id\"%\n\x12InitializeResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"\x11\n\x0fGetModelRequest\"b\n\x10GetModelResponse\x12\x0f\n\x07weights\x18\x01 \x01(\x0c\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x02\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t*@\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSPLIT_TRAIN\x10\x01\x12\x0f\n\x0bSPLIT_VALID\x10\x02\x32\xf5\x03\n\x0eMnist37Service\x12\x42\n\x07Predict\x12\x1a.mnist37.v1.PredictRequest\x1a\x1b.mnist37.v1.PredictResponse\x12L\n\rPredictStream\x12\x1a.mnist37.v1.PredictRequest\x1a\x1b.mnist37.v1.PredictResponse(\x01\x30\x01\x12\x39\n\x04Step\x12\x17.mnist37.v1.StepRequest\x1a\x18.mnist37.v1.StepResponse\x12>\n\x05Train\x12\x18.mnist37.v1.TrainRequest\x1a\x19.mnist37.v1.TrainResponse0\x01\x12\x42\n\x07GetLoss\x12\x1a.mnist37.v1.GetLossRequest\x1a\x1b.mnist37.v1.GetLossResponse\x12K\n\nInitialize\x12\x1d.mnist37.v1.InitializeRequest\x1a\x1e.mnist37.v1.InitializeResponse\x12\x45\n\x08GetModel\x12\x1b.mnist37.v1.GetModelRequest\x1a\x1c.mnist37.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmnist37_protos/v1/mnist37.proto\x12\nmnist37.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\'\n\x05\x42\x61tch\x12\x0e\n\x06pixels\x18\x01 \x01(\x0c\x12\x0e\n\x06labels\x18\x02 \x01(\x0c\"B\n\x0ePredictRequest\x12\x0e\n\x06pixels\x18\x01 \x01(\x0c\x12\x14\n\x07version\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\n\n\x08_version\"9\n\x0fPredictResponse\x12\x15\n\rprobabilities\x18\x01 \x03(\x02\x12\x0f\n\x07version\x18\x02 \x01(\x04\"\x94\x01\n\x0bStepRequest\x12%\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x11.mnist37.v1.BatchH\x00\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nrequest_id\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\x08\n\x06_batchB\x10\n\x0e_learning_rateB\r\n\x0b_request_id\"-\n\x0cStepResponse\x12\x0c\n\x04loss\x18\x01 \x01(\x01\x12\x0f\n\x07version\x18\x02 \x01(\x04\"\xc8\x01\n\x0cTrainRequest\x12\x13\n\x06\x65pochs\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nbatch_size\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12\x17\n\nrequest_id\x18\x05 \x01(\tH\x04\x88\x01\x01\x42\t\n\x07_epochsB\x10\n\x0e_learning_rateB\r\n\x0b_batch_sizeB\x07\n\x05_seedB\r\n\x0b_request_id\"\xab\x01\n\rTrainResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\r\x12\x12\n\ntrain_loss\x18\x03 \x01(\x01\x12\x12\n\nvalid_loss\x18\x04 \x01(\x01\x12\x16\n\x0evalid_accuracy\x18\x05 \x01(\x01\x12\x0f\n\x07version\x18\x06 \x01(\x04\x12*\n\x07\x65lapsed\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x80\x01\n\x0eGetLossRequest\x12\"\n\x05split\x18\x01 \x01(\x0e\x32\x11.mnist37.v1.SplitH\x00\x12\"\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x11.mnist37.v1.BatchH\x00\x12\x14\n\x07version\x18\x03 \x01(\x04H\x01\x88\x01\x01\x42\x04\n\x02onB\n\n\x08_version\"Q\n\x0fGetLossResponse\x12\x0c\n\x04loss\x18\x01 \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\x04\"q\n\x11InitializeRequest\x12\x11\n\x04seed\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x10\n\x03std\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nrequest_id\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\x07\n\x05_seedB\x06\n\x04_stdB\r\n\x0b_request_id\"%\n\x12InitializeResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"3\n\x0fGetModelRequest\x12\x14\n\x07version\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\n\n\x08_version\"b\n\x10GetModelResponse\x12\x0f\n\x07weights\x18\x01 \x01(\x0c\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x02\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\"3\n\x13ListVersionsRequest\x12\x12\n\x05limit\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_limit\"B\n\x14ListVersionsResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.mnist37.v1.ModelVersion\"\x8c\x01\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\"\n\x06origin\x18\x02 \x01(\x0e\x32\x12.mnist37.v1.Origin\x12\x10\n\x03run\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12-\n\tcommitted\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\n\x04_run\"Z\n\x0eRestoreRequest\x12\x14\n\x07version\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\nrequest_id\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\n\n\x08_versionB\r\n\x0b_request_id\"\"\n\x0fRestoreResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"d\n\rImportRequest\x12\x0f\n\x07weights\x18\x01 \x01(\x0c\x12\x11\n\x04\x62ias\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x17\n\nrequest_id\x18\x03 \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05_biasB\r\n\x0b_request_id\"!\n\x0eImportResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"\x11\n\x0fListRunsRequest\"1\n\x10ListRunsResponse\x12\x1d\n\x04runs\x18\x01 \x03(\x0b\x32\x0f.mnist37.v1.Run\"\x9b\x02\n\x03Run\x12\x0b\n\x03run\x18\x01 \x01(\x04\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.mnist37.v1.RunState\x12\x17\n\nrequest_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06\x65pochs\x18\x04 \x01(\r\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x12\n\nbatch_size\x18\x06 \x01(\r\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12)\n\x05\x62\x65gan\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\t \x01(\x04\x12,\n\x04last\x18\n \x01(\x0b\x32\x19.mnist37.v1.TrainResponseH\x01\x88\x01\x01\x42\r\n\x0b_request_idB\x07\n\x05_last\"K\n\x0fWatchRunRequest\x12\x10\n\x03run\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x06\x66ollow\x18\x02 \x01(\x08H\x01\x88\x01\x01\x42\x06\n\x04_runB\t\n\x07_follow\"i\n\x10WatchRunResponse\x12\x1e\n\x03run\x18\x01 \x01(\x0b\x32\x0f.mnist37.v1.RunH\x00\x12-\n\x08progress\x18\x02 \x01(\x0b\x32\x19.mnist37.v1.TrainResponseH\x00\x42\x06\n\x04what*@\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSPLIT_TRAIN\x10\x01\x12\x0f\n\x0bSPLIT_VALID\x10\x02*\x81\x01\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x15\n\x11ORIGIN_INITIALIZE\x10\x01\x12\x0f\n\x0bORIGIN_STEP\x10\x02\x12\x10\n\x0cORIGIN_TRAIN\x10\x03\x12\x12\n\x0eORIGIN_RESTORE\x10\x04\x12\x11\n\rORIGIN_IMPORT\x10\x05*k\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_RUNNING\x10\x01\x12\x16\n\x12RUN_STATE_FINISHED\x10\x02\x12\x15\n\x11RUN_STATE_CUT_OFF\x10\x03\x32\xdd\x06\n\x0eMnist37Service\x12\x42\n\x07Predict\x12\x1a.mnist37.v1.PredictRequest\x1a\x1b.mnist37.v1.PredictResponse\x12L\n\rPredictStream\x12\x1a.mnist37.v1.PredictRequest\x1a\x1b.mnist37.v1.PredictResponse(\x01\x30\x01\x12\x39\n\x04Step\x12\x17.mnist37.v1.StepRequest\x1a\x18.mnist37.v1.StepResponse\x12>\n\x05Train\x12\x18.mnist37.v1.TrainRequest\x1a\x19.mnist37.v1.TrainResponse0\x01\x12\x42\n\x07GetLoss\x12\x1a.mnist37.v1.GetLossRequest\x1a\x1b.mnist37.v1.GetLossResponse\x12K\n\nInitialize\x12\x1d.mnist37.v1.InitializeRequest\x1a\x1e.mnist37.v1.InitializeResponse\x12\x45\n\x08GetModel\x12\x1b.mnist37.v1.GetModelRequest\x1a\x1c.mnist37.v1.GetModelResponse\x12Q\n\x0cListVersions\x12\x1f.mnist37.v1.ListVersionsRequest\x1a .mnist37.v1.ListVersionsResponse\x12\x42\n\x07Restore\x12\x1a.mnist37.v1.RestoreRequest\x1a\x1b.mnist37.v1.RestoreResponse\x12?\n\x06Import\x12\x19.mnist37.v1.ImportRequest\x1a\x1a.mnist37.v1.ImportResponse\x12\x45\n\x08ListRuns\x12\x1b.mnist37.v1.ListRunsRequest\x1a\x1c.mnist37.v1.ListRunsResponse\x12G\n\x08WatchRun\x12\x1b.mnist37.v1.WatchRunRequest\x1a\x1c.mnist37.v1.WatchRunResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mnist37_protos.v1.mnist37_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SPLIT']._serialized_start=1309
-  _globals['_SPLIT']._serialized_end=1373
-  _globals['_BATCH']._serialized_start=79
-  _globals['_BATCH']._serialized_end=118
-  _globals['_PREDICTREQUEST']._serialized_start=120
-  _globals['_PREDICTREQUEST']._serialized_end=186
-  _globals['_PREDICTRESPONSE']._serialized_start=188
-  _globals['_PREDICTRESPONSE']._serialized_end=245
-  _globals['_STEPREQUEST']._serialized_start=248
-  _globals['_STEPREQUEST']._serialized_end=396
-  _globals['_STEPRESPONSE']._serialized_start=398
-  _globals['_STEPRESPONSE']._serialized_end=443
-  _globals['_TRAINREQUEST']._serialized_start=446
-  _globals['_TRAINREQUEST']._serialized_end=646
-  _globals['_TRAINRESPONSE']._serialized_start=649
-  _globals['_TRAINRESPONSE']._serialized_end=820
-  _globals['_GETLOSSREQUEST']._serialized_start=823
-  _globals['_GETLOSSREQUEST']._serialized_end=951
-  _globals['_GETLOSSRESPONSE']._serialized_start=953
-  _globals['_GETLOSSRESPONSE']._serialized_end=1034
-  _globals['_INITIALIZEREQUEST']._serialized_start=1036
-  _globals['_INITIALIZEREQUEST']._serialized_end=1149
-  _globals['_INITIALIZERESPONSE']._serialized_start=1151
-  _globals['_INITIALIZERESPONSE']._serialized_end=1188
-  _globals['_GETMODELREQUEST']._serialized_start=1190
-  _globals['_GETMODELREQUEST']._serialized_end=1207
-  _globals['_GETMODELRESPONSE']._serialized_start=1209
-  _globals['_GETMODELRESPONSE']._serialized_end=1307
-  _globals['_MNIST37SERVICE']._serialized_start=1376
-  _globals['_MNIST37SERVICE']._serialized_end=1877
+  _globals['_SPLIT']._serialized_start=2445
+  _globals['_SPLIT']._serialized_end=2509
+  _globals['_ORIGIN']._serialized_start=2512
+  _globals['_ORIGIN']._serialized_end=2641
+  _globals['_RUNSTATE']._serialized_start=2643
+  _globals['_RUNSTATE']._serialized_end=2750
+  _globals['_BATCH']._serialized_start=112
+  _globals['_BATCH']._serialized_end=151
+  _globals['_PREDICTREQUEST']._serialized_start=153
+  _globals['_PREDICTREQUEST']._serialized_end=219
+  _globals['_PREDICTRESPONSE']._serialized_start=221
+  _globals['_PREDICTRESPONSE']._serialized_end=278
+  _globals['_STEPREQUEST']._serialized_start=281
+  _globals['_STEPREQUEST']._serialized_end=429
+  _globals['_STEPRESPONSE']._serialized_start=431
+  _globals['_STEPRESPONSE']._serialized_end=476
+  _globals['_TRAINREQUEST']._serialized_start=479
+  _globals['_TRAINREQUEST']._serialized_end=679
+  _globals['_TRAINRESPONSE']._serialized_start=682
+  _globals['_TRAINRESPONSE']._serialized_end=853
+  _globals['_GETLOSSREQUEST']._serialized_start=856
+  _globals['_GETLOSSREQUEST']._serialized_end=984
+  _globals['_GETLOSSRESPONSE']._serialized_start=986
+  _globals['_GETLOSSRESPONSE']._serialized_end=1067
+  _globals['_INITIALIZEREQUEST']._serialized_start=1069
+  _globals['_INITIALIZEREQUEST']._serialized_end=1182
+  _globals['_INITIALIZERESPONSE']._serialized_start=1184
+  _globals['_INITIALIZERESPONSE']._serialized_end=1221
+  _globals['_GETMODELREQUEST']._serialized_start=1223
+  _globals['_GETMODELREQUEST']._serialized_end=1274
+  _globals['_GETMODELRESPONSE']._serialized_start=1276
+  _globals['_GETMODELRESPONSE']._serialized_end=1374
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=1376
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=1427
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1429
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1495
+  _globals['_MODELVERSION']._serialized_start=1498
+  _globals['_MODELVERSION']._serialized_end=1638
+  _globals['_RESTOREREQUEST']._serialized_start=1640
+  _globals['_RESTOREREQUEST']._serialized_end=1730
+  _globals['_RESTORERESPONSE']._serialized_start=1732
+  _globals['_RESTORERESPONSE']._serialized_end=1766
+  _globals['_IMPORTREQUEST']._serialized_start=1768
+  _globals['_IMPORTREQUEST']._serialized_end=1868
+  _globals['_IMPORTRESPONSE']._serialized_start=1870
+  _globals['_IMPORTRESPONSE']._serialized_end=1903
+  _globals['_LISTRUNSREQUEST']._serialized_start=1905
+  _globals['_LISTRUNSREQUEST']._serialized_end=1922
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1924
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1973
+  _globals['_RUN']._serialized_start=1976
+  _globals['_RUN']._serialized_end=2259
+  _globals['_WATCHRUNREQUEST']._serialized_start=2261
+  _globals['_WATCHRUNREQUEST']._serialized_end=2336
+  _globals['_WATCHRUNRESPONSE']._serialized_start=2338
+  _globals['_WATCHRUNRESPONSE']._serialized_end=2443
+  _globals['_MNIST37SERVICE']._serialized_start=2753
+  _globals['_MNIST37SERVICE']._serialized_end=3614
 # @@protoc_insertion_point(module_scope)

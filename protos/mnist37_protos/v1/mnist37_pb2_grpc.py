@@ -35,10 +35,10 @@ class Mnist37ServiceStub:
 
     A field with a default is `optional`: unset means the default, a value is taken at its word.
 
-    Reads (Predict, PredictStream, GetLoss, GetModel) never wait for a write. Each is answered from
-    one committed version of the model, whole, and names it.
+    Reads never wait for a write. Each is answered from one committed version of the model, whole,
+    and names it.
 
-    Writes (Step, Train, Initialize) happen one at a time, in the order they came. A `request_id`
+    Writes (Step, Train, Initialize, Restore, Import) happen one at a time, in the order they came. A `request_id`
     (up to 128 characters, one name space for all writes) makes a write safe to send again:
     same id, same method and values:  the first answer again, nothing is applied;
     still under way:                  the second caller joins it and gets the same answer;
@@ -91,6 +91,31 @@ class Mnist37ServiceStub:
                 request_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.ListVersions = channel.unary_unary(
+                '/mnist37.v1.Mnist37Service/ListVersions',
+                request_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListVersionsRequest.SerializeToString,
+                response_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListVersionsResponse.FromString,
+                _registered_method=True)
+        self.Restore = channel.unary_unary(
+                '/mnist37.v1.Mnist37Service/Restore',
+                request_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.RestoreRequest.SerializeToString,
+                response_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.RestoreResponse.FromString,
+                _registered_method=True)
+        self.Import = channel.unary_unary(
+                '/mnist37.v1.Mnist37Service/Import',
+                request_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ImportRequest.SerializeToString,
+                response_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ImportResponse.FromString,
+                _registered_method=True)
+        self.ListRuns = channel.unary_unary(
+                '/mnist37.v1.Mnist37Service/ListRuns',
+                request_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListRunsRequest.SerializeToString,
+                response_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListRunsResponse.FromString,
+                _registered_method=True)
+        self.WatchRun = channel.unary_stream(
+                '/mnist37.v1.Mnist37Service/WatchRun',
+                request_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.WatchRunRequest.SerializeToString,
+                response_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.WatchRunResponse.FromString,
+                _registered_method=True)
 
 
 class Mnist37ServiceServicer:
@@ -103,10 +128,10 @@ class Mnist37ServiceServicer:
 
     A field with a default is `optional`: unset means the default, a value is taken at its word.
 
-    Reads (Predict, PredictStream, GetLoss, GetModel) never wait for a write. Each is answered from
-    one committed version of the model, whole, and names it.
+    Reads never wait for a write. Each is answered from one committed version of the model, whole,
+    and names it.
 
-    Writes (Step, Train, Initialize) happen one at a time, in the order they came. A `request_id`
+    Writes (Step, Train, Initialize, Restore, Import) happen one at a time, in the order they came. A `request_id`
     (up to 128 characters, one name space for all writes) makes a write safe to send again:
     same id, same method and values:  the first answer again, nothing is applied;
     still under way:                  the second caller joins it and gets the same answer;
@@ -171,6 +196,44 @@ class Mnist37ServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListVersions(self, request, context):
+        """The versions that are kept: the newest 1,000 that an epoch or another write ended on, and the
+        last one of each of the newest 100 runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Restore(self, request, context):
+        """Makes the parameters of a kept version the model's again, as a new version; nothing is erased.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Import(self, request, context):
+        """Makes the given parameters the model's, as a new version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRuns(self, request, context):
+        """The newest 100 runs, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRun(self, request, context):
+        """A run: first how it stands, then its curve so far, which is 1,000 of its epochs at the most.
+        With `follow`, then each epoch as it is committed, and at last how it ended. Watching changes
+        nothing: a run that only watchers are left of stops.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_Mnist37ServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -209,6 +272,31 @@ def add_Mnist37ServiceServicer_to_server(servicer, server):
                     request_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.GetModelRequest.FromString,
                     response_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.GetModelResponse.SerializeToString,
             ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListVersionsRequest.FromString,
+                    response_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'Restore': grpc.unary_unary_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.RestoreRequest.FromString,
+                    response_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.RestoreResponse.SerializeToString,
+            ),
+            'Import': grpc.unary_unary_rpc_method_handler(
+                    servicer.Import,
+                    request_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ImportRequest.FromString,
+                    response_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ImportResponse.SerializeToString,
+            ),
+            'ListRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRuns,
+                    request_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListRunsRequest.FromString,
+                    response_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListRunsResponse.SerializeToString,
+            ),
+            'WatchRun': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRun,
+                    request_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.WatchRunRequest.FromString,
+                    response_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.WatchRunResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'mnist37.v1.Mnist37Service', rpc_method_handlers)
@@ -227,10 +315,10 @@ class Mnist37Service:
 
     A field with a default is `optional`: unset means the default, a value is taken at its word.
 
-    Reads (Predict, PredictStream, GetLoss, GetModel) never wait for a write. Each is answered from
-    one committed version of the model, whole, and names it.
+    Reads never wait for a write. Each is answered from one committed version of the model, whole,
+    and names it.
 
-    Writes (Step, Train, Initialize) happen one at a time, in the order they came. A `request_id`
+    Writes (Step, Train, Initialize, Restore, Import) happen one at a time, in the order they came. A `request_id`
     (up to 128 characters, one name space for all writes) makes a write safe to send again:
     same id, same method and values:  the first answer again, nothing is applied;
     still under way:                  the second caller joins it and gets the same answer;
@@ -421,6 +509,141 @@ class Mnist37Service:
             '/mnist37.v1.Mnist37Service/GetModel',
             mnist37__protos_dot_v1_dot_mnist37__pb2.GetModelRequest.SerializeToString,
             mnist37__protos_dot_v1_dot_mnist37__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mnist37.v1.Mnist37Service/ListVersions',
+            mnist37__protos_dot_v1_dot_mnist37__pb2.ListVersionsRequest.SerializeToString,
+            mnist37__protos_dot_v1_dot_mnist37__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mnist37.v1.Mnist37Service/Restore',
+            mnist37__protos_dot_v1_dot_mnist37__pb2.RestoreRequest.SerializeToString,
+            mnist37__protos_dot_v1_dot_mnist37__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Import(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mnist37.v1.Mnist37Service/Import',
+            mnist37__protos_dot_v1_dot_mnist37__pb2.ImportRequest.SerializeToString,
+            mnist37__protos_dot_v1_dot_mnist37__pb2.ImportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mnist37.v1.Mnist37Service/ListRuns',
+            mnist37__protos_dot_v1_dot_mnist37__pb2.ListRunsRequest.SerializeToString,
+            mnist37__protos_dot_v1_dot_mnist37__pb2.ListRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mnist37.v1.Mnist37Service/WatchRun',
+            mnist37__protos_dot_v1_dot_mnist37__pb2.WatchRunRequest.SerializeToString,
+            mnist37__protos_dot_v1_dot_mnist37__pb2.WatchRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

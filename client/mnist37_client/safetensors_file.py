@@ -1,0 +1,52 @@
+"""The parameters in a file that PyTorch reads, named as nn.Linear(784, 1) names its own.
+
+model = torch.nn.Linear(784, 1)
+model.load_state_dict(safetensors.torch.load_file("model.safetensors"))
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from mnist37_client.errors import InvalidInput
+from mnist37_client.images import PIXELS
+from mnist37_client.results import Model
+
+
+def save_model(model: Model, path: Path) -> None:
+    """Writes `weight` (1, 784) and `bias` (1), float32.
+
+    Raises:
+        InvalidInput: the file cannot be written.
+    """
+    tensors = {"weight": model.weights.reshape(1, PIXELS), "bias": model.bias.reshape(1)}
+    about = {"format": "pt", "version": str(model.version), "digest": model.digest}
+    try:
+        path.write_bytes(save(tensors, about))
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def load_model(path: Path) -> tuple[NDArray[np.float32], np.float32]:
+    """Weights (784,) and bias from such a file.
+
+    Raises:
+        InvalidInput: the file cannot be read, or holds other tensors.
+    """
+    try:
+        tensors = load(path.read_bytes())
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read: {error.strerror}") from None
+    except SafetensorError:
+        raise InvalidInput(f"{path}: not a safetensors file") from None
+    shapes = {name: (tensor.shape, str(tensor.dtype)) for name, tensor in tensors.items()}
+    if shapes != {"weight": ((1, PIXELS), "float32"), "bias": ((1,), "float32")}:
+        raise InvalidInput(
+            f"{path}: holds {shapes}; must hold weight (1, 784) and bias (1,), float32"
+        )
+    return tensors["weight"].reshape(-1), tensors["bias"][0]

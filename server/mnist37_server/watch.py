@@ -1,0 +1,69 @@
+"""A look at a run: how it stands, its curve so far, and what comes of it from now on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mnist37_server.errors import NotFound
+from mnist37_server.history import KEPT_RUNS, RunRecord
+from mnist37_server.requests import Progress
+from mnist37_server.state import State
+from mnist37_server.writer import Writer
+
+
+class Watch:
+    """One watcher of one run.
+
+    Args:
+        writer: knows whether the run is under way.
+        state: what is committed of it.
+        number: of the run; None for the newest.
+
+    Raises:
+        NotFound: it is not kept, or there is none yet.
+    """
+
+    def __init__(self, writer: Writer, state: State, number: int | None) -> None:
+        self._writer = writer
+        self._state = state
+        if number is None:
+            runs = state.runs()
+            if not runs and writer.running() is None:
+                raise NotFound("run: there is none yet; Train begins one")
+            number = writer.running() or runs[0].number
+        # First the subscription, then the look at what is committed: so nothing falls between.
+        self._number = number
+        self._subscription = writer.watch(number)
+        self._seen = 0
+        if self._subscription is None:
+            self.record()
+
+    def record(self) -> tuple[RunRecord, bool] | None:
+        """How the run stands, and whether it is under way; None before its first commit.
+
+        Raises:
+            NotFound: it is not kept.
+        """
+        under_way = self._writer.running() == self._number
+        found = self._state.runs(self._number)
+        if not found and not under_way:
+            raise NotFound(f"run: {self._number} is not kept; the newest {KEPT_RUNS} are")
+        return (found[0], under_way) if found else None
+
+    def curve(self) -> Iterator[Progress]:
+        """The epochs that are kept of it."""
+        for progress in self._state.curve(self._number):
+            self._seen = progress.epoch
+            yield progress
+
+    def follow(self) -> Iterator[Progress]:
+        """Each further epoch, until the run ends or `close`; nothing where it has ended."""
+        for progress in self._subscription or ():
+            assert isinstance(progress, Progress)
+            if progress.epoch > self._seen:
+                yield progress
+
+    def close(self) -> None:
+        """Ends `follow`."""
+        if self._subscription is not None:
+            self._writer.unwatch(self._subscription)
