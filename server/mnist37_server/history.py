@@ -6,6 +6,7 @@ Nothing here begins or ends a transaction: mnist37_server.state does, around a w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ SCHEMA = """
 CREATE TABLE versions (
     version    INTEGER PRIMARY KEY,
     parameters BLOB NOT NULL,           -- 785 little-endian float32
+    digest     TEXT NOT NULL,           -- of the parameters; SQLite itself checks no content
     place      INTEGER NOT NULL,        -- of the next Step without a batch
     origin     TEXT NOT NULL,
     run        INTEGER,                 -- the number of the run that made it, if one did
@@ -95,8 +97,11 @@ class History:
     def insert(self, snapshots: Sequence[Snapshot], now: float) -> None:
         """Adds versions, and drops those that are no longer of the newest."""
         self._connection.executemany(
-            "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?)",
-            [(s.version, s.content, s.place, s.origin.value, s.run, now) for s in snapshots],
+            "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (s.version, s.content, s.digest, s.place, s.origin.value, s.run, now)
+                for s in snapshots
+            ],
         )
         self._newest += [snapshot.version for snapshot in snapshots]
         surplus = self._newest[:-KEPT_VERSIONS]
@@ -141,14 +146,20 @@ class History:
 
 
 def snapshot(connection: sqlite3.Connection, version: int | None) -> Snapshot | None:
-    """A version that is kept; None asks for the newest."""
+    """A version that is kept; None asks for the newest.
+
+    Raises:
+        sqlite3.DatabaseError: its parameters are not those that were stored.
+    """
     where = "ORDER BY version DESC LIMIT 1" if version is None else "WHERE version = ?"
     row = connection.execute(
-        f"SELECT version, parameters, place, origin, run FROM versions {where}",
+        f"SELECT version, parameters, place, origin, run, digest FROM versions {where}",
         () if version is None else (version,),
     ).fetchone()
     if row is None:
         return None
+    if hashlib.sha256(row[1]).hexdigest() != row[5]:
+        raise sqlite3.DatabaseError(f"the parameters of version {row[0]} are damaged")
     parameters = np.frombuffer(row[1], "<f4").astype(np.float32)
     return Snapshot(row[0], parameters, row[2], Origin(row[3]), row[4])
 

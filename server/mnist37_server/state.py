@@ -82,19 +82,24 @@ class State:
         self._lock_file = None if folder is None else _lock(folder)
         database = ":memory:" if folder is None else str(folder / "mnist37.sqlite3")
         try:
+            # To SQLite an empty file is a new database; here it is one that was lost.
+            if folder is not None and os.path.exists(database) and not os.path.getsize(database):
+                raise sqlite3.DatabaseError("the file is empty")
             self._writer = _connect(database)
             _prepare(self._writer)
             # A second connection lets look-ups go on during a commit; memory has just the one.
             self._reader = self._writer if folder is None else _connect(database)
+            self._history = History(self._writer)
+            history.snapshot(self._reader, None)  # is it whole?
         except CannotStart:
             self._unlock()
             raise
         except sqlite3.Error as error:
             self._unlock()
             raise CannotStart(
-                f"--state: the database in {folder} cannot be used: {error}"
+                f"--state: the database in {folder} cannot be used: {error}; put a backup in its"
+                " place, or name another folder"
             ) from error
-        self._history = History(self._writer)
         self._reading = threading.Lock()
         self._writing = self._reading if folder is None else threading.Lock()
 
@@ -224,6 +229,8 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     if found == 0:
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+            raise sqlite3.DatabaseError("it is another program's")
         connection.executescript(
             f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
         )
@@ -231,6 +238,10 @@ def _prepare(connection: sqlite3.Connection) -> None:
         raise CannotStart(
             f"--state: the database has schema {found}; this release reads {SCHEMA_VERSION}"
         )
+    else:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict.splitlines()[-1])
 
 
 def _lock(folder: Path) -> int:

@@ -226,3 +226,44 @@ def test_a_database_of_another_release_or_none_is_refused(tmp_path: Path) -> Non
     (tmp_path / "mnist37.sqlite3").write_bytes(json.dumps("no database at all").encode() * 500)
     with pytest.raises(CannotStart, match="cannot be used: file is not a database"):
         State(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncated", "scribbled on", "parameters changed", "empty", "another program's"]
+)
+def test_a_damaged_database_is_refused(tmp_path: Path, damage: str) -> None:
+    """Rather than served from, or begun anew."""
+    state = State(tmp_path)
+    for version in range(1, 200):
+        state.commit([snapshot(version)], [Record(str(version), b"x", version, (0.1, version))])
+    state.close()
+    path = tmp_path / "mnist37.sqlite3"
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "scribbled on":
+        for page in range(2, len(content) // 4096, 3):
+            content[page * 4096 : page * 4096 + 64] = b"scribble" * 8
+        path.write_bytes(content)
+    elif damage == "parameters changed":
+        at = content.rindex(snapshot(199).content[:64])
+        content[at + 100] ^= 1
+        path.write_bytes(content)
+    elif damage == "empty":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE TABLE other (program)")
+        connection.close()
+    with pytest.raises(CannotStart, match=r"cannot be used: .*; put a backup in its place"):
+        State(tmp_path)
+
+
+def test_a_clock_that_jumps_loses_nothing(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version, now in enumerate([1e9, 2e9, 0.0, 5e9, 1e9]):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        name = f"at {version}"
+        state.commit([snapshot(version)], [Record(name, b"x", version, (0.0, version))])
+    assert all(state.find(f"at {version}") for version in range(5))
+    assert same(state.latest(), snapshot(4))
