@@ -82,9 +82,8 @@ class State:
         self._lock_file = None if folder is None else _lock(folder)
         database = ":memory:" if folder is None else str(folder / "mnist37.sqlite3")
         try:
-            # To SQLite an empty file is a new database; here it is one that was lost.
-            if folder is not None and os.path.exists(database) and not os.path.getsize(database):
-                raise sqlite3.DatabaseError("the file is empty")
+            if folder is not None:
+                _create(Path(database))
             self._writer = _connect(database)
             _prepare(self._writer)
             # A second connection lets look-ups go on during a commit; memory has just the one.
@@ -222,6 +221,26 @@ def _connect(database: str) -> sqlite3.Connection:
     return sqlite3.connect(
         database, isolation_level=None, check_same_thread=False, factory=connection_class
     )
+
+
+def _create(database: Path) -> None:
+    """Makes the database where there is none: whole, or not at all if this process is killed.
+
+    So an empty file is one that was lost, though to SQLite it is a new database.
+    """
+    if database.exists():
+        if database.stat().st_size == 0:
+            raise sqlite3.DatabaseError("the file is empty")
+        return
+    new = database.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    connection = _connect(str(new))
+    _prepare(connection)
+    connection.close()
+    new.rename(database)
+    folder = os.open(database.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

@@ -260,6 +260,14 @@ def test_a_damaged_database_is_refused(tmp_path: Path, damage: str) -> None:
         State(tmp_path)
 
 
+def test_a_first_start_that_was_cut_off_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "mnist37.new").write_bytes(b"half a database")
+    state = State(tmp_path)
+    assert state.latest() is None
+    state.commit([snapshot(1)], [])
+    state.close()
+
+
 def test_a_clock_that_jumps_loses_nothing(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     for version, now in enumerate([1e9, 2e9, 0.0, 5e9, 1e9]):
         monkeypatch.setattr("time.time", lambda now=now: now)
