@@ -4,8 +4,9 @@ __main__      the command line             config        what it can be told
 app           puts the parts together      servicer      the RPCs: decode, one call, encode
 wire          messages <-> values          status        exceptions -> gRPC status codes
 live_model    what readers see             snapshot      one version, whole, unchangeable
-writer        one write at a time          subscription  a write, and who waits for it
+write_queue   whose turn it is, who waits  writer        one write at a time, exactly once
+subscription  one caller's view of a write watch         a look at a run
 trainer       the model being trained      requests      what is asked for, and the answers
 prediction    images -> probabilities      state         SQLite: what must survive a crash
-errors        what can be refused
+history       versions and runs            errors        what can be refused
 """

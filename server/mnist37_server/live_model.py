@@ -18,6 +18,7 @@ from mnist37_server.snapshot import Origin, Snapshot
 from mnist37_server.state import State
 from mnist37_server.trainer import Trainer, examples_of
 from mnist37_server.watch import Watch
+from mnist37_server.write_queue import WriteQueue
 from mnist37_server.writer import Writer
 
 ROWS_AT_A_TIME = 4_096  # of a caller's batch that are floats at once: 13 MB
@@ -54,9 +55,10 @@ class LiveModel:
             state.commit([snapshot], [])
         trainer.reset(snapshot)
         self._snapshot = snapshot
-        self._writer = Writer(trainer, state, snapshot, self._publish)
-        self.submit = self._writer.submit
-        self.leave = self._writer.leave
+        self._queue = WriteQueue(state.find)
+        self._writer = Writer(self._queue, trainer, state, snapshot, self._publish)
+        self.submit = self._queue.submit
+        self.leave = self._queue.leave
         self.versions = state.versions
 
     def _publish(self, snapshot: Snapshot) -> None:
@@ -102,7 +104,7 @@ class LiveModel:
 
     def runs(self) -> list[tuple[RunRecord, bool]]:
         """The runs that are kept, newest first, and whether each is under way."""
-        under_way = self._writer.running()
+        under_way = self._queue.running()
         return [(run, run.number == under_way) for run in self._state.runs()]
 
     def watch(self, number: int | None) -> Watch:
@@ -111,7 +113,7 @@ class LiveModel:
         Raises:
             NotFound: there is none, or none of this number is kept.
         """
-        return Watch(self._writer, self._state, number)
+        return Watch(self._queue, self._state, number)
 
     def _parts(self, on: Split | Batch) -> Iterator[Examples]:
         if on is Split.TRAIN:

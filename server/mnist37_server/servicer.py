@@ -19,7 +19,7 @@ from mnist37_server.live_model import LiveModel
 from mnist37_server.requests import Progress, Request, Stepped, Written, images_of
 from mnist37_server.status import stream, unary
 from mnist37_server.subscription import Subscription
-from mnist37_server.writer import MAX_CALLERS
+from mnist37_server.write_queue import MAX_CALLERS
 
 MAX_STREAMS = 256  # PredictStreams and WatchRuns open at a time
 

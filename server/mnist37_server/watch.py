@@ -8,14 +8,14 @@ from mnist37_server.errors import NotFound
 from mnist37_server.history import KEPT_RUNS, RunRecord
 from mnist37_server.requests import Progress
 from mnist37_server.state import State
-from mnist37_server.writer import Writer
+from mnist37_server.write_queue import WriteQueue
 
 
 class Watch:
     """One watcher of one run.
 
     Args:
-        writer: knows whether the run is under way.
+        queue: knows whether the run is under way.
         state: what is committed of it.
         number: of the run; None for the newest.
 
@@ -23,17 +23,17 @@ class Watch:
         NotFound: it is not kept, or there is none yet.
     """
 
-    def __init__(self, writer: Writer, state: State, number: int | None) -> None:
-        self._writer = writer
+    def __init__(self, queue: WriteQueue, state: State, number: int | None) -> None:
+        self._queue = queue
         self._state = state
         if number is None:
             runs = state.runs()
-            if not runs and writer.running() is None:
+            if not runs and queue.running() is None:
                 raise NotFound("run: there is none yet; Train begins one")
-            number = writer.running() or runs[0].number
+            number = queue.running() or runs[0].number
         # First the subscription, then the look at what is committed: so nothing falls between.
         self._number = number
-        self._subscription = writer.watch(number)
+        self._subscription = queue.watch(number)
         self._seen = 0
         if self._subscription is None:
             self.record()
@@ -44,7 +44,7 @@ class Watch:
         Raises:
             NotFound: it is not kept.
         """
-        under_way = self._writer.running() == self._number
+        under_way = self._queue.running() == self._number
         found = self._state.runs(self._number)
         if not found and not under_way:
             raise NotFound(f"run: {self._number} is not kept; the newest {KEPT_RUNS} are")
@@ -66,4 +66,4 @@ class Watch:
     def close(self) -> None:
         """Ends `follow`."""
         if self._subscription is not None:
-            self._writer.unwatch(self._subscription)
+            self._queue.unwatch(self._subscription)

@@ -1,0 +1,190 @@
+"""The writes that wait for their turn, and all who wait for their answers."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from mnist37_server.errors import AlreadyExists, CallerLeft, Exhausted, ShuttingDown
+from mnist37_server.requests import Answer, Request, Train, answer_to, fingerprint
+from mnist37_server.state import Record
+from mnist37_server.subscription import Subscription, Write
+
+MAX_CALLERS = 256  # who may wait for a write at a time
+MAX_TOGETHER = 64  # small writes that are taken, and committed, together
+
+
+class WriteQueue:
+    """First come, first served; one request_id, one write.
+
+    Args:
+        find: looks up what is remembered of a request_id.
+    """
+
+    def __init__(self, find: Callable[[str], Record | None]) -> None:
+        self._find = find
+        self._queue: deque[Write] = deque()
+        self._named: dict[str, Write] = {}  # queued or under way, by request_id
+        self._waiting: dict[Subscription, Write] = {}
+        self._running: Write | None = None  # the run under way
+        self.closing = False
+        self._changed = threading.Condition()  # guards the five above
+
+    def submit(
+        self, request: Request, request_id: str | None = None, deadline: float | None = None
+    ) -> Subscription:
+        """Queues a write, joins the one that has this id, or repeats its first answer.
+
+        Args:
+            request: what to do.
+            request_id: makes it safe to submit the request again.
+            deadline: on time.monotonic's clock; a write that nobody waits for is not begun.
+
+        Raises:
+            AlreadyExists: the id stands for another request.
+            Exhausted: too many callers wait.
+            ShuttingDown: no more writes are taken.
+        """
+        mark = fingerprint(request)
+        caller = Subscription(deadline)
+        with self._changed:
+            write = None if request_id is None else self._named.get(request_id)
+            # A write leaves _named after its commit, so an id that is in neither place is new.
+            record = None if request_id is None or write else self._find(request_id)
+            earlier = write or record
+            if earlier is not None and earlier.fingerprint != mark:
+                raise AlreadyExists(
+                    f"request_id: {request_id!r} was used before with another method or other"
+                    " values; nothing is applied"
+                )
+            if record is not None and record.answer is not None:
+                caller.put(answer_to(request, record.answer))
+                caller.end()
+                return caller
+            if self.closing:
+                raise shutting_down()
+            if len(self._waiting) >= MAX_CALLERS:
+                raise Exhausted(f"{MAX_CALLERS} callers wait for writes already; try again later")
+            if write is None:
+                write = Write(request, request_id, mark)
+                self._queue.append(write)
+                if request_id is not None:
+                    self._named[request_id] = write
+                self._changed.notify()
+            write.callers.append(caller)
+            self._waiting[caller] = write
+        return caller
+
+    def leave(self, caller: Subscription) -> None:
+        """The caller waits no longer: it cancelled, or its deadline passed.
+
+        When the last caller leaves, a write that has not begun is dropped, and a run stops.
+        """
+        caller.end(CallerLeft("the caller left"))
+        with self._changed:
+            write = self._waiting.pop(caller, None)
+            if write is not None:
+                write.callers.remove(caller)
+                if not write.callers and write in self._queue:
+                    self._queue.remove(write)
+                    self.finish(write)
+
+    def running(self) -> int | None:
+        """The number of the run under way."""
+        running = self._running
+        return None if running is None else running.run
+
+    def watch(self, run: int) -> Subscription | None:
+        """The epochs of a run from now on; None if it is not under way."""
+        with self._changed:
+            if self._running is None or self._running.run != run:
+                return None
+            watcher = Subscription()
+            self._running.watchers.append(watcher)
+            return watcher
+
+    def unwatch(self, watcher: Subscription) -> None:
+        """Ends what `watch` began."""
+        watcher.end()
+        with self._changed:
+            if self._running is not None and watcher in self._running.watchers:
+                self._running.watchers.remove(watcher)
+
+    def close(self) -> None:
+        """Takes no more writes; those that have not begun will be refused with ShuttingDown."""
+        with self._changed:
+            self.closing = True
+            self._changed.notify()
+
+    def take(self) -> list[Write] | None:
+        """Waits for the next writes to do together: a run, or the small ones up to the next run.
+
+        Returns:
+            None when the queue is closed.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self.closing)
+            if self.closing:
+                while self._queue:
+                    self.finish(self._queue.popleft(), error=shutting_down())
+                return None
+            writes = [self._queue.popleft()]
+            while (
+                self._queue
+                and len(writes) < MAX_TOGETHER
+                and not isinstance(writes[0].request, Train)
+                and not isinstance(self._queue[0].request, Train)
+            ):
+                writes.append(self._queue.popleft())
+            return writes
+
+    def begin_run(self, write: Write, run: int) -> None:
+        """From now on the run, of this number, can be watched."""
+        with self._changed:
+            write.run = run
+            self._running = write
+
+    def tell(self, write: Write, answers: Sequence[Answer], *, last: bool) -> bool:
+        """Hands a run's committed progress to its callers; returns whether the run ends here."""
+        with self._changed:
+            if last:
+                self.finish(write, *answers)
+                return True
+            for reader in write.callers + write.watchers:
+                reader.put(*answers)
+            if self.closing:
+                self.finish(write, error=shutting_down())
+                return True
+            # A caller may have joined while the run was being stopped; then it goes on.
+            if not write.wanted:
+                self.finish(write, error=nobody_waits())
+                return True
+        return False
+
+    def finish(self, write: Write, *answers: Answer, error: BaseException | None = None) -> None:
+        """Gives the write's callers the last they will hear of it, and forgets it."""
+        with self._changed:
+            if write.request_id is not None and self._named.get(write.request_id) is write:
+                del self._named[write.request_id]
+            if self._running is write:
+                self._running = None
+            for caller in write.callers:
+                caller.put(*answers)
+                caller.end(error)
+                del self._waiting[caller]
+            for watcher in write.watchers:
+                watcher.put(*answers)
+                watcher.end()
+            write.callers.clear()
+            write.watchers.clear()
+
+
+def shutting_down() -> ShuttingDown:
+    """Why a write is refused or a run stopped, at the end."""
+    return ShuttingDown("the server is shutting down; what was committed is kept")
+
+
+def nobody_waits() -> CallerLeft:
+    """Why a write is not begun or a run stopped, when its callers have gone."""
+    return CallerLeft("nobody waited for it any more")
