@@ -8,7 +8,7 @@ PROTO := mnist37_protos/v1/mnist37.proto
 STUBS := $(addprefix mnist37_protos/v1/mnist37_pb2,.py .pyi _grpc.py)
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I protos
 
-.PHONY: demo test check protos clean
+.PHONY: demo test check soak bench protos clean
 
 demo: $(INSTALLED)
 	@$(BIN)/mnist37 demo
@@ -16,6 +16,13 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest --quiet -m alone
+
+# A server that is killed 1,000 times at random, and must end as if it never was.
+soak: $(INSTALLED)
+	$(BIN)/python tests/crashes.py 1000
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/commits.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

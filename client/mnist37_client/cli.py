@@ -8,71 +8,25 @@ not allow it (a request_id used otherwise, a run that cannot go on, a version th
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import signal
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-DEFAULT_ADDRESS = "127.0.0.1:50051"
+from mnist37_client.cli_options import (
+    json_option,
+    print_json,
+    print_version,
+    request_id_option,
+    talks_to_server,
+)
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from mnist37_client.client import Client
     from mnist37_client.exchanges import Split
-    from mnist37_client.results import Run
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def talks_to_server(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options that say how to reach the server, and the client they make."""
-
-    @click.option(
-        "--address",
-        default=DEFAULT_ADDRESS,
-        envvar="MNIST37_ADDRESS",
-        show_envvar=True,
-        metavar="HOST:PORT",
-        help="The server to talk to.",
-    )
-    @click.option(
-        "--retry-for",
-        type=click.FloatRange(min=0),
-        default=60,
-        envvar="MNIST37_RETRY_FOR",
-        show_envvar=True,
-        metavar="SECONDS",
-        help="How long to wait for a server that went away.",
-    )
-    @wraps(command)
-    def talk(address: str, retry_for: float, **values: object) -> None:
-        from mnist37_client.client import Client
-
-        with Client(address, retry_for=retry_for) as client:
-            command(client=client, **values)
-
-    return talk
-
-
-def json_option(command: F) -> F:
-    """--json."""
-    return click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON object a line, for scripts."
-    )(command)
-
-
-def request_id_option(command: F) -> F:
-    """--request-id."""
-    return click.option(
-        "--request-id", metavar="ID", help="Makes it safe to give the command again: done once."
-    )(command)
 
 
 @click.group(
@@ -130,7 +84,7 @@ def train(
     )
     if as_json:
         for progress in run:
-            _print_json(**dataclasses.asdict(progress))
+            print_json(**dataclasses.asdict(progress))
         return
     console = Console()
     seen = follow(run, epochs, console)
@@ -151,7 +105,7 @@ def step(
     """Do one step of SGD on the training set's next 256 images."""
     done = client.step(learning_rate=learning_rate, request_id=request_id)
     if as_json:
-        _print_json(**dataclasses.asdict(done))
+        print_json(**dataclasses.asdict(done))
     else:
         click.echo(f"loss {done.loss:.6f} before the step, version {done.version} after it")
 
@@ -178,7 +132,7 @@ def predict(client: Client, files: tuple[Path, ...], show: bool, as_json: bool) 
     ):
         probability = three if digit == 3 else 1 - three
         if as_json:
-            _print_json(
+            print_json(
                 file=str(path), digit=digit, probability=probability, version=prediction.version
             )
             continue
@@ -198,7 +152,7 @@ def loss(client: Client, split: Split | None, as_json: bool) -> None:
     for name in (split,) if split else SPLITS:
         found = client.get_loss(name)
         if as_json:
-            _print_json(split=name, **dataclasses.asdict(found))
+            print_json(split=name, **dataclasses.asdict(found))
         else:
             click.echo(
                 f"{name}: loss {found.loss:.6f}, accuracy {found.accuracy:.4f} on"
@@ -220,7 +174,7 @@ def init(
     as_json: bool,
 ) -> None:
     """Replace the parameters by fresh random ones."""
-    _print_version(client.initialize(seed=seed, std=std, request_id=request_id), as_json)
+    print_version(client.initialize(seed=seed, std=std, request_id=request_id), as_json)
 
 
 @commands.command()
@@ -230,7 +184,7 @@ def model(client: Client, as_json: bool) -> None:
     """Show the model: its version, its digest and where it lives; with --json its weights too."""
     found = client.get_model()
     if as_json:
-        _print_json(
+        print_json(
             version=found.version,
             digest=found.digest,
             device=found.device,
@@ -247,12 +201,14 @@ def model(client: Client, as_json: bool) -> None:
 @talks_to_server
 def versions(client: Client, limit: int, as_json: bool) -> None:
     """List the versions of the model that are kept."""
+    from mnist37_client.terminal import local_time
+
     for found in client.versions(limit):
         if as_json:
-            _print_json(**dataclasses.asdict(found))
+            print_json(**dataclasses.asdict(found))
         else:
             by = f"run {found.run}" if found.run else found.origin
-            click.echo(f"{found.version:>10}  {_local(found.committed)}  {by}")
+            click.echo(f"{found.version:>10}  {local_time(found.committed)}  {by}")
 
 
 @commands.command()
@@ -262,7 +218,7 @@ def versions(client: Client, limit: int, as_json: bool) -> None:
 @talks_to_server
 def restore(client: Client, version: int, request_id: str | None, as_json: bool) -> None:
     """Make a kept VERSION's parameters the model's again, as a new version."""
-    _print_version(client.restore(version, request_id=request_id), as_json)
+    print_version(client.restore(version, request_id=request_id), as_json)
 
 
 @commands.command()
@@ -275,42 +231,23 @@ def runs(client: Client, run: int | None, follow: bool, as_json: bool) -> None:
 
     With --follow and no RUN it is the newest.
     """
+    from rich.console import Console
+
+    from mnist37_client.terminal import show_run, summary
+
     if run is not None or follow:
-        _show_run(client, run, follow, as_json)
+        said = client.watch_run(run, follow=follow)
+        if not as_json:
+            show_run(said, follow, Console())
+            return
+        for thing in said:
+            print_json(**dataclasses.asdict(thing))
         return
     for found in client.runs():
         if as_json:
-            _print_json(**dataclasses.asdict(found))
+            print_json(**dataclasses.asdict(found))
         else:
-            click.echo(_summary(found))
-
-
-def _show_run(client: Client, number: int | None, follow: bool, as_json: bool) -> None:
-    from rich.console import Console
-
-    from mnist37_client.results import Progress
-    from mnist37_client.terminal import HEADER, loss_curve, row
-
-    console = Console()
-    seen: list[Progress] = []
-    for said in client.watch_run(number, follow=follow):
-        if as_json:
-            _print_json(**dataclasses.asdict(said))
-        elif not isinstance(said, Progress):
-            click.echo(_summary(said))
-        else:
-            if not seen:
-                click.echo(HEADER)
-            seen.append(said)
-            if follow:
-                click.echo(row(said))
-    if not as_json and seen:
-        if not follow:
-            for progress in seen[:: -(-len(seen) // 25)]:
-                click.echo(row(progress))
-        if len(seen) > 1:
-            console.print()
-            console.print(loss_curve(seen, console.width), highlight=False, markup=False)
+            click.echo(summary(found))
 
 
 @commands.command()
@@ -335,7 +272,7 @@ def import_(client: Client, file: Path, request_id: str | None, as_json: bool) -
     """Make the parameters in FILE, a .safetensors, the model's, as a new version."""
     from mnist37_client.safetensors_file import load_model
 
-    _print_version(client.import_model(*load_model(file), request_id=request_id), as_json)
+    print_version(client.import_model(*load_model(file), request_id=request_id), as_json)
 
 
 @commands.command()
@@ -381,32 +318,6 @@ def _exit_status(error: Exception) -> int:
     if isinstance(error, errors.AlreadyExists | errors.Aborted | errors.NotFound):
         return 4
     return 1
-
-
-def _print_json(**values: object) -> None:
-    click.echo(json.dumps(values, default=str))
-
-
-def _print_version(version: int, as_json: bool) -> None:
-    if as_json:
-        _print_json(version=version)
-    else:
-        click.echo(f"version {version}")
-
-
-def _local(time: datetime) -> str:
-    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _summary(run: Run) -> str:
-    epoch = run.last.epoch if run.last else 0
-    accuracy = f", accuracy {run.last.valid_accuracy:.4f}" if run.last else ""
-    name = f", id {run.request_id}" if run.request_id else ""
-    return (
-        f"run {run.run}: {run.state}, epoch {epoch} of {run.epochs}{accuracy}, version"
-        f" {run.version}, began {_local(run.began)}, learning rate {run.learning_rate:g}, batch"
-        f" size {run.batch_size}, seed {run.seed}{name}"
-    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 import numpy as np
 import plotext
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from mnist37_client.results import Progress
+from mnist37_client.results import Progress, Run
 
 MOST_ROWS = 25  # of the table of a run
 SHADES = " ░▒▓█"
@@ -47,6 +48,28 @@ def row(progress: Progress) -> str:
         f"{progress.epoch:>9}  {progress.train_loss:>13.4f}  {progress.valid_loss:>15.4f}"
         f"  {progress.valid_accuracy:>8.4f}"
     )
+
+
+def show_run(said: Iterable[Run | Progress], follow: bool, console: Console) -> None:
+    """What is said of a run: how it stands, its table, and the curve; as it comes, if followed."""
+    seen: list[Progress] = []
+    for thing in said:
+        if not isinstance(thing, Progress):
+            console.print(summary(thing), highlight=False, markup=False, soft_wrap=True)
+            continue
+        if follow and not seen:
+            console.print(HEADER)
+        seen.append(thing)
+        if follow:
+            console.print(row(thing), highlight=False)
+    if not follow and seen:
+        console.print(HEADER)
+        every = -(-len(seen) // MOST_ROWS)
+        for progress in seen[every - 1 :: every]:
+            console.print(row(progress), highlight=False)
+    if len(seen) > 1:
+        console.print()
+        console.print(loss_curve(seen, console.width), highlight=False, markup=False)
 
 
 def loss_curve(seen: Sequence[Progress], width: int) -> str:
@@ -86,4 +109,21 @@ def gallery(images: NDArray[np.uint8], captions: Sequence[str], width: int) -> s
     shelves = [blocks[start : start + abreast] for start in range(0, len(blocks), abreast)]
     return "\n".join(
         "  ".join(line).rstrip() for shelf in shelves for line in zip(*shelf, strict=True)
+    )
+
+
+def local_time(time: datetime) -> str:
+    """To the second."""
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def summary(run: Run) -> str:
+    """A run in a line."""
+    epoch = run.last.epoch if run.last else 0
+    accuracy = f", accuracy {run.last.valid_accuracy:.4f}" if run.last else ""
+    name = f", id {run.request_id}" if run.request_id else ""
+    return (
+        f"run {run.run}: {run.state}, epoch {epoch} of {run.epochs}{accuracy}, version"
+        f" {run.version}, began {local_time(run.began)}, learning rate {run.learning_rate:g}, batch"
+        f" size {run.batch_size}, seed {run.seed}{name}"
     )

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from mnist37_client import Client, validation_images
 from mnist37_client.local_server import LocalServer
+from mnist37_client.safetensors_file import load_model
 from mnist37_client.terminal import HEADER
 from PIL import Image
 
@@ -263,6 +264,71 @@ def test_predict_with_show_draws_the_digit(address: str, tmp_path: Path) -> None
     assert {len(line) for line in shown[:14]} == {28}
     assert "█" in "".join(shown[:14])
     assert shown[14].startswith(f"{three}: ")
+
+
+def test_versions_lists_what_made_them(address: str, client: Client) -> None:
+    client.step()
+    found = objects(mnist37(address, "versions", "--limit", 2, "--json"))
+    assert [version["origin"] for version in found] == ["step", "initialize"]
+    newest, before = lines(mnist37(address, "versions", "--limit", 2))
+    assert newest.split()[0] == str(client.get_model().version)
+    assert (newest.split()[-1], before.split()[-1]) == ("step", "initialize")
+
+
+def test_restore_goes_back_to_an_old_version(address: str, client: Client) -> None:
+    old = client.get_model()
+    version = client.step().version
+    assert lines(mnist37(address, "restore", old.version)) == [f"version {version + 1}"]
+    assert client.get_model().digest == old.digest
+    assert "version: 10000000 is not kept" in error(mnist37(address, "restore", 10_000_000), 4)
+
+
+def test_runs_lists_runs_and_shows_one(address: str, client: Client) -> None:
+    last = client.train(epochs=30, learning_rate=0.5, seed=7).wait()
+    number = client.runs()[0].run
+    summary = f"run {number}: finished, epoch 30 of 30, accuracy {last.valid_accuracy:.4f}"
+    first = lines(mnist37(address, "runs"))[0]
+    assert first.startswith(summary)
+    assert first.split("began")[1].split(", ", 1)[1].startswith("learning rate 0.5, batch size 256")
+    shown = lines(mnist37(address, "runs", number))
+    assert shown[0].startswith(summary)
+    assert any("loss by epoch" in line for line in shown)
+    assert objects(mnist37(address, "runs", "--json"))[0]["run"] == number
+    run, *curve = objects(mnist37(address, "runs", number, "--json"))
+    assert (run["state"], curve[-1]["epoch"], len(curve)) == ("finished", 30, 30)
+    assert "run: 999999 is not kept" in error(mnist37(address, "runs", 999999), 4)
+
+
+def test_a_run_is_followed_from_a_second_terminal(address: str, client: Client) -> None:
+    with client.train(epochs=100_000) as run:
+        next(run)
+        with running(address, "runs", "--follow") as process:
+            assert ": running, epoch" in read_line(process)
+            assert "validation loss" in read_line(process)
+            assert int(read_line(process).split()[0]) >= 1
+            run.cancel()
+            rest, printed = process.communicate(timeout=10)
+    assert (process.returncode, printed) == (0, "")
+    assert ": cut off, epoch" in rest
+
+
+def test_export_and_import_give_the_model_back(
+    address: str, client: Client, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.safetensors"
+    model = client.get_model()
+    said = f"version {model.version}, digest {model.digest}"
+    assert lines(mnist37(address, "export", file)) == [said]
+    version = client.step().version
+    assert lines(mnist37(address, "import", file)) == [f"version {version + 1}"]
+    assert client.get_model().digest == model.digest
+    old = tmp_path / "old.safetensors"
+    assert lines(mnist37(address, "export", old, "--version", model.version)) == [said]
+    assert np.array_equal(load_model(old)[0], load_model(file)[0])
+    assert "cannot be written" in error(mnist37(address, "export", tmp_path / "no" / "x"), 2)
+    assert "cannot be read" in error(mnist37(address, "import", tmp_path / "none"), 2)
+    old.write_bytes(b"x" * 20)
+    assert "not a safetensors file" in error(mnist37(address, "import", old), 2)
 
 
 def test_an_address_option_goes_before_the_environment_variable(address: str) -> None:
