@@ -150,14 +150,14 @@ class State:
         self,
         snapshots: Sequence[Snapshot],
         records: Sequence[Record],
-        run: tuple[RunRecord, Sequence[Progress]] | None = None,
+        runs: Sequence[tuple[RunRecord, Sequence[Progress]]] = (),
     ) -> None:
         """Stores new versions and what is to be remembered of their requests, all or nothing.
 
         Args:
             snapshots: the versions, oldest first.
             records: of the requests that have an id.
-            run: the run that made them, with the epochs that are new.
+            runs: those that made them, oldest first, with the epochs that are new.
 
         Raises:
             Exhausted: there is no room, or the disk fails; the state is as it was.
@@ -167,8 +167,8 @@ class State:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
                 self._history.insert(snapshots, now)
-                if run is not None:
-                    self._history.insert_run(*run)
+                for run, epochs in runs:
+                    self._history.insert_run(run, epochs)
                 if records:
                     self._insert_records(records, now)
                 self._writer.execute("COMMIT")

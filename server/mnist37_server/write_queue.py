@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from mnist37_server.errors import AlreadyExists, CallerLeft, Exhausted, ShuttingDown
 from mnist37_server.requests import Answer, Request, Train, answer_to, fingerprint
@@ -145,22 +145,19 @@ class WriteQueue:
             write.run = run
             self._running = write
 
-    def tell(self, write: Write, answers: Sequence[Answer], *, last: bool) -> bool:
-        """Hands a run's committed progress to its callers; returns whether the run ends here."""
+    def tell(self, write: Write, *answers: Answer) -> None:
+        """Hands a run's committed progress to its callers and watchers."""
         with self._changed:
-            if last:
-                self.finish(write, *answers)
-                return True
             for reader in write.callers + write.watchers:
                 reader.put(*answers)
-            if self.closing:
-                self.finish(write, error=shutting_down())
-                return True
-            # A caller may have joined while the run was being stopped; then it goes on.
-            if not write.wanted:
-                self.finish(write, error=nobody_waits())
-                return True
-        return False
+
+    def stop(self, write: Write) -> bool:
+        """Ends a run that is stopped; unless a caller joined it meanwhile, for whom it goes on."""
+        with self._changed:
+            if not self.closing and write.wanted:
+                return False
+            self.finish(write, error=shutting_down() if self.closing else nobody_waits())
+            return True
 
     def finish(self, write: Write, *answers: Answer, error: BaseException | None = None) -> None:
         """Gives the write's callers the last they will hear of it, and forgets it."""

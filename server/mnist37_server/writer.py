@@ -1,8 +1,8 @@
 """One write at a time, in the order they came, each exactly once.
 
-One thread takes the writes from the queue, lets the trainer do them, commits, and only then shows
-the new version to readers and answers. Small writes that wait together are committed together; a
-run commits after epochs, as often as keeps the disk's share of the time small.
+One thread takes the writes from the queue, lets the trainer do them, and hands what they changed to
+the committer; readers see it, and callers are answered, when it is committed. A write that cannot
+be done leaves the trainer as it was before it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from mnist37_server.committer import Committer, Update
 from mnist37_server.errors import (
     Aborted,
     NotFound,
@@ -39,9 +40,6 @@ from mnist37_server.write_queue import WriteQueue, nobody_waits
 
 log = logging.getLogger(__name__)
 
-COMMIT_SHARE = 0.05  # of the time of a run that its commits may take
-MAX_COMMIT_INTERVAL = 0.5  # seconds, however slow the disk is
-
 
 class Writer:
     """The thread that does the writes.
@@ -65,57 +63,70 @@ class Writer:
         self._queue = queue
         self._trainer = trainer
         self._state = state
-        self._committed = committed
-        self._publish = publish
+        self._computed = committed  # the newest version, committed or on its way to be
+        self._committer = Committer(state, committed, publish)
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Takes no more writes, stops the run at its next step, commits, and ends the thread."""
+        """Takes no more writes, stops the run at its next step, commits, and ends the threads."""
         self._queue.close()
         self._thread.join()
+        self._committer.close()
 
     def _work(self) -> None:
         while (writes := self._queue.take()) is not None:
             try:
-                self._do(writes)
-            except Refused as error:
-                self._fail(writes, error)
+                if self._committer.broken:
+                    self._settle()
+                if isinstance(writes[0].request, Train):
+                    self._train(writes[0], writes[0].request)
+                else:
+                    self._update(writes)
             except BaseException as error:
-                log.exception("a write failed")
-                self._fail(writes, error)
+                if not isinstance(error, Refused):
+                    log.exception("a write failed")
+                self._settle()
+                for write in writes:
+                    self._queue.finish(write, error=error)
 
-    def _do(self, writes: list[Write]) -> None:
-        if isinstance(writes[0].request, Train):
-            self._train(writes[0], writes[0].request)
-        else:
-            self._update(writes)
+    def _settle(self) -> None:
+        """Waits for what is on its way to be committed, and goes on from what is."""
+        self._computed = self._committer.settle()
+        self._trainer.reset(self._computed)
 
     def _update(self, writes: list[Write]) -> None:
         """Small writes: each makes a version, one commit holds them all."""
         done: list[tuple[Write, Snapshot, Answer]] = []
-        before = self._committed
         for write in writes:
             if not write.wanted:
                 self._queue.finish(write, error=nobody_waits())
                 continue
             try:
-                answer, before = self._apply(write.request)
+                answer, self._computed = self._apply(write.request)
             except Refused as error:
-                self._trainer.reset(before)
+                self._trainer.reset(self._computed)
                 self._queue.finish(write, error=error)
             else:
-                done.append((write, before, answer))
+                done.append((write, self._computed, answer))
         if not done:
             return
+
+        def committed() -> None:
+            for write, _, answer in done:
+                self._queue.finish(write, answer)
+
+        def failed(error: BaseException) -> None:
+            for write, _, _ in done:
+                self._queue.finish(write, error=error)
+
         records = [
             Record(write.request_id, write.fingerprint, snapshot.version, answer)
             for write, snapshot, answer in done
             if write.request_id is not None
         ]
-        self._commit([snapshot for _, snapshot, _ in done], records)
-        for write, _, answer in done:
-            self._queue.finish(write, answer)
+        snapshots = [snapshot for _, snapshot, _ in done]
+        self._committer.put(Update(snapshots, records, None, committed, failed))
 
     def _apply(self, request: Request) -> tuple[Answer, Snapshot]:
         trainer = self._trainer
@@ -141,12 +152,13 @@ class Writer:
         return snapshot
 
     def _train(self, write: Write, request: Train) -> None:
-        """A run: commits every few epochs, at its end, and where it is cut off."""
+        """A run: an update at the end of each epoch, and where it is cut off."""
+        self._settle()  # what is remembered of the run must be compared with what is committed
         record = None if write.request_id is None else self._state.find(write.request_id)
-        if record is not None and record.version != self._committed.version:
+        if record is not None and record.version != self._computed.version:
             raise Aborted(
                 f"request_id: this run was cut off at version {record.version} and the model is at"
-                f" {self._committed.version} now: it cannot go on; begin another run"
+                f" {self._computed.version} now: it cannot go on; begin another run"
             )
         place = record.place if record else None
         if place is None:
@@ -155,60 +167,45 @@ class Writer:
         if not write.wanted:
             raise nobody_waits()
         self._queue.begin_run(write, place.run)
-        pending: list[tuple[Snapshot, Progress | None]] = []  # None: in the midst of an epoch
-        due = 0.0
         for progress in run.steps():
             # Without this a reader that waits for the interpreter's lock can wait 5 ms for it.
             os.sched_yield()
             stop = self._queue.closing or not write.wanted
-            finished = progress is not None and progress.epoch == progress.epochs
             if progress is None and not stop:
                 continue
-            pending.append((self._trainer.snapshot(Origin.TRAIN, place.run), progress))
-            if stop or finished or time.monotonic() >= due:
-                began = time.monotonic()
-                answers = [progress for _, progress in pending if progress is not None]
-                snapshots = [snapshot for snapshot, _ in pending]
-                self._commit_run(write, request, run.place, snapshots, answers, finished)
-                ended = time.monotonic()
-                due = ended + min((ended - began) / COMMIT_SHARE, MAX_COMMIT_INTERVAL)
-                pending = []
-                if self._queue.tell(write, answers, last=finished):
+            if not self._put(write, request, run.place, progress):
+                return
+            if progress is not None and progress.epoch == progress.epochs:
+                return
+            if stop:
+                self._settle()
+                if self._queue.stop(write):
                     return
 
-    def _commit_run(
-        self,
-        write: Write,
-        request: Train,
-        place: RunPlace,
-        snapshots: list[Snapshot],
-        epochs: list[Progress],
-        finished: bool,
-    ) -> None:
-        version, last = snapshots[-1].version, epochs[-1] if epochs else None
-        record = Record(
-            write.request_id or "",
-            write.fingerprint,
-            version,
-            last if finished else None,
-            None if finished else place,
-        )
-        run = RunRecord(place.run, write.request_id, request, place.began, version, finished, last)
-        records = [] if write.request_id is None else [record]
-        self._commit(snapshots, records, (run, epochs))
+    def _put(
+        self, write: Write, request: Train, place: RunPlace, progress: Progress | None
+    ) -> bool:
+        """Hands over how far a run has come, after an epoch or in the midst of one."""
+        self._computed = self._trainer.snapshot(Origin.TRAIN, place.run)
+        version = self._computed.version
+        finished = progress is not None and progress.epoch == progress.epochs
+        epochs = [] if progress is None else [progress]
 
-    def _commit(
-        self,
-        snapshots: list[Snapshot],
-        records: list[Record],
-        run: tuple[RunRecord, list[Progress]] | None = None,
-    ) -> None:
-        self._state.commit(snapshots, records, run)
-        self._committed = snapshots[-1]
-        self._publish(self._committed)
+        def committed() -> None:
+            if finished:
+                self._queue.finish(write, *epochs)
+            else:
+                self._queue.tell(write, *epochs)
 
-    def _fail(self, writes: list[Write], error: BaseException) -> None:
-        """Goes back to what is committed."""
-        self._trainer.reset(self._committed)
-        for write in writes:
+        def failed(error: BaseException) -> None:
             self._queue.finish(write, error=error)
+
+        records = []
+        if write.request_id is not None:
+            outcome = (progress, None) if finished else (None, place)
+            records.append(Record(write.request_id, write.fingerprint, version, *outcome))
+        run = RunRecord(
+            place.run, write.request_id, request, place.began, version, finished, progress
+        )
+        update = Update([self._computed], records, (run, epochs), committed, failed)
+        return self._committer.put(update)

@@ -81,7 +81,7 @@ def test_a_commit_is_all_or_nothing(state: State) -> None:
     assert state.find("a") is None
     run = RunRecord(1, None, Train(epochs=1), 0, 2, True, None)
     with pytest.raises(Exhausted, match="nothing is applied"):
-        state.commit([snapshot(2)], [], (run, [progress(1, 1, 2)] * 2))
+        state.commit([snapshot(2)], [], [(run, [progress(1, 1, 2)] * 2)])
     assert (state.runs(), state.curve(1), state.next_run()) == ([], [], 1)
     state.commit([snapshot(2)], [])
     assert same(state.latest(), snapshot(2))
@@ -123,10 +123,10 @@ def test_what_is_known_of_a_version(state: State, monkeypatch: pytest.MonkeyPatc
 def test_a_run_and_its_curve_are_found(state: State) -> None:
     request = Train(epochs=3, learning_rate=0.5, batch_size=100, seed=2**64 - 1)
     run = RunRecord(state.next_run(), "a", request, 1.5, 2, False, progress(2, 3, 2))
-    state.commit([snapshot(1), snapshot(2)], [], (run, [progress(1, 3, 1), progress(2, 3, 2)]))
+    state.commit([snapshot(1), snapshot(2)], [], [(run, [progress(1, 3, 1), progress(2, 3, 2)])])
     assert state.runs() == state.runs(1) == [run]
     ended = replace(run, version=3, finished=True, last=progress(3, 3, 3))
-    state.commit([snapshot(3)], [], (ended, [progress(3, 3, 3)]))
+    state.commit([snapshot(3)], [], [(ended, [progress(3, 3, 3)])])
     assert state.runs() == [ended]
     assert state.curve(1) == [progress(epoch, 3, epoch) for epoch in (1, 2, 3)]
     assert state.next_run() == 2
@@ -137,7 +137,7 @@ def test_a_run_and_its_curve_are_found(state: State) -> None:
 def test_a_long_curve_is_thinned_evenly(state: State) -> None:
     request = Train(epochs=2500)
     run = RunRecord(1, None, request, 0, 2500, True, progress(2500, 2500, 2500))
-    state.commit([snapshot(1)], [], (run, [progress(e, 2500, e) for e in range(1, 2501)]))
+    state.commit([snapshot(1)], [], [(run, [progress(e, 2500, e) for e in range(1, 2501)])])
     epochs = [found.epoch for found in state.curve(1)]
     assert epochs == list(range(3, 2501, 3))
     assert len(epochs) <= KEPT_EPOCHS
@@ -150,7 +150,7 @@ def test_the_last_version_of_each_of_the_newest_runs_is_kept(state: State) -> No
     for number in range(1, KEPT_RUNS + 31):
         made = [snapshot(version + i) for i in (1, 2, 3)]
         run = RunRecord(number, None, Train(epochs=1), 0, version + 3, True, None)
-        state.commit(made, [], (run, []))
+        state.commit(made, [], [(run, [])])
         lasts.append(version + 3)
         version += 3
         state.commit([snapshot(version + i) for i in range(1, 51)], [])
@@ -163,10 +163,10 @@ def test_the_last_version_of_each_of_the_newest_runs_is_kept(state: State) -> No
 
 def test_the_last_version_of_a_run_that_goes_on_is_the_new_one(state: State) -> None:
     run = RunRecord(1, "a", Train(epochs=9), 0, 5, False, None)
-    state.commit([snapshot(5)], [], (run, []))
+    state.commit([snapshot(5)], [], [(run, [])])
     state.commit([snapshot(v) for v in range(6, 1200)], [])
     assert same(state.version(5), snapshot(5))
-    state.commit([snapshot(1200)], [], (replace(run, version=1200), []))
+    state.commit([snapshot(1200)], [], [(replace(run, version=1200), [])])
     assert state.version(5) is None
 
 
@@ -176,7 +176,7 @@ def test_the_file_is_bounded(tmp_path: Path) -> None:
     for number in range(1, 1001):
         made = [snapshot(number * 50 + i) for i in range(50)]
         run = RunRecord(number, None, Train(epochs=50), 0, made[-1].version, True, None)
-        state.commit(made, [], (run, [progress(e, 50, e) for e in range(1, 51)]))
+        state.commit(made, [], [(run, [progress(e, 50, e) for e in range(1, 51)])])
         if number in (200, 1000):
             sizes.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
     state.close()
