@@ -22,7 +22,9 @@ PARAMETERS = 784 + 1  # the weights, then the bias
 
 # Losses are added up as whole numbers of this unit: such a sum is exact, so it comes out the same
 # in whatever order and pieces it is taken, on every device, in a run that was cut off and resumed.
-LOSS_UNIT = 2.0**-40
+# Of up to 16,384 images it is below 2**53, so that a float64 holds it.
+LOSS_UNIT = 2.0**-39
+MOST_IN_A_SUM = 16_384
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward.default  # (g, p) -> g * p * (1 - p)
 
@@ -42,6 +44,9 @@ class Examples:
 
     inputs: Tensor  # (N, 785) float32: the pixels in 0..1, then a 1
     signs: Tensor  # (N,) float32: -1 for a three, 1 for a seven: the slope of N * loss along p
+    # The loss is 1 - p of a three and p of a seven; in LOSS_UNITs, offset + slope * p.
+    offsets: Tensor  # (N,) float64
+    slopes: Tensor  # (N,) float64
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor, device: torch.device) -> Examples:
@@ -50,22 +55,28 @@ class Examples:
         inputs[:, :-1] = x.to(device)
         if x.dtype == torch.uint8:
             inputs[:, :-1] /= 255
-        return cls(inputs, 1 - 2 * y.reshape(-1).to(device, torch.float32))
+        targets = y.reshape(-1).to(device, torch.float64)
+        signs = 1 - 2 * targets
+        return cls(inputs, signs.float(), targets / LOSS_UNIT, signs / LOSS_UNIT)
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return self.inputs.shape[0]
 
     def __getitem__(self, which: slice | Tensor) -> Examples:
-        return Examples(self.inputs[which], self.signs[which])
+        return Examples(
+            self.inputs[which], self.signs[which], self.offsets[which], self.slopes[which]
+        )
 
     def losses(self, probabilities: Tensor) -> Tensor:
         """Each image's loss (N,), a whole number of LOSS_UNITs, given its probability."""
-        losses = torch.where(self.signs < 0, 1 - probabilities.double(), probabilities.double())
-        return (losses / LOSS_UNIT).round().long()
+        return probabilities.double().mul_(self.slopes).add_(self.offsets).round_()
 
     def loss(self, probabilities: Tensor) -> int:
-        """The sum of the images' losses, in LOSS_UNITs, given the probability (N,) of each."""
-        return int(self.losses(probabilities).sum())
+        """The sum of the images' losses, in LOSS_UNITs, given the probability (N,) of each.
+
+        Exact for up to MOST_IN_A_SUM images.
+        """
+        return int(self.losses(probabilities).sum().item())
 
 
 def mean_loss(total: int, count: int) -> float:
@@ -84,11 +95,16 @@ def sgd_step(parameters: Tensor, examples: Examples, lr: float, out: Tensor) -> 
     """
     torch.mv(examples.inputs, parameters, out=out).sigmoid_()  # (N, 785) @ (785,) -> (N,)
     slopes = sigmoid_backward(examples.signs, out)  # N * dloss/dz, (N,)
-    parameters.addmv_(examples.inputs.t(), slopes, alpha=-lr / len(out))
+    parameters.addmv_(examples.inputs.t(), slopes, alpha=-lr / len(examples))
 
 
 def evaluate(parameters: Tensor, parts: Iterable[Examples]) -> Evaluation:
-    """The loss and the accuracy of `parameters` (785,) on all of `parts`."""
+    """The loss and the accuracy of `parameters` (785,) on all of `parts`.
+
+    Args:
+        parameters: the weights, then the bias.
+        parts: each of up to MOST_IN_A_SUM images.
+    """
     loss = correct = count = 0
     for examples in parts:
         scores = torch.mv(examples.inputs, parameters)
@@ -157,10 +173,10 @@ class MiniBatches:
             return examples.loss(probabilities), len(examples)
         losses = self.examples.losses(self.probabilities)
         if len(indices) == len(self):
-            return int(losses.sum()), len(losses)
+            return int(losses.sum().item()), len(self.examples)
         by_batch = np.add.reduceat(losses.cpu().numpy(), self._starts)
         last = len(self) - 1
-        short = len(self._starts) * self.batch_size - len(losses)
+        short = len(self._starts) * self.batch_size - len(self.examples)
         count = len(indices) * self.batch_size - (short if last in indices else 0)
         return int(by_batch[indices].sum()), count
 

@@ -50,10 +50,11 @@ class Subscription:
             self._answers.extend(answers)
             self._changed.notify()
 
-    def end(self, error: BaseException | None = None) -> None:
-        """Says that there is no more to come; the first word counts."""
+    def end(self, *last: Answer, error: BaseException | None = None) -> None:
+        """Hands the caller the last answers, and says that no more will come."""
         with self._changed:
             if not self._ended:
+                self._answers.extend(last)
                 self._ended, self._error = True, error
                 self._changed.notify()
 

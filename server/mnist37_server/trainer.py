@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mnist37.model import init_params
 from mnist37.training import (
+    MOST_IN_A_SUM,
     PARAMETERS,
     Examples,
     MiniBatches,
@@ -100,7 +101,9 @@ class Trainer:
             examples = examples_of(request.batch, self.device)
             probabilities = torch.empty_like(examples.signs)
             sgd_step(self.parameters, examples, request.learning_rate, out=probabilities)
-            loss = mean_loss(examples.loss(probabilities), len(examples))
+            pieces = [slice(i, i + MOST_IN_A_SUM) for i in range(0, len(examples), MOST_IN_A_SUM)]
+            total = sum(examples[piece].loss(probabilities[piece]) for piece in pieces)
+            loss = mean_loss(total, len(examples))
         self.version += 1
         return loss
 

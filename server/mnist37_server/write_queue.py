@@ -59,8 +59,7 @@ class WriteQueue:
                     " values; nothing is applied"
                 )
             if record is not None and record.answer is not None:
-                caller.put(answer_to(request, record.answer))
-                caller.end()
+                caller.end(answer_to(request, record.answer))
                 return caller
             if self.closing:
                 raise shutting_down()
@@ -81,7 +80,7 @@ class WriteQueue:
 
         When the last caller leaves, a write that has not begun is dropped, and a run stops.
         """
-        caller.end(CallerLeft("the caller left"))
+        caller.end(error=CallerLeft("the caller left"))
         with self._changed:
             write = self._waiting.pop(caller, None)
             if write is not None:
@@ -167,12 +166,10 @@ class WriteQueue:
             if self._running is write:
                 self._running = None
             for caller in write.callers:
-                caller.put(*answers)
-                caller.end(error)
+                caller.end(*answers, error=error)
                 del self._waiting[caller]
             for watcher in write.watchers:
-                watcher.put(*answers)
-                watcher.end()
+                watcher.end(*answers)
             write.callers.clear()
             write.watchers.clear()
 

@@ -103,7 +103,7 @@ def test_evaluate_in_parts_is_the_same_to_the_bit(sets: Sets) -> None:
 def test_the_sum_of_losses_is_as_good_as_float64s(values: list[float]) -> None:
     probabilities = torch.tensor(values)
     targets = torch.arange(len(values)) % 2
-    examples = Examples(torch.zeros(len(values), 785), (1 - 2 * targets).float())
+    examples = Examples.of(torch.zeros(len(values), 784), targets, CPU)
     exact = torch.where(targets == 1, 1 - probabilities.double(), probabilities.double()).sum()
     assert examples.loss(probabilities) * LOSS_UNIT == pytest.approx(
         exact.item(), abs=LOSS_UNIT * len(values)
