@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from mnist37_server.state import Record, State
 log = logging.getLogger(__name__)
 
 MAX_PENDING = 64  # updates that may be ahead of what is committed
+COMMIT_SHARE = 0.05  # of the time that commits may take, while nobody waits for more than progress
+MAX_REST = 0.5  # seconds between commits, however slow the disk is
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Update:
     run: tuple[RunRecord, Sequence[Progress]] | None
     committed: Callable[[], None]  # called once it is durable and published
     failed: Callable[[BaseException], None]  # called if it will never be
+    urgent: bool  # whether somebody waits for it; nobody does for an epoch in the midst of a run
 
 
 class Committer:
@@ -51,8 +55,10 @@ class Committer:
         self._pending: deque[Update] = deque()
         self._busy = False
         self._error: BaseException | None = None
+        self._settling = False
         self._closing = False
-        self._changed = threading.Condition()  # guards the five above
+        self._rest_until = 0.0  # on time.monotonic's clock
+        self._changed = threading.Condition()  # guards the seven above
         self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
         self._thread.start()
 
@@ -76,7 +82,10 @@ class Committer:
     def settle(self) -> Snapshot:
         """Waits until nothing is pending; returns what is committed, to compute on from."""
         with self._changed:
+            self._settling = True
+            self._changed.notify_all()
             self._changed.wait_for(lambda: not self._pending and not self._busy)
+            self._settling = False
             self._error = None
             return self._newest
 
@@ -113,22 +122,32 @@ class Committer:
         """All that is pending; nothing at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._pending or self._closing)
+            self._changed.wait_for(self._pressed, self._rest_until - time.monotonic())
             updates = list(self._pending)
             self._pending.clear()
             self._busy = bool(updates)
             self._changed.notify_all()
             return updates
 
+    def _pressed(self) -> bool:
+        """Whether to commit at once, and not when the rest since the last commit is over."""
+        full = len(self._pending) >= MAX_PENDING
+        urgent = any(update.urgent for update in self._pending)
+        return full or urgent or self._settling or self._closing
+
     def _commit(self, updates: Sequence[Update]) -> BaseException | None:
         """Returns what it failed with."""
         snapshots = [snapshot for update in updates for snapshot in update.snapshots]
         records = [record for update in updates for record in update.records]
         runs = [update.run for update in updates if update.run is not None]
+        began = time.monotonic()
         try:
             self._state.commit(snapshots, records, runs)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
             log.warning("a commit failed: %s", error)
             return error
+        ended = time.monotonic()
+        self._rest_until = ended + min((ended - began) / COMMIT_SHARE, MAX_REST)
         self._newest = snapshots[-1]
         self._publish(self._newest)
         return None

@@ -126,7 +126,7 @@ class Writer:
             if write.request_id is not None
         ]
         snapshots = [snapshot for _, snapshot, _ in done]
-        self._committer.put(Update(snapshots, records, None, committed, failed))
+        self._committer.put(Update(snapshots, records, None, committed, failed, urgent=True))
 
     def _apply(self, request: Request) -> tuple[Answer, Snapshot]:
         trainer = self._trainer
@@ -207,5 +207,6 @@ class Writer:
         run = RunRecord(
             place.run, write.request_id, request, place.began, version, finished, progress
         )
-        update = Update([self._computed], records, (run, epochs), committed, failed)
+        urgent = finished or progress is None
+        update = Update([self._computed], records, (run, epochs), committed, failed, urgent)
         return self._committer.put(update)
