@@ -38,6 +38,7 @@ class AsyncClient:
         self.address = exchanges.check_address(address)
         self.timeout = timeout
         self._patience = Patience(retry_for)
+        self._closed = False
         self._channel = grpc.aio.insecure_channel(address, options=exchanges.CHANNEL_OPTIONS)
         self._stub = mnist37_pb2_grpc.Mnist37ServiceStub(self._channel)
 
@@ -62,12 +63,17 @@ class AsyncClient:
             except Exception as error:  # noqa: BLE001 - raised again where the caller is
                 failed.append(error)
 
+        self._raise_if_closed()
         call = self._stub.PredictStream(requests())
         try:
             async for response in call:
                 yield exchanges.prediction(response)
         except grpc.RpcError as error:
             raise from_rpc(error, self.address) from error
+        except asyncio.CancelledError:
+            if task_is_cancelled():
+                raise
+            raise Cancelled(f"{self.address}: the client was closed") from None
         finally:
             call.cancel()
         if failed:
@@ -83,6 +89,7 @@ class AsyncClient:
         request_id: str | None = None,
     ) -> AsyncTrainingRun:
         """As Client.train; iterate with `async for`."""
+        self._raise_if_closed()
         request = exchanges.train_request(epochs, learning_rate, batch_size, seed, request_id)
         return AsyncTrainingRun(lambda: self._stub.Train(request), self.address, self._patience)
 
@@ -149,17 +156,23 @@ class AsyncClient:
         self, run: int | None = None, *, follow: bool = False
     ) -> AsyncIterator[Run | Progress]:
         """As Client.watch_run."""
+        self._raise_if_closed()
         call = self._stub.WatchRun(exchanges.watch_request(run, follow))
         try:
             async for response in call:
                 yield exchanges.watched(response)
         except grpc.RpcError as error:
             raise from_rpc(error, self.address) from error
+        except asyncio.CancelledError:
+            if task_is_cancelled():
+                raise
+            raise Cancelled(f"{self.address}: the client was closed") from None
         finally:
             call.cancel()
 
     async def close(self) -> None:
         """Ends the connection, and with it every call under way."""
+        self._closed = True
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
@@ -186,7 +199,12 @@ class AsyncClient:
             result: Result = end.value
             return result
 
+    def _raise_if_closed(self) -> None:
+        if self._closed:
+            raise Cancelled(f"{self.address}: the client is closed")
+
     async def _call(self, method: Callable[..., Awaitable[Response]], request: Request) -> Response:
+        self._raise_if_closed()
         attempts = self._patience.attempts()
         while True:
             try:
@@ -218,11 +236,11 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
         patience: Patience,
     ) -> None:
         self._begin = begin
-        self._call = begin()
         self._address = address
         self._attempts = patience.attempts()
-        self._epoch = 0
+        self._last: Progress | None = None
         self._cancelled = False
+        self._call = begin()
 
     async def __anext__(self) -> Progress:
         while True:
@@ -237,28 +255,28 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
                 self._call = self._begin()
                 continue
             except asyncio.CancelledError:
+                if task_is_cancelled():
+                    self._cancelled = True  # grpc ends the call with the task that reads from it
+                    raise
                 if self._cancelled:
                     raise StopAsyncIteration from None
-                if task_is_cancelled():
-                    raise
                 raise Cancelled(f"{self._address}: the client was closed") from None
             if message is grpc.aio.EOF:
                 raise StopAsyncIteration
             assert isinstance(message, pb.TrainResponse)
             progress = Progress.of(message)
             self._attempts.succeeded()
-            if progress.epoch > self._epoch:
-                self._epoch = progress.epoch
+            if self._last is None or progress.epoch > self._last.epoch:
+                self._last = progress
                 return progress
 
     async def wait(self) -> Progress:
         """Follows the run to its end; returns its last progress."""
-        last = None
-        async for last in self:  # noqa: B007 - the last one is what is asked for
+        async for _ in self:
             pass
-        if last is None:
+        if self._last is None:
             raise Cancelled("the run was cancelled before its first epoch ended")
-        return last
+        return self._last
 
     def cancel(self) -> None:
         """Stops the run at its next step; harmless after its end."""

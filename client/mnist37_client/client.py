@@ -48,6 +48,7 @@ class Client:
         self.address = exchanges.check_address(address)
         self.timeout = timeout
         self._patience = Patience(retry_for)
+        self._closed = False
         self._channel = grpc.insecure_channel(address, options=exchanges.CHANNEL_OPTIONS)
         self._stub = mnist37_pb2_grpc.Mnist37ServiceStub(self._channel)
 
@@ -77,6 +78,7 @@ class Client:
             except Exception as error:  # noqa: BLE001 - raised again where the caller is
                 failed.append(error)
 
+        self._raise_if_closed()
         call = self._stub.PredictStream(requests())
         try:
             yield from map(exchanges.prediction, call)
@@ -106,6 +108,7 @@ class Client:
             request_id: up to 128 characters; the same id and values go on with a run that was cut
                 off.
         """
+        self._raise_if_closed()
         request = exchanges.train_request(epochs, learning_rate, batch_size, seed, request_id)
         return TrainingRun(lambda: self._stub.Train(request), self.address, self._patience)
 
@@ -197,6 +200,7 @@ class Client:
             follow: go on with each epoch as it comes, and end with how the run ended. Watching
                 changes nothing: a run that is only watched stops.
         """
+        self._raise_if_closed()
         call = self._stub.WatchRun(exchanges.watch_request(run, follow))
         try:
             yield from map(exchanges.watched, call)
@@ -207,6 +211,7 @@ class Client:
 
     def close(self) -> None:
         """Ends the connection, and with it every call under way."""
+        self._closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -231,7 +236,12 @@ class Client:
             result: Result = end.value
             return result
 
+    def _raise_if_closed(self) -> None:
+        if self._closed:
+            raise Cancelled(f"{self.address}: the client is closed")
+
     def _call(self, method: Callable[..., Response], request: Request) -> Response:
+        self._raise_if_closed()
         attempts = self._patience.attempts()
         while True:
             try:
@@ -254,11 +264,11 @@ class TrainingRun(Iterator[Progress]):
         self, begin: Callable[[], Iterator[pb.TrainResponse]], address: str, patience: Patience
     ) -> None:
         self._begin = begin
-        self._call = begin()
         self._address = address
         self._attempts = patience.attempts()
-        self._epoch = 0
+        self._last: Progress | None = None
         self._cancelled = False
+        self._call = begin()
 
     def __next__(self) -> Progress:
         while True:
@@ -271,10 +281,13 @@ class TrainingRun(Iterator[Progress]):
                 if self._cancelled:
                     raise StopIteration from None
                 self._call = self._begin()  # with the same id: it goes on
+                if self._cancelled:
+                    self.cancel()
                 continue
             self._attempts.succeeded()
-            if progress.epoch > self._epoch:  # a run that is asked for again repeats its last one
-                self._epoch = progress.epoch
+            # A run that is asked for again repeats its last one.
+            if self._last is None or progress.epoch > self._last.epoch:
+                self._last = progress
                 return progress
 
     def wait(self) -> Progress:
@@ -283,12 +296,11 @@ class TrainingRun(Iterator[Progress]):
         Raises:
             Cancelled: it was cancelled before its first epoch ended.
         """
-        last = None
-        for last in self:  # noqa: B007 - the last one is what is asked for
+        for _ in self:
             pass
-        if last is None:
+        if self._last is None:
             raise Cancelled("the run was cancelled before its first epoch ended")
-        return last
+        return self._last
 
     def cancel(self) -> None:
         """Stops the run at its next step; harmless after its end."""

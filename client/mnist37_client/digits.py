@@ -19,6 +19,7 @@ from mnist37_client.images import SIDE
 BOX = 20
 # What is fainter than this, as a share of the darkest ink, is paper, not ink.
 PAPER = 0.2
+FORMATS = ("PNG", "JPEG")
 MOST_PIXELS = 50_000_000
 LEAST_CONTRAST = 0.1  # between paper and ink; below, the picture is blank
 
@@ -36,7 +37,7 @@ def read_digit(path: Path) -> NDArray[np.uint8]:
     """
     try:
         # Of what Pillow warns of here (damaged EXIF, many pixels), nothing concerns the digit.
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as file:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as file:
             if file.width * file.height > MOST_PIXELS:
                 raise InvalidInput(f"{path}: the picture has more than {MOST_PIXELS:,} pixels")
             upright = ImageOps.exif_transpose(file)

@@ -159,7 +159,8 @@ def import_model(
             raise InvalidInput(
                 f"{name}: got {array.dtype} of shape {array.shape}; must be {count} numbers"
             )
-        parameters.append(array.reshape(-1).astype("<f4"))
+        with np.errstate(over="ignore"):  # what is too large is infinite, and refused as such
+            parameters.append(array.reshape(-1).astype("<f4"))
     response = yield message(
         pb.ImportRequest,
         weights=parameters[0].tobytes(),

@@ -42,6 +42,8 @@ def load_model(path: Path) -> tuple[NDArray[np.float32], np.float32]:
         tensors = load(path.read_bytes())
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read: {error.strerror}") from None
+    except KeyError as error:
+        raise InvalidInput(f"{path}: holds {error.args[0]}; must hold float32") from None
     except SafetensorError:
         raise InvalidInput(f"{path}: not a safetensors file") from None
     shapes = {name: (tensor.shape, str(tensor.dtype)) for name, tensor in tensors.items()}

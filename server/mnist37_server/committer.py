@@ -110,10 +110,13 @@ class Committer:
                     updates += self._pending
                     self._pending.clear()
             for update in updates:
-                if error is None:
-                    update.committed()
-                else:
-                    update.failed(error)
+                try:
+                    if error is None:
+                        update.committed()
+                    else:
+                        update.failed(error)
+                except Exception:
+                    log.exception("those who wait for an update could not be told")
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()

@@ -2,7 +2,7 @@
 
 Refused                   whatever is said to the caller, in its own words
 ├── InvalidArgument       a field's value is wrong, whatever the state
-├── NotFound              a version that is not kept
+├── NotFound              a version or run that is not kept
 ├── AlreadyExists         a request_id that was used for something else
 ├── Aborted               a run cannot go on: another write came between
 ├── Exhausted             too many callers, or no room to store the state
@@ -27,7 +27,7 @@ class InvalidArgument(Refused):
 
 
 class NotFound(Refused):
-    """A version of the model that is not kept."""
+    """A version of the model, or a run, that is not kept."""
 
 
 class AlreadyExists(Refused):

@@ -93,7 +93,7 @@ class State:
         except CannotStart:
             self._unlock()
             raise
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._unlock()
             raise CannotStart(
                 f"--state: the database in {folder} cannot be used: {error}; put a backup in its"
@@ -172,10 +172,14 @@ class State:
                 if records:
                     self._insert_records(records, now)
                 self._writer.execute("COMMIT")
-            except sqlite3.Error as error:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                self._history.roll_back()
+            except BaseException as error:
+                try:
+                    if self._writer.in_transaction:
+                        self._writer.execute("ROLLBACK")
+                finally:
+                    self._history.roll_back()
+                if not isinstance(error, sqlite3.Error):
+                    raise
                 raise Exhausted(
                     f"the state could not be stored, nothing is applied: {error}"
                 ) from error
@@ -232,6 +236,8 @@ def _create(database: Path) -> None:
         if database.stat().st_size == 0:
             raise sqlite3.DatabaseError("the file is empty")
         return
+    if database.with_name(database.name + "-wal").exists():
+        raise sqlite3.DatabaseError("the file is missing, though its log is there")
     new = database.with_suffix(".new")
     new.unlink(missing_ok=True)
     connection = _connect(str(new))
@@ -281,6 +287,9 @@ def _lock(folder: Path) -> int:
         raise CannotStart(
             f"--state: {folder} is in use by another server, process {holder}; name another folder"
         ) from error
-    os.truncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode())
+    try:
+        os.truncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        raise CannotStart(f"--state: cannot write to {folder}: {error.strerror}") from error
     return lock

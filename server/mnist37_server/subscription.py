@@ -78,4 +78,4 @@ class Write:
     @property
     def wanted(self) -> bool:
         """Whether any caller still waits."""
-        return any(caller.waits for caller in self.callers)
+        return any(caller.waits for caller in tuple(self.callers))

@@ -27,10 +27,10 @@ class Watch:
         self._queue = queue
         self._state = state
         if number is None:
-            runs = state.runs()
-            if not runs and queue.running() is None:
+            number, runs = queue.running(), state.runs()
+            if number is None and not runs:
                 raise NotFound("run: there is none yet; Train begins one")
-            number = queue.running() or runs[0].number
+            number = number or runs[0].number
         # First the subscription, then the look at what is committed: so nothing falls between.
         self._number = number
         self._subscription = queue.watch(number)

@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Callable
 
 from mnist37_server.errors import AlreadyExists, CallerLeft, Exhausted, ShuttingDown
-from mnist37_server.requests import Answer, Request, Train, answer_to, fingerprint
+from mnist37_server.requests import Answer, Request, Restore, Train, answer_to, fingerprint
 from mnist37_server.state import Record
 from mnist37_server.subscription import Subscription, Write
 
 MAX_CALLERS = 256  # who may wait for a write at a time
-MAX_TOGETHER = 64  # small writes that are taken, and committed, together
+ALONE = (Train, Restore)  # they look at what is committed
+MAX_TOGETHER = 64  # small writes that are taken together
 
 
 class WriteQueue:
@@ -29,7 +30,7 @@ class WriteQueue:
         self._waiting: dict[Subscription, Write] = {}
         self._running: Write | None = None  # the run under way
         self.closing = False
-        self._changed = threading.Condition()  # guards the five above
+        self._changed = threading.Condition()  # guards the five above; a look at one may do without
 
     def submit(
         self, request: Request, request_id: str | None = None, deadline: float | None = None
@@ -117,7 +118,7 @@ class WriteQueue:
             self._changed.notify()
 
     def take(self) -> list[Write] | None:
-        """Waits for the next writes to do together: a run, or the small ones up to the next run.
+        """Waits for the next writes to do together: small ones, or one that has to be alone.
 
         Returns:
             None when the queue is closed.
@@ -132,8 +133,8 @@ class WriteQueue:
             while (
                 self._queue
                 and len(writes) < MAX_TOGETHER
-                and not isinstance(writes[0].request, Train)
-                and not isinstance(self._queue[0].request, Train)
+                and not isinstance(writes[0].request, ALONE)
+                and not isinstance(self._queue[0].request, ALONE)
             ):
                 writes.append(self._queue.popleft())
             return writes
@@ -150,8 +151,12 @@ class WriteQueue:
             for reader in write.callers + write.watchers:
                 reader.put(*answers)
 
-    def stop(self, write: Write) -> bool:
-        """Ends a run that is stopped; unless a caller joined it meanwhile, for whom it goes on."""
+    def dropped(self, write: Write) -> bool:
+        """Ends a write that nobody waits for, or all at the end; says whether it did.
+
+        Under the lock: a caller who joins does so before, and the write goes on, or after, and it
+        is another write.
+        """
         with self._changed:
             if not self.closing and write.wanted:
                 return False

@@ -36,7 +36,7 @@ from mnist37_server.snapshot import Origin, Snapshot
 from mnist37_server.state import Record, RunPlace, State
 from mnist37_server.subscription import Write
 from mnist37_server.trainer import Trainer
-from mnist37_server.write_queue import WriteQueue, nobody_waits
+from mnist37_server.write_queue import WriteQueue
 
 log = logging.getLogger(__name__)
 
@@ -86,9 +86,15 @@ class Writer:
             except BaseException as error:
                 if not isinstance(error, Refused):
                     log.exception("a write failed")
-                self._settle()
-                for write in writes:
-                    self._queue.finish(write, error=error)
+                try:
+                    self._settle()
+                except BaseException:
+                    # The device is gone, say. Reads go on; a new process may write again.
+                    log.exception("the model cannot be trained any more: no more writes are taken")
+                    self._queue.close()
+                finally:
+                    for write in writes:
+                        self._queue.finish(write, error=error)
 
     def _settle(self) -> None:
         """Waits for what is on its way to be committed, and goes on from what is."""
@@ -96,15 +102,16 @@ class Writer:
         self._trainer.reset(self._computed)
 
     def _update(self, writes: list[Write]) -> None:
-        """Small writes: each makes a version, one commit holds them all."""
+        """Small writes: each makes a version, and all go to the committer together."""
         done: list[tuple[Write, Snapshot, Answer]] = []
         for write in writes:
-            if not write.wanted:
-                self._queue.finish(write, error=nobody_waits())
+            if self._queue.dropped(write):
                 continue
             try:
                 answer, self._computed = self._apply(write.request)
-            except Refused as error:
+            except Exception as error:
+                if not isinstance(error, Refused):
+                    log.exception("a write failed")
                 self._trainer.reset(self._computed)
                 self._queue.finish(write, error=error)
             else:
@@ -137,6 +144,7 @@ class Writer:
             trainer.initialize(request)
             origin = Origin.INITIALIZE
         elif isinstance(request, Restore):
+            self._settle()  # the version may be on its way to be committed
             trainer.adopt(self._kept(request.version).parameters)
             origin = Origin.RESTORE
         else:
@@ -164,8 +172,8 @@ class Writer:
         if place is None:
             place = RunPlace(0, 0, 0, 0.0, self._state.next_run(), time.time())
         run = self._trainer.run(request, place)
-        if not write.wanted:
-            raise nobody_waits()
+        if self._queue.dropped(write):
+            return
         self._queue.begin_run(write, place.run)
         for progress in run.steps():
             # Without this a reader that waits for the interpreter's lock can wait 5 ms for it.
@@ -179,7 +187,7 @@ class Writer:
                 return
             if stop:
                 self._settle()
-                if self._queue.stop(write):
+                if self._queue.dropped(write):
                     return
 
     def _put(

@@ -900,3 +900,59 @@ def test_importing_the_client_is_light() -> None:
         assert "mnist37" not in first
         assert not heavy & set(later)  # nor are the shipped images read with torch
     assert min(took) < 0.3
+
+
+def test_wait_after_the_loop_gives_the_last_progress(client: Client) -> None:
+    run = client.train(epochs=2)
+    *_, last = run
+    assert run.wait() == last
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_closed_client_says_so(address: str, kind: type[Client] | type[AsyncClient]) -> None:
+    image = np.zeros((28, 28), np.uint8)
+
+    async def use_async() -> None:
+        client = AsyncClient(address)
+        await client.get_model()
+        await client.close()
+        with pytest.raises(Cancelled, match="the client is closed"):
+            await client.predict(image)
+        with pytest.raises(Cancelled, match="the client is closed"):
+            client.train(epochs=1)
+        with pytest.raises(Cancelled, match="the client is closed"):
+            await anext(aiter(client.watch_run()))
+
+    if kind is AsyncClient:
+        asyncio.run(use_async())
+        return
+    client = Client(address)
+    client.close()
+    for call in (
+        lambda: client.predict(image),
+        lambda: client.train(epochs=1),
+        lambda: next(client.watch_run()),
+        lambda: next(client.predict_stream([image])),
+    ):
+        with pytest.raises(Cancelled, match="the client is closed"):
+            call()
+
+
+def test_closing_the_async_client_ends_its_streams(address: str) -> None:
+    """With Cancelled, in tasks that nobody cancelled."""
+
+    async def follow(client: AsyncClient) -> None:
+        run = client.train(epochs=100_000)
+        await anext(run)
+        async for _ in client.watch_run(follow=True):
+            pass
+
+    async def main() -> None:
+        client = AsyncClient(address)
+        following = asyncio.create_task(follow(client))
+        await asyncio.sleep(0.3)
+        await client.close()
+        with pytest.raises(Cancelled, match="the client was closed"):
+            await following
+
+    asyncio.run(main())

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,28 @@ def test_files_that_hold_no_model_are_refused(tmp_path: Path) -> None:
     safetensors.torch.save_file({"weight": torch.zeros(1, 10)}, path)
     with pytest.raises(InvalidInput, match=r"must hold weight \(1, 784\) and bias"):
         load_model(path)
+
+
+def test_a_file_of_another_precision_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bf16.safetensors"
+    tensors = {"weight": torch.zeros(1, 784).bfloat16(), "bias": torch.zeros(1).bfloat16()}
+    safetensors.torch.save_file(tensors, path)
+    with pytest.raises(InvalidInput, match="must hold"):
+        load_model(path)
+
+
+def test_writes_that_wait_together_see_each_other(client: Client) -> None:
+    """A Step and a Restore of the version that it makes, both queued behind a run."""
+    with ThreadPoolExecutor(2) as pool:
+        run = client.train(epochs=100)
+        before = next(run).version - 49
+        made = before + 100 * 49 + 1
+        step = pool.submit(client.step)
+        time.sleep(0.05)
+        restored = pool.submit(client.restore, made)
+        run.wait()
+        assert (step.result().version, restored.result()) == (made, made + 1)
+    assert client.get_model().digest == client.get_model(version=made).digest
 
 
 def test_runs_are_listed_with_their_settings(client: Client) -> None:

@@ -229,7 +229,8 @@ def test_a_database_of_another_release_or_none_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncated", "scribbled on", "parameters changed", "empty", "another program's"]
+    "damage",
+    ["truncated", "scribbled on", "parameters changed", "empty", "another program's", "missing"],
 )
 def test_a_damaged_database_is_refused(tmp_path: Path, damage: str) -> None:
     """Rather than served from, or begun anew."""
@@ -251,6 +252,8 @@ def test_a_damaged_database_is_refused(tmp_path: Path, damage: str) -> None:
         path.write_bytes(content)
     elif damage == "empty":
         path.write_bytes(b"")
+    elif damage == "missing":
+        path.rename(tmp_path / "mnist37.sqlite3-wal")
     else:
         path.unlink()
         with sqlite3.connect(path) as connection:

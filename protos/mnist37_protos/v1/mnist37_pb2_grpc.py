@@ -44,8 +44,8 @@ class Mnist37ServiceStub:
     still under way:                  the second caller joins it and gets the same answer;
     same id, anything else:           ALREADY_EXISTS, nothing is applied.
 
-    Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version that
-    is not kept. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
+    Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version or run
+    that is not kept. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
     callers wait, or no room to store the state. UNAVAILABLE: the server is shutting down.
     INTERNAL: a fault of the server; the message has an id that stands in the server's log.
     """
@@ -137,8 +137,8 @@ class Mnist37ServiceServicer:
     still under way:                  the second caller joins it and gets the same answer;
     same id, anything else:           ALREADY_EXISTS, nothing is applied.
 
-    Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version that
-    is not kept. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
+    Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version or run
+    that is not kept. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
     callers wait, or no room to store the state. UNAVAILABLE: the server is shutting down.
     INTERNAL: a fault of the server; the message has an id that stands in the server's log.
     """
@@ -324,8 +324,8 @@ class Mnist37Service:
     still under way:                  the second caller joins it and gets the same answer;
     same id, anything else:           ALREADY_EXISTS, nothing is applied.
 
-    Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version that
-    is not kept. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
+    Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version or run
+    that is not kept. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
     callers wait, or no room to store the state. UNAVAILABLE: the server is shutting down.
     INTERNAL: a fault of the server; the message has an id that stands in the server's log.
     """

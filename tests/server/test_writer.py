@@ -1,0 +1,84 @@
+"""The writer when what it stands on fails: nobody is left waiting, nothing wrong is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from mnist37_server.errors import NotFound, ShuttingDown
+from mnist37_server.live_model import LiveModel
+from mnist37_server.requests import Initialize, Restore, Step, Stepped, Train, Written
+from mnist37_server.state import State
+from twin import Twin, sets
+
+
+@pytest.fixture
+def model() -> Iterator[LiveModel]:
+    torch.set_num_threads(1)
+    model = LiveModel(sets(), torch.device("cpu"), State(None))
+    yield model
+    model.stop_writing()
+    model.close()
+
+
+def fails(*_: object) -> None:
+    raise RuntimeError("the device is lost")
+
+
+def test_an_unforeseen_failure_fails_its_own_write_alone(
+    model: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queued behind a run with others, which are done all the same."""
+    run = iter(model.submit(Train(epochs=50)))
+    next(run)
+    waiting = [model.submit(request) for request in (Step(), Initialize(seed=7), Step())]
+    monkeypatch.setattr("mnist37_server.trainer.Trainer.initialize", fails)
+    list(run)
+    first = waiting[0].only(Stepped)
+    with pytest.raises(RuntimeError, match="lost"):
+        waiting[1].only(Written)
+    assert [first.version, waiting[2].only(Stepped).version] == [50 * 49 + 1, 50 * 49 + 2]
+    twin = Twin()
+    twin.train(50)
+    twin.step()
+    twin.step()
+    assert model.at().digest == twin.digest
+
+
+def test_a_model_that_cannot_be_trained_any_more_takes_no_writes_and_is_read_on(
+    model: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = model.at()
+    monkeypatch.setattr("mnist37_server.trainer.Trainer.step", fails)
+    monkeypatch.setattr("mnist37_server.trainer.Trainer.reset", fails)
+    with pytest.raises(RuntimeError, match="lost"):
+        model.submit(Step()).only(Stepped)
+    with pytest.raises(ShuttingDown):
+        model.submit(Step()).only(Stepped)
+    assert model.at() is before
+
+
+def test_a_failing_commit_fails_what_was_computed_on_it_and_no_more(
+    model: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = model.submit(Train(epochs=100_000), "run")
+    answers = iter(run)
+    next(answers)
+    with monkeypatch.context() as broken:
+        broken.setattr("mnist37_server.state.State.commit", fails)
+        with pytest.raises(RuntimeError, match="lost"):
+            list(answers)
+        reached = model.at().version
+    assert model.submit(Step()).only(Stepped).version == reached + 1
+    twin = Twin()
+    twin.train(reached // 49)
+    twin.step()
+    assert model.at().digest == twin.digest
+
+
+def test_restoring_what_is_not_kept_changes_nothing(model: LiveModel) -> None:
+    before = model.at()
+    with pytest.raises(NotFound):
+        model.submit(Restore(5)).only(Written)
+    assert model.at() is before
