@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from mnist37_client import exchanges
 from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT
-from mnist37_client.errors import Cancelled, from_rpc
+from mnist37_client.errors import Cancelled, Mnist37Error, from_rpc
 from mnist37_client.exchanges import Exchange, Request, Response, Result, Split
 from mnist37_client.images import to_images
 from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
@@ -66,14 +67,9 @@ class AsyncClient:
         self._raise_if_closed()
         call = self._stub.PredictStream(requests())
         try:
-            async for response in call:
-                yield exchanges.prediction(response)
-        except grpc.RpcError as error:
-            raise from_rpc(error, self.address) from error
-        except asyncio.CancelledError:
-            if task_is_cancelled():
-                raise
-            raise Cancelled(f"{self.address}: the client was closed") from None
+            with translated(self.address):
+                async for response in call:
+                    yield exchanges.prediction(response)
         finally:
             call.cancel()
         if failed:
@@ -159,14 +155,9 @@ class AsyncClient:
         self._raise_if_closed()
         call = self._stub.WatchRun(exchanges.watch_request(run, follow))
         try:
-            async for response in call:
-                yield exchanges.watched(response)
-        except grpc.RpcError as error:
-            raise from_rpc(error, self.address) from error
-        except asyncio.CancelledError:
-            if task_is_cancelled():
-                raise
-            raise Cancelled(f"{self.address}: the client was closed") from None
+            with translated(self.address):
+                async for response in call:
+                    yield exchanges.watched(response)
         finally:
             call.cancel()
 
@@ -208,13 +199,10 @@ class AsyncClient:
         attempts = self._patience.attempts()
         while True:
             try:
-                response = await method(request, timeout=self.timeout)
-            except grpc.RpcError as error:
-                await asyncio.sleep(attempts.pause(from_rpc(error, self.address)))
-            except asyncio.CancelledError:
-                if task_is_cancelled():
-                    raise
-                raise Cancelled(f"{self.address}: the client was closed") from None
+                with translated(self.address):
+                    response = await method(request, timeout=self.timeout)
+            except Mnist37Error as error:
+                await asyncio.sleep(attempts.pause(error))
             else:
                 attempts.succeeded()
                 return response
@@ -224,6 +212,19 @@ def task_is_cancelled() -> bool:
     """Whether a CancelledError means the task: grpc raises one for a closed channel too."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+@contextmanager
+def translated(address: str) -> Iterator[None]:
+    """What grpc raises within, as a Mnist37Error."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc(error, address) from error
+    except asyncio.CancelledError:
+        if task_is_cancelled():
+            raise
+        raise Cancelled(f"{address}: the client was closed") from None
 
 
 class AsyncTrainingRun(AsyncIterator[Progress]):
@@ -245,22 +246,19 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
     async def __anext__(self) -> Progress:
         while True:
             try:
-                message = await self._call.read()
-            except grpc.RpcError as error:
+                with translated(self._address):
+                    message = await self._call.read()
+            except Mnist37Error as error:
                 if self._cancelled:
                     raise StopAsyncIteration from None
-                await asyncio.sleep(self._attempts.pause(from_rpc(error, self._address)))
+                await asyncio.sleep(self._attempts.pause(error))
                 if self._cancelled:
                     raise StopAsyncIteration from None
                 self._call = self._begin()
                 continue
             except asyncio.CancelledError:
-                if task_is_cancelled():
-                    self._cancelled = True  # grpc ends the call with the task that reads from it
-                    raise
-                if self._cancelled:
-                    raise StopAsyncIteration from None
-                raise Cancelled(f"{self._address}: the client was closed") from None
+                self._cancelled = True  # grpc ends the call with the task that reads from it
+                raise
             if message is grpc.aio.EOF:
                 raise StopAsyncIteration
             assert isinstance(message, pb.TrainResponse)

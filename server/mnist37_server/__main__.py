@@ -48,7 +48,7 @@ DEFAULT = Config()
     type=click.FloatRange(min=0),
     default=DEFAULT.grace,
     metavar="SECONDS",
-    help="How long calls under way may go on at the end.",
+    help="How long predictions under way may go on at the end.",
 )
 def main(
     address: str,

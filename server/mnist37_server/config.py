@@ -17,7 +17,7 @@ class Config:
     state: Path | None = None  # the folder that keeps the model; None: memory, for throw-away runs
     data_root: Path | None = None  # MNIST as torchvision keeps it; None: the shipped images
     download: bool = False  # let torchvision fetch MNIST into data_root
-    grace: float = 10.0  # seconds that calls under way are given at the end
+    grace: float = 10.0  # seconds that predictions under way are given at the end
 
     def __post_init__(self) -> None:
         """Raises CannotStart unless the address is HOST:PORT; gRPC would listen elsewhere."""
