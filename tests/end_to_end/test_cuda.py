@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from twin import Twin
-
 from mnist37_client import Client, Model
 from mnist37_client.local_server import LocalServer
+from twin import Twin
 
 pytestmark = [
     pytest.mark.cuda,
