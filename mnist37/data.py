@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -24,13 +25,45 @@ Images = NDArray[np.uint8]  # (count, 28, 28), 0 = background, 255 = ink
 
 
 @dataclass(frozen=True)
-class Data:
-    """The training and the validation set."""
+class Split:
+    """Images as bytes, for mnist37.training."""
 
-    train_x: Tensor  # (12396, 784) float32 in 0..1
-    train_y: Tensor  # (12396, 1) int64, 1 = three, 0 = seven
-    valid_x: Tensor  # (2038, 784)
-    valid_y: Tensor  # (2038, 1)
+    pixels: NDArray[np.uint8]  # (N, 784), 0 = background, 255 = ink
+    labels: NDArray[np.uint8]  # (N,), 1 = three, 0 = seven
+
+    @classmethod
+    def of(cls, threes: Images, sevens: Images) -> Self:
+        """The threes, then the sevens."""
+        pixels = np.concatenate([threes, sevens]).reshape(-1, 28 * 28)
+        return cls(pixels, np.repeat(np.array([1, 0], np.uint8), [len(threes), len(sevens)]))
+
+
+@dataclass(frozen=True)
+class Data:
+    """The training and the validation set: as bytes, and as the notes have them, as tensors."""
+
+    train: Split
+    valid: Split
+
+    @cached_property
+    def train_x(self) -> Tensor:
+        """(12396, 784) float32 in 0..1."""
+        return torch.from_numpy(self.train.pixels).float() / 255
+
+    @cached_property
+    def train_y(self) -> Tensor:
+        """(12396, 1) int64, 1 = three."""
+        return torch.from_numpy(self.train.labels).long().unsqueeze(1)
+
+    @cached_property
+    def valid_x(self) -> Tensor:
+        """(2038, 784) float32 in 0..1."""
+        return torch.from_numpy(self.valid.pixels).float() / 255
+
+    @cached_property
+    def valid_y(self) -> Tensor:
+        """(2038, 1) int64, 1 = three."""
+        return torch.from_numpy(self.valid.labels).long().unsqueeze(1)
 
     @cached_property
     def dset(self) -> list[tuple[Tensor, Tensor]]:
@@ -56,16 +89,9 @@ def load(root: Path | None = None, *, download: bool = False) -> Data:
     """
     images = shipped() if root is None else from_torchvision(root, download=download)
     return Data(
-        *tensors(images["train_threes"], images["train_sevens"]),
-        *tensors(images["valid_threes"], images["valid_sevens"]),
+        Split.of(images["train_threes"], images["train_sevens"]),
+        Split.of(images["valid_threes"], images["valid_sevens"]),
     )
-
-
-def tensors(threes: Images, sevens: Images) -> tuple[Tensor, Tensor]:
-    """X (count, 784) float32 in 0..1 and y (count, 1) int64, threes first."""
-    x = torch.cat([torch.from_numpy(threes), torch.from_numpy(sevens)]).float() / 255
-    y = torch.tensor([1] * len(threes) + [0] * len(sevens)).unsqueeze(1)
-    return x.view(-1, 28 * 28), y
 
 
 def shipped() -> dict[str, Images]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +27,6 @@ class Twin:
     """The same updates as a server's, step by step; its digests must be the server's."""
 
     def __init__(self, seed: int = 42, std: float = 1.0) -> None:
-        # The server's arithmetic is on one thread, and other threads' rounding is other rounding.
-        torch.set_num_threads(1)
         generator = torch.Generator().manual_seed(seed)
         weights = torch.randn((784, 1), generator=generator) * std
         bias = torch.randn(1, generator=generator) * std
@@ -39,12 +38,11 @@ class Twin:
     ) -> None:
         batches: MiniBatches = sets().mini_batches(seed, batch_size)
         for epoch in range(first, first + epochs):
-            for index in batches.order(epoch):
-                batches.step(self.parameters, index, lr)
+            batches.sgd(self.parameters, batches.order(epoch), lr)
 
     def step(self, lr: float = 1.0) -> None:
         batches = sets().mini_batches(42, 256)
-        batches.step(self.parameters, self.place, lr)
+        batches.sgd(self.parameters, np.array([self.place]), lr)
         self.place = (self.place + 1) % len(batches)
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from enum import Enum
 
@@ -10,18 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mnist37.training import Evaluation, Examples, Sets, evaluate
+from mnist37.losses import Evaluation
+from mnist37.training import Examples, Sets, evaluate, examples_on
 from mnist37_server.errors import NotFound
 from mnist37_server.history import KEPT_VERSIONS, RunRecord
 from mnist37_server.requests import Batch, Initialize
 from mnist37_server.snapshot import Origin, Snapshot
 from mnist37_server.state import State
-from mnist37_server.trainer import Trainer, examples_of
+from mnist37_server.trainer import Trainer
 from mnist37_server.watch import Watch
 from mnist37_server.write_queue import WriteQueue
 from mnist37_server.writer import Writer
-
-ROWS_AT_A_TIME = 4_096  # of a caller's batch that are floats at once: 13 MB
 
 
 class Split(Enum):
@@ -100,7 +98,7 @@ class LiveModel:
         """
         snapshot = self.at(version)
         parameters = torch.from_numpy(snapshot.parameters).to(self.device)
-        return evaluate(parameters, self._parts(on)), snapshot.version
+        return evaluate(parameters, self._examples(on)), snapshot.version
 
     def runs(self) -> list[tuple[RunRecord, bool]]:
         """The runs that are kept, newest first, and whether each is under way."""
@@ -115,16 +113,10 @@ class LiveModel:
         """
         return Watch(self._queue, self._state, number)
 
-    def _parts(self, on: Split | Batch) -> Iterator[Examples]:
-        if on is Split.TRAIN:
-            yield self._sets.train
-        elif on is Split.VALID:
-            yield self._sets.valid
-        elif isinstance(on, Batch):
-            for start in range(0, len(on.labels), ROWS_AT_A_TIME):
-                stop = start + ROWS_AT_A_TIME
-                part = Batch(on.pixels[start * 784 : stop * 784], on.labels[start:stop])
-                yield examples_of(part, self.device)
+    def _examples(self, on: Split | Batch) -> Examples:
+        if isinstance(on, Batch):
+            return examples_on(self.device, on.images, on.targets)
+        return self._sets.train if on is Split.TRAIN else self._sets.valid
 
     def stop_writing(self) -> None:
         """Stops the run at its next step, commits it, and refuses all further writes.

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist37_server import prediction
+from mnist37 import kernels
 
 
 class Origin(Enum):
@@ -43,10 +43,8 @@ class Snapshot:
         """Lowercase hexadecimal SHA-256 of `content`."""
         return hashlib.sha256(self.content).hexdigest()
 
-    @cached_property
-    def _pixel_weights(self) -> NDArray[np.float32]:
-        return prediction.pixel_weights(self.parameters[:-1])
-
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The probability (N,), for each image of (N, 784), that it is a 3."""
-        return prediction.predict(self._pixel_weights, self.parameters[-1], images)
+        probabilities = np.empty(len(images), np.float32)
+        kernels.predict(images, self.parameters, probabilities)
+        return probabilities

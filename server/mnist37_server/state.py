@@ -51,7 +51,6 @@ class RunPlace(NamedTuple):
 
     steps: int  # mini-batches done since the run began
     loss: int  # summed over the images of the epoch under way, in LOSS_UNITs
-    images: int  # that `loss` is the sum of
     elapsed: float  # seconds of training
     run: int  # its number
     began: float  # seconds since 1970

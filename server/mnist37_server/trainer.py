@@ -13,21 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mnist37.losses import mean_loss
 from mnist37.model import init_params
-from mnist37.training import (
-    MOST_IN_A_SUM,
-    PARAMETERS,
-    Examples,
-    MiniBatches,
-    Sets,
-    evaluate,
-    mean_loss,
-    sgd_step,
-)
+from mnist37.training import PARAMETERS, Sets, evaluate, examples_on
 from mnist37_server.errors import InvalidArgument
 from mnist37_server.requests import (
     MOST_INK,
-    Batch,
     Initialize,
     Progress,
     Step,
@@ -38,13 +29,8 @@ from mnist37_server.snapshot import Origin, Snapshot
 from mnist37_server.state import RunPlace
 
 WALK = Train(epochs=1)  # whose seed and batch size order the Steps without a batch
-
-
-def examples_of(batch: Batch, device: torch.device) -> Examples:
-    """A caller's images and labels, put on the device."""
-    # torch takes only arrays that it could write to; those of a message are not.
-    pixels, labels = batch.images.copy(), batch.targets.copy()
-    return Examples.of(torch.from_numpy(pixels), torch.from_numpy(labels), device)
+# A run looks at these many steps' ends, or at an epoch's, whether it has to stop: within some ms.
+STEPS_AT_A_TIME = 1_024
 
 
 class Trainer:
@@ -94,18 +80,15 @@ class Trainer:
         """One step of SGD; returns the mean loss from before it."""
         if request.batch is None:
             walk = self.sets.mini_batches(WALK.seed, WALK.batch_size)
-            walk.step(self.parameters, self._place, request.learning_rate)
-            loss = mean_loss(*walk.loss([self._place]))
+            order, count = np.array([self._place]), walk.count(self._place)
+            total = walk.sgd(self.parameters, order, request.learning_rate)
             self._place = (self._place + 1) % len(walk)
         else:
-            examples = examples_of(request.batch, self.device)
-            probabilities = torch.empty_like(examples.signs)
-            sgd_step(self.parameters, examples, request.learning_rate, out=probabilities)
-            pieces = [slice(i, i + MOST_IN_A_SUM) for i in range(0, len(examples), MOST_IN_A_SUM)]
-            total = sum(examples[piece].loss(probabilities[piece]) for piece in pieces)
-            loss = mean_loss(total, len(examples))
+            examples = examples_on(self.device, request.batch.images, request.batch.targets)
+            order, count = np.zeros(1, np.int64), len(examples)
+            total = examples.sgd(self.parameters, order, count, request.learning_rate)
         self.version += 1
-        return loss
+        return mean_loss(total, count)
 
     def run(self, request: Train, place: RunPlace) -> Run:
         """A run over the training set, from where it is."""
@@ -113,54 +96,46 @@ class Trainer:
 
 
 class Run:
-    """A Train under way; iterate over `steps` to go on with it."""
+    """A Train under way; iterate over `parts` to go on with it."""
 
     def __init__(self, trainer: Trainer, request: Train, place: RunPlace) -> None:
         self._trainer = trainer
         self._request = request
-        self._batches: MiniBatches = trainer.sets.mini_batches(request.seed, request.batch_size)
+        self._batches = trainer.sets.mini_batches(request.seed, request.batch_size)
         self._began = time.monotonic() - place.elapsed
-        self._place = place  # at the last step that `_todo` counts from
-        self._done: list[int] = []  # the mini-batches of this epoch since `_place`
+        self._place = place
 
-    def steps(self) -> Iterator[Progress | None]:
-        """Does one step of SGD after the other; gives None after each, or the epoch's progress."""
+    def parts(self) -> Iterator[Progress | None]:
+        """Does some steps of SGD at a time; gives the progress when an epoch ends, else None."""
         trainer, request, batches = self._trainer, self._request, self._batches
-        per_epoch = len(batches)
-        epoch, first = divmod(self._place.steps, per_epoch)
-        for epoch_number in range(epoch + 1, request.epochs + 1):
-            order = batches.order(epoch_number)[first:]
-            for position, index in enumerate(order, 1):
-                batches.step(trainer.parameters, index, request.learning_rate)
-                trainer.version += 1
-                self._done.append(index)
-                if position < len(order):
-                    yield None
-            yield self._end_epoch(epoch_number)
-            first = 0
+        epochs_done, steps_done = divmod(self._place.steps, len(batches))
+        for epoch in range(epochs_done + 1, request.epochs + 1):
+            order = batches.order(epoch)
+            for first in range(steps_done, len(order), STEPS_AT_A_TIME):
+                part = order[first : first + STEPS_AT_A_TIME]
+                loss = batches.sgd(trainer.parameters, part, request.learning_rate)
+                trainer.version += len(part)
+                self._place = self._place._replace(
+                    steps=self._place.steps + len(part), loss=self._place.loss + loss
+                )
+                ended = first + len(part) == len(order)
+                yield self._end_epoch(epoch) if ended else None
+            steps_done = 0
 
     @property
     def place(self) -> RunPlace:
         """How far the run is; to go on from there later."""
-        elapsed = time.monotonic() - self._began
-        if not self._done:
-            return self._place._replace(elapsed=elapsed)
-        loss, images = self._batches.loss(self._done)
-        return self._place._replace(
-            steps=self._place.steps + len(self._done),
-            loss=self._place.loss + loss,
-            images=self._place.images + images,
-            elapsed=elapsed,
-        )
+        return self._place._replace(elapsed=time.monotonic() - self._began)
 
     def _end_epoch(self, epoch: int) -> Progress:
-        place = self.place
-        self._place, self._done = place._replace(loss=0, images=0), []
-        valid = evaluate(self._trainer.parameters, [self._trainer.sets.valid])
+        sets = self._trainer.sets
+        train_loss = mean_loss(self._place.loss, len(sets.train))
+        self._place = self._place._replace(loss=0)
+        valid = evaluate(self._trainer.parameters, sets.valid)
         return Progress(
             epoch=epoch,
             epochs=self._request.epochs,
-            train_loss=mean_loss(place.loss, place.images),
+            train_loss=train_loss,
             valid_loss=valid.loss,
             valid_accuracy=valid.accuracy,
             version=self._trainer.version,

@@ -8,7 +8,6 @@ be done leaves the trainer as it was before it.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -170,14 +169,12 @@ class Writer:
             )
         place = record.place if record else None
         if place is None:
-            place = RunPlace(0, 0, 0, 0.0, self._state.next_run(), time.time())
+            place = RunPlace(0, 0, 0.0, self._state.next_run(), time.time())
         run = self._trainer.run(request, place)
         if self._queue.dropped(write):
             return
         self._queue.begin_run(write, place.run)
-        for progress in run.steps():
-            # Without this a reader that waits for the interpreter's lock can wait 5 ms for it.
-            os.sched_yield()
+        for progress in run.parts():
             stop = self._queue.closing or not write.wanted
             if progress is None and not stop:
                 continue

@@ -10,19 +10,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mnist37.data import Data, load
+from mnist37.device import DeviceExamples
+from mnist37.losses import LOSS_UNIT, mean_loss
 from mnist37.model import accuracy, init_params, linear1, mnist_loss, sigmoid
 from mnist37.training import (
-    LOSS_UNIT,
     Examples,
+    HostExamples,
     MiniBatches,
     Sets,
     evaluate,
-    mean_loss,
+    examples_on,
     permutation,
-    sgd_step,
 )
 
 CPU = torch.device("cpu")
+DEVICES = [CPU] + [torch.device("cuda")] * torch.cuda.is_available()
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +37,22 @@ def sets(data: Data) -> Sets:
     return Sets(data, CPU)
 
 
+@pytest.fixture(params=["kernels", *(f"torch on {device}" for device in DEVICES)])
+def train(request: pytest.FixtureRequest, data: Data) -> Examples:
+    """The training images, for each arithmetic that there is; torch's runs on the CPU too."""
+    pixels, labels = data.train.pixels, data.train.labels
+    name = str(request.param)
+    if name == "kernels":
+        return HostExamples(pixels, labels)
+    return DeviceExamples.of(pixels, labels, torch.device(name.rsplit(maxsplit=1)[-1]))
+
+
 def parameters(std: float = 0.1, seed: int = 0) -> Tensor:
     return init_params(785, std, torch.Generator().manual_seed(seed)).detach()
+
+
+def on_the_device_of(examples: Examples, params: Tensor) -> Tensor:
+    return params.to(examples.inputs.device if isinstance(examples, DeviceExamples) else "cpu")
 
 
 def autograd_step(params: Tensor, x: Tensor, y: Tensor, lr: float) -> tuple[Tensor, float]:
@@ -53,69 +69,49 @@ def autograd_step(params: Tensor, x: Tensor, y: Tensor, lr: float) -> tuple[Tens
 
 @pytest.mark.parametrize("std", [0.0, 0.01, 1.0])
 @pytest.mark.parametrize("lr", [0.1, 1.0, 10.0])
-def test_a_step_is_autograds(data: Data, std: float, lr: float) -> None:
-    x, y = data.train_x[6000:6256], data.train_y[6000:6256]
+def test_a_step_is_autograds(data: Data, train: Examples, std: float, lr: float) -> None:
+    batch = 6131 // 256  # has threes and sevens
+    chosen = slice(batch * 256, (batch + 1) * 256)
     params = parameters(std)
-    expected, loss = autograd_step(params.double(), x.double(), y, lr)
-    examples, out = Examples.of(x, y, CPU), torch.empty(256)
-    sgd_step(params, examples, lr, out)
-    torch.testing.assert_close(params.double(), expected, atol=1e-5 * lr, rtol=1e-5)
-    assert mean_loss(examples.loss(out), 256) == pytest.approx(loss, abs=1e-6)
+    expected, loss = autograd_step(
+        params.double(), data.train_x[chosen].double(), data.train_y[chosen], lr
+    )
+    moved = on_the_device_of(train, params)
+    total = train.sgd(moved, np.array([batch]), 256, lr)
+    torch.testing.assert_close(moved.cpu().double(), expected, atol=1e-5 * lr, rtol=1e-5)
+    assert mean_loss(total, 256) == pytest.approx(loss, abs=1e-6)
 
 
-def test_a_run_is_the_books_loop(data: Data, sets: Sets) -> None:
+def test_a_run_is_the_books_loop(data: Data, train: Examples) -> None:
     """Two epochs, in float64 by autograd over the same mini-batches."""
-    batches = sets.mini_batches(42, 256)
+    batches = MiniBatches(train, 42, 256)
     images = permutation(12396, 42)
-    fast, slow = parameters(), parameters().double()
+    fast, slow = on_the_device_of(train, parameters()), parameters().double()
     for epoch in (1, 2):
         losses = []
         order = batches.order(epoch)
+        total = batches.sgd(fast, order, 1.0)
         for index in order:
-            batches.step(fast, index, 1.0)
             chosen = images[index * 256 : (index + 1) * 256]
+            assert len(chosen) == batches.count(index)
             x, y = data.train_x[chosen].double(), data.train_y[chosen]
             slow, loss = autograd_step(slow, x, y, 1.0)
             losses += [loss] * len(chosen)
-        assert mean_loss(*batches.loss(order)) == pytest.approx(np.mean(losses), abs=1e-6)
-    torch.testing.assert_close(fast.double(), slow, atol=1e-5, rtol=1e-5)
+        assert mean_loss(total, 12396) == pytest.approx(np.mean(losses), abs=1e-6)
+    torch.testing.assert_close(fast.cpu().double(), slow, atol=1e-5, rtol=1e-5)
 
 
-def test_evaluate_is_the_notes_loss_and_accuracy(data: Data, sets: Sets) -> None:
+def test_evaluate_is_the_notes_loss_and_accuracy(data: Data, train: Examples) -> None:
     params = parameters(1.0)
-    found = evaluate(params, [sets.valid])
-    preds = linear1(data.valid_x.double(), params[:-1, None].double(), params[-1:].double())
-    assert found.count == 2038
-    assert found.accuracy == pytest.approx(accuracy(preds, data.valid_y).item(), abs=1e-7)
-    assert found.loss == pytest.approx(mnist_loss(sigmoid(preds), data.valid_y).item(), abs=1e-6)
+    found = evaluate(on_the_device_of(train, params), train)
+    preds = linear1(data.train_x.double(), params[:-1, None].double(), params[-1:].double())
+    assert found.count == 12396
+    assert found.accuracy == pytest.approx(accuracy(preds, data.train_y).item(), abs=1e-3)
+    assert found.loss == pytest.approx(mnist_loss(sigmoid(preds), data.train_y).item(), abs=1e-6)
 
 
-def test_evaluate_in_parts_is_the_same_to_the_bit(sets: Sets) -> None:
-    params = parameters(1.0)
-    whole = evaluate(params, [sets.valid])
-    probabilities = torch.mv(sets.valid.inputs, params).sigmoid_()
-    pieces = [slice(0, 1), slice(1, 1000), slice(1000, None)]
-    total = sum(sets.valid[piece].loss(probabilities[piece]) for piece in pieces)
-    assert mean_loss(total, 2038) == whole.loss
-
-
-@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=50))
-def test_the_sum_of_losses_is_as_good_as_float64s(values: list[float]) -> None:
-    probabilities = torch.tensor(values)
-    targets = torch.arange(len(values)) % 2
-    examples = Examples.of(torch.zeros(len(values), 784), targets, CPU)
-    exact = torch.where(targets == 1, 1 - probabilities.double(), probabilities.double()).sum()
-    assert examples.loss(probabilities) * LOSS_UNIT == pytest.approx(
-        exact.item(), abs=LOSS_UNIT * len(values)
-    )
-
-
-def test_uint8_pixels_are_scaled_as_the_notes_scale_them(data: Data) -> None:
-    pixels = (data.valid_x[:10] * 255).round().to(torch.uint8)
-    assert torch.equal(
-        Examples.of(pixels, data.valid_y[:10], CPU).inputs,
-        Examples.of(data.valid_x[:10], data.valid_y[:10], CPU).inputs,
-    )
+def test_the_device_says_how_the_images_are_kept(data: Data) -> None:
+    assert isinstance(examples_on(CPU, data.valid.pixels, data.valid.labels), HostExamples)
 
 
 @given(st.integers(1, 2000), st.integers(0, 2**64 - 1), st.integers(0, 10**6))
@@ -140,23 +136,22 @@ def test_each_epoch_has_an_order_of_its_own(sets: Sets) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 255, 256, 6000, 12396])
-def test_mini_batches_cover_every_image_once(sets: Sets, batch_size: int) -> None:
-    batches = MiniBatches(sets.train, 7, batch_size)
+def test_mini_batches_cover_every_image_once(train: Examples, batch_size: int) -> None:
+    """Of a model that says 0.5 to each."""
+    if batch_size == 1 and isinstance(train, DeviceExamples):
+        pytest.skip("takes a second or two")
+    batches = MiniBatches(train, 7, batch_size)
     order = batches.order(1)
-    batches.probabilities.fill_(-1)
-    params = parameters(0.0)
-    for index in order:
-        batches.step(params, index, 1e-30)
-    assert torch.equal(batches.probabilities, torch.full((12396,), 0.5))
-    assert batches.loss(order) == (round(12396 * 0.5 / LOSS_UNIT), 12396)
+    assert sorted(order) == list(range(len(batches)))
+    assert sum(map(batches.count, order)) == 12396
+    total = batches.sgd(on_the_device_of(train, parameters(0.0)), order, 1e-30)
+    assert total == round(12396 * 0.5 / LOSS_UNIT)
 
 
-def test_an_epochs_loss_is_the_same_in_pieces(sets: Sets) -> None:
-    batches = sets.mini_batches(1, 100)
-    order, params = batches.order(1), parameters()
-    for index in order:
-        batches.step(params, index, 1.0)
-    whole, count = batches.loss(order)
-    first, first_count = batches.loss(order[:30])
-    rest, rest_count = batches.loss(order[30:])
-    assert (first + rest, first_count + rest_count) == (whole, count)
+def test_an_epoch_is_the_same_in_pieces(train: Examples) -> None:
+    batches = MiniBatches(train, 1, 100)
+    order = batches.order(1)
+    whole, parts = (on_the_device_of(train, parameters()).clone() for _ in range(2))
+    total = batches.sgd(whole, order, 1.0)
+    assert batches.sgd(parts, order[:30], 1.0) + batches.sgd(parts, order[30:], 1.0) == total
+    assert torch.equal(parts, whole)

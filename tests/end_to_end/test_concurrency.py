@@ -26,7 +26,7 @@ def test_every_answer_during_training_is_of_the_version_that_it_names(client: Cl
     """
     images, _ = validation_images()
     chosen = np.arange(0, 2038, 100)
-    start, epochs = client.get_model().version, 60
+    start, epochs = client.get_model().version, 600
     answers: list[Prediction] = []
     done = threading.Event()
 
@@ -73,7 +73,7 @@ def test_writes_are_done_in_the_order_they_came(client: Client) -> None:
         futures = []
         for _ in range(32):
             futures.append(pool.submit(client.step))
-            time.sleep(0.005)
+            time.sleep(0.015)
         last = run.wait()
         versions = [future.result().version for future in futures]
     assert versions == list(range(last.version + 1, last.version + 33))

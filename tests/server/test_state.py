@@ -50,7 +50,7 @@ def test_a_new_state_is_empty(state: State) -> None:
 
 def test_what_is_committed_is_found(state: State) -> None:
     step = Record("a", b"x" * 32, 1, (0.1, 1))
-    run = Record("b", b"y" * 32, 2, None, RunPlace(70, 123456789, 5000, 0.1, 7, 1.5e9))
+    run = Record("b", b"y" * 32, 2, None, RunPlace(70, 123456789, 0.1, 7, 1.5e9))
     state.commit([snapshot(1, 5), snapshot(2, 6)], [step, run])
     assert same(state.latest(), snapshot(2, 6))
     assert same(state.version(1), snapshot(1, 5))
@@ -59,7 +59,7 @@ def test_what_is_committed_is_found(state: State) -> None:
 
 
 def test_a_finished_run_replaces_what_was_remembered_of_it(state: State) -> None:
-    state.commit([snapshot(2)], [Record("b", b"y", 2, None, RunPlace(70, 1, 1, 0.1, 7, 1.5e9))])
+    state.commit([snapshot(2)], [Record("b", b"y", 2, None, RunPlace(70, 1, 0.1, 7, 1.5e9))])
     done = Record("b", b"y", 9, (1, 1, 0.1, 0.2, 0.9, 9, 0.3))
     state.commit([snapshot(9)], [done])
     assert state.find("b") == done
