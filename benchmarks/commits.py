@@ -180,7 +180,9 @@ def bytes_a_commit(folder: Path) -> int:
     def commit() -> None:
         nonlocal count
         count += 1
-        step = Snapshot(count, np.random.default_rng(count).random(785, np.float32), 0, Origin.STEP)
+        step = Snapshot(
+            count, np.random.default_rng(count).random(785, np.float32).tobytes(), 0, Origin.STEP
+        )
         other.commit([step], [state.Record(os.urandom(16).hex(), b"x" * 32, count, (0.1, count))])
 
     for _ in range(history.KEPT_VERSIONS + 100):
@@ -235,7 +237,7 @@ def against_nothing(folder: Path) -> list[float]:
 def opening(folder: Path) -> list[float]:
     """Seconds that a state takes longer to open after 100,000 versions than a new one."""
     old = state.State(folder / "old")
-    parameters = np.zeros(785, np.float32)
+    parameters = np.zeros(785, np.float32).tobytes()
     for start in range(0, 100_000, 100):
         made = [Snapshot(start + i, parameters, 0, Origin.STEP) for i in range(100)]
         named = [state.Record(f"id {s.version}", b"x" * 32, s.version, (0.1, 1)) for s in made]

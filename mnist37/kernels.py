@@ -172,3 +172,12 @@ def predict(pixels: Pixels, parameters: Floats, probabilities: Floats) -> None:
     weights = parameters[:784] / _INK
     for i in range(len(pixels)):
         probabilities[i] = _sigmoid(_weighted_sum(pixels[i], weights) + parameters[784])
+
+
+@kernel(types.float64(_PARAMETERS))
+def magnitude(parameters: Floats) -> float:
+    """The sum of the absolute values of parameters (785,), the weights and the bias."""
+    total: Any = np.float64(0)
+    for parameter in parameters:
+        total += abs(np.float64(parameter))
+    return total  # type: ignore[no-any-return]

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from mnist37_server.requests import Progress, Train
 from mnist37_server.snapshot import Origin, Snapshot
 
@@ -160,8 +158,7 @@ def snapshot(connection: sqlite3.Connection, version: int | None) -> Snapshot | 
         return None
     if hashlib.sha256(row[1]).hexdigest() != row[5]:
         raise sqlite3.DatabaseError(f"the parameters of version {row[0]} are damaged")
-    parameters = np.frombuffer(row[1], "<f4").astype(np.float32)
-    return Snapshot(row[0], parameters, row[2], Origin(row[3]), row[4])
+    return Snapshot(row[0], row[1], row[2], Origin(row[3]), row[4])
 
 
 def versions(connection: sqlite3.Connection, limit: int) -> list[Version]:

@@ -97,7 +97,7 @@ class LiveModel:
             NotFound: this version is not kept.
         """
         snapshot = self.at(version)
-        parameters = torch.from_numpy(snapshot.parameters).to(self.device)
+        parameters = torch.tensor(snapshot.parameters, device=self.device)
         return evaluate(parameters, self._examples(on)), snapshot.version
 
     def runs(self) -> list[tuple[RunRecord, bool]]:

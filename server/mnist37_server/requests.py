@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist37 import kernels
 from mnist37_server.errors import InvalidArgument
 
 TRAINING_IMAGES = 12_396
@@ -182,20 +183,17 @@ def answer_to(request: Request, values: Sequence[Any]) -> Answer:
 
 def fingerprint(request: Request) -> bytes:
     """32 bytes that two requests share only if they have the same method and the same values."""
-    digest = hashlib.sha256(type(request).__name__.encode())
-    for field in fields(request):
-        value = getattr(request, field.name)
-        parts = (
-            (value.pixels, value.labels) if isinstance(value, Batch) else (repr(value).encode(),)
-        )
-        for part in (field.name.encode(), *parts):
-            digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.digest()
+    values = vars(request)
+    batch = values.get("batch")
+    if batch is not None:
+        contents = [hashlib.sha256(part).digest() for part in (batch.pixels, batch.labels)]
+        values = {**values, "batch": contents}
+    return hashlib.sha256(f"{type(request).__name__} {values!r}".encode()).digest()
 
 
 def magnitude(parameters: NDArray[np.float32]) -> float:
     """The most that any image can score, or NaN; up to MOST_INK no partial sum overflows."""
-    return float(np.abs(parameters).sum(dtype=np.float64))
+    return kernels.magnitude(parameters)
 
 
 def check_range(field: str, value: int, least: int, most: int) -> None:

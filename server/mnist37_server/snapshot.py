@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,17 +27,17 @@ class Snapshot:
     """The parameters after `version` updates, on the host."""
 
     version: int
-    parameters: NDArray[np.float32]  # (785,): the weights, then the bias; nobody writes to it
+    content: bytes  # the parameters as 785 little-endian float32: the weights, then the bias
     place: int  # of the next Step without a batch, in its walk through the mini-batches
     origin: Origin
     run: int | None = None  # the number of the run, of Origin.TRAIN
 
-    @cached_property
-    def content(self) -> bytes:
-        """The parameters as 785 little-endian float32."""
-        return self.parameters.astype("<f4").tobytes()
+    @property
+    def parameters(self) -> NDArray[np.float32]:
+        """(785,): the weights, then the bias; nobody can write to it."""
+        return np.frombuffer(self.content, "<f4")
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """Lowercase hexadecimal SHA-256 of `content`."""
         return hashlib.sha256(self.content).hexdigest()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from mnist37_server.requests import Answer, Request
@@ -21,19 +22,13 @@ class Subscription:
 
     def __init__(self, deadline: float | None = None) -> None:
         self._deadline = deadline  # on time.monotonic's clock
-        self._answers: deque[Answer] = deque(maxlen=MAX_UNREAD)
-        self._ended = False
+        self._answers: SimpleQueue[Answer | None] = SimpleQueue()  # None: there are no more
+        self._once = threading.Lock()  # taken by whoever ends it
         self._error: BaseException | None = None
-        self._changed = threading.Condition()
 
     def __iter__(self) -> Iterator[Answer]:
         """Gives each answer; raises what the write failed with."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._answers or self._ended)
-                if not self._answers:
-                    break
-                answer = self._answers.popleft()
+        while (answer := self._answers.get()) is not None:
             yield answer
         if self._error is not None:
             raise self._error
@@ -45,23 +40,26 @@ class Subscription:
         return answer
 
     def put(self, *answers: Answer) -> None:
-        """Hands the caller answers."""
-        with self._changed:
-            self._answers.extend(answers)
-            self._changed.notify()
+        """Hands the caller answers; for the one thread that commits."""
+        for answer in answers:
+            if self._answers.qsize() >= MAX_UNREAD:
+                with suppress(Empty):
+                    self._answers.get_nowait()
+            self._answers.put(answer)
 
     def end(self, *last: Answer, error: BaseException | None = None) -> None:
         """Hands the caller the last answers, and says that no more will come."""
-        with self._changed:
-            if not self._ended:
-                self._answers.extend(last)
-                self._ended, self._error = True, error
-                self._changed.notify()
+        if self._once.acquire(blocking=False):
+            self._error = error
+            for answer in (*last, None):
+                self._answers.put(answer)
 
     @property
     def waits(self) -> bool:
         """Whether somebody still wants the answers."""
-        return not self._ended and (self._deadline is None or time.monotonic() < self._deadline)
+        if self._once.locked():
+            return False
+        return self._deadline is None or time.monotonic() < self._deadline
 
 
 @dataclass(eq=False)
@@ -78,4 +76,7 @@ class Write:
     @property
     def wanted(self) -> bool:
         """Whether any caller still waits."""
-        return any(caller.waits for caller in tuple(self.callers))
+        for caller in tuple(self.callers):  # noqa: SIM110 - a generator costs more, at each Step
+            if caller.waits:
+                return True
+        return False

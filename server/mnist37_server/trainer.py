@@ -49,18 +49,19 @@ class Trainer:
         Raises:
             InvalidArgument: an update's learning rate was so large that the parameters overflowed.
         """
-        parameters = self.parameters.cpu().numpy().copy()
+        parameters = self.parameters.cpu().numpy()
         if not magnitude(parameters) <= MOST_INK:  # true for NaN too
             raise InvalidArgument(
                 "learning_rate",
                 "this one drives the model beyond what float32 can hold",
                 "choose a smaller one",
             )
-        return Snapshot(self.version, parameters, self._place, origin, run)
+        content = parameters.astype("<f4", copy=False).tobytes()
+        return Snapshot(self.version, content, self._place, origin, run)
 
     def reset(self, snapshot: Snapshot) -> None:
         """Makes the model what it was at a snapshot, as if nothing had been done since."""
-        self.parameters.copy_(torch.from_numpy(snapshot.parameters))
+        self.parameters.copy_(torch.tensor(snapshot.parameters))
         self.version, self._place = snapshot.version, snapshot.place
 
     def adopt(self, parameters: NDArray[np.float32]) -> None:

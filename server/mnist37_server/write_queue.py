@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from mnist37_server.errors import AlreadyExists, CallerLeft, Exhausted, ShuttingDown
 from mnist37_server.requests import Answer, Request, Restore, Train, answer_to, fingerprint
@@ -151,17 +151,29 @@ class WriteQueue:
             for reader in write.callers + write.watchers:
                 reader.put(*answers)
 
-    def dropped(self, write: Write) -> bool:
-        """Ends a write that nobody waits for, or all at the end; says whether it did.
+    def unwanted(self, write: Write) -> bool:
+        """Whether nobody waits for a write any more, or no more writes are done."""
+        return self.closing or not write.wanted
+
+    def refuses(self, write: Write) -> bool:
+        """Ends a write that is unwanted; says whether it did.
 
         Under the lock: a caller who joins does so before, and the write goes on, or after, and it
         is another write.
         """
+        if not self.unwanted(write):
+            return False
         with self._changed:
-            if not self.closing and write.wanted:
+            if not self.unwanted(write):
                 return False
             self.finish(write, error=shutting_down() if self.closing else nobody_waits())
             return True
+
+    def finish_all(self, answered: Iterable[tuple[Write, Answer]]) -> None:
+        """Finishes several writes, each with its one answer."""
+        with self._changed:
+            for write, answer in answered:
+                self.finish(write, answer)
 
     def finish(self, write: Write, *answers: Answer, error: BaseException | None = None) -> None:
         """Gives the write's callers the last they will hear of it, and forgets it."""

@@ -104,7 +104,7 @@ class Writer:
         """Small writes: each makes a version, and all go to the committer together."""
         done: list[tuple[Write, Snapshot, Answer]] = []
         for write in writes:
-            if self._queue.dropped(write):
+            if self._queue.refuses(write):
                 continue
             try:
                 answer, self._computed = self._apply(write.request)
@@ -119,8 +119,7 @@ class Writer:
             return
 
         def committed() -> None:
-            for write, _, answer in done:
-                self._queue.finish(write, answer)
+            self._queue.finish_all([(write, answer) for write, _, answer in done])
 
         def failed(error: BaseException) -> None:
             for write, _, _ in done:
@@ -171,11 +170,11 @@ class Writer:
         if place is None:
             place = RunPlace(0, 0, 0.0, self._state.next_run(), time.time())
         run = self._trainer.run(request, place)
-        if self._queue.dropped(write):
+        if self._queue.refuses(write):
             return
         self._queue.begin_run(write, place.run)
         for progress in run.parts():
-            stop = self._queue.closing or not write.wanted
+            stop = self._queue.unwanted(write)
             if progress is None and not stop:
                 continue
             if not self._put(write, request, run.place, progress):
@@ -184,7 +183,7 @@ class Writer:
                 return
             if stop:
                 self._settle()
-                if self._queue.dropped(write):
+                if self._queue.refuses(write):
                     return
 
     def _put(

@@ -22,7 +22,7 @@ from mnist37_server.state import KEPT_REQUESTS, Record, RunPlace, State
 
 def snapshot(version: int, place: int = 0) -> Snapshot:
     parameters = np.random.default_rng(version).standard_normal(785).astype(np.float32)
-    return Snapshot(version, parameters, place, Origin.TRAIN, 7)
+    return Snapshot(version, parameters.tobytes(), place, Origin.TRAIN, 7)
 
 
 def same(a: Snapshot | None, b: Snapshot) -> bool:
