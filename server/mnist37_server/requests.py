@@ -25,7 +25,7 @@ MAX_LEARNING_RATE = 3e38  # what the arithmetic's float32 can hold
 MAX_REQUEST_ID = 128  # characters
 
 
-def images_of(pixels: bytes, field: str = "pixels") -> NDArray[np.uint8]:
+def images_of(pixels: bytes | memoryview, field: str = "pixels") -> NDArray[np.uint8]:
     """The images (N, 784) in `pixels`, without copying.
 
     Raises:

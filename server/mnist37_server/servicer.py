@@ -16,6 +16,7 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from mnist37_server import wire
 from mnist37_server.errors import CallerLeft, Exhausted
 from mnist37_server.live_model import LiveModel
+from mnist37_server.predict_wire import Question, decode, encode
 from mnist37_server.requests import Progress, Request, Stepped, Written, images_of
 from mnist37_server.status import stream, unary
 from mnist37_server.subscription import Subscription
@@ -23,6 +24,7 @@ from mnist37_server.write_queue import MAX_CALLERS
 
 MAX_STREAMS = 256  # PredictStreams and WatchRuns open at a time
 
+SERVICE = pb.DESCRIPTOR.services_by_name["Mnist37Service"].full_name
 RPCS = {method.name for method in pb.DESCRIPTOR.services_by_name["Mnist37Service"].methods}
 SHORT = {"Predict", "GetModel"}
 
@@ -68,16 +70,14 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         self.reads = Activity()
 
     @unary
-    def Predict(
-        self, request: pb.PredictRequest, context: grpc.ServicerContext
-    ) -> pb.PredictResponse:
+    def Predict(self, request: Question, context: grpc.ServicerContext) -> bytes:
         """The probability, for each image, that it is a 3."""
         return self._predict(request)
 
     @stream
     def PredictStream(
-        self, requests: Iterator[pb.PredictRequest], context: grpc.ServicerContext
-    ) -> Iterator[pb.PredictResponse]:
+        self, requests: Iterator[Question], context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
         """Predict, for one request after the other."""
         with self._a_stream():
             yield from map(self._predict, requests)
@@ -92,11 +92,10 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         finally:
             self._streams.release()
 
-    def _predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
+    def _predict(self, question: Question) -> bytes:
         with self.reads:
-            images = images_of(request.pixels)
-            probabilities, version = self._model.predict(images, wire.version(request))
-            return pb.PredictResponse(probabilities=probabilities.tolist(), version=version)
+            images = images_of(question.pixels)
+            return encode(*self._model.predict(images, question.version))
 
     @unary
     def GetLoss(
@@ -217,4 +216,12 @@ def add_to(server: grpc.Server, model: LiveModel) -> Mnist37Servicer:
         # grpcio looks for this attribute on a handler; its own health service relies on it.
         method.__func__.experimental_thread_pool = long_calls
     mnist37_pb2_grpc.add_Mnist37ServiceServicer_to_server(servicer, server)
+    # In place of the generated handlers, whose messages are copied on their way in and out.
+    server.add_registered_method_handlers(
+        SERVICE,
+        {
+            "Predict": grpc.unary_unary_rpc_method_handler(servicer.Predict, decode),
+            "PredictStream": grpc.stream_stream_rpc_method_handler(servicer.PredictStream, decode),
+        },
+    )
     return servicer

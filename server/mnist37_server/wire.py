@@ -47,7 +47,7 @@ def request_id(message: Writing) -> str | None:
     return message.request_id
 
 
-def version(message: pb.PredictRequest | pb.GetLossRequest | pb.GetModelRequest) -> int | None:
+def version(message: pb.GetLossRequest | pb.GetModelRequest) -> int | None:
     """The version that a read asks for; None for the newest."""
     return message.version if message.HasField("version") else None
 

@@ -63,12 +63,12 @@ def test_what_is_unset_is_the_contracts_default() -> None:
     assert wire.train(pb.TrainRequest(epochs=3)) == Train(3, 1.0, 256, 42)
     assert wire.initialize(pb.InitializeRequest()) == Initialize(42, 1.0)
     assert wire.request_id(pb.StepRequest()) is None
-    assert wire.version(pb.PredictRequest()) is None
+    assert wire.version(pb.GetModelRequest()) is None
 
 
 def test_a_zero_that_was_set_is_no_default() -> None:
     assert wire.initialize(pb.InitializeRequest(seed=0, std=0.0)) == Initialize(0, 0.0)
-    assert wire.version(pb.PredictRequest(version=0)) == 0
+    assert wire.version(pb.GetModelRequest(version=0)) == 0
     with pytest.raises(InvalidArgument, match="learning_rate: got 0; must be above 0"):
         wire.step(pb.StepRequest(learning_rate=0))
 
