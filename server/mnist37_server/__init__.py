@@ -7,6 +7,7 @@ live_model    what readers see             snapshot      one version, whole, unc
 write_queue   whose turn it is, who waits  writer        one write at a time, exactly once
 subscription  one caller's view of a write watch         a look at a run
 trainer       the model being trained      requests      what is asked for, and the answers
-prediction    images -> probabilities      state         SQLite: what must survive a crash
-history       versions and runs            errors        what can be refused
+predict_wire  Predict's messages as bytes  committer     commits what was computed, together
+state         SQLite: what survives a crash history      versions and runs
+errors        what can be refused
 """
