@@ -10,6 +10,8 @@ Mnist37Error
 ├── DeadlineExceeded    no answer within the timeout
 ├── Cancelled           the call was cancelled
 └── ServerError         a fault of the server; the message has an id for its log
+
+Each has a `reason` for programs, where the server gives one; the README lists them.
 """
 
 from __future__ import annotations
@@ -20,9 +22,14 @@ import grpc
 class Mnist37Error(Exception):
     """Any failure of a call."""
 
+    reason: str | None = None  # a name that stays, such as TOO_MANY_CALLERS
+    retry_after: float | None = None  # seconds, where the same call may well succeed later
+
 
 class InvalidInput(Mnist37Error, ValueError):
     """A value that is never right: says which, what came and what would be right."""
+
+    field: str | None = None  # of the request; None where the client found it, before sending
 
 
 class NotFound(Mnist37Error):
@@ -38,7 +45,7 @@ class Aborted(Mnist37Error):
 
 
 class Exhausted(Mnist37Error):
-    """The server has no room for this call, or a message is larger than 64 MiB."""
+    """The server has no room for this call, or a message is larger than it takes."""
 
 
 class Unavailable(Mnist37Error):
@@ -69,8 +76,26 @@ EXCEPTIONS: dict[grpc.StatusCode, type[Mnist37Error]] = {
 }
 
 
+# What gRPC itself refuses at a server, in its own words: it gives no reason.
+REFUSED_BY_GRPC: dict[str, tuple[str, float | None]] = {
+    "Concurrent RPC limit exceeded": ("TOO_MANY_RPCS", 1.0),
+    "larger than max": ("MESSAGE_TOO_LARGE", None),
+}
+
+
 def from_rpc(error: grpc.RpcError, address: str) -> Mnist37Error:
     """The exception for what a call of grpc ended with."""
+    exception = _exception(error, address)
+    if isinstance(exception, Exhausted):
+        for words, (reason, retry_after) in REFUSED_BY_GRPC.items():
+            if words in str(exception):
+                exception.reason, exception.retry_after = reason, retry_after
+    _tell(exception, error)
+    return exception
+
+
+def _exception(error: grpc.RpcError, address: str) -> Mnist37Error:
+    """With the text alone."""
     code = error.code()
     details = error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details:
@@ -80,3 +105,24 @@ def from_rpc(error: grpc.RpcError, address: str) -> Mnist37Error:
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
         details = f"{address} did not answer within the timeout"
     return EXCEPTIONS.get(code, ServerError)(details)
+
+
+def _tell(exception: Mnist37Error, error: grpc.RpcError) -> None:
+    """Hands on what the server said in google.rpc's messages, if it did."""
+    # Only errors need these, and an import of the client should be quick.
+    from google.protobuf.message import DecodeError
+    from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+    from grpc_status import rpc_status
+
+    info, retry, bad = ErrorInfo(), RetryInfo(), BadRequest()
+    try:
+        status = rpc_status.from_call(error)
+        for detail in status.details if status else ():
+            if detail.Unpack(info):
+                exception.reason = info.reason
+            elif detail.Unpack(retry):
+                exception.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
+            elif detail.Unpack(bad) and isinstance(exception, InvalidInput):
+                exception.field = bad.field_violations[0].field if bad.field_violations else None
+    except (DecodeError, ValueError):
+        pass  # details that something on the way has damaged, or given to another error

@@ -34,6 +34,12 @@ IMAGES_A_MESSAGE = 16_384  # how many go in each, where there are more than that
 CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
+    # A run may be silent for long, and its server's machine gone: while there are calls, a server
+    # that is silent for half a minute is asked for a sign of life, and has 20 s to give one.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),  # the one that the core of 1.85 goes by
+    ("grpc.http2.max_pings_without_data", 0),  # no fewer the longer it lasts
     # How long one attempt to connect may take: an address that never answers fails in 2.5 s.
     ("grpc.min_reconnect_backoff_ms", 2_500),
     # After a refused connection the next attempt comes soon: a server may be starting.

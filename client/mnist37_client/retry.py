@@ -47,7 +47,8 @@ class Attempts:
         Raises:
             Mnist37Error: the error itself, where another attempt would not help or time is up.
         """
-        pause = self._pause * random.uniform(0.5, 1)  # so that many clients do not come at once
+        # At least as long as the server asked for; and so that many clients do not come at once.
+        pause = max(self._pause, 2 * (error.retry_after or 0)) * random.uniform(0.5, 1)
         late = time.monotonic() + pause > self._give_up
         if not isinstance(error, Unavailable) or not self._patience.connected or late:
             raise error

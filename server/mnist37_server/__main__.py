@@ -50,6 +50,41 @@ DEFAULT = Config()
     metavar="SECONDS",
     help="How long predictions under way may go on at the end.",
 )
+@click.option(
+    "--max-message",
+    type=click.IntRange(1, 1024),
+    default=DEFAULT.max_message,
+    metavar="MIB",
+    help="How large a message may be.",
+)
+@click.option(
+    "--max-rpcs",
+    type=click.IntRange(1),
+    default=DEFAULT.max_rpcs,
+    metavar="N",
+    help="How many calls may be under way; those that wait for a thread count too.",
+)
+@click.option(
+    "--max-waiting",
+    type=click.IntRange(1),
+    default=DEFAULT.max_waiting,
+    metavar="N",
+    help="How many callers may wait for a write, or for a run of theirs.",
+)
+@click.option(
+    "--max-streams",
+    type=click.IntRange(1),
+    default=DEFAULT.max_streams,
+    metavar="N",
+    help="How many PredictStreams and WatchRuns may be open.",
+)
+@click.option(
+    "--keepalive",
+    type=click.FloatRange(1),
+    default=DEFAULT.keepalive,
+    metavar="SECONDS",
+    help="After how long a silent peer that has calls is asked whether it is still there.",
+)
 def main(
     address: str,
     device: str,
@@ -57,6 +92,11 @@ def main(
     data_root: Path | None,
     download: bool,
     grace: float,
+    max_message: int,
+    max_rpcs: int,
+    max_waiting: int,
+    max_streams: int,
+    keepalive: float,
 ) -> None:
     """Train and serve one live model: a classifier of handwritten 3s and 7s.
 
@@ -67,7 +107,19 @@ def main(
         sys.exit("mnist37 serve needs torch, which comes with: pip install 'mnist37[server]'")
     if download and data_root is None:
         raise click.UsageError("--download needs --data-root, the folder to fetch MNIST into")
-    config = Config(address, device, _folder(state), data_root, download, grace)
+    config = Config(
+        address,
+        device,
+        _folder(state),
+        data_root,
+        download,
+        grace,
+        max_message=max_message,
+        max_rpcs=max_rpcs,
+        max_waiting=max_waiting,
+        max_streams=max_streams,
+        keepalive=keepalive,
+    )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # gRPC's core would tell of a port in use in its own words too.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

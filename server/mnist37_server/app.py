@@ -18,7 +18,8 @@ from mnist37_server.errors import CannotStart
 from mnist37_server.live_model import LiveModel
 from mnist37_server.state import State
 
-MAX_MESSAGE = 64 * 2**20  # bytes
+ANSWER_TO_PING = 20  # seconds that a peer has to answer a ping, before its calls end
+LEAST_PING_INTERVAL = 10  # seconds between a peer's own pings; who asks more often is cut off
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +36,10 @@ def run(config: Config) -> None:
     # The bits of a sum depend on how many threads it is split over: on one they never change.
     torch.set_num_threads(1)
     device = find_device(config.device)
-    server, port = listen(config.address)
+    server, port = listen(config)
     state = State(config.state)
-    model = LiveModel(load_sets(config, device), device, state)
-    service = servicer.add_to(server, model)
+    model = LiveModel(load_sets(config, device), device, state, config.max_waiting)
+    service = servicer.add_to(server, model, config.max_waiting, config.max_streams)
     server.start()
     print(f"listening on {config.host}:{port}", flush=True)
     print(f"version {model.at().version} on {device}", flush=True)
@@ -78,7 +79,7 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def listen(address: str) -> tuple[grpc.Server, int]:
+def listen(config: Config) -> tuple[grpc.Server, int]:
     """A server that is not started yet, and the port that it has.
 
     Raises:
@@ -86,19 +87,33 @@ def listen(address: str) -> tuple[grpc.Server, int]:
     """
     server = grpc.server(
         ThreadPoolExecutor(servicer.SHORT_CALLS, thread_name_prefix="short-call"),
-        options=[
-            ("grpc.max_receive_message_length", MAX_MESSAGE),
-            ("grpc.max_send_message_length", MAX_MESSAGE),
-            ("grpc.so_reuseport", 0),  # a port in use is an error, not a port shared
-        ],
+        options=options(config),
+        maximum_concurrent_rpcs=config.max_rpcs,
     )
     try:
-        return server, server.add_insecure_port(address)
+        return server, server.add_insecure_port(config.address)
     except RuntimeError as error:
         raise CannotStart(
-            f"--address: cannot listen on {address}; is the port in use? Name another HOST:PORT, or"
-            " port 0 for a free one"
+            f"--address: cannot listen on {config.address}; is the port in use? Name another"
+            " HOST:PORT, or port 0 for a free one"
         ) from error
+
+
+def options(config: Config) -> list[tuple[str, int]]:
+    """What gRPC's core is told: what it is to refuse by itself, and when to give a peer up."""
+    keepalive = round(config.keepalive * 1000)
+    answer = min(keepalive, ANSWER_TO_PING * 1000)
+    return [
+        ("grpc.max_receive_message_length", config.max_message * 2**20),
+        ("grpc.max_send_message_length", config.max_message * 2**20),
+        # Connections with calls only: an idle client may sleep for as long as it likes.
+        ("grpc.keepalive_time_ms", keepalive),
+        ("grpc.keepalive_timeout_ms", answer),
+        # The core of 1.85 goes by this one, which is a minute unless it is set.
+        ("grpc.http2.ping_timeout_ms", answer),
+        ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_INTERVAL * 1000),
+        ("grpc.so_reuseport", 0),  # a port in use is an error, not a port shared
+    ]
 
 
 def load_sets(config: Config, device: torch.device) -> Sets:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mnist37_server.errors import CannotStart
 
+SPARE_RPCS = 16  # calls that there is room for whoever waits
+
 
 @dataclass(frozen=True)
 class Config:
@@ -18,13 +20,29 @@ class Config:
     data_root: Path | None = None  # MNIST as torchvision keeps it; None: the shipped images
     download: bool = False  # let torchvision fetch MNIST into data_root
     grace: float = 10.0  # seconds that predictions under way are given at the end
+    max_message: int = 64  # MiB that a message may have
+    max_rpcs: int = 2048  # calls under way at a time, those that wait for a thread included
+    max_waiting: int = 256  # of them, who wait for a write or follow a run that they train
+    max_streams: int = 256  # of them, PredictStreams and WatchRuns
+    keepalive: float = 60.0  # seconds without a sign of a peer until it is asked for one
 
     def __post_init__(self) -> None:
-        """Raises CannotStart unless the address is HOST:PORT; gRPC would listen elsewhere."""
+        """Raises CannotStart where the settings make no server.
+
+        An address must be HOST:PORT: gRPC would listen elsewhere. And those who wait must not be
+        able to take all the room there is.
+        """
         port = self.address.rpartition(":")[2]
         if not self.host or not port.isdecimal() or int(port) > 65535:
             raise CannotStart(
                 f"--address: got {self.address!r}; must be HOST:PORT, PORT from 0 to 65535"
+            )
+        least = self.max_waiting + self.max_streams + SPARE_RPCS
+        if self.max_rpcs < least:
+            raise CannotStart(
+                f"--max-rpcs: got {self.max_rpcs:,}; must be at least {least:,}, which is"
+                f" --max-waiting and --max-streams and {SPARE_RPCS}, so that those who wait leave"
+                " room for the others"
             )
 
     @property

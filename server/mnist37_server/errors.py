@@ -7,47 +7,102 @@ Refused                   whatever is said to the caller, in its own words
 ├── Aborted               a run cannot go on: another write came between
 ├── Exhausted             too many callers, or no room to store the state
 ├── ShuttingDown          the server is about to end
-└── CallerLeft            the caller cancelled, or its deadline passed
+├── CallerLeft            the caller cancelled, or its deadline passed while it waited
+└── TooLate               the deadline passed before anything was done
 CannotStart               an option that the server cannot start with
 """
 
 from __future__ import annotations
 
+from enum import Enum, auto
+
+
+class Reason(Enum):
+    """Why a request is refused, for programs: these names stay, whatever becomes of the texts."""
+
+    INVALID_FIELD = auto()
+    NOT_FOUND = auto()  # other than the two below
+    VERSION_NOT_KEPT = auto()
+    RUN_NOT_KEPT = auto()
+    REQUEST_ID_REUSED = auto()
+    RUN_CANNOT_GO_ON = auto()
+    TOO_MANY_CALLERS = auto()
+    TOO_MANY_STREAMS = auto()
+    NO_ROOM = auto()
+    SHUTTING_DOWN = auto()
+    CALLER_LEFT = auto()
+    DEADLINE_PASSED = auto()
+    INTERNAL = auto()
+
 
 class Refused(Exception):
-    """The request is not carried out and the model is as it was; the text is for the caller."""
+    """The request is not carried out and the model is as it was; the text is for the caller.
+
+    Args:
+        text: what is wrong and what would be right.
+        reason: where it is not the usual one of its class.
+        about: what the text speaks of, for programs.
+    """
+
+    reason: Reason
+
+    def __init__(self, text: str, reason: Reason | None = None, **about: object) -> None:
+        super().__init__(text)
+        self.reason = reason or self.reason
+        self.about = about
 
 
 class InvalidArgument(Refused):
     """A field holds what is never right: names the field, what came and what would be right."""
 
+    reason = Reason.INVALID_FIELD
+
     def __init__(self, field: str, came: str, right: str) -> None:
-        super().__init__(f"{field}: {came}; {right}")
         self.field = field
+        self.description = f"{came}; {right}"
+        super().__init__(f"{field}: {self.description}")
 
 
 class NotFound(Refused):
     """A version of the model, or a run, that is not kept."""
 
+    reason = Reason.NOT_FOUND
+
 
 class AlreadyExists(Refused):
     """A request_id that was used before, for another method or other values."""
+
+    reason = Reason.REQUEST_ID_REUSED
 
 
 class Aborted(Refused):
     """A run that was cut off cannot go on, since another write was committed after it."""
 
+    reason = Reason.RUN_CANNOT_GO_ON
+
 
 class Exhausted(Refused):
     """Too many callers wait, or there is no room to store the state."""
+
+    reason = Reason.TOO_MANY_CALLERS
 
 
 class ShuttingDown(Refused):
     """The server takes no more writes; those under way end at the next step."""
 
+    reason = Reason.SHUTTING_DOWN
+
 
 class CallerLeft(Refused):
     """Nobody waits for the answer any more."""
+
+    reason = Reason.CALLER_LEFT
+
+
+class TooLate(Refused):
+    """The deadline had passed when the call's turn came, so nothing was done for it."""
+
+    reason = Reason.DEADLINE_PASSED
 
 
 class CannotStart(Exception):

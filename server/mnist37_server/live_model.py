@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from mnist37.losses import Evaluation
 from mnist37.training import Examples, Sets, evaluate, examples_on
-from mnist37_server.errors import NotFound
+from mnist37_server.errors import NotFound, Reason
 from mnist37_server.history import KEPT_VERSIONS, RunRecord
 from mnist37_server.requests import Batch, Initialize
 from mnist37_server.snapshot import Origin, Snapshot
 from mnist37_server.state import State
 from mnist37_server.trainer import Trainer
 from mnist37_server.watch import Watch
-from mnist37_server.write_queue import WriteQueue
+from mnist37_server.write_queue import MAX_CALLERS, WriteQueue
 from mnist37_server.writer import Writer
 
 
@@ -39,9 +39,12 @@ class LiveModel:
         sets: the resident images.
         device: where the arithmetic of training and of losses is done.
         state: where the model was left, and where it is kept; closed with the model.
+        max_callers: how many may wait for writes at a time.
     """
 
-    def __init__(self, sets: Sets, device: torch.device, state: State) -> None:
+    def __init__(
+        self, sets: Sets, device: torch.device, state: State, max_callers: int = MAX_CALLERS
+    ) -> None:
         self.device = device
         self._sets = sets
         self._state = state
@@ -53,7 +56,7 @@ class LiveModel:
             state.commit([snapshot], [])
         trainer.reset(snapshot)
         self._snapshot = snapshot
-        self._queue = WriteQueue(state.find)
+        self._queue = WriteQueue(state.find, max_callers)
         self._writer = Writer(self._queue, trainer, state, snapshot, self._publish)
         self.submit = self._queue.submit
         self.leave = self._queue.leave
@@ -75,7 +78,10 @@ class LiveModel:
         if kept is None:
             raise NotFound(
                 f"version: {version} is not kept; the model is at {snapshot.version}, and kept are"
-                f" the newest {KEPT_VERSIONS:,} versions that an epoch or another write ended on"
+                f" the newest {KEPT_VERSIONS:,} versions that an epoch or another write ended on",
+                Reason.VERSION_NOT_KEPT,
+                version=version,
+                newest=snapshot.version,
             )
         return kept
 

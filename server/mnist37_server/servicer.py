@@ -14,7 +14,7 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 
 from mnist37_server import wire
-from mnist37_server.errors import CallerLeft, Exhausted
+from mnist37_server.errors import CallerLeft, Exhausted, Reason
 from mnist37_server.live_model import LiveModel
 from mnist37_server.predict_wire import Question, decode, encode
 from mnist37_server.requests import Progress, Request, Stepped, Written, images_of
@@ -22,7 +22,7 @@ from mnist37_server.status import stream, unary
 from mnist37_server.subscription import Subscription
 from mnist37_server.write_queue import MAX_CALLERS
 
-MAX_STREAMS = 256  # PredictStreams and WatchRuns open at a time
+MAX_STREAMS = 256  # PredictStreams and WatchRuns open at a time, unless it is told otherwise
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Mnist37Service"].full_name
 RPCS = {method.name for method in pb.DESCRIPTOR.services_by_name["Mnist37Service"].methods}
@@ -32,7 +32,7 @@ SHORT = {"Predict", "GetModel"}
 SHORT_CALLS = 4
 # Whoever waits (for a write, for a stream's next message, for a loss over thousands of images) has
 # threads of their own, more than can wait at once, so that waiting never uses up the short calls'.
-LONG_CALLS = MAX_CALLERS + MAX_STREAMS + 16
+SPARE_LONG_CALLS = 16
 
 
 class Activity:
@@ -64,9 +64,10 @@ class Activity:
 class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     """Answers for one live model."""
 
-    def __init__(self, model: LiveModel) -> None:
+    def __init__(self, model: LiveModel, max_streams: int = MAX_STREAMS) -> None:
         self._model = model
-        self._streams = threading.BoundedSemaphore(MAX_STREAMS)
+        self._max_streams = max_streams
+        self._streams = threading.BoundedSemaphore(max_streams)
         self.reads = Activity()
 
     @unary
@@ -86,7 +87,10 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     def _a_stream(self) -> Iterator[None]:
         """Room for one more stream."""
         if not self._streams.acquire(blocking=False):
-            raise Exhausted(f"{MAX_STREAMS} streams are open already; try again later")
+            raise Exhausted(
+                f"{self._max_streams} streams are open already; try again later",
+                Reason.TOO_MANY_STREAMS,
+            )
         try:
             yield
         finally:
@@ -207,10 +211,23 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         return caller
 
 
-def add_to(server: grpc.Server, model: LiveModel) -> Mnist37Servicer:
-    """Puts the service on a server, whose own threads are for the short calls."""
-    long_calls = ThreadPoolExecutor(LONG_CALLS, thread_name_prefix="long-call")
-    servicer = Mnist37Servicer(model)
+def add_to(
+    server: grpc.Server,
+    model: LiveModel,
+    max_callers: int = MAX_CALLERS,
+    max_streams: int = MAX_STREAMS,
+) -> Mnist37Servicer:
+    """Puts the service on a server, whose own threads are for the short calls.
+
+    Args:
+        server: not started yet.
+        model: what it serves.
+        max_callers: how many the model lets wait for writes at a time.
+        max_streams: PredictStreams and WatchRuns open at a time.
+    """
+    threads = max_callers + max_streams + SPARE_LONG_CALLS
+    long_calls = ThreadPoolExecutor(threads, thread_name_prefix="long-call")
+    servicer = Mnist37Servicer(model, max_streams)
     for name in RPCS - SHORT:
         method = getattr(servicer, name)
         # grpcio looks for this attribute on a handler; its own health service relies on it.

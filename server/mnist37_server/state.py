@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mnist37_server import history
-from mnist37_server.errors import CannotStart, Exhausted
+from mnist37_server.errors import CannotStart, Exhausted, Reason
 from mnist37_server.history import History, RunRecord, Version
 from mnist37_server.requests import Progress
 from mnist37_server.snapshot import Snapshot
@@ -180,7 +180,7 @@ class State:
                 if not isinstance(error, sqlite3.Error):
                     raise
                 raise Exhausted(
-                    f"the state could not be stored, nothing is applied: {error}"
+                    f"the state could not be stored, nothing is applied: {error}", Reason.NO_ROOM
                 ) from error
 
     def close(self) -> None:

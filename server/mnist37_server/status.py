@@ -1,14 +1,24 @@
-"""Exceptions to gRPC status codes: one table, and what becomes of those that are not in it."""
+"""Exceptions to gRPC statuses: one table, and what becomes of those that are not in it.
+
+A status carries its details as google.rpc messages too, so that a program need not read the text:
+ErrorInfo with the reason, BadRequest with the field that is wrong, RetryInfo where it helps to try
+again.
+"""
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from typing import NoReturn, TypeVar
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
 
 from mnist37_server.errors import (
     Aborted,
@@ -17,8 +27,10 @@ from mnist37_server.errors import (
     Exhausted,
     InvalidArgument,
     NotFound,
+    Reason,
     Refused,
     ShuttingDown,
+    TooLate,
 )
 
 log = logging.getLogger(__name__)
@@ -31,7 +43,17 @@ CODES: dict[type[Refused], grpc.StatusCode] = {
     Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ShuttingDown: grpc.StatusCode.UNAVAILABLE,
     CallerLeft: grpc.StatusCode.CANCELLED,
+    TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+
+# Where the same request may well be carried out a little later: after how many seconds.
+RETRY_AFTER: dict[Reason, float] = {
+    Reason.TOO_MANY_CALLERS: 1.0,
+    Reason.TOO_MANY_STREAMS: 1.0,
+    Reason.SHUTTING_DOWN: 0.5,  # there may be another server soon
+}
+
+DOMAIN = "mnist37"  # of the reasons, which are unique within it
 
 S = TypeVar("S")
 Q = TypeVar("Q")
@@ -44,11 +66,53 @@ def refuse(context: grpc.ServicerContext, error: Exception) -> NoReturn:
     Of an unforeseen one that is an id, which the log has too, with all the rest.
     """
     code = CODES.get(type(error))  # type: ignore[arg-type]
-    if code is not None:
-        context.abort(code, str(error))
+    if isinstance(error, Refused) and code is not None:
+        end(context, code, str(error), *details(error))
     number = uuid.uuid4().hex[:12]
     log.error("internal error %s", number, exc_info=error)
-    context.abort(grpc.StatusCode.INTERNAL, f"internal error {number}")
+    info = error_info(Reason.INTERNAL, {"id": number})
+    end(context, grpc.StatusCode.INTERNAL, f"internal error {number}", info)
+
+
+def details(error: Refused) -> Iterator[Message]:
+    """What a program may want to know of a refusal."""
+    yield error_info(error.reason, error.about)
+    if isinstance(error, InvalidArgument):
+        violation = BadRequest.FieldViolation(field=error.field, description=error.description)
+        yield BadRequest(field_violations=[violation])
+    if error.reason in RETRY_AFTER:
+        delay = Duration()
+        delay.FromNanoseconds(round(RETRY_AFTER[error.reason] * 1e9))
+        yield RetryInfo(retry_delay=delay)
+
+
+def error_info(reason: Reason, about: Mapping[str, object]) -> ErrorInfo:
+    """The reason, and what it is about."""
+    metadata = {name: str(value) for name, value in about.items()}
+    return ErrorInfo(reason=reason.name, domain=DOMAIN, metadata=metadata)
+
+
+def end(
+    context: grpc.ServicerContext, code: grpc.StatusCode, text: str, *details: Message
+) -> NoReturn:
+    """Ends the RPC with a code, a text and what else there is to say."""
+    status = Status(code=code.value[0], message=text)
+    for detail in details:
+        status.details.add().Pack(detail)
+    context.abort_with_status(rpc_status.to_status(status))
+
+
+def check_wanted(context: grpc.ServicerContext) -> None:
+    """To be called before any work: a call may have waited long for a thread and its message.
+
+    Raises:
+        TooLate: its deadline has passed.
+        CallerLeft: the caller has cancelled it.
+    """
+    if not context.time_remaining():
+        raise TooLate("the deadline passed before the call's turn came; nothing was done")
+    if not context.is_active():
+        raise CallerLeft("the caller left")
 
 
 def unary(
@@ -59,6 +123,7 @@ def unary(
     @wraps(method)
     def answer(self: S, request: Q, context: grpc.ServicerContext) -> R:
         try:
+            check_wanted(context)
             return method(self, request, context)
         except Exception as error:  # noqa: BLE001 - this is where they all end
             refuse(context, error)
@@ -74,6 +139,7 @@ def stream(
     @wraps(method)
     def answers(self: S, request: Q, context: grpc.ServicerContext) -> Iterator[R]:
         try:
+            check_wanted(context)
             yield from method(self, request, context)
         except grpc.RpcError:
             raise  # from the stream of requests, whose caller left: grpc's own way to end the RPC

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mnist37_server.errors import NotFound
+from mnist37_server.errors import NotFound, Reason
 from mnist37_server.history import KEPT_RUNS, RunRecord
 from mnist37_server.requests import Progress
 from mnist37_server.state import State
@@ -29,7 +29,7 @@ class Watch:
         if number is None:
             number, runs = queue.running(), state.runs()
             if number is None and not runs:
-                raise NotFound("run: there is none yet; Train begins one")
+                raise NotFound("run: there is none yet; Train begins one", Reason.RUN_NOT_KEPT)
             number = number or runs[0].number
         # First the subscription, then the look at what is committed: so nothing falls between.
         self._number = number
@@ -47,7 +47,11 @@ class Watch:
         under_way = self._queue.running() == self._number
         found = self._state.runs(self._number)
         if not found and not under_way:
-            raise NotFound(f"run: {self._number} is not kept; the newest {KEPT_RUNS} are")
+            raise NotFound(
+                f"run: {self._number} is not kept; the newest {KEPT_RUNS} are",
+                Reason.RUN_NOT_KEPT,
+                run=self._number,
+            )
         return (found[0], under_way) if found else None
 
     def curve(self) -> Iterator[Progress]:

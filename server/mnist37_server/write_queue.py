@@ -11,7 +11,7 @@ from mnist37_server.requests import Answer, Request, Restore, Train, answer_to, 
 from mnist37_server.state import Record
 from mnist37_server.subscription import Subscription, Write
 
-MAX_CALLERS = 256  # who may wait for a write at a time
+MAX_CALLERS = 256  # who may wait for a write at a time, unless it is told otherwise
 ALONE = (Train, Restore)  # they look at what is committed
 MAX_TOGETHER = 64  # small writes that are taken together
 
@@ -21,10 +21,14 @@ class WriteQueue:
 
     Args:
         find: looks up what is remembered of a request_id.
+        max_callers: how many may wait at a time.
     """
 
-    def __init__(self, find: Callable[[str], Record | None]) -> None:
+    def __init__(
+        self, find: Callable[[str], Record | None], max_callers: int = MAX_CALLERS
+    ) -> None:
         self._find = find
+        self._max_callers = max_callers
         self._queue: deque[Write] = deque()
         self._named: dict[str, Write] = {}  # queued or under way, by request_id
         self._waiting: dict[Subscription, Write] = {}
@@ -57,15 +61,18 @@ class WriteQueue:
             if earlier is not None and earlier.fingerprint != mark:
                 raise AlreadyExists(
                     f"request_id: {request_id!r} was used before with another method or other"
-                    " values; nothing is applied"
+                    " values; nothing is applied",
+                    request_id=request_id,
                 )
             if record is not None and record.answer is not None:
                 caller.end(answer_to(request, record.answer))
                 return caller
             if self.closing:
                 raise shutting_down()
-            if len(self._waiting) >= MAX_CALLERS:
-                raise Exhausted(f"{MAX_CALLERS} callers wait for writes already; try again later")
+            if len(self._waiting) >= self._max_callers:
+                raise Exhausted(
+                    f"{self._max_callers} callers wait for writes already; try again later"
+                )
             if write is None:
                 write = Write(request, request_id, mark)
                 self._queue.append(write)

@@ -16,6 +16,7 @@ from mnist37_server.committer import Committer, Update
 from mnist37_server.errors import (
     Aborted,
     NotFound,
+    Reason,
     Refused,
 )
 from mnist37_server.history import RunRecord
@@ -154,7 +155,11 @@ class Writer:
     def _kept(self, version: int) -> Snapshot:
         snapshot = self._state.version(version)
         if snapshot is None:
-            raise NotFound(f"version: {version} is not kept; ListVersions names those that are")
+            raise NotFound(
+                f"version: {version} is not kept; ListVersions names those that are",
+                Reason.VERSION_NOT_KEPT,
+                version=version,
+            )
         return snapshot
 
     def _train(self, write: Write, request: Train) -> None:
@@ -164,7 +169,10 @@ class Writer:
         if record is not None and record.version != self._computed.version:
             raise Aborted(
                 f"request_id: this run was cut off at version {record.version} and the model is at"
-                f" {self._computed.version} now: it cannot go on; begin another run"
+                f" {self._computed.version} now: it cannot go on; begin another run",
+                request_id=write.request_id,
+                cut_off=record.version,
+                newest=self._computed.version,
             )
         place = record.place if record else None
         if place is None:
