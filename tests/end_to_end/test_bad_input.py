@@ -13,7 +13,8 @@ from typing import Any, cast
 import grpc
 import numpy as np
 import pytest
-from mnist37_client import validation_images
+from mnist37_client import InvalidInput, validation_images
+from mnist37_client.errors import from_rpc
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
@@ -76,6 +77,10 @@ def refused(stub: Any, code: grpc.StatusCode, *said: str) -> Iterator[None]:
     assert error.code() is code, details
     for words in said:
         assert words in details
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        told = from_rpc(caught.value, "here")
+        assert isinstance(told, InvalidInput)
+        assert details.startswith(f"{told.field}: ")
     for leaked in ("Traceback", "/", "File", "Error", "0x"):
         assert leaked not in details
     after = stub.GetModel(pb.GetModelRequest(), timeout=TIMEOUT)
