@@ -31,7 +31,7 @@ class Mnist37ServiceStub:
 
     Images travel as `bytes pixels`: N x 784 uint8, row by row, 0 = background, 255 = ink.
     Labels travel as `bytes labels`: one byte an image, 1 = three, 0 = seven.
-    A message may have 64 MiB.
+    A message may have 64 MiB, unless the server is told otherwise.
 
     A field with a default is `optional`: unset means the default, a value is taken at its word.
 
@@ -46,8 +46,11 @@ class Mnist37ServiceStub:
 
     Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version or run
     that is not kept. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
-    callers wait, or no room to store the state. UNAVAILABLE: the server is shutting down.
-    INTERNAL: a fault of the server; the message has an id that stands in the server's log.
+    calls or callers, a message too large, or no room to store the state. UNAVAILABLE: the server is
+    shutting down. INTERNAL: a fault of the server; the message has an id that stands in the server's log.
+    Each has details in google.rpc's messages (the trailing metadata grpc-status-details-bin):
+    ErrorInfo with a reason of the domain "mnist37", which the README lists and which never change;
+    BadRequest with the field; RetryInfo where the same request may well succeed later.
     """
 
     def __init__(self, channel):
@@ -124,7 +127,7 @@ class Mnist37ServiceServicer:
 
     Images travel as `bytes pixels`: N x 784 uint8, row by row, 0 = background, 255 = ink.
     Labels travel as `bytes labels`: one byte an image, 1 = three, 0 = seven.
-    A message may have 64 MiB.
+    A message may have 64 MiB, unless the server is told otherwise.
 
     A field with a default is `optional`: unset means the default, a value is taken at its word.
 
@@ -139,8 +142,11 @@ class Mnist37ServiceServicer:
 
     Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version or run
     that is not kept. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
-    callers wait, or no room to store the state. UNAVAILABLE: the server is shutting down.
-    INTERNAL: a fault of the server; the message has an id that stands in the server's log.
+    calls or callers, a message too large, or no room to store the state. UNAVAILABLE: the server is
+    shutting down. INTERNAL: a fault of the server; the message has an id that stands in the server's log.
+    Each has details in google.rpc's messages (the trailing metadata grpc-status-details-bin):
+    ErrorInfo with a reason of the domain "mnist37", which the README lists and which never change;
+    BadRequest with the field; RetryInfo where the same request may well succeed later.
     """
 
     def Predict(self, request, context):
@@ -311,7 +317,7 @@ class Mnist37Service:
 
     Images travel as `bytes pixels`: N x 784 uint8, row by row, 0 = background, 255 = ink.
     Labels travel as `bytes labels`: one byte an image, 1 = three, 0 = seven.
-    A message may have 64 MiB.
+    A message may have 64 MiB, unless the server is told otherwise.
 
     A field with a default is `optional`: unset means the default, a value is taken at its word.
 
@@ -326,8 +332,11 @@ class Mnist37Service:
 
     Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version or run
     that is not kept. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
-    callers wait, or no room to store the state. UNAVAILABLE: the server is shutting down.
-    INTERNAL: a fault of the server; the message has an id that stands in the server's log.
+    calls or callers, a message too large, or no room to store the state. UNAVAILABLE: the server is
+    shutting down. INTERNAL: a fault of the server; the message has an id that stands in the server's log.
+    Each has details in google.rpc's messages (the trailing metadata grpc-status-details-bin):
+    ErrorInfo with a reason of the domain "mnist37", which the README lists and which never change;
+    BadRequest with the field; RetryInfo where the same request may well succeed later.
     """
 
     @staticmethod
