@@ -10,22 +10,8 @@
 AsyncClient has the same methods for asyncio. numpy arrays go in and come out.
 """
 
-from mnist37_client.aio import AsyncClient, AsyncTrainingRun
-from mnist37_client.client import Client, TrainingRun
-from mnist37_client.errors import (
-    Aborted,
-    AlreadyExists,
-    Cancelled,
-    DeadlineExceeded,
-    Exhausted,
-    InvalidInput,
-    Mnist37Error,
-    NotFound,
-    ServerError,
-    Unavailable,
-)
-from mnist37_client.images import validation_images
-from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __all__ = [
     "Aborted",
@@ -51,3 +37,34 @@ __all__ = [
     "Version",
     "validation_images",
 ]
+
+if TYPE_CHECKING:
+    from mnist37_client.aio import AsyncClient, AsyncTrainingRun
+    from mnist37_client.client import Client, TrainingRun
+    from mnist37_client.errors import (
+        Aborted,
+        AlreadyExists,
+        Cancelled,
+        DeadlineExceeded,
+        Exhausted,
+        InvalidInput,
+        Mnist37Error,
+        NotFound,
+        ServerError,
+        Unavailable,
+    )
+    from mnist37_client.images import validation_images
+    from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
+else:
+
+    def __getattr__(name: str) -> object:
+        """Loads them all when the first is asked for: the command line's help does without."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        for module in ("aio", "client", "errors", "images", "results"):
+            found = vars(import_module(f"{__name__}.{module}"))
+            globals().update({known: found[known] for known in __all__ if known in found})
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

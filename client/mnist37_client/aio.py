@@ -19,6 +19,7 @@ from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TI
 from mnist37_client.errors import Cancelled, Mnist37Error, from_rpc
 from mnist37_client.exchanges import Exchange, Request, Response, Result, Split
 from mnist37_client.images import to_images
+from mnist37_client.merging import A_FEW, Merger
 from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
 from mnist37_client.retry import Patience
 
@@ -26,7 +27,11 @@ from mnist37_client.retry import Patience
 class AsyncClient:
     """A connection to one server, for one event loop. It is made at the first call.
 
-    The methods, what they take and what they raise are Client's.
+    The methods, what they take and what they raise are Client's. What many tasks ask of `predict`
+    at a time is sent in few messages; each has an answer, an error and a timeout of its own.
+
+    Args:
+        merge: whether it is; False sends each call by itself.
     """
 
     def __init__(
@@ -35,6 +40,7 @@ class AsyncClient:
         *,
         timeout: float | None = DEFAULT_TIMEOUT,
         retry_for: float = DEFAULT_RETRY_FOR,
+        merge: bool = True,
     ) -> None:
         self.address = exchanges.check_address(address)
         self.timeout = timeout
@@ -42,10 +48,14 @@ class AsyncClient:
         self._closed = False
         self._channel = grpc.aio.insecure_channel(address, options=exchanges.CHANNEL_OPTIONS)
         self._stub = mnist37_pb2_grpc.Mnist37ServiceStub(self._channel)
+        self._merger = Merger(self._stub.Predict, self._call, address) if merge else None
 
     async def predict(self, images: ArrayLike, *, version: int | None = None) -> Prediction:
         """As Client.predict."""
-        return await self._carry_out(self._stub.Predict, exchanges.predict(images, version))
+        rows = to_images(images)
+        if self._merger and version is None and len(rows) <= A_FEW:
+            return await self._merger.predict(rows.tobytes())
+        return await self._carry_out(self._stub.Predict, exchanges.predict(rows, version))
 
     async def predict_stream(
         self, batches: Iterable[ArrayLike] | AsyncIterable[ArrayLike]
@@ -164,6 +174,8 @@ class AsyncClient:
     async def close(self) -> None:
         """Ends the connection, and with it every call under way."""
         self._closed = True
+        if self._merger:
+            self._merger.close()
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
@@ -195,9 +207,9 @@ class AsyncClient:
             raise Cancelled(f"{self.address}: the client is closed")
 
     async def _call(self, method: Callable[..., Awaitable[Response]], request: Request) -> Response:
-        self._raise_if_closed()
         attempts = self._patience.attempts()
         while True:
+            self._raise_if_closed()
             try:
                 with translated(self.address):
                     response = await method(request, timeout=self.timeout)

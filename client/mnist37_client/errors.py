@@ -103,7 +103,7 @@ def _exception(error: grpc.RpcError, address: str) -> Mnist37Error:
     elif code is grpc.StatusCode.UNAVAILABLE:
         details = f"{address}: {details}"
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        details = f"{address} did not answer within the timeout"
+        return too_late(address)
     return EXCEPTIONS.get(code, ServerError)(details)
 
 
@@ -126,3 +126,8 @@ def _tell(exception: Mnist37Error, error: grpc.RpcError) -> None:
                 exception.field = bad.field_violations[0].field if bad.field_violations else None
     except (DecodeError, ValueError):
         pass  # details that something on the way has damaged, or given to another error
+
+
+def too_late(address: str) -> DeadlineExceeded:
+    """The exception for an answer that did not come in time."""
+    return DeadlineExceeded(f"{address} did not answer within the timeout")

@@ -152,6 +152,15 @@ def test_help_lists_every_command() -> None:
     assert {"train", "step", "predict", "loss", "init", "model", "demo", "serve"} <= first_words
 
 
+def test_help_loads_nothing_heavy() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "mnist37_client.cli", "--help"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "demo" in found.stdout
+    loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in found.stderr.splitlines()}
+    assert {"click", "mnist37_client"} <= loaded
+    assert not loaded & {"grpc", "google", "numpy", "asyncio", "rich", "plotext", "PIL", "torch"}
+
+
 def test_the_version_is_the_package_s() -> None:
     (shown,) = lines(mnist37(NOBODY, "--version"))
     assert shown.endswith(f"version {installed_version('mnist37')}")

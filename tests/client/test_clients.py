@@ -863,6 +863,9 @@ def test_both_clients_have_the_same_methods() -> None:
     *_, (name, kind, default, annotation) = awaited["predict_stream"]
     assert annotation == "Iterable[ArrayLike] | AsyncIterable[ArrayLike]"
     awaited["predict_stream"][-1] = (name, kind, default, "Iterable[ArrayLike]")
+    # And what it merges.
+    *awaited["__init__"], (added, *_) = awaited["__init__"]
+    assert added == "merge"
     assert blocking == awaited
     assert set(blocking) >= {"predict", "predict_stream", "train", "step", "get_loss"}
     assert set(blocking) >= {"initialize", "get_model", "close"}
@@ -878,10 +881,10 @@ def test_both_runs_have_the_same_methods() -> None:
 LOADS = """
 import json, sys, time
 began = time.perf_counter()
-import mnist37_client
+from mnist37_client import validation_images
 took = time.perf_counter() - began
 first = list(sys.modules)
-mnist37_client.validation_images()
+validation_images()
 print(json.dumps([took, first, list(sys.modules)]))
 """
 
@@ -901,6 +904,25 @@ def test_importing_the_client_is_light() -> None:
         assert "mnist37" not in first
         assert not heavy & set(later)  # nor are the shipped images read with torch
     assert min(took) < 0.3
+
+
+def test_the_package_names_what_it_gives() -> None:
+    """Its names are loaded when they are asked for."""
+    script = """
+import mnist37_client
+before = set(dir(mnist37_client))
+assert before >= set(mnist37_client.__all__), before
+from mnist37_client import *
+assert {name for name in mnist37_client.__all__ if name in globals()} == set(mnist37_client.__all__)
+assert issubclass(NotFound, Mnist37Error) and Client is mnist37_client.Client
+try:
+    mnist37_client.nothing
+except AttributeError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", script]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout == "module 'mnist37_client' has no attribute 'nothing'\n"
 
 
 def test_wait_after_the_loop_gives_the_last_progress(client: Client) -> None:

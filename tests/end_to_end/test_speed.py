@@ -60,6 +60,16 @@ def test_the_server_is_ready_a_second_after_torch_is_imported() -> None:
     assert any(printed(READY) < 1.0 for _ in range(3))
 
 
+def test_help_comes_within_three_tenths_of_a_second() -> None:
+    def seconds() -> float:
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "mnist37_client.cli", "--help"]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - began
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
 def test_an_idle_server_uses_no_processor(address: str) -> None:
     with Client(address) as client:
         client.get_model()

@@ -1,0 +1,226 @@
+"""Predictions that many coroutines await at once, in few messages.
+
+Who asks while few messages are under way goes out at once, alone. Who asks while there are enough
+of them waits for the end of one, and goes out with all who have come by then: there is no timer,
+and the more callers there are, the less each of them costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from copy import copy
+
+from mnist37_protos.v1 import mnist37_pb2 as pb
+
+from mnist37_client.errors import Cancelled, InvalidInput, too_late
+from mnist37_client.exchanges import prediction
+from mnist37_client.images import PIXELS
+from mnist37_client.results import Prediction
+
+UNDER_WAY = 2  # messages at a time: the client makes one while the server answers the other
+MOST = 128  # images in a message: below the 128 kB from which malloc gives each its own pages
+A_FEW = 32  # images of a call that is merged; of a larger one the message is the lesser cost
+
+Predict = Callable[..., Awaitable[pb.PredictResponse]]
+Call = Callable[[Predict, pb.PredictRequest], Awaitable[pb.PredictResponse]]
+
+
+class Merger:
+    """Asks for the callers of one client, who share an event loop.
+
+    Args:
+        predict: the RPC.
+        call: makes a call of it, as often as the client's patience has it; raises Mnist37Error.
+        address: the server's.
+    """
+
+    def __init__(self, predict: Predict, call: Call, address: str) -> None:
+        self._predict = predict
+        self._call = call
+        self._address = address
+        self._loop: asyncio.AbstractEventLoop | None = None  # to ask for it is a system call
+        self._turns = UNDER_WAY
+        self._gathered: deque[_Message] = deque()
+        self._sent: set[_Message] = set()
+
+    async def predict(self, pixels: bytes) -> Prediction:
+        """What the model says of up to A_FEW images, 784 bytes each."""
+        if self._turns > 0:
+            self._turns -= 1
+            return await self._ask(pixels)  # in the caller's own task, as if nothing were merged
+        images = len(pixels) // PIXELS
+        if not self._gathered or self._gathered[-1].images + images > MOST:
+            self._gathered.append(_Message())
+        message = self._gathered[-1]
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        answer: asyncio.Future[Prediction] = loop.create_future()
+        message.add(answer, pixels, images, loop.time())
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            message.left()
+            raise
+
+    def close(self) -> None:
+        """Ends everybody's waiting, with Cancelled."""
+        for message in [*self._gathered, *self._sent]:
+            message.fail(Cancelled(f"{self._address}: the client was closed"))
+            message.stop()
+        self._gathered.clear()
+
+    async def _ask(self, pixels: bytes, message: _Message | None = None) -> Prediction:
+        """One call, whose turn lasts for its first attempt.
+
+        So nobody waits for the further attempts of others: when the server has gone away, each
+        message is tried again by itself.
+        """
+        has_turn = True
+
+        def end_turn() -> None:
+            nonlocal has_turn
+            if not has_turn:
+                return
+            has_turn = False
+            if message is not None:
+                message.no_limit()
+            if message is None and not self._gathered:
+                self._turns += 1
+            else:
+                # Who has an answer now may ask again at once: the next message waits for that.
+                asyncio.get_running_loop().call_soon(self._next)
+
+        async def attempt(
+            request: pb.PredictRequest, *, timeout: float | None
+        ) -> pb.PredictResponse:
+            if has_turn and message is not None and timeout is not None:
+                message.limit(timeout, self._address)
+            try:
+                return await self._predict(request, timeout=timeout)
+            finally:
+                end_turn()
+
+        try:
+            return prediction(await self._call(attempt, pb.PredictRequest(pixels=pixels)))
+        finally:
+            end_turn()
+
+    def _next(self) -> None:
+        """Gives a turn that has ended to those who have gathered."""
+        self._turns += 1
+        while self._gathered and self._turns > 0:
+            message = self._gathered.popleft()
+            if message.waiting:
+                self._send(message)
+
+    def _send(self, message: _Message) -> None:
+        self._turns -= 1
+        asyncio.get_running_loop().create_task(self._deliver(message))
+
+    async def _deliver(self, message: _Message) -> None:
+        message.task = asyncio.current_task()  # from here on it can be cancelled
+        pixels = message.content()
+        if not pixels:
+            self._next()
+            return
+        self._sent.add(message)
+        try:
+            message.answer(await self._ask(pixels, message))
+        except InvalidInput as error:
+            # One caller's images may be at fault: then no other shall hear of it.
+            if len(message.callers) == 1:
+                message.fail(error)
+            for alone in message.split():
+                self._send(alone)
+        except asyncio.CancelledError:
+            message.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - raised where the callers are
+            message.fail(error)
+        finally:
+            self._sent.discard(message)
+
+
+class _Message:
+    """Callers whose images go out together."""
+
+    def __init__(self) -> None:
+        self.callers: list[tuple[asyncio.Future[Prediction], bytes, float]] = []
+        self.images = 0
+        self.waiting = 0  # callers who have not left
+        self.task: asyncio.Task[None] | None = None  # that sends it
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(
+        self, answer: asyncio.Future[Prediction], pixels: bytes, images: int, now: float
+    ) -> None:
+        """Takes on a caller, who came at a time on the loop's clock."""
+        self.callers.append((answer, pixels, now))
+        self.images += images
+        self.waiting += 1
+
+    def left(self) -> None:
+        """A caller has gone; when all have, so has their message."""
+        self.waiting -= 1
+        if not self.waiting:
+            self.stop()
+
+    def stop(self) -> None:
+        """Ends the call."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def content(self) -> bytes:
+        """The images of all who have not left; the others are forgotten."""
+        self.callers = [caller for caller in self.callers if not caller[0].done()]
+        return b"".join([pixels for _, pixels, _ in self.callers])
+
+    def answer(self, found: Prediction) -> None:
+        """Gives each caller the part that is theirs."""
+        start = 0
+        for answer, pixels, _ in self.callers:
+            end = start + len(pixels) // PIXELS
+            if not answer.done():
+                answer.set_result(Prediction(found.probabilities[start:end], found.version))
+            start = end
+
+    def fail(self, error: Exception) -> None:
+        """Gives each caller an error of their own: a traceback grows wherever one is raised."""
+        for answer, _, _ in self.callers:
+            if not answer.done():
+                own = copy(error)
+                own.__cause__ = error.__cause__
+                answer.set_exception(own)
+
+    def cancel(self) -> None:
+        """Cancels all who wait still."""
+        for answer, _, _ in self.callers:
+            answer.cancel()
+
+    def split(self) -> list[_Message]:
+        """Those who wait still, each in a message of their own."""
+        messages = []
+        for answer, pixels, came in self.callers:
+            if not answer.done():
+                message = _Message()
+                message.add(answer, pixels, len(pixels) // PIXELS, came)
+                messages.append(message)
+        return messages
+
+    def limit(self, timeout: float, address: str) -> None:
+        """Lets nobody wait for longer than `timeout` seconds: the first who came is the next."""
+        loop = asyncio.get_running_loop()
+        for answer, _, came in self.callers:
+            if answer.done():
+                continue
+            if loop.time() < came + timeout:
+                self._timer = loop.call_at(came + timeout, self.limit, timeout, address)
+                return
+            answer.set_exception(too_late(address))
+            self.left()
+
+    def no_limit(self) -> None:
+        """Ends the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
