@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
-import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import torch
+from mnist37_protos.v1 import mnist37_pb2
 
 from mnist37 import data
 from mnist37.training import Sets
@@ -20,6 +22,7 @@ from mnist37_server.state import State
 
 ANSWER_TO_PING = 20  # seconds that a peer has to answer a ping, before its calls end
 LEAST_PING_INTERVAL = 10  # seconds between a peer's own pings; who asks more often is cut off
+CONTRACTS = [mnist37_pb2.DESCRIPTOR]  # of all services on the port
 
 log = logging.getLogger(__name__)
 
@@ -30,28 +33,57 @@ def run(config: Config) -> None:
     Raises:
         CannotStart: one of the settings cannot be had; says which and why.
     """
-    stop = threading.Event()
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signal_number, lambda *_: stop.set())
+    signals = watch_signals(signal.SIGINT, signal.SIGTERM)
     # The bits of a sum depend on how many threads it is split over: on one they never change.
     torch.set_num_threads(1)
     device = find_device(config.device)
-    server, port = listen(config)
+    monitor = None
+    if config.metrics_address is not None:
+        from mnist37_server.monitor import Monitor  # nothing of it is loaded where it is off
+
+        monitor = Monitor(config.metrics_address, CONTRACTS)
+    server, port = listen(config, [monitor.rpcs] if monitor else [])
     state = State(config.state)
     model = LiveModel(load_sets(config, device), device, state, config.max_waiting)
+    if monitor:
+        monitor.watch(model)
     service = servicer.add_to(server, model, config.max_waiting, config.max_streams)
     server.start()
     print(f"listening on {config.host}:{port}", flush=True)
-    print(f"version {model.at().version} on {device}", flush=True)
-    stop.wait()
-    log.info("stopping")
+    if monitor:
+        print(f"metrics on {monitor.url}", flush=True)
+    version = model.at().version
+    print(f"version {version} on {device}", flush=True)
+    place = str(config.state or "memory")
+    started = {"address": f"{config.host}:{port}", "device": str(device), "state": place}
+    log.info("started", extra={**started, "version": version})
+    (number,) = os.read(signals, 1)
+    log.info("stopping", extra={"signal": signal.Signals(number).name})
     model.stop_writing()
     stopped = server.stop(config.grace)  # refuses new calls from now on
     service.reads.settle(config.grace)
     server.stop(0)  # what is left are open streams that nothing comes in by
     # grpcio can lose track of a call that it has ended itself, over a malformed message.
     stopped.wait(1)
+    if monitor:
+        monitor.close()
+    version = model.at().version
     model.close()
+    log.info("stopped", extra={"version": version})
+
+
+def watch_signals(*numbers: signal.Signals) -> int:
+    """A file to read the numbers of these signals from, as they come.
+
+    An Event that a handler sets would not do: of two signals at once the system may hand both to
+    other threads than the main one, which then sleeps on and never runs a handler.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing)
+    for number in numbers:
+        signal.signal(number, lambda *_: None)
+    return reading
 
 
 def find_device(name: str) -> torch.device:
@@ -79,7 +111,9 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def listen(config: Config) -> tuple[grpc.Server, int]:
+def listen(
+    config: Config, interceptors: Sequence[grpc.ServerInterceptor] = ()
+) -> tuple[grpc.Server, int]:
     """A server that is not started yet, and the port that it has.
 
     Raises:
@@ -87,6 +121,7 @@ def listen(config: Config) -> tuple[grpc.Server, int]:
     """
     server = grpc.server(
         ThreadPoolExecutor(servicer.SHORT_CALLS, thread_name_prefix="short-call"),
+        interceptors=list(interceptors),
         options=options(config),
         maximum_concurrent_rpcs=config.max_rpcs,
     )

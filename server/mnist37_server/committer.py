@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mnist37_server.history import RunRecord
+from mnist37_server.journal import Journal
 from mnist37_server.requests import Progress
 from mnist37_server.snapshot import Snapshot
 from mnist37_server.state import Record, State
@@ -46,10 +47,18 @@ class Committer:
         state: where commits go.
         newest: the newest version that is committed.
         publish: is given the newest snapshot of each commit, before anybody is answered.
+        journal: is told of each commit.
     """
 
-    def __init__(self, state: State, newest: Snapshot, publish: Callable[[Snapshot], None]) -> None:
+    def __init__(
+        self,
+        state: State,
+        newest: Snapshot,
+        publish: Callable[[Snapshot], None],
+        journal: Journal,
+    ) -> None:
         self._state = state
+        self._journal = journal
         self._newest = newest
         self._publish = publish
         self._pending: deque[Update] = deque()
@@ -147,10 +156,11 @@ class Committer:
         try:
             self._state.commit(snapshots, records, runs)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-            log.warning("a commit failed: %s", error)
+            self._journal.commit_failed(error)
             return error
         ended = time.monotonic()
         self._rest_until = ended + min((ended - began) / COMMIT_SHARE, MAX_REST)
         self._newest = snapshots[-1]
+        self._journal.committed(self._newest, ended - began)
         self._publish(self._newest)
         return None

@@ -25,18 +25,17 @@ class Config:
     max_waiting: int = 256  # of them, who wait for a write or follow a run that they train
     max_streams: int = 256  # of them, PredictStreams and WatchRuns
     keepalive: float = 60.0  # seconds without a sign of a peer until it is asked for one
+    metrics_address: str | None = None  # HOST:PORT to answer Prometheus on; None: nowhere
 
     def __post_init__(self) -> None:
         """Raises CannotStart where the settings make no server.
 
-        An address must be HOST:PORT: gRPC would listen elsewhere. And those who wait must not be
+        Addresses must be HOST:PORT: gRPC would listen elsewhere. And those who wait must not be
         able to take all the room there is.
         """
-        port = self.address.rpartition(":")[2]
-        if not self.host or not port.isdecimal() or int(port) > 65535:
-            raise CannotStart(
-                f"--address: got {self.address!r}; must be HOST:PORT, PORT from 0 to 65535"
-            )
+        check_address("--address", self.address)
+        if self.metrics_address is not None:
+            check_address("--metrics-address", self.metrics_address)
         least = self.max_waiting + self.max_streams + SPARE_RPCS
         if self.max_rpcs < least:
             raise CannotStart(
@@ -49,3 +48,10 @@ class Config:
     def host(self) -> str:
         """The part of the address before the port."""
         return self.address.rpartition(":")[0]
+
+
+def check_address(flag: str, address: str) -> None:
+    """Raises CannotStart unless it is HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise CannotStart(f"{flag}: got {address!r}; must be HOST:PORT, PORT from 0 to 65535")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from mnist37.losses import Evaluation
 from mnist37.training import Examples, Sets, evaluate, examples_on
 from mnist37_server.errors import NotFound, Reason
 from mnist37_server.history import KEPT_VERSIONS, RunRecord
+from mnist37_server.journal import Journal
 from mnist37_server.requests import Batch, Initialize
 from mnist37_server.snapshot import Origin, Snapshot
 from mnist37_server.state import State
@@ -27,6 +30,18 @@ class Split(Enum):
 
     TRAIN = "train"
     VALID = "valid"
+
+
+class Figures(NamedTuple):
+    """How a live model stands at a moment."""
+
+    version: int  # the newest that is committed
+    steps: int  # of SGD, since the server began
+    images_trained: int  # on those steps
+    images_predicted: int  # since the server began
+    waiting: int  # writes whose turn has not come
+    running: bool  # whether a run is under way
+    state_bytes: int  # that the database has
 
 
 class LiveModel:
@@ -56,8 +71,12 @@ class LiveModel:
             state.commit([snapshot], [])
         trainer.reset(snapshot)
         self._snapshot = snapshot
-        self._queue = WriteQueue(state.find, max_callers)
-        self._writer = Writer(self._queue, trainer, state, snapshot, self._publish)
+        self._trainer = trainer  # the writer's alone; here only its counts are looked at
+        self._predicted = 0
+        self._predicting = threading.Lock()  # guards the one above
+        self.journal = Journal()
+        self._queue = WriteQueue(state.find, self.journal, max_callers)
+        self._writer = Writer(self._queue, trainer, state, snapshot, self._publish, self.journal)
         self.submit = self._queue.submit
         self.leave = self._queue.leave
         self.versions = state.versions
@@ -94,7 +113,10 @@ class LiveModel:
             NotFound: this version is not kept.
         """
         snapshot = self.at(version)
-        return snapshot.predict(images), snapshot.version
+        probabilities = snapshot.predict(images)
+        with self._predicting:
+            self._predicted += len(images)
+        return probabilities, snapshot.version
 
     def evaluate(self, on: Split | Batch, version: int | None = None) -> tuple[Evaluation, int]:
         """The loss and the accuracy on a resident set or on a caller's batch; and the version.
@@ -118,6 +140,18 @@ class LiveModel:
             NotFound: there is none, or none of this number is kept.
         """
         return Watch(self._queue, self._state, number)
+
+    def figures(self) -> Figures:
+        """How it stands, for who watches."""
+        return Figures(
+            version=self.at().version,
+            steps=self._trainer.steps_done,
+            images_trained=self._trainer.images_done,
+            images_predicted=self._predicted,
+            waiting=self._queue.depth(),
+            running=self._queue.running() is not None,
+            state_bytes=self._state.size(),
+        )
 
     def _examples(self, on: Split | Batch) -> Examples:
         if isinstance(on, Batch):

@@ -131,6 +131,14 @@ class State:
         """The number of the next run to begin; for the thread that commits."""
         return self._history.next_run()
 
+    def size(self) -> int:
+        """Bytes that the database has, without its log."""
+        with self._reading:
+            (size,) = self._reader.execute(
+                "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+            ).fetchone()
+        return int(size)
+
     def find(self, request_id: str) -> Record | None:
         """What is remembered of a request."""
         with self._reading:

@@ -41,6 +41,7 @@ class Trainer:
         self.device = device
         self.parameters = torch.zeros(PARAMETERS, device=device)
         self.version = 0
+        self.steps_done = self.images_done = 0  # since the server began, committed or not
         self._place = 0
 
     def snapshot(self, origin: Origin, run: int | None = None) -> Snapshot:
@@ -81,13 +82,16 @@ class Trainer:
         """One step of SGD; returns the mean loss from before it."""
         if request.batch is None:
             walk = self.sets.mini_batches(WALK.seed, WALK.batch_size)
-            order, count = np.array([self._place]), walk.count(self._place)
+            order = np.array([self._place])
+            count = walk.count(order)
             total = walk.sgd(self.parameters, order, request.learning_rate)
             self._place = (self._place + 1) % len(walk)
         else:
             examples = examples_on(self.device, request.batch.images, request.batch.targets)
             order, count = np.zeros(1, np.int64), len(examples)
             total = examples.sgd(self.parameters, order, count, request.learning_rate)
+        self.steps_done += 1
+        self.images_done += count
         self.version += 1
         return mean_loss(total, count)
 
@@ -116,6 +120,8 @@ class Run:
                 part = order[first : first + STEPS_AT_A_TIME]
                 loss = batches.sgd(trainer.parameters, part, request.learning_rate)
                 trainer.version += len(part)
+                trainer.steps_done += len(part)
+                trainer.images_done += batches.count(part)
                 self._place = self._place._replace(
                     steps=self._place.steps + len(part), loss=self._place.loss + loss
                 )

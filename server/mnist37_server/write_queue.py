@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from mnist37_server.errors import AlreadyExists, CallerLeft, Exhausted, ShuttingDown
+from mnist37_server.journal import Journal
 from mnist37_server.requests import Answer, Request, Restore, Train, answer_to, fingerprint
 from mnist37_server.state import Record
 from mnist37_server.subscription import Subscription, Write
@@ -21,13 +22,18 @@ class WriteQueue:
 
     Args:
         find: looks up what is remembered of a request_id.
+        journal: is told of each run and of each write that ends.
         max_callers: how many may wait at a time.
     """
 
     def __init__(
-        self, find: Callable[[str], Record | None], max_callers: int = MAX_CALLERS
+        self,
+        find: Callable[[str], Record | None],
+        journal: Journal,
+        max_callers: int = MAX_CALLERS,
     ) -> None:
         self._find = find
+        self._journal = journal
         self._max_callers = max_callers
         self._queue: deque[Write] = deque()
         self._named: dict[str, Write] = {}  # queued or under way, by request_id
@@ -97,6 +103,10 @@ class WriteQueue:
                     self._queue.remove(write)
                     self.finish(write)
 
+    def depth(self) -> int:
+        """How many writes wait for their turn."""
+        return len(self._queue)
+
     def running(self) -> int | None:
         """The number of the run under way."""
         running = self._running
@@ -151,10 +161,12 @@ class WriteQueue:
         with self._changed:
             write.run = run
             self._running = write
+            self._journal.run_began(write)
 
     def tell(self, write: Write, *answers: Answer) -> None:
         """Hands a run's committed progress to its callers and watchers."""
         with self._changed:
+            self._journal.reached(answers)
             for reader in write.callers + write.watchers:
                 reader.put(*answers)
 
@@ -185,6 +197,7 @@ class WriteQueue:
     def finish(self, write: Write, *answers: Answer, error: BaseException | None = None) -> None:
         """Gives the write's callers the last they will hear of it, and forgets it."""
         with self._changed:
+            self._journal.ended(write, answers, error)
             if write.request_id is not None and self._named.get(write.request_id) is write:
                 del self._named[write.request_id]
             if self._running is write:

@@ -20,6 +20,7 @@ from mnist37_server.errors import (
     Refused,
 )
 from mnist37_server.history import RunRecord
+from mnist37_server.journal import Journal
 from mnist37_server.requests import (
     Answer,
     Import,
@@ -50,6 +51,7 @@ class Writer:
         state: where commits go.
         committed: the newest version; the trainer's too.
         publish: is given each committed snapshot before anybody is answered.
+        journal: is told of each commit.
     """
 
     def __init__(
@@ -59,12 +61,13 @@ class Writer:
         state: State,
         committed: Snapshot,
         publish: Callable[[Snapshot], None],
+        journal: Journal,
     ) -> None:
         self._queue = queue
         self._trainer = trainer
         self._state = state
         self._computed = committed  # the newest version, committed or on its way to be
-        self._committer = Committer(state, committed, publish)
+        self._committer = Committer(state, committed, publish, journal)
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
 
