@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import sys
 from pathlib import Path
@@ -85,6 +84,23 @@ DEFAULT = Config()
     metavar="SECONDS",
     help="After how long a silent peer that has calls is asked whether it is still there.",
 )
+@click.option(
+    "--metrics-address",
+    metavar="HOST:PORT",
+    help="Where Prometheus may ask for metrics; port 0 picks a free one.  [default: nowhere]",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Lines for a terminal, or one JSON object a line for a collector; on stderr.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    help="The least that is logged; debug has each Step and each refusal.",
+)
 def main(
     address: str,
     device: str,
@@ -97,6 +113,9 @@ def main(
     max_waiting: int,
     max_streams: int,
     keepalive: float,
+    metrics_address: str | None,
+    log_format: str,
+    log_level: str,
 ) -> None:
     """Train and serve one live model: a classifier of handwritten 3s and 7s.
 
@@ -119,8 +138,11 @@ def main(
         max_waiting=max_waiting,
         max_streams=max_streams,
         keepalive=keepalive,
+        metrics_address=metrics_address,
     )
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    from mnist37_server import logs  # its formatter comes with the server extra
+
+    logs.configure(log_format, log_level)
     # gRPC's core would tell of a port in use in its own words too.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from mnist37_server import app  # imports torch, which --help and a usage error do without

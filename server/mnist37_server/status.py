@@ -60,16 +60,21 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 
 
-def refuse(context: grpc.ServicerContext, error: Exception) -> NoReturn:
+def refuse(
+    context: grpc.ServicerContext, error: Exception, method: str, request: object
+) -> NoReturn:
     """Ends the RPC with what the caller may know of the error.
 
     Of an unforeseen one that is an id, which the log has too, with all the rest.
     """
     code = CODES.get(type(error))  # type: ignore[arg-type]
+    fields = {"method": method, "request_id": getattr(request, "request_id", None) or None}
     if isinstance(error, Refused) and code is not None:
+        log.debug("refused", extra={**fields, "code": code.name, "reason": error.reason.name})
         end(context, code, str(error), *details(error))
     number = uuid.uuid4().hex[:12]
-    log.error("internal error %s", number, exc_info=error)
+    fields["code"] = "INTERNAL"
+    log.error("internal error %s", number, exc_info=error, extra=fields)
     info = error_info(Reason.INTERNAL, {"id": number})
     end(context, grpc.StatusCode.INTERNAL, f"internal error {number}", info)
 
@@ -126,7 +131,7 @@ def unary(
             check_wanted(context)
             return method(self, request, context)
         except Exception as error:  # noqa: BLE001 - this is where they all end
-            refuse(context, error)
+            refuse(context, error, method.__name__, request)
 
     return answer
 
@@ -144,6 +149,6 @@ def stream(
         except grpc.RpcError:
             raise  # from the stream of requests, whose caller left: grpc's own way to end the RPC
         except Exception as error:  # noqa: BLE001 - this is where they all end
-            refuse(context, error)
+            refuse(context, error, method.__name__, request)
 
     return answers
