@@ -121,10 +121,9 @@ class MiniBatches:
         """Which mini-batch comes when in an epoch of a run (from 1)."""
         return permutation(len(self), self.seed, self.batch_size, epoch)
 
-    def count(self, order: NDArray[np.int64]) -> int:
-        """How many images these mini-batches have."""
-        missing = len(self) * self.batch_size - len(self.examples)  # in the last one
-        return len(order) * self.batch_size - missing * int((order == len(self) - 1).sum())
+    def count(self, index: int) -> int:
+        """How many images mini-batch `index` has."""
+        return min(self.batch_size, len(self.examples) - index * self.batch_size)
 
     def sgd(self, parameters: Tensor, order: NDArray[np.int64], lr: float) -> int:
         """A step on each of these mini-batches; see Examples."""

@@ -25,12 +25,15 @@ def configure(log_format: str, level: str) -> None:
 
     Args:
         log_format: text or json.
-        level: the least that is logged; debug, info, warning or error.
+        level: the least that is logged of the server, of libraries warning at least; debug, info,
+            warning or error.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(Json() if log_format == "json" else Text())
     handler.addFilter(a_callers_fault)
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    least = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(level=max(least, logging.WARNING), handlers=[handler], force=True)
+    logging.getLogger("mnist37_server").setLevel(least)
     logging.captureWarnings(True)
     sys.excepthook = uncaught
     threading.excepthook = uncaught_in_thread

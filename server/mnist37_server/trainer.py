@@ -82,8 +82,7 @@ class Trainer:
         """One step of SGD; returns the mean loss from before it."""
         if request.batch is None:
             walk = self.sets.mini_batches(WALK.seed, WALK.batch_size)
-            order = np.array([self._place])
-            count = walk.count(order)
+            order, count = np.array([self._place]), walk.count(self._place)
             total = walk.sgd(self.parameters, order, request.learning_rate)
             self._place = (self._place + 1) % len(walk)
         else:
@@ -114,6 +113,8 @@ class Run:
         """Does some steps of SGD at a time; gives the progress when an epoch ends, else None."""
         trainer, request, batches = self._trainer, self._request, self._batches
         epochs_done, steps_done = divmod(self._place.steps, len(batches))
+        last = len(batches) - 1
+        short = batches.batch_size - batches.count(last)  # images that the last one has fewer
         for epoch in range(epochs_done + 1, request.epochs + 1):
             order = batches.order(epoch)
             for first in range(steps_done, len(order), STEPS_AT_A_TIME):
@@ -121,7 +122,7 @@ class Run:
                 loss = batches.sgd(trainer.parameters, part, request.learning_rate)
                 trainer.version += len(part)
                 trainer.steps_done += len(part)
-                trainer.images_done += batches.count(part)
+                trainer.images_done += len(part) * batches.batch_size - short * int(last in part)
                 self._place = self._place._replace(
                     steps=self._place.steps + len(part), loss=self._place.loss + loss
                 )

@@ -93,7 +93,7 @@ def test_a_run_is_the_books_loop(data: Data, train: Examples) -> None:
         total = batches.sgd(fast, order, 1.0)
         for index in order:
             chosen = images[index * 256 : (index + 1) * 256]
-            assert len(chosen) == batches.count(np.array([index]))
+            assert len(chosen) == batches.count(index)
             x, y = data.train_x[chosen].double(), data.train_y[chosen]
             slow, loss = autograd_step(slow, x, y, 1.0)
             losses += [loss] * len(chosen)
