@@ -1,4 +1,4 @@
-"""The core of mnist37: the data, the model and its training, with torch, numba and nothing above them.
+"""The core of mnist37: the data, the model and its training; torch, numba and nothing above.
 
     mnist37.data      the 3s and 7s of MNIST, as tensors
     mnist37.model     init_params, linear1, sigmoid, mnist_loss, accuracy and the gradient step

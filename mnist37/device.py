@@ -1,68 +1,169 @@
-"""The arithmetic on a CUDA device, in torch: mnist37.kernels does the same on the CPU.
+"""The arithmetic on a CUDA device: the loops of mnist37.kernels, in Triton, which torch brings.
 
-The bias is the weight of a 785th pixel that is always 1, the parameters are one vector, nothing is
-copied, and a step is four operations.
+An epoch is one launch of one block of threads. Its steps depend on each other, and each is so small
+that to launch or to synchronise more of the device would take longer than the step; the images
+stay in the device's cache. One block also adds in one order, so the bits never change.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import torch
+import triton
+import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist37.kernels import Labels, Pixels
-from mnist37.losses import LOSS_UNIT
 
-sigmoid_backward = torch.ops.aten.sigmoid_backward.default  # (g, p) -> g * p * (1 - p)
+Tile: TypeAlias = Any  # what a kernel has of Triton: numbers, arrays of them, where they are
+
+ROWS = 16  # images at a time, one or more for each warp
+WARPS = 16
+
+_PIXELS = tl.constexpr(784)
+_COLUMNS = tl.constexpr(1024)  # the next power of 2, as Triton's tiles have to be
+_UNITS = tl.constexpr(2.0**39)  # LOSS_UNITs in a loss of 1
 
 
 @dataclass(frozen=True)
 class DeviceExamples:
     """As mnist37.training.Examples says."""
 
-    inputs: Tensor  # (N, 785) float32: the pixels in 0..1, then a 1
-    signs: Tensor  # (N,) float32: -1 for a three, 1 for a seven: the slope of N * loss along p
+    pixels: Tensor  # (N, 784) uint8
+    labels: Tensor  # (N,) uint8
 
     @classmethod
     def of(cls, pixels: Pixels, labels: Labels, device: torch.device) -> Self:
         """Images (N, 784) and their labels (N,), put on the device."""
-        inputs = torch.ones(len(pixels), 785, device=device)
-        inputs[:, :-1] = torch.tensor(pixels, device=device)
-        inputs[:, :-1] /= 255
-        return cls(inputs, 1 - 2 * torch.tensor(labels, dtype=torch.float32, device=device))
+        return cls(torch.tensor(pixels, device=device), torch.tensor(labels, device=device))
 
     def __len__(self) -> int:
-        return len(self.signs)
+        return len(self.labels)
 
     def permuted(self, order: NDArray[np.int64]) -> Self:
         """See Examples."""
-        index = torch.from_numpy(order).to(self.inputs.device)
-        return type(self)(self.inputs[index], self.signs[index])
+        index = torch.from_numpy(order).to(self.labels.device)
+        return type(self)(self.pixels[index], self.labels[index])
 
     def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, lr: float) -> int:
         """See Examples."""
-        losses = torch.zeros((), dtype=torch.int64, device=parameters.device)
-        for index in order.tolist():
-            batch = slice(index * batch_size, (index + 1) * batch_size)
-            inputs, signs = self.inputs[batch], self.signs[batch]
-            probabilities = torch.mv(inputs, parameters).sigmoid_()  # (N, 785) @ (785,) -> (N,)
-            losses += _losses(probabilities, signs).sum()
-            slopes = sigmoid_backward(signs, probabilities)  # N * dloss/dz, (N,)
-            parameters.addmv_(inputs.t(), slopes, alpha=-lr / len(signs))
-        return int(losses.item())
+        device = parameters.device
+        total = torch.empty((), dtype=torch.int64, device=device)
+        _sgd[1,](
+            self.pixels,
+            self.labels,
+            torch.from_numpy(order).to(device),
+            len(order),
+            len(self),
+            batch_size,
+            parameters,
+            lr,
+            total,
+            ROWS=ROWS,
+            num_warps=WARPS,
+        )
+        return int(total.item())
 
     def total(self, parameters: Tensor) -> tuple[int, int]:
         """See Examples."""
-        scores = torch.mv(self.inputs, parameters)
-        correct = int(((scores > 0) == (self.signs < 0)).sum())
-        return int(_losses(scores.sigmoid_(), self.signs).sum().item()), correct
+        blocks = math.ceil(len(self) / ROWS)
+        found = torch.empty((2, blocks), dtype=torch.int64, device=parameters.device)
+        _evaluate[blocks,](
+            self.pixels, self.labels, len(self), parameters, found[0], found[1], ROWS=ROWS
+        )
+        total, correct = found.sum(1).tolist()
+        return total, correct
 
 
-def _losses(probabilities: Tensor, signs: Tensor) -> Tensor:
-    """Each image's loss (N,) in LOSS_UNITs: 1 - p of a three, p of a seven."""
-    losses = torch.where(signs < 0, 1 - probabilities.double(), probabilities.double())
-    return (losses / LOSS_UNIT).round_().long()
+@triton.jit
+def _probabilities(images: Tile, weights: Tile, bias: Tile) -> Tile:
+    """Of images (ROWS, _COLUMNS), that each is a three; and their scores."""
+    scores = tl.sum(images * weights[None, :], axis=1) + bias
+    return 1 / (1 + tl.exp(-scores)), scores
+
+
+@triton.jit
+def _losses(probabilities: Tile, threes: Tile, there: Tile) -> Tile:
+    """In LOSS_UNITs."""
+    exact = probabilities.to(tl.float64)
+    losses = tl.where(threes, 1 - exact, exact) * _UNITS
+    return tl.where(there, (losses + 0.5).to(tl.int64), 0)
+
+
+@triton.jit(do_not_specialize=["steps", "count", "batch_size"])
+def _sgd(
+    pixels: Tile,
+    labels: Tile,
+    order: Tile,
+    steps: Tile,
+    count: Tile,
+    batch_size: Tile,
+    parameters: Tile,
+    learning_rate: Tile,
+    total: Tile,
+    ROWS: tl.constexpr,  # noqa: N803
+) -> None:
+    """See mnist37.kernels.sgd."""
+    column = tl.arange(0, _COLUMNS)
+    inside = column < _PIXELS
+    weights = tl.load(parameters + column, mask=inside, other=0.0)
+    bias = tl.load(parameters + _PIXELS)
+    losses = tl.zeros([ROWS], tl.int64)
+    for step in range(steps):
+        first = tl.load(order + step) * batch_size
+        size = tl.minimum(count - first, batch_size)
+        scaled = weights / 255  # for pixels of 0 to 255
+        # Added up over the rows once a step: a sum over the warps is slow.
+        slopes = tl.zeros([ROWS, _COLUMNS], tl.float32)  # N * dloss/dweights, for the same
+        bias_slopes = tl.zeros([ROWS], tl.float32)
+        for start in range(0, size, ROWS):
+            row = start + tl.arange(0, ROWS)
+            there = row < size
+            places = (first + row)[:, None] * _PIXELS + column[None, :]
+            images = tl.load(pixels + places, mask=there[:, None] & inside[None, :], other=0)
+            images = images.to(tl.float32)
+            threes = tl.load(labels + first + row, mask=there, other=0) != 0
+            p, _ = _probabilities(images, scaled, bias)
+            losses += _losses(p, threes, there)
+            slope = tl.where(threes, -p * (1 - p), p * (1 - p))  # N * dloss/dscore
+            slope = tl.where(there, slope, 0.0)
+            slopes += images * slope[:, None]
+            bias_slopes += slope
+        rate = learning_rate / size
+        weights -= rate * (tl.sum(slopes, axis=0) / 255)
+        bias -= rate * tl.sum(bias_slopes, axis=0)
+    tl.store(parameters + column, weights, mask=inside)
+    tl.store(parameters + _PIXELS, bias)
+    tl.store(total, tl.sum(losses, axis=0))
+
+
+@triton.jit(do_not_specialize=["count"])
+def _evaluate(
+    pixels: Tile,
+    labels: Tile,
+    count: Tile,
+    parameters: Tile,
+    totals: Tile,
+    corrects: Tile,
+    ROWS: tl.constexpr,  # noqa: N803
+) -> None:
+    """See mnist37.kernels.evaluate; each block of threads has ROWS images, and sums of its own."""
+    column = tl.arange(0, _COLUMNS)
+    inside = column < _PIXELS
+    weights = tl.load(parameters + column, mask=inside, other=0.0) / 255
+    bias = tl.load(parameters + _PIXELS)
+    block = tl.program_id(0)
+    row = block * ROWS + tl.arange(0, ROWS)
+    there = row < count
+    places = row[:, None] * _PIXELS + column[None, :]
+    images = tl.load(pixels + places, mask=there[:, None] & inside[None, :], other=0)
+    threes = tl.load(labels + row, mask=there, other=0) != 0
+    p, scores = _probabilities(images.to(tl.float32), weights, bias)
+    right = tl.where(there, ((scores > 0) == threes).to(tl.int64), 0)
+    tl.store(totals + block, tl.sum(_losses(p, threes, there), axis=0))
+    tl.store(corrects + block, tl.sum(right, axis=0))
