@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import trustme
 from mnist37_client import Client
 from mnist37_client.local_server import LocalServer
 
@@ -18,6 +20,24 @@ def address() -> Iterator[str]:
         return
     with LocalServer() as server:
         yield server.address
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two authorities, and certificates and keys in PEM that they have signed."""
+    folder = tmp_path_factory.mktemp("pki")
+    ours, theirs = trustme.CA(), trustme.CA()
+    ours.cert_pem.write_to_path(folder / "ca.pem")
+    theirs.cert_pem.write_to_path(folder / "other-ca.pem")
+    for name, certificate in (
+        ("server", ours.issue_cert("localhost", "127.0.0.1")),
+        ("client", ours.issue_cert("client")),
+        ("stranger", theirs.issue_cert("client")),
+    ):
+        certificate.private_key_pem.write_to_path(folder / f"{name}.key")
+        certificate.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
+    (folder / "garbage").write_text("no PEM")
+    return folder
 
 
 @pytest.fixture

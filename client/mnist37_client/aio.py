@@ -15,6 +15,7 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from numpy.typing import ArrayLike
 
 from mnist37_client import exchanges
+from mnist37_client.access import Access, Pem
 from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT
 from mnist37_client.errors import Cancelled, Mnist37Error, from_rpc
 from mnist37_client.exchanges import Exchange, Request, Response, Result, Split
@@ -41,13 +42,22 @@ class AsyncClient:
         timeout: float | None = DEFAULT_TIMEOUT,
         retry_for: float = DEFAULT_RETRY_FOR,
         merge: bool = True,
+        tls_ca: Pem | None = None,
+        tls_cert: Pem | None = None,
+        tls_key: Pem | None = None,
+        tls_server_name: str | None = None,
+        token: str | None = None,
+        insecure: bool = False,
     ) -> None:
         self.address = exchanges.check_address(address)
         self.timeout = timeout
         self._patience = Patience(retry_for)
         self._closed = False
-        self._channel = grpc.aio.insecure_channel(address, options=exchanges.CHANNEL_OPTIONS)
-        self._stub = mnist37_pb2_grpc.Mnist37ServiceStub(self._channel)
+        access = Access(address, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure)
+        self._channel = access.channel(
+            grpc.aio.insecure_channel, grpc.aio.secure_channel, exchanges.CHANNEL_OPTIONS
+        )
+        self._stub = access.stub(mnist37_pb2_grpc.Mnist37ServiceStub(self._channel))
         self._merger = Merger(self._stub.Predict, self._call, address) if merge else None
 
     async def predict(self, images: ArrayLike, *, version: int | None = None) -> Prediction:

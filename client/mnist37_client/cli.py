@@ -2,13 +2,16 @@
 
 Exit status: 0 done; 1 a fault of the server; 2 a value or a file that is not right; 3 no answer
 (nobody listens there, it is shutting down, full or too slow): try again later; 4 the state does
-not allow it (a request_id used otherwise, a run that cannot go on, a version that is not kept).
+not allow it (a request_id used otherwise, a run that cannot go on, a version that is not kept); 5
+no access (a token is missing, unknown or not enough; the server's certificate is not trusted).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
+import secrets
 import signal
 import sys
 from pathlib import Path
@@ -276,6 +279,26 @@ def import_(client: Client, file: Path, request_id: str | None, as_json: bool) -
 
 
 @commands.command()
+@click.argument("role", type=click.Choice(["predict", "train"]))
+@click.option("--name", default="", metavar="NAME", help="Whose it is: a comment in the line.")
+@json_option
+def token(role: str, name: str, as_json: bool) -> None:
+    """Make a token for ROLE, and its line for the file that `mnist37 serve --tokens` reads.
+
+    The line has the token's hash alone: nobody can be the caller who reads the file. The token
+    itself is shown here once, and kept nowhere.
+    """
+    secret = secrets.token_urlsafe(32)
+    comment = " ".join(["", *name.split()])
+    line = f"{role} {hashlib.sha256(secret.encode()).hexdigest()}" + (comment and f"  #{comment}")
+    if as_json:
+        print_json(token=secret, line=line)
+    else:
+        click.echo(f"token, for the caller:      {secret}")
+        click.echo(f"line, for the server's file: {line}")
+
+
+@commands.command()
 def demo() -> None:
     """Start a server, train 20 epochs, and recognise digits: the whole service in a minute."""
     from rich.console import Console
@@ -317,6 +340,8 @@ def _exit_status(error: Exception) -> int:
         return 3
     if isinstance(error, errors.AlreadyExists | errors.Aborted | errors.NotFound):
         return 4
+    if isinstance(error, errors.Unauthenticated | errors.PermissionDenied):
+        return 5
     return 1
 
 

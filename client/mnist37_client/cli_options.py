@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -34,14 +35,81 @@ def talks_to_server(command: Callable[..., None]) -> Callable[..., None]:
         metavar="SECONDS",
         help="How long to wait for a server that went away.",
     )
+    @_file_option(
+        "--tls-ca",
+        "Talk over TLS, to a server whose certificate this authority, in PEM, has signed; `public`"
+        " stands for those that gRPC comes with.",
+    )
+    @_file_option("--tls-cert", "Your own certificate, for a server that asks for one.")
+    @_file_option("--tls-key", "Its private key.")
+    @click.option(
+        "--tls-server-name",
+        envvar="MNIST37_TLS_SERVER_NAME",
+        show_envvar=True,
+        metavar="NAME",
+        help="The name in the server's certificate, where it is not the address's.",
+    )
+    @click.option(
+        "--token",
+        envvar="MNIST37_TOKEN",
+        show_envvar=True,
+        metavar="TOKEN",
+        help="Your token; others on this machine can see it here, but not in the environment.",
+    )
+    @_file_option("--token-file", "The file that holds your token.")
+    @click.option(
+        "--insecure",
+        is_flag=True,
+        envvar="MNIST37_INSECURE",
+        show_envvar=True,
+        help="Send the token in plain text even to another machine.",
+    )
     @wraps(command)
-    def talk(address: str, retry_for: float, **values: object) -> None:
+    def talk(
+        address: str,
+        retry_for: float,
+        tls_ca: str | None,
+        tls_cert: str | None,
+        tls_key: str | None,
+        tls_server_name: str | None,
+        token: str | None,
+        token_file: str | None,
+        insecure: bool,
+        **values: object,
+    ) -> None:
         from mnist37_client.client import Client
 
-        with Client(address, retry_for=retry_for) as client:
+        with Client(
+            address,
+            retry_for=retry_for,
+            tls_ca=tls_ca,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            tls_server_name=tls_server_name,
+            token=_token(token, token_file),
+            insecure=insecure,
+        ) as client:
             command(client=client, **values)
 
     return talk
+
+
+def _file_option(name: str, text: str) -> Callable[[F], F]:
+    """An option that names a file."""
+    variable = "MNIST37_" + name.removeprefix("--").replace("-", "_").upper()
+    return click.option(name, envvar=variable, show_envvar=True, metavar="FILE", help=text)
+
+
+def _token(token: str | None, file: str | None) -> str | None:
+    """The token itself, from wherever it comes."""
+    if file is None:
+        return token
+    if token is not None:
+        raise click.UsageError("--token and --token-file: give one of them")
+    try:
+        return Path(file).read_text(errors="replace").strip()
+    except OSError as error:
+        raise click.UsageError(f"--token-file: cannot read {file}: {error.strerror}") from error
 
 
 def json_option(command: F) -> F:

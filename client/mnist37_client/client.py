@@ -13,6 +13,7 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from numpy.typing import ArrayLike
 
 from mnist37_client import exchanges
+from mnist37_client.access import Access, Pem
 from mnist37_client.errors import Cancelled, from_rpc
 from mnist37_client.exchanges import Exchange, Request, Response, Result, Split
 from mnist37_client.images import to_images
@@ -36,6 +37,14 @@ class Client:
         retry_for: seconds for which calls are tried again when the server has gone away, so that
             a script lives through its restart; 0 for not at all. Each write has an id, so it is
             done once all the same.
+        tls_ca: the authority that signed the server's certificate, in PEM: a file's path, or the
+            bytes; "public" for those that gRPC comes with. It turns TLS on.
+        tls_cert: this client's own certificate, for a server that asks for one; as tls_ca.
+        tls_key: its private key.
+        tls_server_name: the name in the server's certificate, where it is not the address's.
+        token: says what this client may do; what `mnist37 token` printed. It is not sent in plain
+            text to another machine.
+        insecure: send it all the same.
     """
 
     def __init__(
@@ -44,13 +53,22 @@ class Client:
         *,
         timeout: float | None = DEFAULT_TIMEOUT,
         retry_for: float = DEFAULT_RETRY_FOR,
+        tls_ca: Pem | None = None,
+        tls_cert: Pem | None = None,
+        tls_key: Pem | None = None,
+        tls_server_name: str | None = None,
+        token: str | None = None,
+        insecure: bool = False,
     ) -> None:
         self.address = exchanges.check_address(address)
         self.timeout = timeout
         self._patience = Patience(retry_for)
         self._closed = False
-        self._channel = grpc.insecure_channel(address, options=exchanges.CHANNEL_OPTIONS)
-        self._stub = mnist37_pb2_grpc.Mnist37ServiceStub(self._channel)
+        access = Access(address, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure)
+        self._channel = access.channel(
+            grpc.insecure_channel, grpc.secure_channel, exchanges.CHANNEL_OPTIONS
+        )
+        self._stub = access.stub(mnist37_pb2_grpc.Mnist37ServiceStub(self._channel))
 
     def predict(self, images: ArrayLike, *, version: int | None = None) -> Prediction:
         """What the model says of some images.

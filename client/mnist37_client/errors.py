@@ -6,6 +6,8 @@ Mnist37Error
 ├── AlreadyExists       a request_id that was used for something else
 ├── Aborted             a run that cannot go on, since another write came between
 ├── Exhausted           the server is full, or a message is too large
+├── Unauthenticated     the server does not know the token, or this client not the server
+├── PermissionDenied    the token's role does not allow it
 ├── Unavailable         nobody listens there, or the server is shutting down
 ├── DeadlineExceeded    no answer within the timeout
 ├── Cancelled           the call was cancelled
@@ -15,6 +17,8 @@ Each has a `reason` for programs, where the server gives one; the README lists t
 """
 
 from __future__ import annotations
+
+import re
 
 import grpc
 
@@ -48,6 +52,17 @@ class Exhausted(Mnist37Error):
     """The server has no room for this call, or a message is larger than it takes."""
 
 
+class Unauthenticated(Mnist37Error):
+    """One of the two cannot prove who it is.
+
+    The client's token is missing or unknown; or the server's certificate is not to be trusted.
+    """
+
+
+class PermissionDenied(Mnist37Error):
+    """The server knows the token, whose role does not allow the call."""
+
+
 class Unavailable(Mnist37Error):
     """Nobody listens at the address, or the server is shutting down."""
 
@@ -70,6 +85,8 @@ EXCEPTIONS: dict[grpc.StatusCode, type[Mnist37Error]] = {
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.ABORTED: Aborted,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Exhausted,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.CANCELLED: Cancelled,
@@ -81,6 +98,43 @@ REFUSED_BY_GRPC: dict[str, tuple[str, float | None]] = {
     "Concurrent RPC limit exceeded": ("TOO_MANY_RPCS", 1.0),
     "larger than max": ("MESSAGE_TOO_LARGE", None),
 }
+
+# What gRPC says where nothing came of a call, and what that is. The first that fits counts.
+UNREACHED: tuple[tuple[str, type[Mnist37Error], str], ...] = (
+    (
+        "CERTIFICATE_VERIFY_FAILED: ([^:]+)",
+        Unauthenticated,
+        "{address}: the server's certificate is not to be trusted: {0}; is tls_ca the authority"
+        " that signed it?",
+    ),
+    (
+        "Hostname Verification",
+        Unauthenticated,
+        "{address}: the server's certificate is for another name; if that is meant, give the name"
+        " as tls_server_name",
+    ),
+    (
+        "WRONG_VERSION_NUMBER",
+        Unauthenticated,
+        "{address} does not speak TLS, which tls_ca asks for",
+    ),
+    (
+        "Failed to create security handshaker",
+        InvalidInput,
+        "tls_ca, tls_cert, tls_key: one holds no valid PEM, or the key is not the certificate's",
+    ),
+    (
+        "failed to connect.*(?:Socket closed|reset by peer|Broken pipe)",
+        Unavailable,
+        "{address} ends the connection; does it want TLS (tls_ca), or a certificate of yours"
+        " (tls_cert, tls_key)?",
+    ),
+    (
+        "failed to connect",
+        Unavailable,
+        "nobody listens at {address}; is the server running? (mnist37 serve)",
+    ),
+)
 
 
 def from_rpc(error: grpc.RpcError, address: str) -> Mnist37Error:
@@ -98,13 +152,23 @@ def _exception(error: grpc.RpcError, address: str) -> Mnist37Error:
     """With the text alone."""
     code = error.code()
     details = error.details() or ""
-    if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details:
-        details = f"nobody listens at {address}; is the server running? (mnist37 serve)"
-    elif code is grpc.StatusCode.UNAVAILABLE:
-        details = f"{address}: {details}"
-    elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return _unavailable(details, address)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return too_late(address)
+    if code is grpc.StatusCode.INTERNAL and details == "Internal error from Core":
+        # grpc.aio, where it was still sending: then it forgets the status that the server gave.
+        return Unavailable(f"{address} ended the stream before all was sent; try again")
     return EXCEPTIONS.get(code, ServerError)(details)
+
+
+def _unavailable(details: str, address: str) -> Mnist37Error:
+    """What keeps the call from the server: gRPC has one code for it, and tells more in words."""
+    for said, kind, text in UNREACHED:
+        found = re.search(said, details)
+        if found:
+            return kind(text.format(*found.groups(), address=address))
+    return Unavailable(f"{address}: {details}")
 
 
 def _tell(exception: Mnist37Error, error: grpc.RpcError) -> None:

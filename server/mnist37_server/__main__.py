@@ -14,6 +14,7 @@ from mnist37_server.errors import CannotStart
 
 IN_MEMORY = ":memory:"
 DEFAULT = Config()
+FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command(context_settings={"show_default": True, "auto_envvar_prefix": "MNIST37"})
@@ -101,6 +102,24 @@ DEFAULT = Config()
     default="info",
     help="The least that is logged; debug has each Step and each refusal.",
 )
+@click.option("--tls-cert", type=FILE, help="The server's certificate, in PEM; turns TLS on.")
+@click.option("--tls-key", type=FILE, help="Its private key, in PEM.")
+@click.option(
+    "--client-ca",
+    type=FILE,
+    help="Let in only who has a certificate that this authority, in PEM, has signed.",
+)
+@click.option(
+    "--tokens",
+    type=FILE,
+    help="Let in only who has a token of this file, whose lines `mnist37 token` makes; it is read"
+    " again when it changes.",
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Listen beyond this machine all the same, without TLS or for anybody.",
+)
 def main(
     address: str,
     device: str,
@@ -116,6 +135,11 @@ def main(
     metrics_address: str | None,
     log_format: str,
     log_level: str,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    client_ca: Path | None,
+    tokens: Path | None,
+    insecure: bool,
 ) -> None:
     """Train and serve one live model: a classifier of handwritten 3s and 7s.
 
@@ -139,6 +163,11 @@ def main(
         max_streams=max_streams,
         keepalive=keepalive,
         metrics_address=metrics_address,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        client_ca=client_ca,
+        tokens=tokens,
+        insecure=insecure,
     )
     from mnist37_server import logs  # its formatter comes with the server extra
 

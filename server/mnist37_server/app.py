@@ -14,7 +14,8 @@ from mnist37_protos.v1 import mnist37_pb2
 
 from mnist37 import data
 from mnist37.training import Sets
-from mnist37_server import servicer
+from mnist37_server import servicer, tls
+from mnist37_server.access import Gate, Tokens
 from mnist37_server.config import Config
 from mnist37_server.errors import CannotStart
 from mnist37_server.live_model import LiveModel
@@ -112,21 +113,37 @@ def find_device(name: str) -> torch.device:
 
 
 def listen(
-    config: Config, interceptors: Sequence[grpc.ServerInterceptor] = ()
+    config: Config, watchers: Sequence[grpc.ServerInterceptor] = ()
 ) -> tuple[grpc.Server, int]:
     """A server that is not started yet, and the port that it has.
 
+    Args:
+        config: where it is to listen, who may call, and how much it takes.
+        watchers: are told of every call.
+
     Raises:
-        CannotStart: the address cannot be listened on.
+        CannotStart: the address cannot be listened on, or a file that says who may call is not
+            right.
     """
+    credentials = tls.credentials(config)
+    interceptors = list(watchers)  # the first ones: they see what is refused, too
+    if config.tokens is not None:
+        tokens = Tokens(config.tokens)
+        tokens.follow()
+        interceptors.append(Gate(tokens))
+        log.info("--tokens: %s", tokens)
+    if not config.loopback and config.lacking:
+        log.warning("strangers may read along or call; against that: %s", config.lacking)
     server = grpc.server(
         ThreadPoolExecutor(servicer.SHORT_CALLS, thread_name_prefix="short-call"),
-        interceptors=list(interceptors),
+        interceptors=interceptors,
         options=options(config),
         maximum_concurrent_rpcs=config.max_rpcs,
     )
     try:
-        return server, server.add_insecure_port(config.address)
+        if credentials is None:
+            return server, server.add_insecure_port(config.address)
+        return server, server.add_secure_port(config.address, credentials)
     except RuntimeError as error:
         raise CannotStart(
             f"--address: cannot listen on {config.address}; is the port in use? Name another"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +27,17 @@ class Config:
     max_streams: int = 256  # of them, PredictStreams and WatchRuns
     keepalive: float = 60.0  # seconds without a sign of a peer until it is asked for one
     metrics_address: str | None = None  # HOST:PORT to answer Prometheus on; None: nowhere
+    tls_cert: Path | None = None  # the server's certificate, PEM; None: connections are plain text
+    tls_key: Path | None = None  # its private key, PEM
+    client_ca: Path | None = None  # the authority, PEM, that must have signed callers' certificates
+    tokens: Path | None = None  # the file of hashed tokens, one of which callers must have
+    insecure: bool = False  # listen where others can reach it without TLS, or let anybody call
 
     def __post_init__(self) -> None:
         """Raises CannotStart where the settings make no server.
 
-        Addresses must be HOST:PORT: gRPC would listen elsewhere. And those who wait must not be
+        Addresses must be HOST:PORT: gRPC would listen elsewhere; and one that others can reach must
+        be closed to strangers, unless that is said to be meant. And those who wait must not be
         able to take all the room there is.
         """
         check_address("--address", self.address)
@@ -43,11 +50,42 @@ class Config:
                 f" --max-waiting and --max-streams and {SPARE_RPCS}, so that those who wait leave"
                 " room for the others"
             )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, missing = "--tls-cert", "--tls-key"
+            if self.tls_cert is None:
+                given, missing = missing, given
+            raise CannotStart(f"{given}: needs {missing} too")
+        if self.client_ca is not None and self.tls_cert is None:
+            raise CannotStart("--client-ca: needs --tls-cert and --tls-key too")
+        if not self.insecure and not self.loopback and self.lacking:
+            raise CannotStart(
+                f"--address: other machines can reach {self.host}; add {self.lacking}, or"
+                " --insecure if something in front of it keeps strangers out"
+            )
 
     @property
     def host(self) -> str:
         """The part of the address before the port."""
         return self.address.rpartition(":")[0]
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the address; of a name other than localhost, no."""
+        host = self.host.removeprefix("[").removesuffix("]")
+        try:
+            return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def lacking(self) -> str:
+        """The options that would keep strangers from reading along and from calling."""
+        needs = []
+        if self.tls_cert is None:
+            needs.append("--tls-cert and --tls-key")
+        if self.client_ca is None and self.tokens is None:
+            needs.append("--tokens or --client-ca")
+        return ", and ".join(needs)
 
 
 def check_address(flag: str, address: str) -> None:

@@ -7,6 +7,8 @@ Refused                   whatever is said to the caller, in its own words
 ├── Aborted               a run cannot go on: another write came between
 ├── Exhausted             too many callers, or no room to store the state
 ├── ShuttingDown          the server is about to end
+├── Unauthenticated       nobody knows who the caller is
+├── PermissionDenied      the caller is known, and may not
 ├── CallerLeft            the caller cancelled, or its deadline passed while it waited
 └── TooLate               the deadline passed before anything was done
 CannotStart               an option that the server cannot start with
@@ -32,6 +34,9 @@ class Reason(Enum):
     SHUTTING_DOWN = auto()
     CALLER_LEFT = auto()
     DEADLINE_PASSED = auto()
+    NO_TOKEN = auto()
+    TOKEN_UNKNOWN = auto()
+    ROLE_NOT_ENOUGH = auto()
     INTERNAL = auto()
 
 
@@ -91,6 +96,18 @@ class ShuttingDown(Refused):
     """The server takes no more writes; those under way end at the next step."""
 
     reason = Reason.SHUTTING_DOWN
+
+
+class Unauthenticated(Refused):
+    """The caller has no token, or one that is not known here."""
+
+    reason = Reason.TOKEN_UNKNOWN
+
+
+class PermissionDenied(Refused):
+    """The caller's role does not allow this call."""
+
+    reason = Reason.ROLE_NOT_ENOUGH
 
 
 class CallerLeft(Refused):

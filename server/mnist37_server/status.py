@@ -27,10 +27,12 @@ from mnist37_server.errors import (
     Exhausted,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     Reason,
     Refused,
     ShuttingDown,
     TooLate,
+    Unauthenticated,
 )
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ CODES: dict[type[Refused], grpc.StatusCode] = {
     Aborted: grpc.StatusCode.ABORTED,
     Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ShuttingDown: grpc.StatusCode.UNAVAILABLE,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     CallerLeft: grpc.StatusCode.CANCELLED,
     TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
 }

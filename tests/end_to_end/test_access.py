@@ -1,0 +1,408 @@
+"""Who gets in, and how far: servers with TLS, mutual TLS and tokens, and their callers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import queue
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from mnist37_client import (
+    AsyncClient,
+    Client,
+    InvalidInput,
+    Mnist37Error,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+    validation_images,
+)
+from mnist37_client.local_server import LocalServer
+from mnist37_protos.v1 import mnist37_pb2 as pb
+
+IMAGES = validation_images()[0][:3]
+SERVICE = "/mnist37.v1.Mnist37Service/"
+METHODS = {
+    SERVICE + method.name for method in pb.DESCRIPTOR.services_by_name["Mnist37Service"].methods
+}
+WRITES = {SERVICE + name for name in ("Step", "Train", "Initialize", "Restore", "Import")}
+
+Code = grpc.StatusCode
+
+
+def mnist37(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    # What the one who runs the tests has set is not to be seen here.
+    rest = {name: value for name, value in os.environ.items() if not name.startswith("MNIST37_")}
+    return subprocess.run(
+        [sys.executable, "-m", "mnist37_client.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**rest, **variables},
+        timeout=30,
+        check=False,
+    )
+
+
+class Token:
+    """A new token, as the command line makes it."""
+
+    def __init__(self, role: str) -> None:
+        made = json.loads(mnist37("token", role, "--name", f"test of {role}", "--json").stdout)
+        self.secret: str = made["token"]
+        self.line: str = made["line"]
+
+
+@pytest.fixture(scope="module")
+def predict() -> Token:
+    return Token("predict")
+
+
+@pytest.fixture(scope="module")
+def train() -> Token:
+    return Token("train")
+
+
+@pytest.fixture(scope="module")
+def certificate(pki: Path) -> tuple[str, ...]:
+    return ("--tls-cert", str(pki / "server.pem"), "--tls-key", str(pki / "server.key"))
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    tmp_path_factory: pytest.TempPathFactory,
+    certificate: tuple[str, ...],
+    predict: Token,
+    train: Token,
+) -> Iterator[str]:
+    """The address of a server with TLS and tokens."""
+    file = tmp_path_factory.mktemp("guarded") / "tokens"
+    file.write_text(f"{predict.line}\n{train.line}\n")
+    with LocalServer(*certificate, "--tokens", str(file), "--device", "cpu") as server:
+        yield server.address
+
+
+@pytest.fixture(scope="module")
+def mutual(pki: Path, certificate: tuple[str, ...]) -> Iterator[str]:
+    """The address of a server with mutual TLS."""
+    authority = ("--client-ca", str(pki / "ca.pem"))
+    with LocalServer(*certificate, *authority, "--device", "cpu") as server:
+        yield server.address
+
+
+def ask(address: str, name: str, *args: object, **access: Any) -> Any:
+    """One call of a method of Client; of an iterator, the first thing that comes."""
+    with Client(address, **access) as client:
+        answer = getattr(client, name)(*args)
+        return next(iter(answer), None) if isinstance(answer, Iterator) else answer
+
+
+def ask_async(address: str, name: str, *args: object, **access: Any) -> Any:
+    """The same of AsyncClient."""
+
+    async def call() -> Any:
+        async with AsyncClient(address, **access) as client:
+            answer = getattr(client, name)(*args)
+            return await (anext(answer, None) if hasattr(answer, "__anext__") else answer)
+
+    return asyncio.run(call())
+
+
+BOTH = pytest.mark.parametrize("ask", [ask, ask_async])
+Ask = Callable[..., Any]
+
+READING = [
+    ("predict", IMAGES),
+    ("predict_stream", [IMAGES]),
+    ("get_loss", "valid"),
+    ("get_model",),
+    ("versions",),
+    ("runs",),
+]
+WRITING = [
+    ("step",),
+    ("train", 1),
+    ("initialize",),
+    ("restore", 0),
+    ("import_model", [0.0] * 784, 0.0),
+]
+
+
+# Tokens.
+
+
+@BOTH
+def test_a_token_allows_what_its_role_may(
+    ask: Ask, guarded: str, pki: Path, predict: Token, train: Token
+) -> None:
+    for call in READING + WRITING:
+        assert ask(guarded, *call, tls_ca=pki / "ca.pem", token=train.secret) is not None, call
+    assert ask(guarded, "watch_run", tls_ca=pki / "ca.pem", token=predict.secret).epochs == 1
+    for call in READING:
+        assert ask(guarded, *call, tls_ca=pki / "ca.pem", token=predict.secret) is not None, call
+    before = ask(guarded, "get_model", tls_ca=pki / "ca.pem", token=predict.secret).version
+    for call in WRITING:
+        with pytest.raises(PermissionDenied, match="is predict; this call needs train") as said:
+            ask(guarded, *call, tls_ca=pki / "ca.pem", token=predict.secret)
+        assert said.value.reason == "ROLE_NOT_ENOUGH"
+    assert ask(guarded, "get_model", tls_ca=pki / "ca.pem", token=train.secret).version == before
+
+
+@BOTH
+def test_without_a_token_that_is_known_nothing_is_allowed(
+    ask: Ask, guarded: str, pki: Path
+) -> None:
+    wrong = "not-a-token-of-this-server"
+    for call in READING + WRITING:
+        # grpc.aio can lose the status of a stream that it is still sending.
+        lost = Unavailable if call[0] == "predict_stream" and ask is ask_async else Unauthenticated
+        with pytest.raises((Unauthenticated, lost), match=r"no token; send one|ended the stream"):
+            ask(guarded, *call, tls_ca=pki / "ca.pem")
+        with pytest.raises((Unauthenticated, lost), match=r"token is unknown|ended the st") as said:
+            ask(guarded, *call, tls_ca=pki / "ca.pem", token=wrong)
+        assert wrong not in str(said.value)
+
+
+@pytest.fixture(scope="module")
+def channel(guarded: str, pki: Path) -> Iterator[grpc.Channel]:
+    credentials = grpc.ssl_channel_credentials((pki / "ca.pem").read_bytes())
+    with grpc.secure_channel(guarded, credentials) as channel:
+        yield channel
+
+
+def status(
+    channel: grpc.Channel, method: str, *authorization: str, requests: Iterator[bytes] | None = None
+) -> tuple[grpc.StatusCode, str]:
+    """What comes of a call without a message, which none of the methods that write takes."""
+    metadata = tuple(("authorization", value) for value in authorization)
+    begin: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
+    call = begin(requests or iter(()), timeout=5, metadata=metadata)
+    try:
+        for _ in call:
+            pass
+    except grpc.RpcError as error:
+        return error.code(), error.details() or ""
+    return Code.OK, ""
+
+
+def test_methods_that_do_not_exist_look_to_strangers_like_those_that_do(
+    channel: grpc.Channel, predict: Token, train: Token
+) -> None:
+    strange = {SERVICE + "Nothing", "/nothing.Nothing/Nothing", "/inference.GRPCInferenceService/X"}
+    assert WRITES < METHODS
+    for method in METHODS | strange:
+        assert status(channel, method)[0] is Code.UNAUTHENTICATED, method
+        assert status(channel, method, "Bearer x")[0] is Code.UNAUTHENTICATED, method
+    seen = {status(channel, method, f"Bearer {predict.secret}") for method in WRITES | strange}
+    assert {code for code, _ in seen} == {Code.PERMISSION_DENIED}
+    assert len(seen) == 1, "in the same words"
+    for method in strange:
+        assert status(channel, method, f"Bearer {train.secret}")[0] is Code.UNIMPLEMENTED
+
+
+def test_health_and_reflection_are_open(channel: grpc.Channel) -> None:
+    for method in (
+        "/grpc.health.v1.Health/Check",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ):
+        assert status(channel, method)[0] not in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED)
+    assert status(channel, "/grpc.health.v1.HealthAndMore/Check")[0] is Code.UNAUTHENTICATED
+
+
+def test_a_token_comes_as_a_bearer_s(channel: grpc.Channel, train: Token) -> None:
+    method = SERVICE + "PredictStream"
+    assert status(channel, method, f"bearer {train.secret}")[0] is Code.OK
+    for wrong in (train.secret, f"Basic {train.secret}", f"Bearer  {train.secret}", "Bearer", ""):
+        code, details = status(channel, method, wrong)
+        assert code is Code.UNAUTHENTICATED
+        assert train.secret not in details
+
+
+def test_strangers_who_never_send_their_message_hold_up_nobody(
+    channel: grpc.Channel, guarded: str, pki: Path, predict: Token
+) -> None:
+    """More of them than there are threads for short calls."""
+    never: queue.Queue[bytes | None] = queue.Queue()
+    for _ in range(20):
+        found = status(channel, SERVICE + "Predict", requests=iter(never.get, None))
+        assert found[0] is Code.UNAUTHENTICATED
+        never.put(None)
+    assert ask(guarded, "predict", IMAGES, tls_ca=pki / "ca.pem", token=predict.secret)
+
+
+def until(right: Callable[[], bool]) -> None:
+    """Waits until it is so; fails where it never is."""
+    deadline = time.monotonic() + 10
+    while not right():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_the_file_of_tokens_may_change_and_no_secret_is_told(
+    tmp_path: Path, predict: Token, train: Token
+) -> None:
+    """In plain text, which is allowed on loopback."""
+    file = tmp_path / "tokens"
+    file.write_text(predict.line)
+    server = LocalServer("--tokens", str(file), "--device", "cpu")
+    with server, Client(server.address, token=predict.secret) as client:
+
+        def known(token: Token) -> bool:
+            try:
+                return bool(ask(server.address, "get_model", token=token.secret))
+            except Unauthenticated:
+                return False
+
+        assert client.get_model().version == 0
+        assert not known(train)
+        other = tmp_path / "new"
+        other.write_text(f"{predict.line}\n{train.line}\n")
+        other.replace(file)
+        until(lambda: known(train))
+        file.write_text(train.secret)  # a mistake
+        time.sleep(1.5)
+        assert known(predict)
+        assert known(train)
+        file.write_text(f"{train.line}\n")
+        until(lambda: not known(predict))
+        with pytest.raises(Unauthenticated):
+            client.predict(IMAGES)
+        assert known(train)
+    _, logged = server.stop()
+    assert "line 1: must be predict or train and the SHA-256" in logged
+    assert "0 for predict, 1 for train" in logged
+    for secret in (predict.secret, train.secret, train.line.split()[1]):
+        assert secret not in logged
+
+
+# TLS.
+
+
+@BOTH
+def test_who_has_a_certificate_may_do_all(ask: Ask, mutual: str, pki: Path) -> None:
+    mine = {"tls_cert": pki / "client.pem", "tls_key": pki / "client.key"}
+    for call in READING + WRITING:
+        assert ask(mutual, *call, tls_ca=pki / "ca.pem", **mine) is not None, call
+    content = {name: path.read_bytes() for name, path in mine.items()}
+    assert ask(mutual, "get_model", tls_ca=(pki / "ca.pem").read_bytes(), **content)
+
+
+@BOTH
+@pytest.mark.parametrize("stranger", [True, False])
+def test_who_has_none_or_another_authority_s_does_not_get_in(
+    ask: Ask, mutual: str, pki: Path, stranger: bool
+) -> None:
+    access = {"tls_ca": pki / "ca.pem"}
+    if stranger:
+        access |= {"tls_cert": pki / "stranger.pem", "tls_key": pki / "stranger.key"}
+    with pytest.raises(Unavailable, match=r"a certificate of yours \(tls_cert, tls_key\)"):
+        ask(mutual, "get_model", **access)
+
+
+def test_with_both_a_certificate_and_a_token_the_token_decides(
+    tmp_path: Path, pki: Path, certificate: tuple[str, ...], predict: Token
+) -> None:
+    (tmp_path / "tokens").write_text(predict.line)
+    both = ("--client-ca", str(pki / "ca.pem"), "--tokens", str(tmp_path / "tokens"))
+    access = {
+        "tls_ca": pki / "ca.pem",
+        "tls_cert": pki / "client.pem",
+        "tls_key": pki / "client.key",
+    }
+    with LocalServer(*certificate, *both, "--device", "cpu") as server:
+        assert ask(server.address, "predict", IMAGES, token=predict.secret, **access)
+        with pytest.raises(PermissionDenied):
+            ask(server.address, "step", token=predict.secret, **access)
+        with pytest.raises(Unauthenticated):
+            ask(server.address, "predict", IMAGES, **access)
+        with pytest.raises(Unavailable):
+            ask(server.address, "predict", IMAGES, token=predict.secret, tls_ca=access["tls_ca"])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("access", "error", "match"),
+    [
+        ({"tls_ca": "other-ca.pem"}, Unauthenticated, "certificate is not to be trusted: .*issuer"),
+        ({"tls_ca": "public"}, Unauthenticated, "certificate is not to be trusted: .*issuer"),
+        ({"tls_ca": "ca.pem", "tls_server_name": "x.org"}, Unauthenticated, "for another name"),
+        ({}, Unavailable, r"does it want TLS \(tls_ca\)"),
+        (
+            {"tls_ca": "ca.pem", "tls_cert": "client.pem", "tls_key": "stranger.key"},
+            InvalidInput,
+            "the key is not the certificate's",
+        ),
+    ],
+)
+def test_a_connection_that_is_not_to_be_says_why_and_soon(
+    ask: Ask, guarded: str, pki: Path, access: dict[str, str], error: type[Mnist37Error], match: str
+) -> None:
+    files = {
+        name: value if name == "tls_server_name" or value == "public" else pki / value
+        for name, value in access.items()
+    }
+    began = time.monotonic()
+    with pytest.raises(error, match=match):
+        ask(guarded, "get_model", **files)
+    assert time.monotonic() - began < 5
+
+
+@BOTH
+def test_a_server_without_tls_is_told_from_one_that_is_not_there(
+    ask: Ask, address: str, pki: Path
+) -> None:
+    with pytest.raises(Unauthenticated, match="does not speak TLS"):
+        ask(address, "get_model", tls_ca=pki / "ca.pem")
+
+
+def test_a_certificate_s_other_name_can_be_asked_for(guarded: str, pki: Path, train: Token) -> None:
+    with pytest.raises(NotFound):
+        ask(
+            guarded,
+            "restore",
+            10**6,
+            tls_ca=pki / "ca.pem",
+            tls_server_name="localhost",
+            token=train.secret,
+        )
+
+
+# The command line.
+
+
+def test_the_command_line_takes_it_from_flags_and_from_the_environment(
+    tmp_path: Path, guarded: str, pki: Path, predict: Token, train: Token
+) -> None:
+    (tmp_path / "token").write_text(f"{train.secret}\n")
+    authority = ("--tls-ca", pki / "ca.pem")
+    done = mnist37("step", "--address", guarded, *authority, "--token-file", tmp_path / "token")
+    assert (done.returncode, done.stderr) == (0, "")
+    variables = {
+        "MNIST37_ADDRESS": guarded,
+        "MNIST37_TLS_CA": str(pki / "ca.pem"),
+        "MNIST37_TOKEN": predict.secret,
+    }
+    assert mnist37("model", **variables).returncode == 0
+    for command, status, said in (
+        (("step",), 5, "mnist37: the token's role is predict; this call needs train\n"),
+        (("step", "--token-file", tmp_path / "token"), 2, "mnist37: --token and --token-file: "),
+    ):
+        refused = mnist37(*command, **variables)
+        assert refused.returncode == status
+        assert refused.stderr.startswith(said), refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+        assert predict.secret not in refused.stderr
+
+
+def test_a_server_that_strangers_could_reach_does_not_start() -> None:
+    with pytest.raises(Unavailable, match="add --tls-cert and --tls-key, and --tokens or"):
+        LocalServer("--address", "0.0.0.0:0")
