@@ -28,6 +28,8 @@ from mnist37_client import (
 )
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_server.app import listen
+from mnist37_server.config import Config
 
 IMAGES = validation_images()[0][:3]
 SERVICE = "/mnist37.v1.Mnist37Service/"
@@ -309,23 +311,36 @@ def test_who_has_none_or_another_authority_s_does_not_get_in(
 
 
 def test_with_both_a_certificate_and_a_token_the_token_decides(
-    tmp_path: Path, pki: Path, certificate: tuple[str, ...], predict: Token
+    tmp_path: Path, pki: Path, predict: Token, train: Token
 ) -> None:
-    (tmp_path / "tokens").write_text(predict.line)
-    both = ("--client-ca", str(pki / "ca.pem"), "--tokens", str(tmp_path / "tokens"))
-    access = {
-        "tls_ca": pki / "ca.pem",
-        "tls_cert": pki / "client.pem",
-        "tls_key": pki / "client.key",
-    }
-    with LocalServer(*certificate, *both, "--device", "cpu") as server:
-        assert ask(server.address, "predict", IMAGES, token=predict.secret, **access)
-        with pytest.raises(PermissionDenied):
-            ask(server.address, "step", token=predict.secret, **access)
-        with pytest.raises(Unauthenticated):
-            ask(server.address, "predict", IMAGES, **access)
-        with pytest.raises(Unavailable):
-            ask(server.address, "predict", IMAGES, token=predict.secret, tls_ca=access["tls_ca"])
+    """At a server with a door and nothing behind it, which says UNIMPLEMENTED to who gets in."""
+    (tmp_path / "tokens").write_text(f"{predict.line}\n{train.line}")
+    config = Config(
+        "127.0.0.1:0",
+        tls_cert=pki / "server.pem",
+        tls_key=pki / "server.key",
+        client_ca=pki / "ca.pem",
+        tokens=tmp_path / "tokens",
+    )
+    server, port = listen(config)
+    server.start()
+
+    def seen(method: str, token: Token | None, certificate: str | None = "client") -> Code:
+        files: tuple[str, ...] = ("ca.pem",)
+        if certificate:
+            files += (f"{certificate}.key", f"{certificate}.pem")
+        credentials = grpc.ssl_channel_credentials(*((pki / file).read_bytes() for file in files))
+        authorization = [f"Bearer {token.secret}"] if token else []
+        with grpc.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
+            return status(channel, SERVICE + method, *authorization)[0]
+
+    assert seen("Predict", predict) is Code.UNIMPLEMENTED
+    assert seen("Step", predict) is Code.PERMISSION_DENIED
+    assert seen("Step", train) is Code.UNIMPLEMENTED
+    assert seen("Predict", None) is Code.UNAUTHENTICATED
+    assert seen("Predict", train, None) is Code.UNAVAILABLE
+    assert seen("Predict", train, "stranger") is Code.UNAVAILABLE
+    server.stop(None).wait()
 
 
 @BOTH
