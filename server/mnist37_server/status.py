@@ -65,7 +65,10 @@ R = TypeVar("R")
 
 
 def refuse(
-    context: grpc.ServicerContext, error: Exception, method: str, request: object
+    context: grpc.ServicerContext,
+    error: Exception,
+    method: str | None = None,
+    request: object = None,
 ) -> NoReturn:
     """Ends the RPC with what the caller may know of the error.
 
