@@ -66,6 +66,7 @@ def _array(dtype: types.Type, dimensions: int, *, readonly: bool = True) -> type
 
 
 _PIXELS = _array(types.uint8, 2)
+_FLOATS = _array(types.float32, 2)
 _LABELS = _array(types.uint8, 1)
 _ORDER = _array(types.int64, 1)
 _PARAMETERS = _array(types.float32, 1)
@@ -73,7 +74,7 @@ _WRITABLE = _array(types.float32, 1, readonly=False)
 
 
 @inlined
-def _weighted_sum(image: Pixels, weights: Floats) -> np.float32:
+def _weighted_sum(image: Pixels | Floats, weights: Floats) -> np.float32:
     total = np.float32(0)
     for pixel in range(784):
         total += np.float32(image[pixel]) * weights[pixel]
@@ -172,6 +173,20 @@ def predict(pixels: Pixels, parameters: Floats, probabilities: Floats) -> None:
     weights = parameters[:784] / _INK
     for i in range(len(pixels)):
         probabilities[i] = _sigmoid(_weighted_sum(pixels[i], weights) + parameters[784])
+
+
+@kernel(types.void(_FLOATS, _PARAMETERS, _WRITABLE))
+def predict_floats(images: Floats, parameters: Floats, probabilities: Floats) -> None:
+    """The same for images that are floats already: sigmoid(images @ weights + bias).
+
+    Args:
+        images: (N, 784), 0 to 1.
+        parameters: (785,), the weights and the bias.
+        probabilities: (N,), is given them.
+    """
+    weights = parameters[:784]
+    for i in range(len(images)):
+        probabilities[i] = _sigmoid(_weighted_sum(images[i], weights) + parameters[784])
 
 
 @kernel(types.float64(_PARAMETERS))

@@ -17,7 +17,7 @@ from mnist37_server.errors import NotFound, Reason
 from mnist37_server.history import KEPT_VERSIONS, RunRecord
 from mnist37_server.journal import Journal
 from mnist37_server.requests import Batch, Initialize
-from mnist37_server.snapshot import Origin, Snapshot
+from mnist37_server.snapshot import Images, Origin, Snapshot
 from mnist37_server.state import State
 from mnist37_server.trainer import Trainer
 from mnist37_server.watch import Watch
@@ -105,7 +105,7 @@ class LiveModel:
         return kept
 
     def predict(
-        self, images: NDArray[np.uint8], version: int | None = None
+        self, images: Images, version: int | None = None
     ) -> tuple[NDArray[np.float32], int]:
         """The probability (N,), for each image of (N, 784), that it is a 3; and the version.
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnist37 import kernels
+
+Images = NDArray[np.uint8] | NDArray[np.float32]  # pixels of 0 to 255, or of 0 to 1
 
 
 class Origin(Enum):
@@ -42,8 +45,9 @@ class Snapshot:
         """Lowercase hexadecimal SHA-256 of `content`."""
         return hashlib.sha256(self.content).hexdigest()
 
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, images: Images) -> NDArray[np.float32]:
         """The probability (N,), for each image of (N, 784), that it is a 3."""
+        kernel: Any = kernels.predict if images.dtype == np.uint8 else kernels.predict_floats
         probabilities = np.empty(len(images), np.float32)
-        kernels.predict(images, self.parameters, probabilities)
+        kernel(images, self.parameters, probabilities)
         return probabilities

@@ -30,13 +30,29 @@ def predict(
     return probabilities
 
 
-def exact(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+def predict_floats(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    probabilities = np.empty(len(images), np.float32)
+    kernels.predict_floats(images, PARAMETERS, probabilities)
+    return probabilities
+
+
+def exact(images: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float64]:
     weights, bias = PARAMETERS[:-1].astype(np.float64), float(PARAMETERS[-1])
-    return 1 / (1 + np.exp(-(images.astype(np.float64) / 255 @ weights + bias)))
+    ink = 255 if images.dtype == np.uint8 else 1
+    return 1 / (1 + np.exp(-(images.astype(np.float64) / ink @ weights + bias)))
 
 
 def test_probabilities_are_those_of_float64() -> None:
     np.testing.assert_allclose(predict(IMAGES), exact(IMAGES), atol=2e-6)
+
+
+def test_floats_are_taken_as_they_are() -> None:
+    floats = RANDOM.random((700, 784), np.float32) * INK
+    np.testing.assert_allclose(predict_floats(floats), exact(floats), atol=2e-6)
+    # Nor does it matter to the bit which others are asked with them.
+    for count in (1, 7, 8, 9, 63, 64, 65):
+        part = predict_floats(floats[100 : 100 + count])
+        assert np.array_equal(part, predict_floats(floats)[100 : 100 + count])
 
 
 def test_the_bytes_of_a_message_will_do() -> None:
