@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict
 
 import grpc
@@ -14,12 +14,13 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 
 from mnist37_server import wire
-from mnist37_server.errors import CallerLeft, Exhausted, Reason
+from mnist37_server.errors import CallerLeft
 from mnist37_server.live_model import LiveModel
 from mnist37_server.predict_wire import Question, decode, encode
 from mnist37_server.requests import Progress, Request, Stepped, Written, images_of
 from mnist37_server.status import stream, unary
 from mnist37_server.subscription import Subscription
+from mnist37_server.threads import Room, run_on
 from mnist37_server.write_queue import MAX_CALLERS
 
 MAX_STREAMS = 256  # PredictStreams and WatchRuns open at a time, unless it is told otherwise
@@ -66,8 +67,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
 
     def __init__(self, model: LiveModel, max_streams: int = MAX_STREAMS) -> None:
         self._model = model
-        self._max_streams = max_streams
-        self._streams = threading.BoundedSemaphore(max_streams)
+        self._streams = Room(max_streams, "streams")
         self.reads = Activity()
 
     @unary
@@ -80,21 +80,8 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         self, requests: Iterator[Question], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         """Predict, for one request after the other."""
-        with self._a_stream():
+        with self._streams:
             yield from map(self._predict, requests)
-
-    @contextmanager
-    def _a_stream(self) -> Iterator[None]:
-        """Room for one more stream."""
-        if not self._streams.acquire(blocking=False):
-            raise Exhausted(
-                f"{self._max_streams} streams are open already; try again later",
-                Reason.TOO_MANY_STREAMS,
-            )
-        try:
-            yield
-        finally:
-            self._streams.release()
 
     def _predict(self, question: Question) -> bytes:
         with self.reads:
@@ -182,7 +169,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     ) -> Iterator[pb.WatchRunResponse]:
         """A run as it stands, and as it goes on."""
         number = request.run if request.HasField("run") else None
-        with self._a_stream(), closing(self._model.watch(number)) as watch:
+        with self._streams, closing(self._model.watch(number)) as watch:
             context.add_callback(watch.close)
             stands = watch.record()
             if stands is not None:
@@ -228,10 +215,7 @@ def add_to(
     threads = max_callers + max_streams + SPARE_LONG_CALLS
     long_calls = ThreadPoolExecutor(threads, thread_name_prefix="long-call")
     servicer = Mnist37Servicer(model, max_streams)
-    for name in RPCS - SHORT:
-        method = getattr(servicer, name)
-        # grpcio looks for this attribute on a handler; its own health service relies on it.
-        method.__func__.experimental_thread_pool = long_calls
+    run_on(long_calls, servicer, RPCS - SHORT)
     mnist37_pb2_grpc.add_Mnist37ServiceServicer_to_server(servicer, server)
     # In place of the generated handlers, whose messages are copied on their way in and out.
     server.add_registered_method_handlers(
