@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PROTO := mnist37_protos/v1/mnist37.proto
-STUBS := $(addprefix mnist37_protos/v1/mnist37_pb2,.py .pyi _grpc.py)
+INTEROP := .venv-interop
+PROTOS := mnist37_protos/v1/mnist37.proto mnist37_protos/inference/open_inference.proto
+STUBS := $(foreach proto,$(PROTOS),$(addprefix $(proto:.proto=_pb2),.py .pyi _grpc.py))
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I protos
 
-.PHONY: demo test check soak bench protos clean
+.PHONY: demo test check soak bench interop protos clean
 
 demo: $(INSTALLED)
 	@$(BIN)/mnist37 demo
@@ -24,22 +25,26 @@ soak: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/commits.py
 
+# Clients of the Open Inference Protocol, and grpcurl, as their makers publish them.
+interop: $(INSTALLED) $(INTEROP)/.installed
+	MNIST37_INTEROP=$(INTEROP) $(BIN)/python -m pytest --quiet tests/interop
+
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@made=$$(mktemp -d) && \
-	  $(PROTOC) --python_out=$$made --pyi_out=$$made --grpc_python_out=$$made $(PROTO) && \
+	  $(PROTOC) --python_out=$$made --pyi_out=$$made --grpc_python_out=$$made $(PROTOS) && \
 	  for stub in $(STUBS); do diff -u protos/$$stub $$made/$$stub || \
 	    { echo "stubs are not what protoc makes: run make protos"; exit 1; }; done && \
 	  rm -r $$made && echo "stubs are what protoc makes"
 
 protos: $(INSTALLED)
-	$(PROTOC) --python_out=protos --pyi_out=protos --grpc_python_out=protos $(PROTO)
+	$(PROTOC) --python_out=protos --pyi_out=protos --grpc_python_out=protos $(PROTOS)
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(INTEROP)
 
 # Everything at the versions in constraints.txt; again when those or the needs change.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -49,4 +54,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[server,dev]'
+	@touch $@
+
+$(INTEROP)/.installed: tests/interop/requirements.txt
+	@test -x $(INTEROP)/bin/python || $(PYTHON) -m venv $(INTEROP)
+	@$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@

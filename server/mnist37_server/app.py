@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import torch
+from mnist37_protos.inference import open_inference_pb2
 from mnist37_protos.v1 import mnist37_pb2
 
 from mnist37 import data
 from mnist37.training import Sets
-from mnist37_server import servicer, tls
+from mnist37_server import open_inference, servicer, standard, tls
 from mnist37_server.access import Gate, Tokens
 from mnist37_server.config import Config
 from mnist37_server.errors import CannotStart
@@ -23,7 +24,7 @@ from mnist37_server.state import State
 
 ANSWER_TO_PING = 20  # seconds that a peer has to answer a ping, before its calls end
 LEAST_PING_INTERVAL = 10  # seconds between a peer's own pings; who asks more often is cut off
-CONTRACTS = [mnist37_pb2.DESCRIPTOR]  # of all services on the port
+CONTRACTS = [mnist37_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR, *standard.CONTRACTS]
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,9 @@ def run(config: Config) -> None:
     if monitor:
         monitor.watch(model)
     service = servicer.add_to(server, model, config.max_waiting, config.max_streams)
+    probes = ThreadPoolExecutor(standard.PROBES, thread_name_prefix="probe")
+    health = standard.add_to(server, [servicer.SERVICE, open_inference.SERVICE], probes)
+    open_inference.add_to(server, model, service.reads, health, probes)
     server.start()
     print(f"listening on {config.host}:{port}", flush=True)
     if monitor:
@@ -60,6 +64,7 @@ def run(config: Config) -> None:
     log.info("started", extra={**started, "version": version})
     (number,) = os.read(signals, 1)
     log.info("stopping", extra={"signal": signal.Signals(number).name})
+    health.leave()
     model.stop_writing()
     stopped = server.stop(config.grace)  # refuses new calls from now on
     service.reads.settle(config.grace)

@@ -35,12 +35,12 @@ def decode(message: bytes) -> Question:
     """
     try:
         if message[0] == PIXELS:
-            length, start = _varint(message, 1)
+            length, start = varint(message, 1)
             end = start + length
             if end == len(message):
                 return Question(memoryview(message)[start:], None)
             if message[end] == VERSION_ASKED:
-                version, after = _varint(message, end + 1)
+                version, after = varint(message, end + 1)
                 if after == len(message) and version < 2**64:
                     return Question(memoryview(message)[start:end], version)
     except IndexError:
@@ -56,7 +56,7 @@ def encode(probabilities: NDArray[np.float32], version: int) -> bytes:
     return message + VERSION_ANSWERED + _as_varint(version) if version else message
 
 
-def _varint(message: bytes, start: int) -> tuple[int, int]:
+def varint(message: bytes, start: int) -> tuple[int, int]:
     """The number that begins there, and where it ends; IndexError if it does not end."""
     number = 0
     for place in range(10):

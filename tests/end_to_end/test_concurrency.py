@@ -13,6 +13,7 @@ from contextlib import ExitStack
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mnist37_client import Client, Exhausted, Prediction, validation_images
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
@@ -113,14 +114,21 @@ def waiters(address: str, count: int, leave: ExitStack) -> list[Callable[[], Non
         for _ in range(count):
             leave.callback(stub.PredictStream(silence()).cancel)
 
-    return [train, joined, steps, initializes, streams]
+    def watches() -> None:
+        health = health_pb2_grpc.HealthStub(channel)
+        for _ in range(count):
+            call = health.Watch(health_pb2.HealthCheckRequest())
+            leave.callback(call.cancel)
+            next(call)
+
+    return [train, joined, steps, initializes, streams, watches]
 
 
 @pytest.mark.alone
 @pytest.mark.skipif("MNIST37_ADDRESS" in os.environ, reason="measures a server on this machine")
 def test_reads_never_wait_for_those_who_wait(server: LocalServer) -> None:
-    """64 callers each who follow a run, wait to write, or hold a stream open: Predict is as quick
-    as with the run alone. The two are measured in turn, so that the machine's moods even out.
+    """64 callers each who wait to write, hold a stream open, or watch the health: Predict is as
+    quick as with the run alone. The two are measured in turn, so that the machine's moods even out.
     """
     images, _ = validation_images()
 
@@ -137,10 +145,10 @@ def test_reads_never_wait_for_those_who_wait(server: LocalServer) -> None:
         median_latency(client)
         for _ in range(5):
             with ExitStack() as leave:
-                train, _, steps, initializes, streams = waiters(server.address, 64, leave)
+                train, _, *waiting = waiters(server.address, 64, leave)
                 train()
                 alone = median_latency(client)
-                for begin in (steps, initializes, streams):
+                for begin in waiting:
                     begin()
                 time.sleep(0.1)
                 ratios.append(median_latency(client) / alone)
@@ -160,7 +168,7 @@ def test_sixty_four_who_follow_one_run_all_hear_of_it(server: LocalServer) -> No
 
 def test_beyond_its_room_the_queue_refuses_at_once(server: LocalServer) -> None:
     with ExitStack() as leave, Client(server.address) as client:
-        train, _, steps, initializes, _ = waiters(server.address, 150, leave)
+        train, _, steps, initializes, *_ = waiters(server.address, 150, leave)
         train()
         steps()
         initializes()
