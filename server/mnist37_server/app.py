@@ -21,6 +21,7 @@ from mnist37_server.config import Config
 from mnist37_server.errors import CannotStart
 from mnist37_server.live_model import LiveModel
 from mnist37_server.state import State
+from mnist37_server.threads import FewThreads
 
 ANSWER_TO_PING = 20  # seconds that a peer has to answer a ping, before its calls end
 LEAST_PING_INTERVAL = 10  # seconds between a peer's own pings; who asks more often is cut off
@@ -140,7 +141,7 @@ def listen(
     if not config.loopback and config.lacking:
         log.warning("strangers may read along or call; against that: %s", config.lacking)
     server = grpc.server(
-        ThreadPoolExecutor(servicer.SHORT_CALLS, thread_name_prefix="short-call"),
+        FewThreads(servicer.SHORT_CALLS, "short-call"),  # type: ignore[arg-type]  # any Executor will do
         interceptors=interceptors,
         options=options(config),
         maximum_concurrent_rpcs=config.max_rpcs,

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import ParamSpec, TypeVar
 
 from mnist37_server.errors import Exhausted, Reason
+
+HELD_UP = 0.05  # seconds for which a call may wait while none begins, until it gets a thread
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Room:
@@ -35,3 +43,81 @@ def run_on(pool: ThreadPoolExecutor, servicer: object, methods: Iterable[str]) -
     for name in methods:
         # grpcio looks for this attribute on a handler; its own health service relies on it.
         getattr(servicer, name).__func__.experimental_thread_pool = pool
+
+
+class FewThreads(Executor):
+    """As few threads as short calls are quickest on, and more only while those are held up.
+
+    grpcio gives a call its thread before the call's message is there. So whoever is slow to send
+    one holds a thread, and as many as there are threads would hold up everybody.
+
+    Args:
+        threads: how many there are when nobody is held up.
+        name: what their names begin with.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._usual = threads
+        self._name = name
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._submitted = threading.Event()
+        self._begun = 0  # calls; only whether it moves counts
+        self._threads = 0
+        self._lock = threading.Lock()  # guards the number of threads
+        for _ in range(threads):
+            self._add_thread()
+        threading.Thread(target=self._watch, name=f"{name}-watch", daemon=True).start()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Calls fn(*args, **kwargs) on one of the threads."""
+        future: Future[T] = Future()
+
+        def call() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - the future has it
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self._calls.put(call)
+        if not self._submitted.is_set():
+            self._submitted.set()
+        return future
+
+    def _add_thread(self) -> None:
+        with self._lock:
+            self._threads += 1
+            name = f"{self._name}-{self._threads}"
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def _work(self) -> None:
+        while not self._superfluous():
+            call = self._calls.get()
+            self._begun += 1
+            call()
+            del call  # it holds the call's messages
+
+    def _superfluous(self) -> bool:
+        if self._threads <= self._usual or not self._calls.empty():
+            return False
+        with self._lock:
+            if self._threads <= self._usual:
+                return False
+            self._threads -= 1
+            return True
+
+    def _watch(self) -> None:
+        """Adds a thread whenever calls wait and none has begun for a while."""
+        while True:
+            self._submitted.wait()
+            begun = self._begun
+            time.sleep(HELD_UP)
+            self._submitted.clear()
+            if self._calls.empty():
+                continue
+            self._submitted.set()
+            if self._begun == begun:
+                self._add_thread()

@@ -175,3 +175,26 @@ def test_who_asks_for_a_sign_of_life_all_the_time_is_cut_off(small: str) -> None
         error = from_rpc(caught.value, small)
     assert isinstance(error, Unavailable)
     assert "Too many pings" in str(error)
+
+
+def test_callers_who_never_send_their_message_hold_nobody_up(client: Client) -> None:
+    """grpcio gives a call its thread before the call's message is there."""
+    over = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        over.wait(30)
+        yield from ()
+
+    with grpc.insecure_channel(client.address) as channel:
+        predict: Any = channel.stream_unary("/mnist37.v1.Mnist37Service/Predict")
+        held = [predict.future(silent(), timeout=30) for _ in range(8)]
+        time.sleep(0.2)
+        image = np.zeros((28, 28), np.uint8)
+        for _ in range(10):
+            client.predict(image)
+        began = time.monotonic()
+        client.predict(image)
+        assert time.monotonic() - began < 2
+        over.set()
+        for call in held:
+            call.cancel()
