@@ -1,0 +1,104 @@
+"""make bench, or: python -m benchmarks [--quick] [--soak] [NAME]..."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from benchmarks import both, commits, predict, report, small, training
+from benchmarks.harness import Benchmark, Impossible, Options, Result, run
+from benchmarks.processes import BOTH, LOAD
+
+THEMES = (predict, training, both, commits, small)
+RESULTS = Path(__file__).parent / "results"
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--quick", is_flag=True, help="Only see whether it works; nothing is written.")
+@click.option("--soak", is_flag=True, help="Memory over 1,000,000 predictions and 10,000 epochs.")
+@click.option("--list", "only_list", is_flag=True, help="List the benchmarks.")
+@click.option(
+    "--disk",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path(),
+    help="A folder on the disk to keep states on; default: this one.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=RESULTS, help="Where results are written."
+)
+def main(
+    names: tuple[str, ...], quick: bool, soak: bool, only_list: bool, disk: Path, out: Path
+) -> None:
+    """Measure how near the limit the service is.
+
+    NAME is a benchmark, or what the names of several begin with before the dash; without one, all
+    are run.
+    """
+    options = Options(disk.resolve(), soak)
+    benchmarks = [row for theme in THEMES for row in theme.rows(options)]
+    unknown = [name for name in names if not any(named(b, name) for b in benchmarks)]
+    if unknown:
+        raise click.UsageError(f"no benchmark is named {unknown[0]!r}; --list lists them")
+    chosen = [b for b in benchmarks if not names or any(named(b, name) for name in names)]
+    if only_list:
+        for benchmark in chosen:
+            click.echo(f"{benchmark.key:20} {benchmark.name}; {benchmark.aim}")
+        return
+    about = report.machine()
+    if len(BOTH) < 2:
+        click.echo("There is but one core: the load runs on the server's, and takes from it.")
+    os.sched_setaffinity(0, LOAD)
+    results, broken = measure(chosen, quick=quick)
+    if results and not quick:
+        name = "-".join([str(about["date"]), slug(str(about["processor"])), *names])
+        for file in report.write(out, name, about, results):
+            click.echo(f"written: {os.path.relpath(file)}")
+    sys.exit(broken)
+
+
+def measure(benchmarks: list[Benchmark], *, quick: bool) -> tuple[list[Result], bool]:
+    """Runs the benchmarks and shows them.
+
+    Returns:
+        The results, and whether one of the benchmarks broke.
+    """
+    results, broken = [], False
+    table = report.table()
+    with Live(table, console=Console(), auto_refresh=False, vertical_overflow="visible") as live:
+        for benchmark in benchmarks:
+            table.caption = f"{benchmark.key} ..."
+            live.refresh()
+            try:
+                results.append(run(benchmark, quick=quick))
+                table.add_row(*report.cells(results[-1]))
+            except Impossible as lack:
+                table.add_row(report.title(benchmark), "", "", "", str(lack))
+            except Exception as error:  # noqa: BLE001 - the others are still worth measuring
+                broken = True
+                table.add_row(report.title(benchmark), "", "", "", "[red]broke")
+                live.console.print(f"{benchmark.key}: {error!r}")
+        table.caption = None
+        live.refresh()
+    click.echo()
+    return results, broken
+
+
+def named(benchmark: Benchmark, name: str) -> bool:
+    """Whether a name is this benchmark's, or its theme's."""
+    return name in (benchmark.key, benchmark.key.partition("-")[0])
+
+
+def slug(name: str) -> str:
+    """As a part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+if __name__ == "__main__":
+    main()
