@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import statistics
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -22,16 +24,28 @@ IN_FLIGHT = {1: 64, 64: 64, 1024: 8}  # calls, by images a call: enough to fill 
 MESSAGES = 1_000  # of one image each, in a stream's life
 STREAMS = 4  # at a time; what each has in flight is up to HTTP/2's windows, 64 kB at first
 MERGED = "benchmarks.merged_calls"
+TOKEN = "of-the-benchmarks-alone"
 
 
 @contextmanager
-def trained(*flags: str) -> Iterator[Server]:
+def trained(*flags: str, token: str | None = None) -> Iterator[Server]:
     """A server that has learnt for a moment, with further flags; its answers are checked."""
-    with processes.mnist37(*flags) as server, Client(server.address) as client:
+    with processes.mnist37(*flags) as server, Client(server.address, token=token) as client:
         client.train(baselines.EPOCHS).wait()
         check(client)
         yield server
         check(client)
+
+
+@contextmanager
+def guarded() -> Iterator[Server]:
+    """The same with metrics, and with tokens of which each call brings one."""
+    with tempfile.NamedTemporaryFile("w") as tokens:
+        tokens.write(f"train {hashlib.sha256(TOKEN.encode()).hexdigest()}")
+        tokens.flush()
+        flags = ("--metrics-address", "127.0.0.1:0", "--tokens", tokens.name)
+        with trained(*flags, token=TOKEN) as server:
+            yield server
 
 
 def check(client: Client) -> None:
@@ -140,6 +154,16 @@ def rows(options: Options) -> list[Benchmark]:
             b=partial(throughput, trained, 1),
         ),
     ]
+    found.append(
+        Benchmark(
+            key="predict-guarded",
+            name="Predict, 1 a call: with metrics and tokens / without",
+            unit="calls/s",
+            aim=Aim("at least", 0.95),
+            a=partial(throughput, guarded, 1, f"authorization: Bearer {TOKEN}"),
+            b=partial(throughput, trained, 1),
+        )
+    )
     return found + merged_rows()
 
 
