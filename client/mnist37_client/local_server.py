@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,10 @@ from typing import Self
 from mnist37_client.errors import Unavailable
 
 LISTENING = "listening on "
+NOT_FOR_IT = {
+    f"MNIST37_{option}"
+    for option in ("TLS_CERT", "TLS_KEY", "CLIENT_CA", "TOKENS", "METRICS_ADDRESS")
+}
 
 
 class LocalServer:
@@ -27,6 +32,8 @@ class LocalServer:
         self._ended: tuple[int, str] | None = None
         address = () if "--address" in options else ("--address", "127.0.0.1:0")
         state = () if "--state" in options else ("--state", ":memory:")
+        # A MNIST37_TOKENS of this shell's, say, is for another server, and nobody here has a token.
+        bare = {name: value for name, value in os.environ.items() if name not in NOT_FOR_IT}
         # Not a pipe: one that nobody reads would stop the server once it is full.
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when it has ended
         self.process = subprocess.Popen(
@@ -34,6 +41,7 @@ class LocalServer:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            env=bare,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
