@@ -51,7 +51,7 @@ def run(config: Config) -> None:
     if monitor:
         monitor.watch(model)
     service = servicer.add_to(server, model, config.max_waiting, config.max_streams)
-    probes = ThreadPoolExecutor(standard.PROBES, thread_name_prefix="probe")
+    probes = ThreadPoolExecutor(config.max_rpcs, thread_name_prefix="probe")
     health = standard.add_to(server, [servicer.SERVICE, open_inference.SERVICE], probes)
     open_inference.add_to(server, model, service.reads, health, probes)
     server.start()

@@ -22,8 +22,6 @@ from mnist37_server.threads import Room, run_on
 CONTRACTS = [health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR]
 MAX_WATCHES = 256  # of the health, open at a time
 MAX_REFLECTIONS = 16  # streams, open at a time
-# More than can be held open, so that a probe always finds a thread.
-PROBES = MAX_WATCHES + MAX_REFLECTIONS + 16
 
 # The stable name of grpc.reflection.v1alpha; the messages are the same.
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -34,7 +32,7 @@ class Health(health.HealthServicer):
 
     Args:
         services: their names. The server as a whole has the empty name.
-        threads: for the calls; more than MAX_WATCHES.
+        threads: for the calls.
     """
 
     def __init__(self, services: Iterable[str], threads: ThreadPoolExecutor) -> None:
@@ -120,7 +118,8 @@ def add_to(server: grpc.Server, services: Iterable[str], threads: ThreadPoolExec
     Args:
         server: not started yet.
         services: their names.
-        threads: for the calls; PROBES at least.
+        threads: for the calls. As many as there can be calls: grpcio gives a call its thread before
+            its message is there, so whoever never sends one holds a thread and is in no room.
     """
     health_service = Health(services, threads)
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)

@@ -66,7 +66,7 @@ def here() -> Iterator[Here]:
     server = grpc.server(ThreadPoolExecutor(servicer.SHORT_CALLS))
     model = LiveModel(sets(), torch.device("cpu"), State(None))
     reads = servicer.add_to(server, model).reads
-    probes = ThreadPoolExecutor(standard.PROBES)
+    probes = ThreadPoolExecutor(1024)
     health = standard.add_to(server, [MNIST37, INFERENCE], probes)
     open_inference.add_to(server, model, reads, health, probes)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -204,6 +204,20 @@ def test_a_watcher_who_takes_nothing_holds_up_nobody(here: Here, channel: Any) -
         assert health.Check(named(""), timeout=TIMEOUT).status == SERVING
         here.health.leave()
         assert next(other).status == NOT_SERVING
+
+
+def test_probers_who_never_send_their_message_hold_up_nobody(server: LocalServer) -> None:
+    over = threading.Event()
+    with grpc.insecure_channel(server.address) as mine, ExitStack() as leave:
+        channel: Any = mine
+        leave.callback(over.set)
+        silent = channel.stream_unary("/grpc.health.v1.Health/Check")
+        for _ in range(400):  # more than may watch and reflect
+            leave.callback(silent.future(silence(over), timeout=TIMEOUT).cancel)
+        health = health_pb2_grpc.HealthStub(channel)
+        for _ in range(20):
+            assert health.Check(named(""), timeout=TIMEOUT / 2).status == SERVING
+            time.sleep(0.01)
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
