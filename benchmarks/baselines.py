@@ -41,8 +41,9 @@ def predict_answer(images: int) -> bytes:
 def serve_nothing() -> None:
     """A servicer with mnist37's methods, options and threads, that answers ready-made bytes.
 
-    It is registered as the generated code does it, but neither parses nor serializes: what it does
-    is grpcio's part of a call, and nobody who serves with grpcio's threads can be faster.
+    It is registered as the generated code does it, but neither parses nor serializes nor counts who
+    is there: what it does is grpcio's part of a call, and nobody who serves with grpcio's threads
+    can be faster.
     """
     from mnist37_server import app
     from mnist37_server.config import Config

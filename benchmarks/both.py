@@ -128,7 +128,7 @@ def rows(options: Options) -> list[Benchmark]:
         Benchmark(
             key="both-epochs",
             name=f"epochs a second: at {LOADED:.0%} of Predict's peak load / alone",
-            unit="epochs/s",
+            unit="/s",
             aim=Aim("at least", 0.8),
             a=partial(epochs, while_predicting=True),
             b=partial(epochs, while_predicting=False),

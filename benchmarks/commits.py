@@ -178,7 +178,7 @@ def rows(options: Options) -> list[Benchmark]:
         Benchmark(
             key="commits-training",
             name="epochs a second: on disk / in memory",
-            unit="epochs/s",
+            unit="/s",
             aim=Aim("at least", 0.95),
             a=partial(an_epoch, partial(on_disk, options)),
             b=partial(an_epoch, processes.mnist37),
@@ -187,7 +187,7 @@ def rows(options: Options) -> list[Benchmark]:
         Benchmark(
             key="commits-together",
             name="Steps a second, 5 ms more a sync: 16 clients / one",
-            unit="Steps/s",
+            unit="/s",
             aim=Aim("at least", 8),
             a=partial(stepping, slow_disk, CLIENTS),
             b=partial(stepping, slow_disk, 1),
@@ -196,7 +196,7 @@ def rows(options: Options) -> list[Benchmark]:
         Benchmark(
             key="commits-empty",
             name="Steps a second of 16 clients: on disk / an empty servicer",
-            unit="Steps/s",
+            unit="/s",
             aim=Aim("at least", 0.5),
             a=partial(stepping, partial(on_disk, options), CLIENTS),
             b=partial(stepping, empty, CLIENTS),

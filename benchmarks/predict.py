@@ -129,7 +129,7 @@ def rows(options: Options) -> list[Benchmark]:
         Benchmark(
             key=f"predict-{images}",
             name=f"Predict, {images:,} a call: mnist37 / an empty servicer",
-            unit="calls/s",
+            unit="/s",
             aim=Aim("at least", bound),
             a=partial(throughput, trained, images),
             b=partial(throughput, empty, images),
@@ -148,7 +148,7 @@ def rows(options: Options) -> list[Benchmark]:
         Benchmark(
             key="predict-stream",
             name="single images: PredictStream / Predict",
-            unit="images/s",
+            unit="/s",
             aim=Aim("at least", 2.2),
             a=partial(streamed, trained),
             b=partial(throughput, trained, 1),
@@ -175,7 +175,7 @@ def merged_rows() -> list[Benchmark]:
         Benchmark(
             key="predict-merged",
             name="single images a second to 256 callers who are merged",
-            unit="images/s",
+            unit="/s",
             aim=Aim("at least", 100_000),
             a=partial(merged, merged_rate),
             figure=Figure.VALUE,

@@ -54,7 +54,7 @@ def installed(package: str) -> str:
 def table() -> Table:
     """A table that has no rows yet; each row has two lines."""
     found = Table(show_lines=True)
-    found.add_column("benchmark\n[dim]A / B, or A - B, or A")
+    found.add_column("benchmark\n[dim]A / B, or A - B, or A", min_width=30)
     found.add_column("A\nB", justify="right", no_wrap=True)
     found.add_column("figure\n[dim]its middle half", justify="right", no_wrap=True)
     found.add_column("aim\n[dim]A / A", justify="right", no_wrap=True)
@@ -65,14 +65,16 @@ def table() -> Table:
 def cells(result: Result) -> list[str]:
     """A result as a row of the table."""
     benchmark, figure, unit = result.benchmark, result.figure, unit_of_figure(result)
-    middle_half = f"{quantity(figure.lower, unit)} to {quantity(figure.upper, unit)}"
+    scaled = unit if unit == "s" else ""  # other units are the same in each line
+    middle_half = f"{quantity(figure.lower, scaled)} to {quantity(figure.upper, scaled)}"
+    sign = "≥" if benchmark.aim.sense == "at least" else "≤"
     b = "" if result.b is None else quantity(result.b.median, benchmark.unit)
     control = "" if result.control is None else f"{result.control.median:.3f}"
     return [
         title(benchmark),
         f"{quantity(result.a.median, benchmark.unit)}\n{b}",
         f"[bold]{quantity(figure.median, unit)}[/]\n[dim]{middle_half}",
-        f"{benchmark.aim.sense} {quantity(benchmark.aim.bound, unit)}\n[dim]{control}",
+        f"{sign} {quantity(benchmark.aim.bound, unit)}\n[dim]{control}",
         f"[{COLOURS[result.verdict]}]{result.verdict.value}",
     ]
 
