@@ -1,16 +1,16 @@
 """Predictions that many coroutines await at once, in few messages.
 
 Who asks while few messages are under way goes out at once, alone. Who asks while there are enough
-of them waits for the end of one, and goes out with all who have come by then: there is no timer,
-and the more callers there are, the less each of them costs.
+of them waits for the end of one, and goes out with others who have come by then: there is no
+timer, and the more callers there are, the less each of them costs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from copy import copy
+from itertools import islice
 
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
@@ -20,11 +20,12 @@ from mnist37_client.images import PIXELS
 from mnist37_client.results import Prediction
 
 UNDER_WAY = 2  # messages at a time: the client makes one while the server answers the other
-MOST = 128  # images in a message: below the 128 kB from which malloc gives each its own pages
-A_FEW = 32  # images of a call that is merged; of a larger one the message is the lesser cost
+MOST = 512  # images in a message
+A_FEW = 8  # images of a call that is merged; of a larger one the message is the lesser cost
 
 Predict = Callable[..., Awaitable[pb.PredictResponse]]
 Call = Callable[[Predict, pb.PredictRequest], Awaitable[pb.PredictResponse]]
+Answer = asyncio.Future[Prediction]
 
 
 class Merger:
@@ -42,7 +43,8 @@ class Merger:
         self._address = address
         self._loop: asyncio.AbstractEventLoop | None = None  # to ask for it is a system call
         self._turns = UNDER_WAY
-        self._gathered: deque[_Message] = deque()
+        # Who waits for a turn: their pixels, and when they came by the loop's clock.
+        self._gathered: dict[Answer, tuple[bytes, float]] = {}
         self._sent: set[_Message] = set()
 
     async def predict(self, pixels: bytes) -> Prediction:
@@ -50,24 +52,22 @@ class Merger:
         if self._turns > 0:
             self._turns -= 1
             return await self._ask(pixels)  # in the caller's own task, as if nothing were merged
-        images = len(pixels) // PIXELS
-        if not self._gathered or self._gathered[-1].images + images > MOST:
-            self._gathered.append(_Message())
-        message = self._gathered[-1]
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        answer: asyncio.Future[Prediction] = loop.create_future()
-        message.add(answer, pixels, images, loop.time())
+        answer: Answer = loop.create_future()
+        self._gathered[answer] = pixels, loop.time()
         try:
             return await answer
         except asyncio.CancelledError:
-            message.left()
+            if not self._gathered.pop(answer, None):
+                for message in self._sent:
+                    message.end_if_all_left()
             raise
 
     def close(self) -> None:
         """Ends everybody's waiting, with Cancelled."""
-        for message in [*self._gathered, *self._sent]:
+        for message in [_Message(list(self._gathered.items())), *self._sent]:
             message.fail(Cancelled(f"{self._address}: the client was closed"))
-            message.stop()
+            message.end_if_all_left()
         self._gathered.clear()
 
     async def _ask(self, pixels: bytes, message: _Message | None = None) -> Prediction:
@@ -109,30 +109,42 @@ class Merger:
     def _next(self) -> None:
         """Gives a turn that has ended to those who have gathered."""
         self._turns += 1
-        while self._gathered and self._turns > 0:
-            message = self._gathered.popleft()
-            if message.waiting:
-                self._send(message)
+        if self._gathered and self._turns > 0:
+            self._start(None)
 
-    def _send(self, message: _Message) -> None:
+    def _start(self, message: _Message | None) -> None:
         self._turns -= 1
         asyncio.get_running_loop().create_task(self._deliver(message))
 
-    async def _deliver(self, message: _Message) -> None:
-        message.task = asyncio.current_task()  # from here on it can be cancelled
-        pixels = message.content()
-        if not pixels:
+    def _share(self) -> _Message:
+        """Of all who wait, as many as each message has when all have as many."""
+        waiting = len(self._gathered) + sum(len(message.callers) for message in self._sent)
+        callers, images = [], 0
+        for caller in islice(self._gathered.items(), -(-waiting // UNDER_WAY)):
+            images += len(caller[1][0]) // PIXELS
+            if images > MOST:
+                break
+            callers.append(caller)
+        for answer, _ in callers:
+            del self._gathered[answer]
+        return _Message(callers)
+
+    async def _deliver(self, message: _Message | None) -> None:
+        """Sends a message, or the next share, and gives each caller what is theirs."""
+        message = message or self._share()
+        if not message.callers:  # they have left since
             self._next()
             return
+        message.task = asyncio.current_task()
         self._sent.add(message)
         try:
-            message.answer(await self._ask(pixels, message))
+            message.answer(await self._ask(message.content(), message))
         except InvalidInput as error:
             # One caller's images may be at fault: then no other shall hear of it.
             if len(message.callers) == 1:
                 message.fail(error)
             for alone in message.split():
-                self._send(alone)
+                self._start(alone)
         except asyncio.CancelledError:
             message.cancel()
             raise
@@ -145,41 +157,19 @@ class Merger:
 class _Message:
     """Callers whose images go out together."""
 
-    def __init__(self) -> None:
-        self.callers: list[tuple[asyncio.Future[Prediction], bytes, float]] = []
-        self.images = 0
-        self.waiting = 0  # callers who have not left
+    def __init__(self, callers: list[tuple[Answer, tuple[bytes, float]]]) -> None:
+        self.callers = callers
         self.task: asyncio.Task[None] | None = None  # that sends it
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(
-        self, answer: asyncio.Future[Prediction], pixels: bytes, images: int, now: float
-    ) -> None:
-        """Takes on a caller, who came at a time on the loop's clock."""
-        self.callers.append((answer, pixels, now))
-        self.images += images
-        self.waiting += 1
-
-    def left(self) -> None:
-        """A caller has gone; when all have, so has their message."""
-        self.waiting -= 1
-        if not self.waiting:
-            self.stop()
-
-    def stop(self) -> None:
-        """Ends the call."""
-        if self.task is not None:
-            self.task.cancel()
-
     def content(self) -> bytes:
-        """The images of all who have not left; the others are forgotten."""
-        self.callers = [caller for caller in self.callers if not caller[0].done()]
-        return b"".join([pixels for _, pixels, _ in self.callers])
+        """The images of all, in the callers' order."""
+        return b"".join([pixels for _, (pixels, _) in self.callers])
 
     def answer(self, found: Prediction) -> None:
         """Gives each caller the part that is theirs."""
         start = 0
-        for answer, pixels, _ in self.callers:
+        for answer, (pixels, _) in self.callers:
             end = start + len(pixels) // PIXELS
             if not answer.done():
                 answer.set_result(Prediction(found.probabilities[start:end], found.version))
@@ -187,7 +177,7 @@ class _Message:
 
     def fail(self, error: Exception) -> None:
         """Gives each caller an error of their own: a traceback grows wherever one is raised."""
-        for answer, _, _ in self.callers:
+        for answer, _ in self.callers:
             if not answer.done():
                 own = copy(error)
                 own.__cause__ = error.__cause__
@@ -195,30 +185,29 @@ class _Message:
 
     def cancel(self) -> None:
         """Cancels all who wait still."""
-        for answer, _, _ in self.callers:
+        for answer, _ in self.callers:
             answer.cancel()
+
+    def end_if_all_left(self) -> None:
+        """Ends a call that nobody waits for any more."""
+        if self.task is not None and all(answer.done() for answer, _ in self.callers):
+            self.task.cancel()
 
     def split(self) -> list[_Message]:
         """Those who wait still, each in a message of their own."""
-        messages = []
-        for answer, pixels, came in self.callers:
-            if not answer.done():
-                message = _Message()
-                message.add(answer, pixels, len(pixels) // PIXELS, came)
-                messages.append(message)
-        return messages
+        return [_Message([caller]) for caller in self.callers if not caller[0].done()]
 
     def limit(self, timeout: float, address: str) -> None:
         """Lets nobody wait for longer than `timeout` seconds: the first who came is the next."""
         loop = asyncio.get_running_loop()
-        for answer, _, came in self.callers:
+        for answer, (_, came) in self.callers:
             if answer.done():
                 continue
             if loop.time() < came + timeout:
                 self._timer = loop.call_at(came + timeout, self.limit, timeout, address)
                 return
             answer.set_exception(too_late(address))
-            self.left()
+        self.end_if_all_left()
 
     def no_limit(self) -> None:
         """Ends the timer."""

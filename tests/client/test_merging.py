@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -26,6 +27,7 @@ from mnist37_client import (
 )
 from mnist37_client.local_server import LocalServer
 from mnist37_client.merging import A_FEW, MOST, UNDER_WAY
+from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import NDArray
 
 IMAGES, _ = validation_images()
@@ -42,6 +44,7 @@ def freezable() -> Iterator[LocalServer]:
 def frozen(server: LocalServer) -> Iterator[None]:
     """Nothing is answered within; afterwards all is, as if nothing had been."""
     server.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, server.process.pid, os.WSTOPPED)
     try:
         yield
     finally:
@@ -49,17 +52,18 @@ def frozen(server: LocalServer) -> Iterator[None]:
 
 
 class Counted(AsyncClient):
-    """Counts the messages of Predict."""
+    """Counts the messages of Predict, and the images in the largest."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.messages = 0
+        self.messages = self.most_images = 0
         assert self._merger is not None
         predict = self._merger._predict
 
-        def counted(*args: Any, **kwargs: Any) -> Any:
+        def counted(request: pb.PredictRequest, **kwargs: Any) -> Any:
             self.messages += 1
-            return predict(*args, **kwargs)
+            self.most_images = max(self.most_images, len(request.pixels) // 784)
+            return predict(request, **kwargs)
 
         self._merger._predict = counted
 
@@ -104,7 +108,7 @@ def test_many_callers_get_their_own_answers_in_few_messages(address: str) -> Non
                 np.testing.assert_array_equal(
                     np.concatenate([one.probabilities for one in found]), expected
                 )
-            assert client.messages <= 3 * (256 // MOST + UNDER_WAY + 1)
+            assert client.messages <= 3 * 10
 
     expected = unmerged(address, IMAGES[:256])
     asyncio.run(main())
@@ -152,6 +156,22 @@ def test_any_sizes_together_are_answered_as_if_alone(
             assert [len(one.probabilities) for one in found] == sizes
             together = np.concatenate([one.probabilities for one in found])
             np.testing.assert_array_equal(together, expected[: len(together)])
+
+    expected = unmerged(address)
+    asyncio.run(main())
+
+
+def test_a_message_has_so_many_images_at_the_most(address: str) -> None:
+    """Beyond what one message holds they go in several."""
+
+    async def main() -> None:
+        async with connected(address) as client:
+            count = 6 * MOST // A_FEW
+            batches = [IMAGES[index : index + A_FEW] for index in range(count)]
+            found = await asyncio.gather(*map(client.predict, batches))
+            for index, one in enumerate(found):
+                np.testing.assert_array_equal(one.probabilities, expected[index : index + A_FEW])
+            assert client.most_images <= MOST
 
     expected = unmerged(address)
     asyncio.run(main())
