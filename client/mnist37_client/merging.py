@@ -20,8 +20,8 @@ from mnist37_client.images import PIXELS
 from mnist37_client.results import Prediction
 
 UNDER_WAY = 2  # messages at a time: the client makes one while the server answers the other
-MOST = 512  # images in a message
-A_FEW = 8  # images of a call that is merged; of a larger one the message is the lesser cost
+MOST = 128  # images in a message: below the 128 kB from which malloc gives each its own pages
+A_FEW = 32  # images of a call that is merged; of a larger one the message is the lesser cost
 
 Predict = Callable[..., Awaitable[pb.PredictResponse]]
 Call = Callable[[Predict, pb.PredictRequest], Awaitable[pb.PredictResponse]]
@@ -132,7 +132,7 @@ class Merger:
     async def _deliver(self, message: _Message | None) -> None:
         """Sends a message, or the next share, and gives each caller what is theirs."""
         message = message or self._share()
-        if not message.callers:  # they have left since
+        if not message.callers:  # they have left since, or another message has them
             self._next()
             return
         message.task = asyncio.current_task()
@@ -168,11 +168,12 @@ class _Message:
 
     def answer(self, found: Prediction) -> None:
         """Gives each caller the part that is theirs."""
+        probabilities, version = found.probabilities, found.version
         start = 0
         for answer, (pixels, _) in self.callers:
             end = start + len(pixels) // PIXELS
             if not answer.done():
-                answer.set_result(Prediction(found.probabilities[start:end], found.version))
+                answer.set_result(Prediction(probabilities[start:end], version))
             start = end
 
     def fail(self, error: Exception) -> None:
