@@ -19,7 +19,7 @@ from mnist37_client.access import Access, Pem
 from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT
 from mnist37_client.errors import Cancelled, Mnist37Error, from_rpc
 from mnist37_client.exchanges import Exchange, Request, Response, Result, Split
-from mnist37_client.images import to_images
+from mnist37_client.images import PIXELS, is_one_image, to_images
 from mnist37_client.merging import A_FEW, Merger
 from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
 from mnist37_client.retry import Patience
@@ -62,10 +62,15 @@ class AsyncClient:
 
     async def predict(self, images: ArrayLike, *, version: int | None = None) -> Prediction:
         """As Client.predict."""
-        rows = to_images(images)
-        if self._merger and version is None and len(rows) <= A_FEW:
-            return await self._merger.predict(rows.tobytes())
-        return await self._carry_out(self._stub.Predict, exchanges.predict(rows, version))
+        array = images if is_one_image(images) else to_images(images)
+        if not self._merger or version is not None or array.size > A_FEW * PIXELS:
+            return await self._carry_out(self._stub.Predict, exchanges.predict(array, version))
+        asked = self._merger.ask(array.tobytes())
+        try:
+            return await asked
+        except asyncio.CancelledError:
+            self._merger.left(asked)
+            raise
 
     async def predict_stream(
         self, batches: Iterable[ArrayLike] | AsyncIterable[ArrayLike]

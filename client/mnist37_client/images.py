@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,8 +26,6 @@ def to_images(images: ArrayLike) -> NDArray[np.uint8]:
     Raises:
         InvalidInput: another shape, another kind of numbers, or values out of range.
     """
-    if type(images) is np.ndarray and images.dtype == UINT8 and images.shape in ONE:
-        return images.reshape(1, PIXELS)  # the commonest by far, and asked for most often
     array = _array("images", images)
     one = array.shape in ONE
     many = array.ndim == 3 and array.shape[1:] == (SIDE, SIDE)
@@ -38,6 +36,11 @@ def to_images(images: ArrayLike) -> NDArray[np.uint8]:
         )
     rows: NDArray[np.uint8] = _pixels(array).reshape(-1, PIXELS)
     return rows
+
+
+def is_one_image(images: ArrayLike) -> TypeGuard[NDArray[np.uint8]]:
+    """Whether it is one image as it goes out: the commonest case, in a tenth of the time."""
+    return type(images) is np.ndarray and images.dtype == UINT8 and images.shape in ONE
 
 
 def to_labels(labels: ArrayLike) -> bytes:

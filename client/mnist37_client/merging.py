@@ -47,21 +47,25 @@ class Merger:
         self._gathered: dict[Answer, tuple[bytes, float]] = {}
         self._sent: set[_Message] = set()
 
-    async def predict(self, pixels: bytes) -> Prediction:
-        """What the model says of up to A_FEW images, 784 bytes each."""
+    def ask(self, pixels: bytes) -> Awaitable[Prediction]:
+        """What the model says of up to A_FEW images, 784 bytes each.
+
+        It is a future for who is merged, and not a coroutine around one: that would cost a
+        twentieth of all that there is to do for a caller.
+        """
         if self._turns > 0:
             self._turns -= 1
-            return await self._ask(pixels)  # in the caller's own task, as if nothing were merged
+            return self._send(pixels)  # in the caller's own task, as if nothing were merged
         loop = self._loop = self._loop or asyncio.get_running_loop()
         answer: Answer = loop.create_future()
         self._gathered[answer] = pixels, loop.time()
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            if not self._gathered.pop(answer, None):
-                for message in self._sent:
-                    message.end_if_all_left()
-            raise
+        return answer
+
+    def left(self, asked: Awaitable[Prediction]) -> None:
+        """Whoever asked has been cancelled."""
+        if isinstance(asked, asyncio.Future) and not self._gathered.pop(asked, None):
+            for message in self._sent:
+                message.end_if_all_left()
 
     def close(self) -> None:
         """Ends everybody's waiting, with Cancelled."""
@@ -70,7 +74,7 @@ class Merger:
             message.end_if_all_left()
         self._gathered.clear()
 
-    async def _ask(self, pixels: bytes, message: _Message | None = None) -> Prediction:
+    async def _send(self, pixels: bytes, message: _Message | None = None) -> Prediction:
         """One call, whose turn lasts for its first attempt.
 
         So nobody waits for the further attempts of others: when the server has gone away, each
@@ -138,7 +142,7 @@ class Merger:
         message.task = asyncio.current_task()
         self._sent.add(message)
         try:
-            message.answer(await self._ask(message.content(), message))
+            message.answer(await self._send(message.content(), message))
         except InvalidInput as error:
             # One caller's images may be at fault: then no other shall hear of it.
             if len(message.callers) == 1:

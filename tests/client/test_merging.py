@@ -200,10 +200,14 @@ def test_what_only_the_server_refuses_fails_its_own_caller_alone(address: str) -
 
     async def main() -> None:
         async with connected(address) as client:
-            assert client._merger is not None
             pixels = [image.tobytes() for image in IMAGES[:20]]
             pixels[10] = pixels[10][1:]
-            found = await outcomes(begin(*map(client._merger.predict, pixels)))
+
+            async def ask(pixels: bytes) -> Prediction:
+                assert client._merger is not None
+                return await client._merger.ask(pixels)
+
+            found = await outcomes(begin(*map(ask, pixels)))
         for index, one in enumerate(found):
             if index == 10:
                 assert isinstance(one, InvalidInput)
