@@ -39,9 +39,9 @@ class Scrape:
         }
 
 
-def eventually(holds: Callable[[], bool]) -> bool:
-    """Whether it does within 5 seconds."""
-    deadline = time.monotonic() + 5
+def eventually(holds: Callable[[], bool], seconds: float = 5) -> bool:
+    """Whether it does within some seconds."""
+    deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
             return False

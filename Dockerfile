@@ -1,0 +1,66 @@
+# Three images, of one wheel:
+#   docker build -t mnist37 .                              the server, with torch
+#   docker build -t mnist37-client --target client .       the client, the command line, the examples
+#   docker build -t mnist37-tests --target tests .         what proves that a running stack works
+# Dependencies come before the source, each in a layer that only a change of their own makes anew.
+
+FROM python:3.11-slim AS needs
+COPY pyproject.toml docker/needs.py /
+RUN python /needs.py / /needs
+
+FROM python:3.11-slim AS base
+ENV PATH=/opt/mnist37/bin:$PATH PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /app
+RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent mnist37 \
+ && python -m venv /opt/mnist37
+COPY constraints.txt ./
+COPY --from=needs /needs/base.txt needs/
+RUN pip install --constraint constraints.txt --requirement needs/base.txt
+
+FROM base AS wheel
+COPY --from=needs /needs/build.txt needs/
+RUN pip install --constraint constraints.txt --requirement needs/build.txt
+COPY . ./
+RUN python -m hatchling build --target wheel --directory /dist
+
+FROM base AS client
+COPY --from=wheel /dist /dist
+RUN pip install --no-deps /dist/*.whl
+COPY examples examples
+USER 10001:10001
+CMD ["mnist37", "--help"]
+
+FROM base AS torch
+# Where torch comes from, beside PyPI: https://download.pytorch.org/whl/cpu has it without CUDA,
+# which makes the image smaller by 5 GB. Of two builds of one release pip takes that one.
+ARG TORCH_INDEX=https://pypi.org/simple
+RUN pip install --extra-index-url "${TORCH_INDEX}" --constraint constraints.txt torch torchvision
+COPY --from=needs /needs/server.txt needs/
+RUN pip install --constraint constraints.txt --requirement needs/server.txt
+
+FROM torch AS tests
+COPY --from=needs /needs/dev.txt needs/
+RUN pip install --constraint constraints.txt --requirement needs/dev.txt
+COPY --from=wheel /dist /dist
+RUN pip install --no-deps /dist/*.whl
+COPY pyproject.toml ./
+COPY examples examples
+COPY tests tests
+USER 10001:10001
+ENTRYPOINT ["python", "-m", "pytest", "-p", "no:cacheprovider"]
+CMD ["tests/stack"]
+
+FROM torch AS server
+# One folder is written to: the model's state, and beside it the machine code that numba compiled.
+RUN install --directory --owner 10001 --group 10001 --mode 700 /var/lib/mnist37
+VOLUME /var/lib/mnist37
+COPY --from=wheel /dist /dist
+RUN pip install --no-deps /dist/*.whl
+ENV MNIST37_ADDRESS=0.0.0.0:50051 \
+    MNIST37_STATE=/var/lib/mnist37/state \
+    NUMBA_CACHE_DIR=/var/lib/mnist37/numba
+USER 10001:10001
+EXPOSE 50051
+# It asks grpc.health.v1. A process of Python costs a quarter of a second, hence not more often.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["mnist37", "health"]
+ENTRYPOINT ["python", "-m", "mnist37_server"]

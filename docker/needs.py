@@ -1,0 +1,20 @@
+"""Writes what pyproject.toml asks for as files for pip: base.txt, server.txt, dev.txt, build.txt.
+
+So an image has its dependencies in a layer of their own, which a change of the source leaves alone.
+"""
+
+import sys
+import tomllib
+from pathlib import Path
+
+here, there = Path(sys.argv[1]), Path(sys.argv[2])
+asked = tomllib.loads((here / "pyproject.toml").read_text())
+project = asked["project"]
+needs = {
+    "base": project["dependencies"],
+    "build": asked["build-system"]["requires"],
+    **project["optional-dependencies"],
+}
+there.mkdir(exist_ok=True)
+for name, lines in needs.items():
+    (there / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
