@@ -1,11 +1,12 @@
-# Three images, of one wheel:
-#   docker build -t mnist37 .                              the server, with torch
-#   docker build -t mnist37-client --target client .       the client, the command line, the examples
-#   docker build -t mnist37-tests --target tests .         what proves that a running stack works
+# The images, all of one wheel: docker build --target NAME .
+#   client       the client, the command line, the examples: no torch
+#   server       with torch
+#   server-gpu   the server, and what it takes to compile kernels for a CUDA device
+#   tests        what proves that a running stack works
 # Dependencies come before the source, each in a layer that only a change of their own makes anew.
 
 FROM python:3.11-slim AS needs
-COPY pyproject.toml docker/needs.py /
+COPY pyproject.toml constraints.txt docker/needs.py /
 RUN python /needs.py / /needs
 
 FROM python:3.11-slim AS base
@@ -13,17 +14,18 @@ ENV PATH=/opt/mnist37/bin:$PATH PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABL
 WORKDIR /app
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent mnist37 \
  && python -m venv /opt/mnist37
-COPY constraints.txt ./
-COPY --from=needs /needs/base.txt needs/
-RUN pip install --constraint constraints.txt --requirement needs/base.txt
 
 FROM base AS wheel
+COPY constraints.txt ./
 COPY --from=needs /needs/build.txt needs/
 RUN pip install --constraint constraints.txt --requirement needs/build.txt
 COPY . ./
 RUN python -m hatchling build --target wheel --directory /dist
 
 FROM base AS client
+COPY constraints.txt ./
+COPY --from=needs /needs/base.txt needs/
+RUN pip install --constraint constraints.txt --requirement needs/base.txt
 COPY --from=wheel /dist /dist
 RUN pip install --no-deps /dist/*.whl
 COPY examples examples
@@ -34,23 +36,15 @@ FROM base AS torch
 # Where torch comes from, beside PyPI: https://download.pytorch.org/whl/cpu has it without CUDA,
 # which makes the image smaller by 5 GB. Of two builds of one release pip takes that one.
 ARG TORCH_INDEX=https://pypi.org/simple
-RUN pip install --extra-index-url "${TORCH_INDEX}" --constraint constraints.txt torch torchvision
-COPY --from=needs /needs/server.txt needs/
-RUN pip install --constraint constraints.txt --requirement needs/server.txt
+COPY --from=needs /needs/torch.txt needs/
+RUN pip install --extra-index-url "${TORCH_INDEX}" --requirement needs/torch.txt
 
-FROM torch AS tests
-COPY --from=needs /needs/dev.txt needs/
-RUN pip install --constraint constraints.txt --requirement needs/dev.txt
-COPY --from=wheel /dist /dist
-RUN pip install --no-deps /dist/*.whl
-COPY pyproject.toml ./
-COPY examples examples
-COPY tests tests
-USER 10001:10001
-ENTRYPOINT ["python", "-m", "pytest", "-p", "no:cacheprovider"]
-CMD ["tests/stack"]
+FROM torch AS needed
+COPY constraints.txt ./
+COPY --from=needs /needs/base.txt /needs/server.txt needs/
+RUN pip install --constraint constraints.txt -r needs/base.txt -r needs/server.txt
 
-FROM torch AS server
+FROM needed AS server
 # One folder is written to: the model's state, and beside it the machine code that numba compiled.
 RUN install --directory --owner 10001 --group 10001 --mode 700 /var/lib/mnist37
 VOLUME /var/lib/mnist37
@@ -62,5 +56,26 @@ ENV MNIST37_ADDRESS=0.0.0.0:50051 \
 USER 10001:10001
 EXPOSE 50051
 # It asks grpc.health.v1. A process of Python costs a quarter of a second, hence not more often.
-HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["mnist37", "health"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
+  CMD ["mnist37", "health", "--address", "127.0.0.1:50051"]
 ENTRYPOINT ["python", "-m", "mnist37_server"]
+
+FROM needed AS tests
+COPY --from=needs /needs/dev.txt needs/
+RUN pip install --constraint constraints.txt --requirement needs/dev.txt
+COPY --from=wheel /dist /dist
+RUN pip install --no-deps /dist/*.whl
+COPY pyproject.toml ./
+COPY examples examples
+COPY tests tests
+USER 10001:10001
+ENTRYPOINT ["python", "-m", "pytest", "-p", "no:cacheprovider"]
+CMD ["tests/stack"]
+
+FROM server AS server-gpu
+# Triton, which compiles the kernels for CUDA devices, has a part of its own compiled first, by gcc.
+USER root
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/*
+ENV TRITON_CACHE_DIR=/var/lib/mnist37/triton
+USER 10001:10001

@@ -1,6 +1,7 @@
 """Writes what pyproject.toml asks for as files for pip: base.txt, server.txt, dev.txt, build.txt.
 
-So an image has its dependencies in a layer of their own, which a change of the source leaves alone.
+So an image has its dependencies in layers of their own, which a change of the source leaves alone;
+and torch, by far the largest, in one that only another release of torch makes anew: torch.txt.
 """
 
 import sys
@@ -15,6 +16,8 @@ needs = {
     "build": asked["build-system"]["requires"],
     **project["optional-dependencies"],
 }
+pins = (here / "constraints.txt").read_text().splitlines()
+needs["torch"] = [pin for pin in pins if pin.startswith(("torch==", "torchvision=="))]
 there.mkdir(exist_ok=True)
 for name, lines in needs.items():
     (there / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))

@@ -215,6 +215,17 @@ def versions(client: Client, limit: int, as_json: bool) -> None:
 
 
 @commands.command()
+@talks_to_server
+def health(client: Client) -> None:
+    """Ask whether the server is serving, once: the exit status is 0 then, and 3 otherwise."""
+    from mnist37_client.errors import Unavailable
+
+    if not client.healthy():
+        raise Unavailable(f"{client.address} is not serving")
+    click.echo("serving")
+
+
+@commands.command()
 @click.argument("version", type=int)
 @request_id_option
 @json_option

@@ -131,6 +131,7 @@ def picture(folder: Path, place: int) -> Path:
         ("loss", ["--split", "train", "valid", "--json"]),
         ("init", ["--seed", "--std", "--request-id", "--json"]),
         ("model", ["--json"]),
+        ("health", ["--tls-ca", "--tls-server-name"]),
         ("demo", []),
         ("serve", ["--address", "--device", "--state", "--data-root", "--download", "--grace"]),
     ],
@@ -382,7 +383,7 @@ def test_a_wrong_file_among_right_ones_is_named(address: str, tmp_path: Path) ->
     assert finished.stdout == ""
 
 
-@pytest.mark.parametrize("command", ["model", "train 3", "loss", "step"])
+@pytest.mark.parametrize("command", ["model", "train 3", "loss", "step", "health"])
 def test_nobody_at_the_address_is_status_3_within_3_seconds(command: str) -> None:
     with socket.socket() as taken:  # bound, so that nobody else takes it; it does not listen
         taken.bind(("127.0.0.1", 0))
