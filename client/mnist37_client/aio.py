@@ -58,7 +58,6 @@ class AsyncClient:
             grpc.aio.insecure_channel, grpc.aio.secure_channel, exchanges.CHANNEL_OPTIONS
         )
         self._stub = access.stub(mnist37_pb2_grpc.Mnist37ServiceStub(self._channel))
-        self._health: Callable[..., Awaitable[bytes]] = self._channel.unary_unary(exchanges.HEALTH)
         self._merger = Merger(self._stub.Predict, self._call, address) if merge else None
 
     async def predict(self, images: ArrayLike, *, version: int | None = None) -> Prediction:
@@ -186,10 +185,6 @@ class AsyncClient:
                     yield exchanges.watched(response)
         finally:
             call.cancel()
-
-    async def healthy(self) -> bool:
-        """As Client.healthy."""
-        return await self._carry_out(self._health, exchanges.healthy())
 
     async def close(self) -> None:
         """Ends the connection, and with it every call under way."""

@@ -15,8 +15,8 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def talks_to_server(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options that say how to reach the server, and the client they make."""
+def reaches_server(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options that say where the server is, and how to come there."""
 
     @click.option(
         "--address",
@@ -25,15 +25,6 @@ def talks_to_server(command: Callable[..., None]) -> Callable[..., None]:
         show_envvar=True,
         metavar="HOST:PORT",
         help="The server to talk to.",
-    )
-    @click.option(
-        "--retry-for",
-        type=click.FloatRange(min=0),
-        default=60,
-        envvar="MNIST37_RETRY_FOR",
-        show_envvar=True,
-        metavar="SECONDS",
-        help="How long to wait for a server that went away.",
     )
     @_file_option(
         "--tls-ca",
@@ -48,6 +39,26 @@ def talks_to_server(command: Callable[..., None]) -> Callable[..., None]:
         show_envvar=True,
         metavar="NAME",
         help="The name in the server's certificate, where it is not the address's.",
+    )
+    @wraps(command)
+    def reach(**values: object) -> None:
+        command(**values)
+
+    return reach
+
+
+def talks_to_server(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options that say how to reach the server, and the client they make."""
+
+    @reaches_server
+    @click.option(
+        "--retry-for",
+        type=click.FloatRange(min=0),
+        default=60,
+        envvar="MNIST37_RETRY_FOR",
+        show_envvar=True,
+        metavar="SECONDS",
+        help="How long to wait for a server that went away.",
     )
     @click.option(
         "--token",

@@ -69,7 +69,6 @@ class Client:
             grpc.insecure_channel, grpc.secure_channel, exchanges.CHANNEL_OPTIONS
         )
         self._stub = access.stub(mnist37_pb2_grpc.Mnist37ServiceStub(self._channel))
-        self._health: Callable[..., bytes] = self._channel.unary_unary(exchanges.HEALTH)
 
     def predict(self, images: ArrayLike, *, version: int | None = None) -> Prediction:
         """What the model says of some images.
@@ -227,10 +226,6 @@ class Client:
             raise from_rpc(error, self.address) from error
         finally:
             call.cancel()
-
-    def healthy(self) -> bool:
-        """Whether the server is serving; one that is shutting down is not. It needs no token."""
-        return self._carry_out(self._health, exchanges.healthy())
 
     def close(self) -> None:
         """Ends the connection, and with it every call under way."""

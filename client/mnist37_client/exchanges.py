@@ -26,10 +26,6 @@ Exchange = Generator[Request, Response, Result]
 Split = Literal["train", "valid"]
 SPLITS: dict[Split, pb.Split] = {"train": pb.SPLIT_TRAIN, "valid": pb.SPLIT_VALID}
 
-# The two messages of this call are so small that they need no library: empty, and a 1.
-HEALTH = "/grpc.health.v1.Health/Check"
-SERVING = b"\x08\x01"
-
 MAX_MESSAGE = 64 * 2**20  # bytes
 # A message also has a few bytes of its own, and a batch a byte more an image, for its label.
 MAX_IMAGES = (MAX_MESSAGE - 1024) // (PIXELS + 1)
@@ -192,12 +188,6 @@ def runs() -> Exchange[pb.ListRunsRequest, pb.ListRunsResponse, list[Run]]:
     """ListRuns."""
     response = yield pb.ListRunsRequest()
     return [Run.of(found) for found in response.runs]
-
-
-def healthy() -> Exchange[bytes, bytes, bool]:
-    """The check of the server as a whole."""
-    response = yield b""
-    return response == SERVING
 
 
 def watch_request(run: int | None, follow: bool) -> pb.WatchRunRequest:
