@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 # A field begins with its number and kind; a length or a version follows as a varint: seven bits a
 # byte, the lowest first, the eighth bit set where more follow.
+LENGTH_BYTES, VERSION_BYTES = 5, 10  # at the most; protobuf refuses longer ones
 PIXELS = pb.PredictRequest.PIXELS_FIELD_NUMBER << 3 | 2
 VERSION_ASKED = pb.PredictRequest.VERSION_FIELD_NUMBER << 3
 PROBABILITIES = bytes([pb.PredictResponse.PROBABILITIES_FIELD_NUMBER << 3 | 2])
@@ -40,7 +41,7 @@ def decode(message: bytes) -> Question:
             if end == len(message):
                 return Question(memoryview(message)[start:], None)
             if message[end] == VERSION_ASKED:
-                version, after = varint(message, end + 1)
+                version, after = varint(message, end + 1, VERSION_BYTES)
                 if after == len(message) and version < 2**64:
                     return Question(memoryview(message)[start:end], version)
     except IndexError:
@@ -56,10 +57,10 @@ def encode(probabilities: NDArray[np.float32], version: int) -> bytes:
     return message + VERSION_ANSWERED + _as_varint(version) if version else message
 
 
-def varint(message: bytes, start: int) -> tuple[int, int]:
-    """The number that begins there, and where it ends; IndexError if it does not end."""
+def varint(message: bytes, start: int, most: int = LENGTH_BYTES) -> tuple[int, int]:
+    """The number that begins there, and where it ends; IndexError if not in `most` bytes."""
     number = 0
-    for place in range(10):
+    for place in range(most):
         byte = message[start + place]
         number |= (byte & 0x7F) << 7 * place
         if byte < 0x80:

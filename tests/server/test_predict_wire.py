@@ -34,6 +34,12 @@ def test_any_bytes_are_read_as_protobuf_reads_them(message: bytes) -> None:
         assert (bytes(question.pixels), question.version) == (request.pixels, version)
 
 
+def test_a_length_in_more_bytes_than_protobuf_takes_is_refused_too() -> None:
+    assert bytes(decode(b"\x0a\x83\x80\x80\x80\x00abc").pixels) == b"abc"
+    with pytest.raises(DecodeError):
+        decode(b"\x0a\x83\x80\x80\x80\x80\x00abc")
+
+
 def test_the_pixels_are_not_copied() -> None:
     message = pb.PredictRequest(pixels=bytes(784), version=7).SerializeToString()
     assert isinstance(decode(message).pixels, memoryview)
