@@ -67,7 +67,7 @@ class Trainer:
 
     def adopt(self, parameters: NDArray[np.float32]) -> None:
         """Makes parameters (785,) from elsewhere the model's, as an update."""
-        self.parameters.copy_(torch.from_numpy(parameters))
+        self.parameters.copy_(torch.tensor(parameters))
         self.version += 1
 
     def initialize(self, request: Initialize) -> None:
