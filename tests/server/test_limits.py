@@ -17,7 +17,7 @@ import pytest
 from mnist37_client.errors import Exhausted, from_rpc
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
-from mnist37_server import app, servicer
+from mnist37_server import app, servicer, threads
 from mnist37_server.config import SPARE_RPCS, Config
 from mnist37_server.errors import CannotStart
 from mnist37_server.live_model import LiveModel
@@ -52,8 +52,9 @@ def model() -> Iterator[StillModel]:
 
 
 @pytest.fixture
-def stub(model: StillModel) -> Iterator[Any]:
-    """Of a server that takes 40 calls."""
+def stub(model: StillModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Of a server that takes 40 calls, and has no more threads for those that are held up."""
+    monkeypatch.setattr(threads, "HELD_UP", TIMEOUT)
     config = Config("127.0.0.1:0", max_rpcs=40, max_waiting=4, max_streams=4)
     server, port = app.listen(config)
     servicer.add_to(server, cast(LiveModel, model), config.max_waiting, config.max_streams)
@@ -81,6 +82,8 @@ def test_a_call_whose_deadline_passes_while_it_waits_for_a_thread_is_never_begun
     assert {call.code() for call in late} == {grpc.StatusCode.DEADLINE_EXCEEDED}
     for call in left:
         call.cancel()
+    with pytest.raises(grpc.RpcError):
+        stub.ListRuns(pb.ListRunsRequest(), timeout=TIMEOUT)  # the model has none; comes after them
     model.go_on.set()
     for call in held:
         call.result()
