@@ -74,7 +74,7 @@ def test_writes_are_done_in_the_order_they_came(client: Client) -> None:
         futures = []
         for _ in range(32):
             futures.append(pool.submit(client.step))
-            time.sleep(0.015)
+            time.sleep(0.04)
         last = run.wait()
         versions = [future.result().version for future in futures]
     assert versions == list(range(last.version + 1, last.version + 33))
