@@ -62,13 +62,21 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Loads them all when the first is asked for: the command line's help does without."""
-        if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        for module in ("aio", "client", "errors", "images", "results"):
-            found = vars(import_module(f"{__name__}.{module}"))
-            globals().update({known: found[known] for known in __all__ if known in found})
-        return globals()[name]
+        """Loads the module that has a name when it is first asked for: most need no other."""
+        for module, names in _NAMES.items():
+            if name in names:
+                found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+                return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
+
+
+_NAMES = {
+    "aio": ("AsyncClient", "AsyncTrainingRun"),
+    "client": ("Client", "TrainingRun"),
+    "images": ("validation_images",),
+    "results": ("Loss", "Model", "Prediction", "Progress", "Run", "Stepped", "Version"),
+}
+_NAMES["errors"] = tuple(name for name in __all__ if name not in sum(_NAMES.values(), ()))

@@ -17,12 +17,13 @@ from numpy.typing import ArrayLike
 from mnist37_client import exchanges
 from mnist37_client.access import Access, Pem
 from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT
-from mnist37_client.errors import Cancelled, Mnist37Error, from_rpc
+from mnist37_client.errors import Cancelled, Mnist37Error
 from mnist37_client.exchanges import Exchange, Request, Response, Result, Split
 from mnist37_client.images import PIXELS, is_one_image, to_images
 from mnist37_client.merging import A_FEW, Merger
 from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
 from mnist37_client.retry import Patience
+from mnist37_client.rpc_errors import from_rpc
 
 
 class AsyncClient:

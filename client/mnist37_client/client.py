@@ -14,11 +14,12 @@ from numpy.typing import ArrayLike
 
 from mnist37_client import exchanges
 from mnist37_client.access import Access, Pem
-from mnist37_client.errors import Cancelled, from_rpc
+from mnist37_client.errors import Cancelled
 from mnist37_client.exchanges import Exchange, Request, Response, Result, Split
 from mnist37_client.images import to_images
 from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
 from mnist37_client.retry import Patience
+from mnist37_client.rpc_errors import from_rpc
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_TIMEOUT = 30.0

@@ -14,7 +14,8 @@ from typing import Any, cast
 import grpc
 import numpy as np
 import pytest
-from mnist37_client.errors import Exhausted, from_rpc
+from mnist37_client.errors import Exhausted
+from mnist37_client.rpc_errors import from_rpc
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 from mnist37_server import app, servicer, threads

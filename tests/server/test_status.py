@@ -15,8 +15,10 @@ import pytest
 from google.protobuf.any_pb2 import Any as Any_
 from google.rpc.status_pb2 import Status
 from mnist37_client import errors as client_errors
+from mnist37_client import rpc_errors
 from mnist37_client.aio import translated
-from mnist37_client.errors import Mnist37Error, from_rpc
+from mnist37_client.errors import Mnist37Error
+from mnist37_client.rpc_errors import from_rpc
 from mnist37_server import errors as server_errors
 from mnist37_server.errors import Reason, Refused
 from mnist37_server.status import CODES, RETRY_AFTER, stream, unary
@@ -103,7 +105,7 @@ def test_a_refusal_makes_the_round_trip(
     service[0].error = error = example(refusal)
     address = service[1]
     got = ask_async(address) if how == "asyncio" else ask(address, how)
-    assert type(got) is client_errors.EXCEPTIONS[CODES[refusal]]
+    assert type(got) is rpc_errors.EXCEPTIONS[CODES[refusal]]
     assert got.reason == error.reason.name
     assert got.retry_after == RETRY_AFTER.get(error.reason)
     if isinstance(error, server_errors.InvalidArgument):
@@ -129,7 +131,7 @@ def test_a_fault_has_a_reason_and_no_details_of_itself(service: tuple[Service, s
 
 
 def test_no_two_refusals_look_alike_to_the_client() -> None:
-    seen = {client_errors.EXCEPTIONS[CODES[refusal]] for refusal in refusals()}
+    seen = {rpc_errors.EXCEPTIONS[CODES[refusal]] for refusal in refusals()}
     assert len(seen) == len(refusals())
 
 
@@ -157,5 +159,5 @@ def test_an_error_of_something_in_between_is_understood_without_details(
 def test_the_readme_lists_every_reason() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     listed = set(re.findall(r"^\| `([A-Z_]+)` \|", readme, re.MULTILINE))
-    by_grpc = {reason for reason, _ in client_errors.REFUSED_BY_GRPC.values()}
+    by_grpc = {reason for reason, _ in rpc_errors.REFUSED_BY_GRPC.values()}
     assert listed == {reason.name for reason in Reason} | by_grpc
