@@ -28,6 +28,7 @@ COPY --from=needs /needs/base.txt needs/
 RUN pip install --constraint constraints.txt --requirement needs/base.txt
 COPY --from=wheel /dist /dist
 RUN pip install --no-deps /dist/*.whl
+COPY docker/when-serving.sh /usr/local/bin/
 COPY examples examples
 USER 10001:10001
 CMD ["mnist37", "--help"]
