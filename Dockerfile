@@ -26,12 +26,12 @@ FROM base AS client
 COPY constraints.txt ./
 COPY --from=needs /needs/base.txt needs/
 RUN pip install --constraint constraints.txt --requirement needs/base.txt
-COPY --from=wheel /dist /dist
-RUN pip install --no-deps /dist/*.whl
+CMD ["mnist37", "--help"]
 COPY docker/when-serving.sh /usr/local/bin/
 COPY examples examples
+COPY --from=wheel /dist /dist
+RUN pip install --no-deps /dist/*.whl
 USER 10001:10001
-CMD ["mnist37", "--help"]
 
 FROM base AS torch
 # Where torch comes from, beside PyPI: https://download.pytorch.org/whl/cpu has it without CUDA,
@@ -49,29 +49,29 @@ FROM needed AS server
 # One folder is written to: the model's state, and beside it the machine code that numba compiled.
 RUN install --directory --owner 10001 --group 10001 --mode 700 /var/lib/mnist37
 VOLUME /var/lib/mnist37
-COPY --from=wheel /dist /dist
-RUN pip install --no-deps /dist/*.whl
 ENV MNIST37_ADDRESS=0.0.0.0:50051 \
     MNIST37_STATE=/var/lib/mnist37/state \
     NUMBA_CACHE_DIR=/var/lib/mnist37/numba
-USER 10001:10001
 EXPOSE 50051
 # It asks grpc.health.v1. A process of Python costs a quarter of a second, hence not more often.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
   CMD ["mnist37", "health", "--address", "127.0.0.1:50051"]
 ENTRYPOINT ["python", "-m", "mnist37_server"]
+COPY --from=wheel /dist /dist
+RUN pip install --no-deps /dist/*.whl
+USER 10001:10001
 
 FROM needed AS tests
 COPY --from=needs /needs/dev.txt needs/
 RUN pip install --constraint constraints.txt --requirement needs/dev.txt
-COPY --from=wheel /dist /dist
-RUN pip install --no-deps /dist/*.whl
+ENTRYPOINT ["python", "-m", "pytest", "-p", "no:cacheprovider"]
+CMD ["tests/stack"]
 COPY pyproject.toml ./
 COPY examples examples
 COPY tests tests
+COPY --from=wheel /dist /dist
+RUN pip install --no-deps /dist/*.whl
 USER 10001:10001
-ENTRYPOINT ["python", "-m", "pytest", "-p", "no:cacheprovider"]
-CMD ["tests/stack"]
 
 FROM server AS server-gpu
 # Triton, which compiles the kernels for CUDA devices, has a part of its own compiled first, by gcc.

@@ -1,6 +1,7 @@
 # Two commands do it all: `make demo` and `make test`. Both set up .venv first, once.
 
 PYTHON ?= python3
+COMPOSE ?= docker-compose
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -10,7 +11,7 @@ PROTOS := mnist37_protos/v1/mnist37.proto mnist37_protos/inference/open_inferenc
 STUBS := $(foreach proto,$(PROTOS),$(addprefix $(proto:.proto=_pb2),.py .pyi _grpc.py))
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I protos
 
-.PHONY: demo test check soak bench interop protos clean
+.PHONY: demo test check soak bench interop protos stack clean
 
 demo: $(INSTALLED)
 	@$(BIN)/mnist37 demo
@@ -30,6 +31,11 @@ bench: $(BENCH)
 # Clients of the Open Inference Protocol, and grpcurl, as their makers publish them.
 interop: $(INSTALLED) $(INTEROP)/.installed
 	MNIST37_INTEROP=$(INTEROP) $(BIN)/python -m pytest --quiet tests/interop
+
+# The stack in containers: its tests, then a server that is killed three times in the midst of a run.
+stack: $(INSTALLED)
+	$(COMPOSE) up --build --exit-code-from tests
+	COMPOSE="$(COMPOSE)" PYTHONPATH=tests $(BIN)/python tests/stack/kills.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
