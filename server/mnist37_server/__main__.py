@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 from pathlib import Path
@@ -201,6 +202,11 @@ def start() -> None:
         sys.exit(1)
     except click.Abort:
         sys.exit(130)
+    # All is committed and closed. Python would take torch and the compiler apart piece by piece,
+    # for a second in which whoever restarts the server waits; the system takes them back at once.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
