@@ -47,7 +47,7 @@ def serve_nothing() -> None:
     """
     from mnist37_server import app
     from mnist37_server.config import Config
-    from mnist37_server.servicer import SHORT, SHORT_CALLS, SPARE_LONG_CALLS
+    from mnist37_server.servicer import SHORT, SHORT_CALLS
     from mnist37_server.threads import FewThreads
 
     config = Config()
@@ -62,7 +62,7 @@ def serve_nothing() -> None:
         return step
 
     methods = {"Predict": predicted, "Step": stepped}
-    long_calls = ThreadPoolExecutor(config.max_waiting + config.max_streams + SPARE_LONG_CALLS)
+    long_calls = ThreadPoolExecutor(config.max_rpcs)
     for name, method in methods.items():
         if name not in SHORT:
             method.experimental_thread_pool = long_calls  # type: ignore[attr-defined]

@@ -50,7 +50,7 @@ def run(config: Config) -> None:
     model = LiveModel(load_sets(config, device), device, state, config.max_waiting)
     if monitor:
         monitor.watch(model)
-    service = servicer.add_to(server, model, config.max_waiting, config.max_streams)
+    service = servicer.add_to(server, model, config.max_rpcs, config.max_streams)
     probes = ThreadPoolExecutor(config.max_rpcs, thread_name_prefix="probe")
     health = standard.add_to(server, [servicer.SERVICE, open_inference.SERVICE], probes)
     open_inference.add_to(server, model, service.reads, health, probes)

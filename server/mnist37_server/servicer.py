@@ -21,9 +21,9 @@ from mnist37_server.requests import Progress, Request, Stepped, Written, images_
 from mnist37_server.status import stream, unary
 from mnist37_server.subscription import Subscription
 from mnist37_server.threads import Room, run_on
-from mnist37_server.write_queue import MAX_CALLERS
 
-MAX_STREAMS = 256  # PredictStreams and WatchRuns open at a time, unless it is told otherwise
+MAX_RPCS = 2048  # calls at a time, unless it is told otherwise
+MAX_STREAMS = 256  # of them, PredictStreams and WatchRuns
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Mnist37Service"].full_name
 RPCS = {method.name for method in pb.DESCRIPTOR.services_by_name["Mnist37Service"].methods}
@@ -32,8 +32,8 @@ SHORT = {"Predict", "GetModel"}
 # Few threads answer many short calls faster than many threads do: they are not in each other's way.
 SHORT_CALLS = 4
 # Whoever waits (for a write, for a stream's next message, for a loss over thousands of images) has
-# threads of their own, more than can wait at once, so that waiting never uses up the short calls'.
-SPARE_LONG_CALLS = 16
+# threads of their own, as many as there may be calls, so that waiting never uses up the short
+# calls', and whoever is slow to send a message is in nobody's way.
 
 
 class Activity:
@@ -201,7 +201,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
 def add_to(
     server: grpc.Server,
     model: LiveModel,
-    max_callers: int = MAX_CALLERS,
+    max_rpcs: int = MAX_RPCS,
     max_streams: int = MAX_STREAMS,
 ) -> Mnist37Servicer:
     """Puts the service on a server, whose own threads are for the short calls.
@@ -209,11 +209,10 @@ def add_to(
     Args:
         server: not started yet.
         model: what it serves.
-        max_callers: how many the model lets wait for writes at a time.
+        max_rpcs: calls that the server takes at a time.
         max_streams: PredictStreams and WatchRuns open at a time.
     """
-    threads = max_callers + max_streams + SPARE_LONG_CALLS
-    long_calls = ThreadPoolExecutor(threads, thread_name_prefix="long-call")
+    long_calls = ThreadPoolExecutor(max_rpcs, thread_name_prefix="long-call")
     servicer = Mnist37Servicer(model, max_streams)
     run_on(long_calls, servicer, RPCS - SHORT)
     mnist37_pb2_grpc.add_Mnist37ServiceServicer_to_server(servicer, server)

@@ -49,10 +49,11 @@ class FewThreads(Executor):
     """As few threads as short calls are quickest on, and more only while those are held up.
 
     grpcio gives a call its thread before the call's message is there. So whoever is slow to send
-    one holds a thread, and as many as there are threads would hold up everybody.
+    one holds a thread, and as many as there are threads would hold up everybody. A thread that is
+    long about its call therefore counts no more.
 
     Args:
-        threads: how many there are when nobody is held up.
+        threads: how many there are beside those that are held up.
         name: what their names begin with.
     """
 
@@ -62,6 +63,8 @@ class FewThreads(Executor):
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._submitted = threading.Event()
         self._begun = 0  # calls; only whether it moves counts
+        self._busy: dict[int, float] = {}  # since when, by the thread; those without a call are not
+        self._held_up = 0  # threads, when they were last counted
         self._threads = 0
         self._lock = threading.Lock()  # guards the number of threads
         for _ in range(threads):
@@ -94,30 +97,41 @@ class FewThreads(Executor):
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def _work(self) -> None:
+        thread = threading.get_ident()
         while not self._superfluous():
             call = self._calls.get()
             self._begun += 1
+            self._busy[thread] = time.monotonic()
             call()
             del call  # it holds the call's messages
+            del self._busy[thread]
 
     def _superfluous(self) -> bool:
-        if self._threads <= self._usual or not self._calls.empty():
+        if self._threads - self._held_up <= self._usual or not self._calls.empty():
             return False
         with self._lock:
-            if self._threads <= self._usual:
+            if self._threads - self._held_up <= self._usual:
                 return False
             self._threads -= 1
             return True
 
     def _watch(self) -> None:
-        """Adds a thread whenever calls wait and none has begun for a while."""
+        """Counts who is held up, and adds threads whenever calls wait and none has begun.
+
+        Twice as many each time, since all of those that wait may be silent too.
+        """
         while True:
             self._submitted.wait()
             begun = self._begun
             time.sleep(HELD_UP)
             self._submitted.clear()
-            if self._calls.empty():
+            early = time.monotonic() - HELD_UP
+            self._held_up = sum(since < early for since in self._busy.copy().values())
+            waiting = self._calls.qsize()
+            if not waiting:
                 continue
             self._submitted.set()
             if self._begun == begun:
-                self._add_thread()
+                missing = self._usual - (self._threads - self._held_up)
+                for _ in range(max(missing, min(waiting, self._threads))):
+                    self._add_thread()

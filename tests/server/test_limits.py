@@ -58,7 +58,7 @@ def stub(model: StillModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(threads, "HELD_UP", TIMEOUT)
     config = Config("127.0.0.1:0", max_rpcs=40, max_waiting=4, max_streams=4)
     server, port = app.listen(config)
-    servicer.add_to(server, cast(LiveModel, model), config.max_waiting, config.max_streams)
+    servicer.add_to(server, cast(LiveModel, model), config.max_rpcs, config.max_streams)
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield mnist37_pb2_grpc.Mnist37ServiceStub(channel)

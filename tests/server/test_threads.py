@@ -49,3 +49,19 @@ def test_a_call_that_was_cancelled_in_time_is_not_done() -> None:
     assert first.result(10)
     pool.submit(int).result(10)
     assert not done
+
+
+def test_many_who_are_held_up_cost_the_others_a_moment_and_only_once() -> None:
+    pool, go = FewThreads(2, "silent"), threading.Event()
+    held = [pool.submit(go.wait, 30) for _ in range(200)]
+    began = time.monotonic()
+    pool.submit(int).result(10)
+    assert time.monotonic() - began < 5, "at a thread each 50 ms it would be 10 seconds"
+    time.sleep(0.2)
+    pool.submit(int).result(10)
+    began = time.monotonic()
+    for _ in range(40):
+        pool.submit(int).result(10)
+    assert time.monotonic() - began < 1, "there are threads that are not held up"
+    go.set()
+    assert all(future.result(10) for future in held)
