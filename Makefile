@@ -11,7 +11,7 @@ PROTOS := mnist37_protos/v1/mnist37.proto mnist37_protos/inference/open_inferenc
 STUBS := $(foreach proto,$(PROTOS),$(addprefix $(proto:.proto=_pb2),.py .pyi _grpc.py))
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I protos
 
-.PHONY: demo test check soak bench interop protos stack clean
+.PHONY: demo test check soak fuzz endure bench interop protos stack clean
 
 demo: $(INSTALLED)
 	@$(BIN)/mnist37 demo
@@ -23,6 +23,16 @@ test: $(INSTALLED)
 # A server that is killed 1,000 times at random, and must end as if it never was.
 soak: $(INSTALLED)
 	$(BIN)/python tests/crashes.py 1000
+
+# What comes in from outside, a million inputs to each target; TARGETS="tokens predict" those alone.
+fuzz: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python tests/fuzz.py 1000000 $(TARGETS)
+
+# An hour of mixed load, or MINUTES=5: memory, threads and files stay what they were.
+endure: $(INSTALLED)
+	$(BIN)/python tests/endurance.py $(or $(MINUTES),60)
 
 # How near the limit the service is; ONLY="predict both" measures those alone.
 bench: $(BENCH)
