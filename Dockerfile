@@ -34,11 +34,11 @@ RUN pip install --no-deps /dist/*.whl
 USER 10001:10001
 
 FROM base AS torch
-# Where torch comes from, beside PyPI: https://download.pytorch.org/whl/cpu has it without CUDA,
-# which makes the image smaller by 5 GB. Of two builds of one release pip takes that one.
-ARG TORCH_INDEX=https://pypi.org/simple
+# Where torch comes from, beside pip's own index: PyTorch's index of builds for the CPU has it without
+# CUDA, which makes the image smaller by 5 GB. Of two builds of one release pip takes that one.
+ARG TORCH_INDEX=
 COPY --from=needs /needs/torch.txt needs/
-RUN pip install --extra-index-url "${TORCH_INDEX}" --requirement needs/torch.txt
+RUN pip install ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} --requirement needs/torch.txt
 
 FROM torch AS needed
 COPY constraints.txt ./
