@@ -25,7 +25,7 @@ from mnist37_server.history import History, RunRecord, Version
 from mnist37_server.requests import Progress
 from mnist37_server.snapshot import Snapshot
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = f"""
 {history.SCHEMA}
 CREATE TABLE requests (
@@ -38,6 +38,9 @@ CREATE TABLE requests (
     committed   REAL NOT NULL           -- seconds since 1970, by the clock of the wall
 );
 """
+
+# From the schema before. A run's place had, third, the images that its loss is the sum of.
+FROM_SCHEMA_1 = "UPDATE requests SET place = json_remove(place, '$[2]') WHERE place IS NOT NULL;"
 
 connection_class = sqlite3.Connection  # the tests put one here that fails where they want it to
 
@@ -266,7 +269,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         connection.executescript(
             f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
         )
-    elif found != SCHEMA_VERSION:
+    elif found not in (1, SCHEMA_VERSION):
         raise CannotStart(
             f"--state: the database has schema {found}; this release reads {SCHEMA_VERSION}"
         )
@@ -274,6 +277,10 @@ def _prepare(connection: sqlite3.Connection) -> None:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict.splitlines()[-1])
+        if found == 1:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {FROM_SCHEMA_1} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
+            )
 
 
 def _lock(folder: Path) -> int:

@@ -221,7 +221,7 @@ def test_a_database_of_another_release_or_none_is_refused(tmp_path: Path) -> Non
     with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(CannotStart, match="schema 99; this release reads 1"):
+    with pytest.raises(CannotStart, match="schema 99; this release reads 2"):
         State(tmp_path)
     (tmp_path / "mnist37.sqlite3").write_bytes(json.dumps("no database at all").encode() * 500)
     with pytest.raises(CannotStart, match="cannot be used: file is not a database"):
@@ -232,6 +232,22 @@ def test_a_database_of_another_release_or_none_is_refused(tmp_path: Path) -> Non
     "damage",
     ["truncated", "scribbled on", "parameters changed", "empty", "another program's", "missing"],
 )
+def test_a_database_of_the_schema_before_is_taken_over(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    state.commit([snapshot(1)], [Record("run", b"x" * 32, 1, None, RunPlace(9, 5, 0.5, 3, 1.5e9))])
+    state.close()
+    with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
+        connection.execute("UPDATE requests SET place = '[9, 5, 256, 0.5, 3, 1.5e9]'")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    for _ in range(2):  # once, and as it is from then on
+        state = State(tmp_path)
+        found = state.find("run")
+        state.close()
+        assert found is not None
+        assert found.place == RunPlace(9, 5, 0.5, 3, 1.5e9)
+
+
 def test_a_damaged_database_is_refused(tmp_path: Path, damage: str) -> None:
     """Rather than served from, or begun anew."""
     state = State(tmp_path)
