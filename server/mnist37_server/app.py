@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +114,12 @@ def find_device(name: str) -> torch.device:
         if (device.index or 0) >= count:
             raise CannotStart(
                 f"--device: {name} is not there; torch sees {count} CUDA devices; use auto or cpu"
+            )
+        # Triton would ask these, and say at the first Train what it misses.
+        if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+            raise CannotStart(
+                "--device: on CUDA the kernels are built with a C compiler, and there is none;"
+                " install gcc, or use cpu"
             )
         device = torch.device("cuda", device.index or 0)
     return device
