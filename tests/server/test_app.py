@@ -22,7 +22,7 @@ def test_cuda_wants_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", "")
     for name in ("auto", "cuda", "cuda:0"):
-        with pytest.raises(CannotStart, match="--device: .* C compiler, .* install gcc"):
+        with pytest.raises(CannotStart, match=r"--device: .* C compiler, .* install gcc"):
             find_device(name)
     assert find_device("cpu") == torch.device("cpu")
 

@@ -228,10 +228,6 @@ def test_a_database_of_another_release_or_none_is_refused(tmp_path: Path) -> Non
         State(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    ["truncated", "scribbled on", "parameters changed", "empty", "another program's", "missing"],
-)
 def test_a_database_of_the_schema_before_is_taken_over(tmp_path: Path) -> None:
     state = State(tmp_path)
     state.commit([snapshot(1)], [Record("run", b"x" * 32, 1, None, RunPlace(9, 5, 0.5, 3, 1.5e9))])
@@ -248,6 +244,10 @@ def test_a_database_of_the_schema_before_is_taken_over(tmp_path: Path) -> None:
         assert found.place == RunPlace(9, 5, 0.5, 3, 1.5e9)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    ["truncated", "scribbled on", "parameters changed", "empty", "another program's", "missing"],
+)
 def test_a_damaged_database_is_refused(tmp_path: Path, damage: str) -> None:
     """Rather than served from, or begun anew."""
     state = State(tmp_path)
