@@ -1,6 +1,7 @@
-"""Commits what the writer has computed, while the writer computes on.
+"""Commits what the writer has computed: a run's epochs while it computes on, the rest at once.
 
-All that has gathered while one commit was under way goes into the next, as one transaction: so a
+A run's epochs that have gathered while one commit was under way go into the next, as one
+transaction; so do the small writes, of which the writer hands over all that have gathered. So a
 slow disk makes commits larger, not fewer answers. Answers and publication follow the commit.
 """
 
@@ -23,7 +24,8 @@ log = logging.getLogger(__name__)
 
 MAX_PENDING = 64  # updates that may be ahead of what is committed
 COMMIT_SHARE = 0.05  # of the time that commits may take, while nobody waits for more than progress
-MAX_REST = 0.5  # seconds between commits, however slow the disk is
+MIN_REST = 0.01  # seconds between such commits: each costs about as much as some epochs' progress
+MAX_REST = 0.5  # the same, however slow the disk is
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,10 @@ class Update:
     run: tuple[RunRecord, Sequence[Progress]] | None
     committed: Callable[[], None]  # called once it is durable and published
     failed: Callable[[BaseException], None]  # called if it will never be
-    urgent: bool  # whether somebody waits for it; nobody does for an epoch in the midst of a run
 
 
 class Committer:
-    """One thread that commits, in the order in which the updates came.
+    """Commits in the order in which the updates came.
 
     When a commit fails, so does every update that was computed on top of it, until `settle`.
 
@@ -64,39 +65,64 @@ class Committer:
         self._pending: deque[Update] = deque()
         self._busy = False
         self._error: BaseException | None = None
-        self._settling = False
+        self._urgent = False  # whether somebody waits for what is pending
         self._closing = False
         self._rest_until = 0.0  # on time.monotonic's clock
-        self._changed = threading.Condition()  # guards the seven above
+        lock = threading.Lock()  # guards the seven above
+        self._arrived = threading.Condition(lock)  # something to commit: for this thread
+        self._done = threading.Condition(lock)  # something is taken or committed: for the writer
         self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
         self._thread.start()
 
-    def put(self, update: Update) -> bool:
+    def put(self, update: Update, *, urgent: bool) -> bool:
         """Hands over an update; waits while the disk is far behind.
+
+        Args:
+            update: to be committed by this committer's thread.
+            urgent: whether somebody waits; nobody does for an epoch in the midst of a run.
 
         Returns:
             Whether it will be committed, as far as is known; if not, its `failed` was called, and
             whoever computes must `settle` first.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._pending) < MAX_PENDING or self._error)
+        with self._done:
+            self._done.wait_for(lambda: len(self._pending) < MAX_PENDING or self._error)
             error = self._error
             if error is None:
                 self._pending.append(update)
-                self._changed.notify_all()
+                self._urgent |= urgent
+                if len(self._pending) == 1 or self._pressed():
+                    self._arrived.notify()
                 return True
         update.failed(error)
         return False
 
+    def commit(self, update: Update) -> None:
+        """Commits an update, after all that is pending, on the caller's own thread.
+
+        Somebody waits for it, so there would be nothing to gain by handing it over.
+        """
+        with self._done:
+            self._wait_until_idle()
+            error = self._error
+            self._busy = error is None
+        if error is None:
+            self._finish([update], self._store([update]))
+        else:
+            update.failed(error)
+
     def settle(self) -> Snapshot:
         """Waits until nothing is pending; returns what is committed, to compute on from."""
-        with self._changed:
-            self._settling = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._pending and not self._busy)
-            self._settling = False
+        with self._done:
+            self._wait_until_idle()
             self._error = None
             return self._newest
+
+    def _wait_until_idle(self) -> None:
+        if self._pending:
+            self._urgent = True
+            self._arrived.notify()
+        self._done.wait_for(lambda: not self._pending and not self._busy)
 
     @property
     def broken(self) -> bool:
@@ -105,49 +131,51 @@ class Committer:
 
     def close(self) -> None:
         """Commits what is pending, and ends the thread."""
-        with self._changed:
+        with self._arrived:
             self._closing = True
-            self._changed.notify_all()
+            self._arrived.notify()
         self._thread.join()
 
     def _work(self) -> None:
         while updates := self._take():
-            error = self._commit(updates)
-            with self._changed:
-                if error is not None:
-                    self._error = error
-                    updates += self._pending
-                    self._pending.clear()
-            for update in updates:
-                try:
-                    if error is None:
-                        update.committed()
-                    else:
-                        update.failed(error)
-                except Exception:
-                    log.exception("those who wait for an update could not be told")
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
+            self._finish(updates, self._store(updates))
 
     def _take(self) -> list[Update]:
         """All that is pending; nothing at the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._pending or self._closing)
-            self._changed.wait_for(self._pressed, self._rest_until - time.monotonic())
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._pending or self._closing)
+            self._arrived.wait_for(self._pressed, self._rest_until - time.monotonic())
             updates = list(self._pending)
             self._pending.clear()
+            self._urgent = False
             self._busy = bool(updates)
-            self._changed.notify_all()
+            self._done.notify()
             return updates
 
     def _pressed(self) -> bool:
         """Whether to commit at once, and not when the rest since the last commit is over."""
-        full = len(self._pending) >= MAX_PENDING
-        urgent = any(update.urgent for update in self._pending)
-        return full or urgent or self._settling or self._closing
+        return len(self._pending) >= MAX_PENDING or self._urgent or self._closing
 
-    def _commit(self, updates: Sequence[Update]) -> BaseException | None:
+    def _finish(self, updates: list[Update], error: BaseException | None) -> None:
+        """Tells those who wait, and is idle again; an error is theirs too who came meanwhile."""
+        if error is not None:
+            with self._done:
+                self._error = error
+                updates += self._pending
+                self._pending.clear()
+        for update in updates:
+            try:
+                if error is None:
+                    update.committed()
+                else:
+                    update.failed(error)
+            except Exception:
+                log.exception("those who wait for an update could not be told")
+        with self._done:
+            self._busy = False
+            self._done.notify()
+
+    def _store(self, updates: Sequence[Update]) -> BaseException | None:
         """Returns what it failed with."""
         snapshots = [snapshot for update in updates for snapshot in update.snapshots]
         records = [record for update in updates for record in update.records]
@@ -159,7 +187,8 @@ class Committer:
             self._journal.commit_failed(error)
             return error
         ended = time.monotonic()
-        self._rest_until = ended + min((ended - began) / COMMIT_SHARE, MAX_REST)
+        rest = min(max(MIN_REST, (ended - began) / COMMIT_SHARE), MAX_REST)
+        self._rest_until = ended + rest
         self._newest = snapshots[-1]
         self._journal.committed(self._newest, ended - began)
         self._publish(self._newest)

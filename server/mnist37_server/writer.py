@@ -105,7 +105,7 @@ class Writer:
         self._trainer.reset(self._computed)
 
     def _update(self, writes: list[Write]) -> None:
-        """Small writes: each makes a version, and all go to the committer together."""
+        """Small writes: each makes a version, and all are one commit."""
         done: list[tuple[Write, Snapshot, Answer]] = []
         for write in writes:
             if self._queue.refuses(write):
@@ -135,7 +135,7 @@ class Writer:
             if write.request_id is not None
         ]
         snapshots = [snapshot for _, snapshot, _ in done]
-        self._committer.put(Update(snapshots, records, None, committed, failed, urgent=True))
+        self._committer.commit(Update(snapshots, records, None, committed, failed))
 
     def _apply(self, request: Request) -> tuple[Answer, Snapshot]:
         trainer = self._trainer
@@ -223,5 +223,5 @@ class Writer:
             place.run, write.request_id, request, place.began, version, finished, progress
         )
         urgent = finished or progress is None
-        update = Update([self._computed], records, (run, epochs), committed, failed, urgent)
-        return self._committer.put(update)
+        update = Update([self._computed], records, (run, epochs), committed, failed)
+        return self._committer.put(update, urgent=urgent)
