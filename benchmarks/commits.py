@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import tempfile
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import grpc
 from mnist37_client import Client
+from mnist37_client.exchanges import or_new
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 
@@ -93,7 +93,7 @@ def steps_a_second(address: str, clients: int) -> Measure:
             with grpc.insecure_channel(address, options) as channel:
                 call = mnist37_pb2_grpc.Mnist37ServiceStub(channel).Step
                 while not over.is_set():
-                    call(pb.StepRequest(request_id=os.urandom(16).hex()))
+                    call(pb.StepRequest(request_id=or_new(None)))
                     done[number] += 1
 
         threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]

@@ -6,7 +6,8 @@ Client and AsyncClient carry it out; they differ by `await`.
 
 from __future__ import annotations
 
-import uuid
+import secrets
+import time
 from collections.abc import Generator
 from typing import Literal, TypeVar
 
@@ -244,7 +245,10 @@ def check_address(address: str) -> str:
 
 def or_new(request_id: str | None) -> str:
     """The id, or a new one for a write whose caller gave none: any write can be sent again."""
-    return uuid.uuid4().hex if request_id is None else request_id
+    if request_id is not None:
+        return request_id
+    # By the time, so that ids of a while are neighbours in the server's index, and stored sooner.
+    return f"{time.time_ns():016x}{secrets.token_hex(8)}"
 
 
 M = TypeVar("M")

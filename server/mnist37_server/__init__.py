@@ -9,6 +9,7 @@ subscription  one caller's view of a write watch         a look at a run
 trainer       the model being trained      requests      what is asked for, and the answers
 predict_wire  Predict's messages as bytes  committer     commits what was computed, together
 state         SQLite: what survives a crash history      versions and runs
+id_filter     which request_ids are new
 errors        what can be refused          journal       what happens to the model
 logs          one event a line             monitor       answers Prometheus
 metrics       counts the RPCs              histogram     values by their size

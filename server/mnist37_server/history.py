@@ -10,7 +10,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from mnist37_server.requests import Progress, Train
@@ -107,8 +107,27 @@ class History:
             self._newest = self._newest[-KEPT_VERSIONS:]
             self._drop(surplus)
 
-    def insert_run(self, run: RunRecord, epochs: Sequence[Progress]) -> None:
-        """Adds a run or what is new of it, and drops the oldest runs."""
+    def insert_runs(self, runs: Sequence[tuple[RunRecord, Sequence[Progress]]]) -> None:
+        """Adds runs or what is new of them, oldest first, and drops the oldest runs."""
+        self._connection.executemany(
+            "INSERT INTO epochs VALUES (?, ?, ?)",
+            [
+                (run.number, progress.epoch, json.dumps(progress))
+                for run, epochs in runs
+                for progress in epochs
+                if progress.epoch % stride(run.request.epochs) == 0
+            ],
+        )
+        newest: dict[int, RunRecord] = {}
+        for run, _ in runs:
+            earlier = newest.get(run.number)
+            if run.last is None and earlier is not None:
+                run = replace(run, last=earlier.last)
+            newest[run.number] = run
+        for run in newest.values():
+            self._insert_run(run)
+
+    def _insert_run(self, run: RunRecord) -> None:
         last = None if run.last is None else json.dumps(run.last)
         request = json.dumps(vars(run.request))
         self._connection.execute(
@@ -116,11 +135,6 @@ class History:
             " version = excluded.version, finished = excluded.finished,"
             " last = coalesce(excluded.last, last)",
             (run.number, run.request_id, request, run.began, run.version, run.finished, last),
-        )
-        stride = -(-run.request.epochs // KEPT_EPOCHS)
-        self._connection.executemany(
-            "INSERT INTO epochs VALUES (?, ?, ?)",
-            [(run.number, p.epoch, json.dumps(p)) for p in epochs if p.epoch % stride == 0],
         )
         before = self._runs.get(run.number)
         self._runs[run.number] = run.version
@@ -141,6 +155,11 @@ class History:
             "DELETE FROM versions WHERE version = ?",
             [(version,) for version in versions if version not in lasts],
         )
+
+
+def stride(epochs: int) -> int:
+    """How far apart the epochs are that are kept of a run of so many."""
+    return -(-epochs // KEPT_EPOCHS)
 
 
 def snapshot(connection: sqlite3.Connection, version: int | None) -> Snapshot | None:

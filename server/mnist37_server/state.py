@@ -22,6 +22,7 @@ from typing import NamedTuple
 from mnist37_server import history
 from mnist37_server.errors import CannotStart, Exhausted, Reason
 from mnist37_server.history import History, RunRecord, Version
+from mnist37_server.id_filter import IdFilter
 from mnist37_server.requests import Progress
 from mnist37_server.snapshot import Snapshot
 
@@ -46,7 +47,9 @@ connection_class = sqlite3.Connection  # the tests put one here that fails where
 
 KEPT_REQUESTS = 10_000
 KEPT_SECONDS = 24 * 3600
-FORGOTTEN_AT_ONCE = 256  # requests, at a commit
+CACHE_KIB = 16_000
+FORGET_EVERY = 64  # requests that are new; then the oldest are looked at
+FORGOTTEN_AT_ONCE = 256  # requests: more than come, so that one gets even
 
 
 class RunPlace(NamedTuple):
@@ -92,6 +95,8 @@ class State:
             self._reader = self._writer if folder is None else _connect(database)
             self._history = History(self._writer)
             history.snapshot(self._reader, None)  # is it whole?
+            ids = self._reader.execute("SELECT request_id FROM requests")
+            self._ids = IdFilter(known for (known,) in ids)
         except CannotStart:
             self._unlock()
             raise
@@ -101,6 +106,7 @@ class State:
                 f"--state: the database in {folder} cannot be used: {error}; put a backup in its"
                 " place, or name another folder"
             ) from error
+        self._unforgotten = 0  # requests that came since the oldest were looked at
         self._reading = threading.Lock()
         self._writing = self._reading if folder is None else threading.Lock()
 
@@ -144,6 +150,8 @@ class State:
 
     def find(self, request_id: str) -> Record | None:
         """What is remembered of a request."""
+        if request_id not in self._ids:
+            return None
         with self._reading:
             row = self._reader.execute(
                 "SELECT request_id, fingerprint, version, answer, place FROM requests"
@@ -177,8 +185,7 @@ class State:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
                 self._history.insert(snapshots, now)
-                for run, epochs in runs:
-                    self._history.insert_run(run, epochs)
+                self._history.insert_runs(runs)
                 if records:
                     self._insert_records(records, now)
                 self._writer.execute("COMMIT")
@@ -208,6 +215,9 @@ class State:
             os.close(self._lock_file)
 
     def _insert_records(self, records: Sequence[Record], now: float) -> None:
+        newest = {record.request_id: record for record in records}
+        for request_id in newest:
+            self._ids.add(request_id)
         self._writer.executemany(
             "INSERT INTO requests (request_id, fingerprint, version, answer, place, committed)"
             " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (request_id) DO UPDATE SET"
@@ -215,9 +225,13 @@ class State:
             " committed = excluded.committed",
             [
                 (r.request_id, r.fingerprint, r.version, _json(r.answer), _json(r.place), now)
-                for r in records
+                for r in newest.values()
             ],
         )
+        self._unforgotten += len(newest)
+        if self._unforgotten < FORGET_EVERY:
+            return
+        self._unforgotten = 0
         # Only the oldest few are looked at: a day's requests may be millions.
         self._writer.execute(
             "DELETE FROM requests WHERE number < (SELECT min(number) FROM requests) + ?"
@@ -262,6 +276,10 @@ def _create(database: Path) -> None:
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    # Some builds overwrite what is deleted, which doubles what a commit writes; here it is no
+    # secret. And the pages that commits change again and again stay in memory.
+    connection.execute("PRAGMA secure_delete = OFF")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     if found == 0:
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):

@@ -17,7 +17,7 @@ from mnist37_server.errors import CannotStart, Exhausted
 from mnist37_server.history import KEPT_EPOCHS, KEPT_RUNS, KEPT_VERSIONS, RunRecord, Version
 from mnist37_server.requests import Progress, Train
 from mnist37_server.snapshot import Origin, Snapshot
-from mnist37_server.state import KEPT_REQUESTS, Record, RunPlace, State
+from mnist37_server.state import FORGET_EVERY, KEPT_REQUESTS, Record, RunPlace, State
 
 
 def snapshot(version: int, place: int = 0) -> Snapshot:
@@ -134,6 +134,20 @@ def test_a_run_and_its_curve_are_found(state: State) -> None:
     assert state.curve(2) == []
 
 
+def test_one_commit_may_hold_much_of_a_run(state: State) -> None:
+    """Some epochs, and the half of one that it was cut off in."""
+    run = RunRecord(1, "a", Train(epochs=9), 0, 1, False, progress(1, 9, 1))
+    second = replace(run, version=2, last=progress(2, 9, 2))
+    cut_off = replace(run, version=3, last=None)
+    told = [(run, [progress(1, 9, 1)]), (second, [progress(2, 9, 2)]), (cut_off, [])]
+    places = [RunPlace(49 * version, 0, 0.1, 1, 0.0) for version in (1, 2, 3)]
+    records = [Record("a", b"x", place.steps // 49, None, place) for place in places]
+    state.commit([snapshot(1), snapshot(2), snapshot(3)], records, told)
+    assert state.runs() == [replace(cut_off, last=progress(2, 9, 2))]
+    assert state.curve(1) == [progress(1, 9, 1), progress(2, 9, 2)]
+    assert state.find("a") == records[-1]
+
+
 def test_a_long_curve_is_thinned_evenly(state: State) -> None:
     request = Train(epochs=2500)
     run = RunRecord(1, None, request, 0, 2500, True, progress(2500, 2500, 2500))
@@ -193,9 +207,9 @@ def test_ids_are_kept_a_day_and_the_newest_longer(
     commit(range(100), 0)
     commit(range(100, KEPT_REQUESTS + 50), 23 * 3600)
     assert state.find("0") is not None, "older than the newest 10,000, but not a day old"
-    commit(range(KEPT_REQUESTS + 50, KEPT_REQUESTS + 51), 25 * 3600)
+    commit(range(KEPT_REQUESTS + 50, KEPT_REQUESTS + 50 + FORGET_EVERY), 25 * 3600)
     assert state.find("0") is None
-    assert state.find("51") is not None, "older than a day, but of the newest 10,000"
+    assert state.find(str(50 + FORGET_EVERY)) is not None, "a day old, but of the newest 10,000"
 
 
 def test_a_second_process_is_told_who_has_the_folder(tmp_path: Path) -> None:
