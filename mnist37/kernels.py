@@ -1,7 +1,8 @@
 """The arithmetic on the CPU: plain loops over the pixels, which numba compiles for the machine.
 
 Each image is read once, as the bytes it came as, and its floats never leave the registers; so an
-epoch takes little longer than reading the images. No kernel holds Python's lock while it runs.
+epoch takes little longer than reading the images. No kernel of more than a few microseconds holds
+Python's lock while it runs.
 
 The compiler may add the products of one image in another order than they are written in (by its
 vectors), the same for every image: so an image scores the same to the bit alone and in any batch,
@@ -25,6 +26,11 @@ Pixels = NDArray[np.uint8]  # (N, 784), 0 = background, 255 = ink
 Labels = NDArray[np.uint8]  # (N,), 1 = three, 0 = seven
 Floats = NDArray[np.float32]
 
+# POSIX's. A thread that only computes is left on its core for milliseconds, and who wakes up there
+# for a moment's work waits. So training offers its core to them again and again.
+_yield_core = types.ExternalFunction("sched_yield", types.int32())
+IMAGES_AT_A_TIME = 256  # until then; some 30 us
+
 _ONE = np.float32(1)
 _INK = np.float32(255)
 
@@ -32,7 +38,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 OPTIONS: dict[str, Any] = {
-    "nogil": True,
     "error_model": "numpy",  # 1 / (1 + inf) is 0
     "fastmath": {"reassoc", "contract", "nsz"},  # what it takes to use vectors; NaN stays NaN
 }
@@ -44,18 +49,23 @@ def inlined(function: F) -> F:
     return cast(F, part)
 
 
-def kernel(signature: object) -> Callable[[F], F]:
-    """Compiles a function for these types of arguments, or takes what was compiled before."""
+def kernel(signature: object, *, nogil: bool = True) -> Callable[[F], F]:
+    """Compiles a function for these types of arguments, or takes what was compiled before.
+
+    Args:
+        signature: the types.
+        nogil: whether it lets go of Python's lock; to get it back takes longer than a short kernel.
+    """
 
     def compiled(function: F) -> F:
         made: Any
         try:
-            made = numba.njit(signature, cache=True, **OPTIONS)(function)
+            made = numba.njit(signature, cache=True, nogil=nogil, **OPTIONS)(function)
         except RuntimeError as error:
             # On a read-only system there may be no folder that could keep the machine code.
             if "cannot cache" not in str(error):
                 raise
-            made = numba.njit(signature, **OPTIONS)(function)
+            made = numba.njit(signature, nogil=nogil, **OPTIONS)(function)
         return cast(F, made)
 
     return compiled
@@ -118,6 +128,7 @@ def sgd(
     weights = np.empty(784, np.float32)  # for pixels of 0 to 255
     slopes = np.empty(784, np.float32)  # N * dloss/dweights, for the same
     total: Any = np.int64(0)
+    images = 0
     for index in order:
         first = index * batch_size
         last = min(first + batch_size, len(pixels))
@@ -135,6 +146,9 @@ def sgd(
             bias_slope += slope
             for pixel in range(784):
                 slopes[pixel] += slope * np.float32(image[pixel])
+            images += 1
+            if images % IMAGES_AT_A_TIME == 0:
+                _yield_core()
         rate = learning_rate / np.float32(last - first)
         for pixel in range(784):
             parameters[pixel] -= rate * (slopes[pixel] / _INK)
@@ -189,7 +203,7 @@ def predict_floats(images: Floats, parameters: Floats, probabilities: Floats) ->
         probabilities[i] = _sigmoid(_weighted_sum(images[i], weights) + parameters[784])
 
 
-@kernel(types.float64(_PARAMETERS))
+@kernel(types.float64(_PARAMETERS), nogil=False)
 def magnitude(parameters: Floats) -> float:
     """The sum of the absolute values of parameters (785,), the weights and the bias."""
     total: Any = np.float64(0)
