@@ -6,6 +6,8 @@ is right too (unknown fields, another order) is left to protobuf itself.
 
 from __future__ import annotations
 
+import sys
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 # A field begins with its number and kind; a length or a version follows as a varint: seven bits a
 # byte, the lowest first, the eighth bit set where more follow.
 LENGTH_BYTES, VERSION_BYTES = 5, 10  # at the most; protobuf refuses longer ones
-PIXELS = pb.PredictRequest.PIXELS_FIELD_NUMBER << 3 | 2
+PIXELS = bytes([pb.PredictRequest.PIXELS_FIELD_NUMBER << 3 | 2])
 VERSION_ASKED = pb.PredictRequest.VERSION_FIELD_NUMBER << 3
 PROBABILITIES = bytes([pb.PredictResponse.PROBABILITIES_FIELD_NUMBER << 3 | 2])
 VERSION_ANSWERED = bytes([pb.PredictResponse.VERSION_FIELD_NUMBER << 3])
@@ -34,12 +36,13 @@ def decode(message: bytes) -> Question:
     Raises:
         google.protobuf.message.DecodeError: it is none.
     """
+    head = _nothing_but_pixels(len(message))
+    if head is not None and message.startswith(head):
+        return Question(memoryview(message)[len(head) :], None)
     try:
-        if message[0] == PIXELS:
+        if message[0] == PIXELS[0]:
             length, start = varint(message, 1)
             end = start + length
-            if end == len(message):
-                return Question(memoryview(message)[start:], None)
             if message[end] == VERSION_ASKED:
                 version, after = varint(message, end + 1, VERSION_BYTES)
                 if after == len(message) and version < 2**64:
@@ -52,9 +55,33 @@ def decode(message: bytes) -> Question:
 
 def encode(probabilities: NDArray[np.float32], version: int) -> bytes:
     """Writes a PredictResponse."""
-    content = probabilities.astype("<f4", copy=False).tobytes()
-    message = PROBABILITIES + _as_varint(len(content)) + content
-    return message + VERSION_ANSWERED + _as_varint(version) if version else message
+    if sys.byteorder == "big":
+        probabilities = probabilities.byteswap()
+    content = probabilities.tobytes()
+    return _start_of_probabilities(len(content)) + content + _version(version)
+
+
+# What messages are made of besides their content is the same in most of them.
+
+
+@lru_cache
+def _nothing_but_pixels(size: int) -> bytes | None:
+    """What a message of `size` bytes begins with if it has pixels and nothing else."""
+    for length in range(max(0, size - 1 - LENGTH_BYTES), size):
+        start = PIXELS + _as_varint(length)
+        if len(start) + length == size:
+            return start
+    return None
+
+
+@lru_cache
+def _start_of_probabilities(length: int) -> bytes:
+    return PROBABILITIES + _as_varint(length)
+
+
+@lru_cache
+def _version(version: int) -> bytes:
+    return VERSION_ANSWERED + _as_varint(version) if version else b""
 
 
 def varint(message: bytes, start: int, most: int = LENGTH_BYTES) -> tuple[int, int]:

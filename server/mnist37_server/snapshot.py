@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class Snapshot:
     origin: Origin
     run: int | None = None  # the number of the run, of Origin.TRAIN
 
-    @property
+    @cached_property
     def parameters(self) -> NDArray[np.float32]:
         """(785,): the weights, then the bias; nobody can write to it."""
         return np.frombuffer(self.content, "<f4")
