@@ -25,12 +25,19 @@ MESSAGES = 1_000  # of one image each, in a stream's life
 STREAMS = 4  # at a time; what each has in flight is up to HTTP/2's windows, 64 kB at first
 MERGED = "benchmarks.merged_calls"
 TOKEN = "of-the-benchmarks-alone"
+UNLIMITED = ("--max-rpcs", "0")
 
 
 @contextmanager
 def trained(*flags: str, token: str | None = None) -> Iterator[Server]:
-    """A server that has learnt for a moment, with further flags; its answers are checked."""
-    with processes.mnist37(*flags) as server, Client(server.address, token=token) as client:
+    """A server that has learnt for a moment; its answers are checked.
+
+    Without flags, its metrics, tokens and limits are off.
+    """
+    with (
+        processes.mnist37(*(flags or UNLIMITED)) as server,
+        Client(server.address, token=token) as client,
+    ):
         client.train(baselines.EPOCHS).wait()
         check(client)
         yield server
@@ -39,7 +46,7 @@ def trained(*flags: str, token: str | None = None) -> Iterator[Server]:
 
 @contextmanager
 def guarded() -> Iterator[Server]:
-    """The same with metrics, and with tokens of which each call brings one."""
+    """The same with limits and metrics, and with tokens of which each call brings one."""
     with tempfile.NamedTemporaryFile("w") as tokens:
         tokens.write(f"train {hashlib.sha256(TOKEN.encode()).hexdigest()}")
         tokens.flush()
@@ -157,7 +164,7 @@ def rows(options: Options) -> list[Benchmark]:
     found.append(
         Benchmark(
             key="predict-guarded",
-            name="Predict, 1 a call: with metrics and tokens / without",
+            name="Predict, 1 a call: with metrics, tokens and limits / without",
             unit="calls/s",
             aim=Aim("at least", 0.95),
             a=partial(throughput, guarded, 1, f"authorization: Bearer {TOKEN}"),

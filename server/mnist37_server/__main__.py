@@ -60,10 +60,10 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option(
     "--max-rpcs",
-    type=click.IntRange(1),
+    type=click.IntRange(0),
     default=DEFAULT.max_rpcs,
     metavar="N",
-    help="How many calls may be under way; those that wait for a thread count too.",
+    help="How many calls may be under way; those that wait for a thread count too; 0: no limit.",
 )
 @click.option(
     "--max-waiting",

@@ -51,8 +51,9 @@ def run(config: Config) -> None:
     model = LiveModel(load_sets(config, device), device, state, config.max_waiting)
     if monitor:
         monitor.watch(model)
-    service = servicer.add_to(server, model, config.max_rpcs, config.max_streams)
-    probes = ThreadPoolExecutor(config.max_rpcs, thread_name_prefix="probe")
+    long_calls = config.max_rpcs or servicer.MAX_RPCS
+    service = servicer.add_to(server, model, long_calls, config.max_streams)
+    probes = ThreadPoolExecutor(long_calls, thread_name_prefix="probe")
     health = standard.add_to(server, [servicer.SERVICE, open_inference.SERVICE], probes)
     open_inference.add_to(server, model, service.reads, health, probes)
     server.start()
@@ -151,7 +152,7 @@ def listen(
         FewThreads(servicer.SHORT_CALLS, "short-call"),  # type: ignore[arg-type]  # any Executor will do
         interceptors=interceptors,
         options=options(config),
-        maximum_concurrent_rpcs=config.max_rpcs,
+        maximum_concurrent_rpcs=config.max_rpcs or None,
     )
     try:
         if credentials is None:

@@ -22,7 +22,7 @@ class Config:
     download: bool = False  # let torchvision fetch MNIST into data_root
     grace: float = 10.0  # seconds that predictions under way are given at the end
     max_message: int = 64  # MiB that a message may have
-    max_rpcs: int = 2048  # calls under way at a time, those that wait for a thread included
+    max_rpcs: int = 2048  # calls under way at a time, waiting ones included; 0: as many as come
     max_waiting: int = 256  # of them, who wait for a write or follow a run that they train
     max_streams: int = 256  # of them, PredictStreams and WatchRuns
     keepalive: float = 60.0  # seconds without a sign of a peer until it is asked for one
@@ -44,11 +44,11 @@ class Config:
         if self.metrics_address is not None:
             check_address("--metrics-address", self.metrics_address)
         least = self.max_waiting + self.max_streams + SPARE_RPCS
-        if self.max_rpcs < least:
+        if self.max_rpcs and self.max_rpcs < least:
             raise CannotStart(
                 f"--max-rpcs: got {self.max_rpcs:,}; must be at least {least:,}, which is"
                 f" --max-waiting and --max-streams and {SPARE_RPCS}, so that those who wait leave"
-                " room for the others"
+                " room for the others, or 0 for no limit"
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             given, missing = "--tls-cert", "--tls-key"

@@ -155,5 +155,6 @@ def test_calls_beyond_the_cap_are_refused_at_once_and_the_others_are_answered(
 def test_those_who_wait_cannot_be_given_all_the_room() -> None:
     least = 256 + 256 + SPARE_RPCS
     assert Config(max_rpcs=least).max_rpcs == least
+    assert Config(max_rpcs=0).max_rpcs == 0, "no limit"
     with pytest.raises(CannotStart, match=f"--max-rpcs: got 100; must be at least {least}, which"):
         Config(max_rpcs=100)
