@@ -14,7 +14,7 @@ from mnist37_client import Client
 
 from benchmarks import baselines, processes
 from benchmarks.harness import Aim, Benchmark, Figure, Measure, Options, Side
-from benchmarks.processes import LOAD, SERVER
+from benchmarks.processes import BOTH, SERVER
 
 if TYPE_CHECKING:
     from mnist37_server.requests import Progress
@@ -143,7 +143,7 @@ def in_process(prepare: Callable[..., Measure], *arguments: object) -> Side:
 def over_rpc(
     prepare: Callable[[str], Measure], on_disk: Options | None = None
 ) -> Iterator[Measure]:
-    """A measurement by a client on another core than the server's.
+    """A measurement by a client, on two cores that it shares with the server, as on a laptop.
 
     Args:
         prepare: is given the address.
@@ -153,8 +153,8 @@ def over_rpc(
         state = ":memory:"
         if on_disk is not None:
             state = str(stack.enter_context(processes.folder(on_disk.disk)))
-        server = stack.enter_context(processes.mnist37(state=state))
-        yield stack.enter_context(processes.worker(LOAD, prepare, server.address))
+        server = stack.enter_context(processes.mnist37(state=state, cores=BOTH))
+        yield stack.enter_context(processes.worker(BOTH, prepare, server.address))
 
 
 def rows(options: Options) -> list[Benchmark]:
