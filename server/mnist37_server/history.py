@@ -121,9 +121,8 @@ class History:
         newest: dict[int, RunRecord] = {}
         for run, _ in runs:
             earlier = newest.get(run.number)
-            if run.last is None and earlier is not None:
-                run = replace(run, last=earlier.last)
-            newest[run.number] = run
+            last = earlier.last if run.last is None and earlier else run.last
+            newest[run.number] = replace(run, last=last)
         for run in newest.values():
             self._insert_run(run)
 
