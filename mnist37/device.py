@@ -32,7 +32,11 @@ _UNITS = tl.constexpr(2.0**39)  # LOSS_UNITs in a loss of 1
 
 @dataclass(frozen=True)
 class DeviceExamples:
-    """As mnist37.training.Examples says."""
+    """As mnist37.training.Examples says.
+
+    Triton launches on a thread's current device, which is the first one; so each launch names the
+    tensors' own.
+    """
 
     pixels: Tensor  # (N, 784) uint8
     labels: Tensor  # (N,) uint8
@@ -54,28 +58,30 @@ class DeviceExamples:
         """See Examples."""
         device = parameters.device
         total = torch.empty((), dtype=torch.int64, device=device)
-        _sgd[1,](
-            self.pixels,
-            self.labels,
-            torch.from_numpy(order).to(device),
-            len(order),
-            len(self),
-            batch_size,
-            parameters,
-            lr,
-            total,
-            ROWS=ROWS,
-            num_warps=WARPS,
-        )
+        with torch.cuda.device_of(parameters):
+            _sgd[1,](
+                self.pixels,
+                self.labels,
+                torch.from_numpy(order).to(device),
+                len(order),
+                len(self),
+                batch_size,
+                parameters,
+                lr,
+                total,
+                ROWS=ROWS,
+                num_warps=WARPS,
+            )
         return int(total.item())
 
     def total(self, parameters: Tensor) -> tuple[int, int]:
         """See Examples."""
         blocks = math.ceil(len(self) / ROWS)
         found = torch.empty((2, blocks), dtype=torch.int64, device=parameters.device)
-        _evaluate[blocks,](
-            self.pixels, self.labels, len(self), parameters, found[0], found[1], ROWS=ROWS
-        )
+        with torch.cuda.device_of(parameters):
+            _evaluate[blocks,](
+                self.pixels, self.labels, len(self), parameters, found[0], found[1], ROWS=ROWS
+            )
         total, correct = found.sum(1).tolist()
         return total, correct
 
