@@ -5,10 +5,10 @@ Mnist37Error
 ├── NotFound            a version that the server does not keep
 ├── AlreadyExists       a request_id that was used for something else
 ├── Aborted             a run that cannot go on, since another write came between
-├── Exhausted           the server is full, or a message is too large
+├── Exhausted           the server, its disk or its device is full, or a message is too large
 ├── Unauthenticated     the server does not know the token, or this client not the server
 ├── PermissionDenied    the token's role does not allow it
-├── Unavailable         nobody listens there, or the server is shutting down
+├── Unavailable         nobody listens there, or the server has to end or be started again
 ├── DeadlineExceeded    no answer within the timeout
 ├── Cancelled           the call was cancelled
 └── ServerError         a fault of the server; the message has an id for its log
@@ -60,7 +60,7 @@ class PermissionDenied(Mnist37Error):
 
 
 class Unavailable(Mnist37Error):
-    """Nobody listens at the address, or the server is shutting down."""
+    """Nobody listens at the address, or the server is shutting down, or has lost its device."""
 
 
 class DeadlineExceeded(Mnist37Error):

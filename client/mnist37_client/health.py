@@ -30,7 +30,7 @@ def check(
     """Returns if it is serving. Health needs no token; the rest is as mnist37_client.Client has it.
 
     Raises:
-        Unavailable: it is shutting down, or nobody listens there.
+        Unavailable: it is shutting down, has lost its device, or nobody listens there.
         Mnist37Error: it cannot be asked.
     """
     access = Access(address, tls_ca, tls_cert, tls_key, tls_server_name, None, False)

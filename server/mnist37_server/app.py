@@ -56,6 +56,7 @@ def run(config: Config) -> None:
     probes = ThreadPoolExecutor(long_calls, thread_name_prefix="probe")
     health = standard.add_to(server, [servicer.SERVICE, open_inference.SERVICE], probes)
     open_inference.add_to(server, model, service.reads, health, probes)
+    model.when_lost = health.leave  # so that whoever watches the server starts it again
     server.start()
     print(f"listening on {config.host}:{port}", flush=True)
     if monitor:

@@ -5,8 +5,8 @@ Refused                   whatever is said to the caller, in its own words
 ├── NotFound              a version or run that is not kept
 ├── AlreadyExists         a request_id that was used for something else
 ├── Aborted               a run cannot go on: another write came between
-├── Exhausted             too many callers, or no room to store the state
-├── ShuttingDown          the server is about to end
+├── Exhausted             too many callers, or no room on the disk or on the device
+├── ShuttingDown          the server takes no more writes: it is about to end, or ought to be
 ├── Unauthenticated       nobody knows who the caller is
 ├── PermissionDenied      the caller is known, and may not
 ├── CallerLeft            the caller cancelled, or its deadline passed while it waited
@@ -30,8 +30,10 @@ class Reason(Enum):
     RUN_CANNOT_GO_ON = auto()
     TOO_MANY_CALLERS = auto()
     TOO_MANY_STREAMS = auto()
-    NO_ROOM = auto()
+    NO_ROOM = auto()  # on the disk
+    DEVICE_FULL = auto()
     SHUTTING_DOWN = auto()
+    DEVICE_LOST = auto()
     CALLER_LEFT = auto()
     DEADLINE_PASSED = auto()
     NO_TOKEN = auto()
@@ -87,13 +89,16 @@ class Aborted(Refused):
 
 
 class Exhausted(Refused):
-    """Too many callers wait, or there is no room to store the state."""
+    """Too many callers wait, or there is no room: to store the state, or on the device."""
 
     reason = Reason.TOO_MANY_CALLERS
 
 
 class ShuttingDown(Refused):
-    """The server takes no more writes; those under way end at the next step."""
+    """The server takes no more writes; those under way end at the next step.
+
+    It is about to end, or has lost its device and has to be started again.
+    """
 
     reason = Reason.SHUTTING_DOWN
 

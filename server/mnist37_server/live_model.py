@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
 from typing import NamedTuple
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from mnist37.losses import Evaluation
 from mnist37.training import Examples, Sets, evaluate, examples_on
+from mnist37_server.device_faults import device_full, device_lost, lost, no_room
 from mnist37_server.errors import NotFound, Reason
 from mnist37_server.history import KEPT_VERSIONS, RunRecord
 from mnist37_server.journal import Journal
@@ -23,6 +26,8 @@ from mnist37_server.trainer import Trainer
 from mnist37_server.watch import Watch
 from mnist37_server.write_queue import MAX_CALLERS, WriteQueue
 from mnist37_server.writer import Writer
+
+log = logging.getLogger(__name__)
 
 
 class Split(Enum):
@@ -76,7 +81,11 @@ class LiveModel:
         self._predicting = threading.Lock()  # guards the one above
         self.journal = Journal()
         self._queue = WriteQueue(state.find, self.journal, max_callers)
-        self._writer = Writer(self._queue, trainer, state, snapshot, self._publish, self.journal)
+        self.when_lost: Callable[[], None] = lambda: None  # called when the device is lost
+        self._device_lost = False
+        self._writer = Writer(
+            self._queue, trainer, state, snapshot, self._publish, self.journal, self._lose
+        )
         self.submit = self._queue.submit
         self.leave = self._queue.leave
         self.versions = state.versions
@@ -123,10 +132,24 @@ class LiveModel:
 
         Raises:
             NotFound: this version is not kept.
+            Exhausted: there is no room on the device.
+            ShuttingDown: the device is lost.
         """
         snapshot = self.at(version)
-        parameters = torch.tensor(snapshot.parameters, device=self.device)
-        return evaluate(parameters, self._examples(on)), snapshot.version
+        if self._device_lost:
+            raise device_lost()
+        try:
+            parameters = torch.tensor(snapshot.parameters, device=self.device)
+            return evaluate(parameters, self._examples(on)), snapshot.version
+        except Exception as error:
+            if no_room(error):
+                log.warning("GetLoss failed", exc_info=error)
+                batch = on if isinstance(on, Batch) else None
+                raise device_full(self.device, batch) from error
+            if lost(self.device):
+                self._lose()
+                raise device_lost() from error
+            raise
 
     def runs(self) -> list[tuple[RunRecord, bool]]:
         """The runs that are kept, newest first, and whether each is under way."""
@@ -157,6 +180,13 @@ class LiveModel:
         if isinstance(on, Batch):
             return examples_on(self.device, on.images, on.targets)
         return self._sets.train if on is Split.TRAIN else self._sets.valid
+
+    def _lose(self) -> None:
+        """For good: CUDA gives a process no second device; called where an error is handled."""
+        log.exception("the device is lost: no more writes are taken; start the server again")
+        self._device_lost = True
+        self._queue.close(device_lost)
+        self.when_lost()
 
     def stop_writing(self) -> None:
         """Stops the run at its next step, commits it, and refuses all further writes.

@@ -55,6 +55,7 @@ RETRY_AFTER: dict[Reason, float] = {
     Reason.TOO_MANY_CALLERS: 1.0,
     Reason.TOO_MANY_STREAMS: 1.0,
     Reason.SHUTTING_DOWN: 0.5,  # there may be another server soon
+    Reason.DEVICE_LOST: 5.0,  # likewise, once somebody has noticed
 }
 
 DOMAIN = "mnist37"  # of the reasons, which are unique within it

@@ -40,7 +40,8 @@ class WriteQueue:
         self._waiting: dict[Subscription, Write] = {}
         self._running: Write | None = None  # the run under way
         self.closing = False
-        self._changed = threading.Condition()  # guards the five above; a look at one may do without
+        self._why = shutting_down  # once it is closing
+        self._changed = threading.Condition()  # guards the six above; a look at one may do without
 
     def submit(
         self, request: Request, request_id: str | None = None, deadline: float | None = None
@@ -74,7 +75,7 @@ class WriteQueue:
                 caller.end(answer_to(request, record.answer))
                 return caller
             if self.closing:
-                raise shutting_down()
+                raise self._why()
             if len(self._waiting) >= self._max_callers:
                 raise Exhausted(
                     f"{self._max_callers} callers wait for writes already; try again later"
@@ -128,10 +129,15 @@ class WriteQueue:
             if self._running is not None and watcher in self._running.watchers:
                 self._running.watchers.remove(watcher)
 
-    def close(self) -> None:
-        """Takes no more writes; those that have not begun will be refused with ShuttingDown."""
+    def close(self, why: Callable[[], ShuttingDown] | None = None) -> None:
+        """Takes no more writes; those that have not begun are refused, as all that come.
+
+        Args:
+            why: makes what they are refused with; by itself, that the server is shutting down.
+        """
         with self._changed:
             self.closing = True
+            self._why = why or shutting_down
             self._changed.notify()
 
     def take(self) -> list[Write] | None:
@@ -144,7 +150,7 @@ class WriteQueue:
             self._changed.wait_for(lambda: self._queue or self.closing)
             if self.closing:
                 while self._queue:
-                    self.finish(self._queue.popleft(), error=shutting_down())
+                    self.finish(self._queue.popleft(), error=self._why())
                 return None
             writes = [self._queue.popleft()]
             while (
@@ -185,7 +191,7 @@ class WriteQueue:
         with self._changed:
             if not self.unwanted(write):
                 return False
-            self.finish(write, error=shutting_down() if self.closing else nobody_waits())
+            self.finish(write, error=self._why() if self.closing else nobody_waits())
             return True
 
     def finish_all(self, answered: Iterable[tuple[Write, Answer]]) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from mnist37_server.committer import Committer, Update
+from mnist37_server.device_faults import device_full, device_lost, no_room
 from mnist37_server.errors import (
     Aborted,
     NotFound,
@@ -52,6 +53,7 @@ class Writer:
         committed: the newest version; the trainer's too.
         publish: is given each committed snapshot before anybody is answered.
         journal: is told of each commit.
+        lose: is called when the device is lost; has to close the queue.
     """
 
     def __init__(
@@ -62,10 +64,12 @@ class Writer:
         committed: Snapshot,
         publish: Callable[[Snapshot], None],
         journal: Journal,
+        lose: Callable[[], None],
     ) -> None:
         self._queue = queue
         self._trainer = trainer
         self._state = state
+        self._lose = lose
         self._computed = committed  # the newest version, committed or on its way to be
         self._committer = Committer(state, committed, publish, journal)
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
@@ -86,18 +90,26 @@ class Writer:
                     self._train(writes[0], writes[0].request)
                 else:
                     self._update(writes)
-            except BaseException as error:
-                if not isinstance(error, Refused):
-                    log.exception("a write failed")
+            except BaseException as error:  # noqa: BLE001 - the callers must hear of it
+                told = self._told(error, writes[0].request)
                 try:
                     self._settle()
-                except BaseException:
-                    # The device is gone, say. Reads go on; a new process may write again.
-                    log.exception("the model cannot be trained any more: no more writes are taken")
-                    self._queue.close()
+                except BaseException:  # noqa: BLE001 - likewise; it is logged there
+                    self._lose()  # not even the parameters can be put there
+                    told = device_lost()
                 finally:
                     for write in writes:
-                        self._queue.finish(write, error=error)
+                        self._queue.finish(write, error=told)
+
+    def _told(self, error: BaseException, request: Request) -> BaseException:
+        """What the callers of a write that failed get; what they are not to see is logged."""
+        if isinstance(error, Refused):
+            return error
+        log.error("a write failed", exc_info=error)
+        if no_room(error):
+            batch = request.batch if isinstance(request, Step) else None
+            return device_full(self._trainer.device, batch)
+        return error
 
     def _settle(self) -> None:
         """Waits for what is on its way to be committed, and goes on from what is."""
@@ -112,11 +124,10 @@ class Writer:
                 continue
             try:
                 answer, self._computed = self._apply(write.request)
-            except Exception as error:
-                if not isinstance(error, Refused):
-                    log.exception("a write failed")
+            except Exception as error:  # noqa: BLE001 - the caller must hear of it
+                told = self._told(error, write.request)
                 self._trainer.reset(self._computed)
-                self._queue.finish(write, error=error)
+                self._queue.finish(write, error=told)
             else:
                 done.append((write, self._computed, answer))
         if not done:

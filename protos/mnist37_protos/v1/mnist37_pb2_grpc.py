@@ -46,9 +46,10 @@ class Mnist37ServiceStub:
 
     Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version or run
     that is not kept. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
-    calls or callers, a message too large, or no room to store the state. UNAVAILABLE: the server is
-    shutting down. UNAUTHENTICATED, PERMISSION_DENIED: a server with tokens wants one in the metadata, as
-    `authorization: Bearer TOKEN`; the role *predict* may call all that does not write, *train* all.
+    calls or callers, a message too large, or no room to store the state or on the device. UNAVAILABLE:
+    the server is shutting down, or has lost its device. UNAUTHENTICATED, PERMISSION_DENIED: a server
+    with tokens wants one in the metadata, as `authorization: Bearer TOKEN`; the role *predict* may call
+    all that does not write, *train* all.
     INTERNAL: a fault of the server; the message has an id that stands in the server's log.
     Each has details in google.rpc's messages (the trailing metadata grpc-status-details-bin):
     ErrorInfo with a reason of the domain "mnist37", which the README lists and which never change;
@@ -144,9 +145,10 @@ class Mnist37ServiceServicer:
 
     Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version or run
     that is not kept. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
-    calls or callers, a message too large, or no room to store the state. UNAVAILABLE: the server is
-    shutting down. UNAUTHENTICATED, PERMISSION_DENIED: a server with tokens wants one in the metadata, as
-    `authorization: Bearer TOKEN`; the role *predict* may call all that does not write, *train* all.
+    calls or callers, a message too large, or no room to store the state or on the device. UNAVAILABLE:
+    the server is shutting down, or has lost its device. UNAUTHENTICATED, PERMISSION_DENIED: a server
+    with tokens wants one in the metadata, as `authorization: Bearer TOKEN`; the role *predict* may call
+    all that does not write, *train* all.
     INTERNAL: a fault of the server; the message has an id that stands in the server's log.
     Each has details in google.rpc's messages (the trailing metadata grpc-status-details-bin):
     ErrorInfo with a reason of the domain "mnist37", which the README lists and which never change;
@@ -336,9 +338,10 @@ class Mnist37Service:
 
     Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version or run
     that is not kept. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
-    calls or callers, a message too large, or no room to store the state. UNAVAILABLE: the server is
-    shutting down. UNAUTHENTICATED, PERMISSION_DENIED: a server with tokens wants one in the metadata, as
-    `authorization: Bearer TOKEN`; the role *predict* may call all that does not write, *train* all.
+    calls or callers, a message too large, or no room to store the state or on the device. UNAVAILABLE:
+    the server is shutting down, or has lost its device. UNAUTHENTICATED, PERMISSION_DENIED: a server
+    with tokens wants one in the metadata, as `authorization: Bearer TOKEN`; the role *predict* may call
+    all that does not write, *train* all.
     INTERNAL: a fault of the server; the message has an id that stands in the server's log.
     Each has details in google.rpc's messages (the trailing metadata grpc-status-details-bin):
     ErrorInfo with a reason of the domain "mnist37", which the README lists and which never change;
