@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import numpy as np
 import torch
 from mnist37_protos.inference import open_inference_pb2
 from mnist37_protos.v1 import mnist37_pb2
 
 from mnist37 import data
-from mnist37.training import Sets
+from mnist37.training import PARAMETERS, Sets, evaluate
 from mnist37_server import open_inference, servicer, standard, tls
 from mnist37_server.access import Gate, Tokens
 from mnist37_server.config import Config
+from mnist37_server.device_faults import no_room
 from mnist37_server.errors import CannotStart
 from mnist37_server.live_model import LiveModel
 from mnist37_server.state import State
@@ -184,13 +186,37 @@ def options(config: Config) -> list[tuple[str, int]]:
 
 
 def load_sets(config: Config, device: torch.device) -> Sets:
-    """The images, resident on the device.
+    """The images, resident on the device, which has shown that it works.
 
     Raises:
-        CannotStart: there is no MNIST in the folder that was named.
+        CannotStart: there is no MNIST in the folder that was named, or the device cannot be used.
     """
     try:
         images = data.load(config.data_root, download=config.download)
     except (RuntimeError, OSError) as error:
         raise CannotStart(f"--data-root: no MNIST in {config.data_root}: {error}") from error
-    return Sets(images, device)
+    try:
+        sets = Sets(images, device)
+        try_out(sets, device)
+    except Exception as error:
+        if device.type == "cpu":
+            raise
+        log.debug("the device cannot be used", exc_info=error)
+        if no_room(error):
+            raise CannotStart(
+                f"--device: {device} has no room in its memory; end what else is on it, or name"
+                " another device or cpu"
+            ) from error
+        why = str(error).partition("\n")[0].rstrip(".")
+        raise CannotStart(
+            f"--device: {device} cannot be used: {why}; name another device or cpu"
+        ) from error
+    return sets
+
+
+def try_out(sets: Sets, device: torch.device) -> None:
+    """Has each kernel run once: what a device refuses is refused at the start, and compiled too."""
+    parameters = torch.zeros(PARAMETERS, device=device)
+    sets.valid.sgd(parameters, np.zeros(1, np.int64), 1, 1.0)
+    for examples in (sets.train, sets.valid):
+        evaluate(parameters, examples)

@@ -16,6 +16,7 @@ import torch
 from mnist37_client import Client, Exhausted, ServerError, Unavailable, health, validation_images
 from mnist37_server import app, servicer, standard
 from mnist37_server.config import Config
+from mnist37_server.errors import CannotStart
 from mnist37_server.live_model import LiveModel
 from mnist37_server.state import State
 from mnist37_server.trainer import Trainer
@@ -170,3 +171,24 @@ def test_who_asks_for_a_loss_may_be_the_first_to_notice(model: LiveModel, client
             ask()
         assert refused.value.reason == "DEVICE_LOST"
     assert client.predict(validation_images()[0]).version == 0
+
+
+@no_cuda
+def test_a_device_that_cannot_be_used_is_one_line_at_the_start() -> None:
+    with pytest.raises(
+        CannotStart, match=r"--device: cuda:0 cannot be used: .*; name another"
+    ) as no:
+        app.load_sets(Config(), torch.device("cuda:0"))
+    assert "\n" not in str(no.value)
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_a_full_device_is_one_line_at_the_start(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr("mnist37_server.app.Sets", full)
+    with pytest.raises(CannotStart, match="--device: cuda:0 has no room in its memory; end what"):
+        app.load_sets(Config(), torch.device("cuda:0"))
