@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from enum import Enum
 from typing import NamedTuple
@@ -83,6 +84,7 @@ class LiveModel:
         self._queue = WriteQueue(state.find, self.journal, max_callers)
         self.when_lost: Callable[[], None] = lambda: None  # called when the device is lost
         self._device_lost = False
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._writer = Writer(
             self._queue, trainer, state, snapshot, self._publish, self.journal, self._lose
         )
@@ -139,8 +141,9 @@ class LiveModel:
         if self._device_lost:
             raise device_lost()
         try:
-            parameters = torch.tensor(snapshot.parameters, device=self.device)
-            return evaluate(parameters, self._examples(on)), snapshot.version
+            with self._beside():
+                parameters = torch.tensor(snapshot.parameters, device=self.device)
+                return evaluate(parameters, self._examples(on)), snapshot.version
         except Exception as error:
             if no_room(error):
                 log.warning("GetLoss failed", exc_info=error)
@@ -180,6 +183,10 @@ class LiveModel:
         if isinstance(on, Batch):
             return examples_on(self.device, on.images, on.targets)
         return self._sets.train if on is Split.TRAIN else self._sets.valid
+
+    def _beside(self) -> AbstractContextManager[object]:
+        """For what the device is to do beside the training, and not after it."""
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def _lose(self) -> None:
         """For good: CUDA gives a process no second device; called where an error is handled."""
