@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich.table import Table
 
@@ -18,10 +18,12 @@ from benchmarks.harness import Benchmark, Figure, Result, Spread, Verdict
 from benchmarks.processes import CORES
 
 COLOURS = {Verdict.HOLDS: "green", Verdict.MISSED: "red", Verdict.INCONCLUSIVE: "yellow"}
-PACKAGES = ("torch", "grpcio", "numpy", "scikit-learn")
+PACKAGES = ("torch", "triton", "grpcio", "numpy", "scikit-learn")
+
+Machine: TypeAlias = dict[str, str | int | float]
 
 
-def machine() -> dict[str, str | int | float]:
+def machine() -> Machine:
     """What the ratios depend on; nothing that says whose machine it is."""
     return {
         "processor": processor(),
@@ -32,6 +34,11 @@ def machine() -> dict[str, str | int | float]:
         "date": datetime.now(UTC).date().isoformat(),
         "load before": round(os.getloadavg()[0], 2),
     }
+
+
+def called(about: Machine) -> str:
+    """What the results are named by: the CUDA device where they are about one, or the processor."""
+    return str(about.get("device", about["processor"]))
 
 
 def processor() -> str:
@@ -54,11 +61,11 @@ def installed(package: str) -> str:
 def table() -> Table:
     """A table that has no rows yet; each row has two lines."""
     found = Table(show_lines=True)
-    found.add_column("benchmark\n[dim]A / B, or A - B, or A", min_width=30)
+    found.add_column("benchmark\n[dim]A / B, or A - B, or A", min_width=20)
     found.add_column("A\nB", justify="right", no_wrap=True)
     found.add_column("figure\n[dim]its middle half", justify="right", no_wrap=True)
     found.add_column("aim\n[dim]A / A", justify="right", no_wrap=True)
-    found.add_column("", no_wrap=True)
+    found.add_column("", min_width=12, max_width=14)  # why one is left out takes some lines
     return found
 
 
@@ -127,7 +134,7 @@ def spread_as_json(spread: Spread | None) -> dict[str, Any] | None:
     return {"quartiles": quartiles, "values": [short(value) for value in spread.values]}
 
 
-def write(folder: Path, name: str, about: dict[str, Any], results: Sequence[Result]) -> list[Path]:
+def write(folder: Path, name: str, about: Machine, results: Sequence[Result]) -> list[Path]:
     """Writes the results into a folder; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}.json"
@@ -137,7 +144,7 @@ def write(folder: Path, name: str, about: dict[str, Any], results: Sequence[Resu
     return [file, *draw(file.with_suffix(".svg"), about, results)]
 
 
-def draw(file: Path, about: dict[str, Any], results: Sequence[Result]) -> list[Path]:
+def draw(file: Path, about: Machine, results: Sequence[Result]) -> list[Path]:
     """Draws how far each figure is from its aim: right of the line it holds.
 
     Returns:
@@ -174,7 +181,7 @@ def draw(file: Path, about: dict[str, Any], results: Sequence[Result]) -> list[P
     axes.set_yticks(range(len(results)), [result.benchmark.name for result in results])
     axes.set_ylim(len(results) - 0.4, -0.8)
     axes.set_xlabel("times better than the aim; the bar is the middle half of the pairs")
-    axes.set_title(f"{about['processor']}, {about['cores']} cores, {about['date']}")
+    axes.set_title(f"{called(about)}, {about['cores']} cores, {about['date']}")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
