@@ -11,7 +11,7 @@ PROTOS := mnist37_protos/v1/mnist37.proto mnist37_protos/inference/open_inferenc
 STUBS := $(foreach proto,$(PROTOS),$(addprefix $(proto:.proto=_pb2),.py .pyi _grpc.py))
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I protos
 
-.PHONY: demo test check soak fuzz endure bench interop protos stack clean
+.PHONY: demo test check soak fuzz endure bench device interop protos stack clean
 
 demo: $(INSTALLED)
 	@$(BIN)/mnist37 demo
@@ -37,6 +37,10 @@ endure: $(INSTALLED)
 # How near the limit the service is; ONLY="predict both" measures those alone.
 bench: $(BENCH)
 	$(BIN)/python -m benchmarks $(ONLY)
+
+# The tests and benchmarks for a CUDA device, by the Python there, without network.
+device:
+	$(PYTHON) -m benchmarks.on_device
 
 # Clients of the Open Inference Protocol, and grpcurl, as their makers publish them.
 interop: $(INSTALLED) $(INTEROP)/.installed

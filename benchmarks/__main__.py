@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.live import Live
 
-from benchmarks import both, commits, predict, report, small, training
+from benchmarks import both, commits, device, predict, processes, report, small, training
 from benchmarks.harness import Benchmark, Impossible, Options, Result, run
 from benchmarks.processes import BOTH, LOAD
 
-THEMES = (predict, training, both, commits, small)
+THEMES = (predict, training, both, commits, small, device)
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -52,14 +53,14 @@ def main(
             click.echo(f"{benchmark.key:20} {benchmark.name}; {benchmark.aim}")
         return
     about = report.machine()
+    if any(named(benchmark, "device") for benchmark in chosen) and processes.cuda_name():
+        about["device"] = str(processes.cuda_name())
     if len(BOTH) < 2:
         click.echo("There is but one core: the load runs on the server's, and takes from it.")
     os.sched_setaffinity(0, LOAD)
     results, broken = measure(chosen, quick=quick)
     if results and not quick:
-        name = "-".join([str(about["date"]), slug(str(about["processor"])), *names])
-        for file in report.write(out, name, about, results):
-            click.echo(f"written: {os.path.relpath(file)}")
+        write(out, about, names, results)
     sys.exit(broken)
 
 
@@ -88,6 +89,13 @@ def measure(benchmarks: list[Benchmark], *, quick: bool) -> tuple[list[Result], 
         live.refresh()
     click.echo()
     return results, broken
+
+
+def write(out: Path, about: report.Machine, names: Sequence[str], results: list[Result]) -> None:
+    """Writes the results of what was asked for by these names, and says where."""
+    name = "-".join([str(about["date"]), slug(report.called(about)), *names])
+    for file in report.write(out, name, about, results):
+        click.echo(f"written: {os.path.relpath(file)}")
 
 
 def named(benchmark: Benchmark, name: str) -> bool:

@@ -64,11 +64,11 @@ def training(address: str) -> Measure:
 
 
 @contextmanager
-def clients(rate: float | None) -> Iterator[tuple[Worker, Worker]]:
-    """A server, and two clients of it: one that predicts, one that trains."""
+def clients(rate: float | None, *flags: str) -> Iterator[tuple[Worker, Worker]]:
+    """A server with these flags, and two clients of it: one that predicts, one that trains."""
     processes.two_cores()
     with (
-        processes.mnist37(cores=BOTH) as server,
+        processes.mnist37(*flags, cores=BOTH) as server,
         processes.worker(BOTH, predicting, server.address, rate) as predicts,
         processes.worker(BOTH, training, server.address) as trains,
     ):
@@ -85,9 +85,9 @@ def during(other: Worker, measure: Worker, seconds: float) -> float:
 
 
 @contextmanager
-def p99(*, while_training: bool, loaded: bool) -> Iterator[Measure]:
-    """The p99 of Predict, idle or while a client trains."""
-    with clients(LOADED * peak() if loaded else None) as (predicts, trains):
+def p99(*flags: str, while_training: bool, loaded: bool) -> Iterator[Measure]:
+    """The p99 of Predict, idle or while a client trains, by a server with these flags."""
+    with clients(LOADED * peak() if loaded else None, *flags) as (predicts, trains):
         if while_training:
             yield partial(during, trains, predicts)
         else:

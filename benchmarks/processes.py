@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -29,6 +30,25 @@ def two_cores() -> None:
     """Raises Impossible on a machine of one."""
     if len(BOTH) < 2:
         raise Impossible("needs two cores")
+
+
+@cache
+def cuda_name() -> str | None:
+    """What the CUDA device is called; None where there is none.
+
+    Asked in a process of its own: to begin using a device takes memory of it.
+    """
+    ask = "import torch as t; print(t.cuda.get_device_name() if t.cuda.is_available() else '')"
+    asked = subprocess.run(
+        [sys.executable, "-c", ask], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return asked.stdout.strip() or None
+
+
+def cuda_device() -> None:
+    """Raises Impossible on a machine without."""
+    if cuda_name() is None:
+        raise Impossible("needs a CUDA device; none here")
 
 
 @contextmanager

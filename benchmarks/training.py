@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 GOOD = 0.97  # of the validation images
 
 
-def trainer(*, validation: bool) -> Trainer:
+def trainer(*, validation: bool, device: str = "cpu") -> Trainer:
     """What the server trains with.
 
     Args:
-        validation: with the whole validation set; else with one image of it, which costs nothing.
+        validation: with the whole validation set; else with one image of it, which costs nothing
+            (on CUDA a launch).
+        device: where.
     """
     import torch
     from mnist37_server.requests import Initialize
@@ -41,8 +43,8 @@ def trainer(*, validation: bool) -> Trainer:
     if not validation:
         one = replace(images.valid, pixels=images.valid.pixels[:1], labels=images.valid.labels[:1])
         images = replace(images, valid=one)
-    device = torch.device("cpu")
-    made = Trainer(Sets(images, device), device)
+    place = torch.device(device)
+    made = Trainer(Sets(images, place), place)
     made.initialize(Initialize())
     return made
 
@@ -57,9 +59,10 @@ def progress(trainer: Trainer) -> Iterator[Progress]:
     return (found for found in parts if found is not None)
 
 
-def epoch(validation: bool) -> Measure:
+def epoch(validation: bool, device: str = "cpu") -> Measure:
     """Seconds an epoch in this process, shuffled, its training loss included."""
-    run = progress(trainer(validation=validation))
+    run = progress(trainer(validation=validation, device=device))
+    next(run)  # on CUDA it compiles first
     return baselines.timed(lambda: next(run))
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +16,18 @@ from pathlib import Path
 import pytest
 from mnist37_client.local_server import LocalServer
 
-from benchmarks import baselines, h2load, harness, http2, processes
-from benchmarks.harness import Aim, Benchmark, Figure, Measure, Spread, Verdict
+from benchmarks import __main__ as bench
+from benchmarks import baselines, device, h2load, harness, http2, processes, report
+from benchmarks.harness import (
+    Aim,
+    Benchmark,
+    Figure,
+    Impossible,
+    Measure,
+    Options,
+    Spread,
+    Verdict,
+)
 
 AT_LEAST = Aim("at least", 0.9)
 
@@ -123,3 +136,25 @@ def test_a_closed_loop_counts_answers_and_not_only_responses(address: str) -> No
     refused = h2load.ClosedLoop(address, "Predict", h2load.frame(b""), 11, in_flight=4)
     with pytest.raises(RuntimeError, match="not all of 10 calls were answered"):
         refused(0.1)
+
+
+@pytest.mark.skipif(processes.cuda_name() is not None, reason="there is a CUDA device")
+def test_without_a_cuda_device_its_rows_and_its_script_say_so() -> None:
+    for row in device.rows(Options()):
+        with pytest.raises(Impossible, match="needs a CUDA device; none here"):
+            harness.run(row, quick=True)
+    script = [sys.executable, "-m", "benchmarks.on_device"]
+    ended = subprocess.run(script, cwd=processes.ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "there is no CUDA device here, as far as torch sees: nothing is tested or measured\n"
+    )
+
+
+def test_results_about_a_cuda_device_are_named_by_it(tmp_path: Path) -> None:
+    about = {**report.machine(), "device": "NVIDIA H100 80GB HBM3"}
+    result = harness.evaluated(compared(AT_LEAST), [], [(1.0, 1.0)], [(1.0, 1.0)])
+    bench.write(tmp_path, about, ["device"], [result])
+    (written,) = tmp_path.glob("*.json")
+    assert written.stem == f"{about['date']}-nvidia-h100-80gb-hbm3-device"
+    assert json.loads(written.read_text())["machine"] == about
