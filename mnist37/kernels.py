@@ -103,7 +103,50 @@ def _loss(probability: np.float32, label: np.uint8) -> np.int64:
     return np.int64(np.rint(loss / LOSS_UNIT))
 
 
-@kernel(types.int64(_PIXELS, _LABELS, _ORDER, types.int64, _WRITABLE, types.float32))
+@inlined
+def _sgd(
+    pixels: Pixels,
+    labels: Labels,
+    order: NDArray[np.int64],
+    batch_size: int,
+    parameters: Floats,
+    learning_rate: float,
+) -> int:
+    weights = np.empty(784, np.float32)  # for pixels of 0 to 255
+    slopes = np.empty(784, np.float32)  # N * dloss/dweights, for the same
+    total: Any = np.int64(0)
+    images = 0
+    for index in order:
+        first = index * batch_size
+        last = min(first + batch_size, len(pixels))
+        bias_slope = np.float32(0)
+        for pixel in range(784):
+            weights[pixel] = parameters[pixel] / _INK
+            slopes[pixel] = 0
+        for i in range(first, last):
+            if images and images % IMAGES_AT_A_TIME == 0:
+                _yield_core()
+            image = pixels[i]
+            p = _sigmoid(_weighted_sum(image, weights) + parameters[784])
+            total += _loss(p, labels[i])
+            slope = p * (_ONE - p)  # N * dloss/dscore, of a seven
+            if labels[i]:
+                slope = -slope
+            bias_slope += slope
+            for pixel in range(784):
+                slopes[pixel] += slope * np.float32(image[pixel])
+            images += 1
+        rate = learning_rate / np.float32(last - first)
+        for pixel in range(784):
+            parameters[pixel] -= rate * (slopes[pixel] / _INK)
+        parameters[784] -= rate * bias_slope
+    return total  # type: ignore[no-any-return]
+
+
+_SGD = types.int64(_PIXELS, _LABELS, _ORDER, types.int64, _WRITABLE, types.float32)
+
+
+@kernel(_SGD)
 def sgd(
     pixels: Pixels,
     labels: Labels,
@@ -125,35 +168,20 @@ def sgd(
     Returns:
         The sum of the images' losses, each from before its step, in LOSS_UNITs.
     """
-    weights = np.empty(784, np.float32)  # for pixels of 0 to 255
-    slopes = np.empty(784, np.float32)  # N * dloss/dweights, for the same
-    total: Any = np.int64(0)
-    images = 0
-    for index in order:
-        first = index * batch_size
-        last = min(first + batch_size, len(pixels))
-        bias_slope = np.float32(0)
-        for pixel in range(784):
-            weights[pixel] = parameters[pixel] / _INK
-            slopes[pixel] = 0
-        for i in range(first, last):
-            image = pixels[i]
-            p = _sigmoid(_weighted_sum(image, weights) + parameters[784])
-            total += _loss(p, labels[i])
-            slope = p * (_ONE - p)  # N * dloss/dscore, of a seven
-            if labels[i]:
-                slope = -slope
-            bias_slope += slope
-            for pixel in range(784):
-                slopes[pixel] += slope * np.float32(image[pixel])
-            images += 1
-            if images % IMAGES_AT_A_TIME == 0:
-                _yield_core()
-        rate = learning_rate / np.float32(last - first)
-        for pixel in range(784):
-            parameters[pixel] -= rate * (slopes[pixel] / _INK)
-        parameters[784] -= rate * bias_slope
-    return total  # type: ignore[no-any-return]
+    return _sgd(pixels, labels, order, batch_size, parameters, learning_rate)
+
+
+@kernel(_SGD, nogil=False)
+def short_sgd(
+    pixels: Pixels,
+    labels: Labels,
+    order: NDArray[np.int64],
+    batch_size: int,
+    parameters: Floats,
+    learning_rate: float,
+) -> int:
+    """The same bits, for a few images: it keeps Python's lock, which takes longer to get back."""
+    return _sgd(pixels, labels, order, batch_size, parameters, learning_rate)
 
 
 @kernel(types.Tuple((types.int64, types.int64))(_PIXELS, _LABELS, _PARAMETERS))

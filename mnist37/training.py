@@ -64,7 +64,9 @@ class HostExamples:
 
     def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, lr: float) -> int:
         """See Examples."""
-        return kernels.sgd(self.pixels, self.labels, order, batch_size, parameters.numpy(), lr)
+        few = len(order) * min(batch_size, len(self)) <= kernels.IMAGES_AT_A_TIME
+        sgd = kernels.short_sgd if few else kernels.sgd
+        return sgd(self.pixels, self.labels, order, batch_size, parameters.numpy(), lr)
 
     def total(self, parameters: Tensor) -> tuple[int, int]:
         """See Examples."""

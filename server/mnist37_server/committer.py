@@ -1,7 +1,6 @@
 """Commits what the writer has computed: a run's epochs while it computes on, the rest at once.
 
-A run's epochs that have gathered while one commit was under way go into the next, as one
-transaction; so do the small writes, of which the writer hands over all that have gathered. So a
+All that has gathered while one commit was under way goes into the next, as one transaction: so a
 slow disk makes commits larger, not fewer answers. Answers and publication follow the commit.
 """
 
@@ -24,6 +23,7 @@ log = logging.getLogger(__name__)
 
 MAX_PENDING = 64  # updates that may be ahead of what is committed
 COMMIT_SHARE = 0.05  # of the time that commits may take, while nobody waits for more than progress
+SLOW = 0.005  # seconds that a commit takes on a disk that is worth a hand-over
 MIN_REST = 0.01  # seconds between such commits: each costs about as much as some epochs' progress
 MAX_REST = 0.5  # the same, however slow the disk is
 
@@ -71,6 +71,7 @@ class Committer:
         lock = threading.Lock()  # guards the seven above
         self._arrived = threading.Condition(lock)  # something to commit: for this thread
         self._done = threading.Condition(lock)  # something is taken or committed: for the writer
+        self._took = 0.0  # seconds, for the last commit
         self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
         self._thread.start()
 
@@ -98,10 +99,14 @@ class Committer:
         return False
 
     def commit(self, update: Update) -> None:
-        """Commits an update, after all that is pending, on the caller's own thread.
+        """Commits an update that somebody waits for, after all that is pending.
 
-        Somebody waits for it, so there would be nothing to gain by handing it over.
+        On the caller's own thread: a hand-over takes longer than it gains. Where the disk is slow,
+        the caller shall compute on meanwhile.
         """
+        if self._took > SLOW:
+            self.put(update, urgent=True)
+            return
         with self._done:
             self._wait_until_idle()
             error = self._error
@@ -187,9 +192,9 @@ class Committer:
             self._journal.commit_failed(error)
             return error
         ended = time.monotonic()
-        rest = min(max(MIN_REST, (ended - began) / COMMIT_SHARE), MAX_REST)
-        self._rest_until = ended + rest
+        self._took = ended - began
+        self._rest_until = ended + min(max(MIN_REST, self._took / COMMIT_SHARE), MAX_REST)
         self._newest = snapshots[-1]
-        self._journal.committed(self._newest, ended - began)
+        self._journal.committed(self._newest, self._took)
         self._publish(self._newest)
         return None
