@@ -14,7 +14,7 @@ class IdFilter:
         ids: that are known.
     """
 
-    SIZE = 2**24  # bytes, which the system gives as they are used; a million ids take 6 % of them
+    SIZE = 2**24  # bytes; of a million ids 6 % of the new ones are taken for known
 
     def __init__(self, ids: Iterable[str]) -> None:
         self._taken = bytearray(self.SIZE)
