@@ -79,6 +79,8 @@ def measure(benchmarks: list[Benchmark], *, quick: bool) -> tuple[list[Result], 
             try:
                 results.append(run(benchmark, quick=quick))
                 table.add_row(*report.cells(results[-1]))
+                if not live.console.is_terminal:  # where the table is not seen before its end
+                    click.echo(report.line(results[-1]), err=True)
             except Impossible as lack:
                 table.add_row(report.title(benchmark), "", "", "", str(lack))
             except Exception as error:  # noqa: BLE001 - the others are still worth measuring

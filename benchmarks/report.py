@@ -86,6 +86,13 @@ def cells(result: Result) -> list[str]:
     ]
 
 
+def line(result: Result) -> str:
+    """A result in one line, for a log."""
+    figure, unit = result.figure, unit_of_figure(result)
+    found = f"{quantity(figure.median, unit)} ({result.benchmark.aim})"
+    return f"{result.benchmark.key}: {found}: {result.verdict.value}"
+
+
 def title(benchmark: Benchmark) -> str:
     """What a benchmark is asked for by, and what it measures."""
     return f"[bold]{benchmark.key}[/]\n[dim]{benchmark.name}"
