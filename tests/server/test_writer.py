@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from itertools import count
+from typing import Any
 
 import pytest
 import torch
+from mnist37_server.committer import SLOW
 from mnist37_server.errors import NotFound, ShuttingDown
 from mnist37_server.live_model import LiveModel
 from mnist37_server.requests import Initialize, Restore, Step, Stepped, Train, Written
@@ -74,6 +78,40 @@ def test_a_failing_commit_fails_what_was_computed_on_it_and_no_more(
     twin.train(reached // 49)
     twin.step()
     assert model.at().digest == twin.digest
+
+
+def test_on_a_slow_disk_steps_go_on_while_a_commit_is_under_way_and_fail_with_it(
+    model: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third commit fails; nothing that was computed on it is acknowledged."""
+    commits = count(1)
+    commit = State.commit
+
+    def slow(state: State, *what: Any) -> None:
+        number = next(commits)
+        time.sleep(2 * SLOW)
+        if number == 3:
+            fails()
+        commit(state, *what)
+
+    monkeypatch.setattr("mnist37_server.state.State.commit", slow)
+    waiting = []
+    for _ in range(40):
+        waiting.append(model.submit(Step()))
+        time.sleep(SLOW / 4)
+    acknowledged, failed = [], 0
+    for write in waiting:
+        try:
+            acknowledged.append(write.only(Stepped).version)
+        except RuntimeError:
+            failed += 1
+    assert next(commits) > 4, "there were commits after the one that failed"
+    assert failed
+    assert acknowledged == list(range(1, 41 - failed)), "what failed left no gap"
+    twin = Twin()
+    for _ in acknowledged:
+        twin.step()
+    assert (model.at().version, model.at().digest) == (len(acknowledged), twin.digest)
 
 
 def test_restoring_what_is_not_kept_changes_nothing(model: LiveModel) -> None:
