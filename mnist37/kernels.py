@@ -1,8 +1,7 @@
 """The arithmetic on the CPU: plain loops over the pixels, which numba compiles for the machine.
 
 Each image is read once, as the bytes it came as, and its floats never leave the registers; so an
-epoch takes little longer than reading the images. No kernel of more than a few microseconds holds
-Python's lock while it runs.
+epoch takes little longer than reading the images. No kernel holds Python's lock while it runs.
 
 The compiler may add the products of one image in another order than they are written in (by its
 vectors), the same for every image: so an image scores the same to the bit alone and in any batch,
@@ -38,6 +37,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 OPTIONS: dict[str, Any] = {
+    "nogil": True,
     "error_model": "numpy",  # 1 / (1 + inf) is 0
     "fastmath": {"reassoc", "contract", "nsz"},  # what it takes to use vectors; NaN stays NaN
 }
@@ -49,23 +49,18 @@ def inlined(function: F) -> F:
     return cast(F, part)
 
 
-def kernel(signature: object, *, nogil: bool = True) -> Callable[[F], F]:
-    """Compiles a function for these types of arguments, or takes what was compiled before.
-
-    Args:
-        signature: the types.
-        nogil: whether it lets go of Python's lock; to get it back takes longer than a short kernel.
-    """
+def kernel(signature: object) -> Callable[[F], F]:
+    """Compiles a function for these types of arguments, or takes what was compiled before."""
 
     def compiled(function: F) -> F:
         made: Any
         try:
-            made = numba.njit(signature, cache=True, nogil=nogil, **OPTIONS)(function)
+            made = numba.njit(signature, cache=True, **OPTIONS)(function)
         except RuntimeError as error:
             # On a read-only system there may be no folder that could keep the machine code.
             if "cannot cache" not in str(error):
                 raise
-            made = numba.njit(signature, nogil=nogil, **OPTIONS)(function)
+            made = numba.njit(signature, **OPTIONS)(function)
         return cast(F, made)
 
     return compiled
@@ -103,8 +98,8 @@ def _loss(probability: np.float32, label: np.uint8) -> np.int64:
     return np.int64(np.rint(loss / LOSS_UNIT))
 
 
-@inlined
-def _sgd(
+@kernel(types.int64(_PIXELS, _LABELS, _ORDER, types.int64, _WRITABLE, types.float32))
+def sgd(
     pixels: Pixels,
     labels: Labels,
     order: NDArray[np.int64],
@@ -112,6 +107,19 @@ def _sgd(
     parameters: Floats,
     learning_rate: float,
 ) -> int:
+    """One step of SGD on mnist_loss after the other; mnist37.model.gradient has the formula.
+
+    Args:
+        pixels: (N, 784).
+        labels: (N,).
+        order: which mini-batches; number i is of the images from i * batch_size on.
+        batch_size: images in a mini-batch; the last one may be short.
+        parameters: (785,), the weights and the bias; moved in place.
+        learning_rate: as it says.
+
+    Returns:
+        The sum of the images' losses, each from before its step, in LOSS_UNITs.
+    """
     weights = np.empty(784, np.float32)  # for pixels of 0 to 255
     slopes = np.empty(784, np.float32)  # N * dloss/dweights, for the same
     total: Any = np.int64(0)
@@ -141,47 +149,6 @@ def _sgd(
             parameters[pixel] -= rate * (slopes[pixel] / _INK)
         parameters[784] -= rate * bias_slope
     return total  # type: ignore[no-any-return]
-
-
-_SGD = types.int64(_PIXELS, _LABELS, _ORDER, types.int64, _WRITABLE, types.float32)
-
-
-@kernel(_SGD)
-def sgd(
-    pixels: Pixels,
-    labels: Labels,
-    order: NDArray[np.int64],
-    batch_size: int,
-    parameters: Floats,
-    learning_rate: float,
-) -> int:
-    """One step of SGD on mnist_loss after the other; mnist37.model.gradient has the formula.
-
-    Args:
-        pixels: (N, 784).
-        labels: (N,).
-        order: which mini-batches; number i is of the images from i * batch_size on.
-        batch_size: images in a mini-batch; the last one may be short.
-        parameters: (785,), the weights and the bias; moved in place.
-        learning_rate: as it says.
-
-    Returns:
-        The sum of the images' losses, each from before its step, in LOSS_UNITs.
-    """
-    return _sgd(pixels, labels, order, batch_size, parameters, learning_rate)
-
-
-@kernel(_SGD, nogil=False)
-def short_sgd(
-    pixels: Pixels,
-    labels: Labels,
-    order: NDArray[np.int64],
-    batch_size: int,
-    parameters: Floats,
-    learning_rate: float,
-) -> int:
-    """The same bits, for a few images: it keeps Python's lock, which takes longer to get back."""
-    return _sgd(pixels, labels, order, batch_size, parameters, learning_rate)
 
 
 @kernel(types.Tuple((types.int64, types.int64))(_PIXELS, _LABELS, _PARAMETERS))
@@ -231,7 +198,7 @@ def predict_floats(images: Floats, parameters: Floats, probabilities: Floats) ->
         probabilities[i] = _sigmoid(_weighted_sum(images[i], weights) + parameters[784])
 
 
-@kernel(types.float64(_PARAMETERS), nogil=False)
+@kernel(types.float64(_PARAMETERS))
 def magnitude(parameters: Floats) -> float:
     """The sum of the absolute values of parameters (785,), the weights and the bias."""
     total: Any = np.float64(0)

@@ -64,9 +64,7 @@ class HostExamples:
 
     def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, lr: float) -> int:
         """See Examples."""
-        few = len(order) * min(batch_size, len(self)) <= kernels.IMAGES_AT_A_TIME
-        sgd = kernels.short_sgd if few else kernels.sgd
-        return sgd(self.pixels, self.labels, order, batch_size, parameters.numpy(), lr)
+        return kernels.sgd(self.pixels, self.labels, order, batch_size, parameters.numpy(), lr)
 
     def total(self, parameters: Tensor) -> tuple[int, int]:
         """See Examples."""

@@ -50,10 +50,7 @@ class Trainer:
         Raises:
             InvalidArgument: an update's learning rate was so large that the parameters overflowed.
         """
-        on_host = self.parameters
-        if self.device.type != "cpu":  # even on the CPU cpu() lets go of Python's lock
-            on_host = on_host.cpu()
-        parameters = on_host.numpy()
+        parameters = self.parameters.cpu().numpy()
         if not magnitude(parameters) <= MOST_INK:  # true for NaN too
             raise InvalidArgument(
                 "learning_rate",

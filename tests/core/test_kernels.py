@@ -115,17 +115,6 @@ def test_steps_in_pieces_end_on_the_same_bits() -> None:
     assert not np.array_equal(whole, PARAMETERS)
 
 
-def test_a_short_kernel_takes_the_same_steps() -> None:
-    order = np.arange(3)
-    long, short = PARAMETERS.copy(), PARAMETERS.copy()
-    totals = [
-        kernel(IMAGES, LABELS, order, 60, parameters, 0.5)
-        for kernel, parameters in ((kernels.sgd, long), (kernels.short_sgd, short))
-    ]
-    assert totals[0] == totals[1]
-    assert np.array_equal(long, short)
-
-
 def test_others_go_on_while_a_kernel_runs() -> None:
     order, batches = np.zeros(20_000, np.int64), []
     parameters = PARAMETERS.copy()
