@@ -10,7 +10,7 @@ from functools import partial
 from benchmarks import baselines, processes
 from benchmarks.both import p99
 from benchmarks.harness import Aim, Benchmark, Figure, Measure, Options, Side
-from benchmarks.predict import empty, latency, throughput, trained
+from benchmarks.predict import bare, empty, latency, throughput
 from benchmarks.training import epoch, in_process
 
 ON_CUDA = ("--device", "cuda")
@@ -59,7 +59,7 @@ def eager_epoch(device: str) -> Measure:
 def rows(options: Options) -> list[Benchmark]:
     """The benchmarks of this theme."""
     an_epoch = in_process(epoch, False, "cuda")
-    on_cuda = partial(trained, *ON_CUDA)
+    on_cuda = partial(bare, *ON_CUDA)
     found = [
         Benchmark(
             key="device-eager",
