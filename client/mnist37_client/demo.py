@@ -39,6 +39,8 @@ def run(console: Console) -> None:
         drawn = gallery(images[shown], captions, console.width)
         console.print(drawn, highlight=False, markup=False)
         console.print(f"it is right about {right.sum():,} of {len(right):,}")
+        digest = client.get_model(version=prediction.version).digest
+        console.print(f"digest {digest}", highlight=False, soft_wrap=True)
     console.print(f"validation accuracy {right.mean():.4f}")
 
 

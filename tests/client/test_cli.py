@@ -25,6 +25,7 @@ from mnist37_client.local_server import LocalServer
 from mnist37_client.safetensors_file import load_model
 from mnist37_client.terminal import HEADER
 from PIL import Image
+from twin import Twin
 
 Finished = subprocess.CompletedProcess[str]
 
@@ -575,9 +576,12 @@ def test_a_second_server_on_a_state_folder_says_which_process_holds_it(tmp_path:
 @pytest.mark.alone
 def test_the_demo_ends_with_a_good_model_within_15_seconds() -> None:
     began = time.monotonic()
-    shown = lines(mnist37(NOBODY, "demo"))
+    shown = lines(mnist37(NOBODY, "demo", MNIST37_DEVICE="cpu"))
     assert time.monotonic() - began < 15
     outcome = re.fullmatch(r"validation accuracy (0\.\d{4})", shown[-1])
     assert outcome
     assert float(outcome[1]) >= 0.965
+    twin = Twin()
+    twin.train(20)
+    assert shown[-2] == f"digest {twin.digest}"
     assert max(map(len, shown)) <= 80
