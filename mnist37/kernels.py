@@ -88,6 +88,8 @@ _LABELS = _array(types.uint8, 1)
 _ORDER = _array(types.int64, 1)
 _PARAMETERS = _array(types.float32, 1)
 _WRITABLE = _array(types.float32, 1, readonly=False)
+_BYTES = types.Bytes(types.uint8, 1, "C")
+_BYTEARRAY = types.ByteArray(types.uint8, 1, "C")
 
 
 def _weighted_sum(typing: Llvm, image: types.Array, weights: types.Array) -> Llvm:  # noqa: ARG001
@@ -236,6 +238,33 @@ def predict(pixels: Pixels, parameters: Floats, probabilities: Floats) -> None:
     weights = parameters[:PIXELS] / _INK
     for i in range(len(pixels)):
         probabilities[i] = _sigmoid(_dot(pixels[i], weights) + parameters[PIXELS])
+
+
+@kernel(types.void(_BYTES, types.int64, types.int64, _PARAMETERS, _BYTEARRAY))
+def predict_bytes(
+    message: bytes, start: int, count: int, parameters: Floats, probabilities: bytearray
+) -> None:
+    """The same for images that are a part of a message; to make an array of them takes longer.
+
+    Args:
+        message: has `count` images of 784 bytes each.
+        start: where in the message the first begins.
+        count: how many.
+        parameters: (785,), the weights and the bias.
+        probabilities: 4 * count bytes, is given `count` float32.
+
+    Raises:
+        ValueError: the images or the probabilities do not fit.
+    """
+    if start < 0 or count < 0 or start + count * PIXELS > len(message):
+        raise ValueError("the images are not in the message")
+    if len(probabilities) != 4 * count:
+        raise ValueError("there must be 4 bytes for each probability")
+    weights = parameters[:PIXELS] / _INK
+    found = np.frombuffer(probabilities, np.float32)
+    for i in range(count):
+        score = _dot(message[start + i * PIXELS :], weights) + parameters[PIXELS]
+        found[i] = _sigmoid(score)
 
 
 @kernel(types.void(_FLOATS, _PARAMETERS, _WRITABLE))

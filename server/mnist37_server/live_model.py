@@ -129,6 +129,16 @@ class LiveModel:
             self._predicted += len(images)
         return probabilities, snapshot.version
 
+    def predict_bytes(
+        self, message: bytes, start: int, count: int, version: int | None = None
+    ) -> tuple[bytearray, int]:
+        """The same, as float32, for the `count` images that a message has from `start` on."""
+        snapshot = self.at(version)
+        probabilities = snapshot.predict_bytes(message, start, count)
+        with self._predicting:
+            self._predicted += count
+        return probabilities, snapshot.version
+
     def evaluate(self, on: Split | Batch, version: int | None = None) -> tuple[Evaluation, int]:
         """The loss and the accuracy on a resident set or on a caller's batch; and the version.
 

@@ -6,13 +6,10 @@ is right too (unknown fields, another order) is left to protobuf itself.
 
 from __future__ import annotations
 
-import sys
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
 from mnist37_protos.v1 import mnist37_pb2 as pb
-from numpy.typing import NDArray
 
 # A field begins with its number and kind; a length or a version follows as a varint: seven bits a
 # byte, the lowest first, the eighth bit set where more follow.
@@ -26,39 +23,41 @@ VERSION_ANSWERED = bytes([pb.PredictResponse.VERSION_FIELD_NUMBER << 3])
 class Question(NamedTuple):
     """A PredictRequest."""
 
-    pixels: bytes | memoryview
+    message: bytes  # has the pixels, which are not copied,
+    start: int  # from here on,
+    size: int  # so many bytes
     version: int | None
 
 
 def decode(message: bytes) -> Question:
-    """Reads a PredictRequest; its pixels are a view of the message.
+    """Reads a PredictRequest.
 
     Raises:
         google.protobuf.message.DecodeError: it is none.
     """
-    head = _nothing_but_pixels(len(message))
+    size = len(message)
+    head = _nothing_but_pixels(size)
     if head is not None and message.startswith(head):
-        return Question(memoryview(message)[len(head) :], None)
+        start = len(head)
+        return Question(message, start, size - start, None)
     try:
         if message[0] == PIXELS[0]:
             length, start = varint(message, 1)
             end = start + length
             if message[end] == VERSION_ASKED:
                 version, after = varint(message, end + 1, VERSION_BYTES)
-                if after == len(message) and version < 2**64:
-                    return Question(memoryview(message)[start:end], version)
+                if after == size and version < 2**64:
+                    return Question(message, start, length, version)
     except IndexError:
         pass
     request = pb.PredictRequest.FromString(message)
-    return Question(request.pixels, request.version if request.HasField("version") else None)
+    asked = request.version if request.HasField("version") else None
+    return Question(request.pixels, 0, len(request.pixels), asked)
 
 
-def encode(probabilities: NDArray[np.float32], version: int) -> bytes:
-    """Writes a PredictResponse."""
-    if sys.byteorder == "big":
-        probabilities = probabilities.byteswap()
-    content = probabilities.tobytes()
-    return _start_of_probabilities(len(content)) + content + _version(version)
+def encode(probabilities: bytearray, version: int) -> bytes:
+    """Writes a PredictResponse; the probabilities are float32, as the processor has them."""
+    return _start_of_probabilities(len(probabilities)) + probabilities + _version(version)
 
 
 # What messages are made of besides their content is the same in most of them.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mnist37 import kernels
 from mnist37_server.errors import InvalidArgument
 
+PIXELS = 784  # bytes of an image
 TRAINING_IMAGES = 12_396
 MAX_EPOCHS = 1_000_000
 MAX_STD = 100.0
@@ -25,17 +26,23 @@ MAX_LEARNING_RATE = 3e38  # what the arithmetic's float32 can hold
 MAX_REQUEST_ID = 128  # characters
 
 
-def images_of(pixels: bytes | memoryview, field: str = "pixels") -> NDArray[np.uint8]:
-    """The images (N, 784) in `pixels`, without copying.
+def count_of(size: int, field: str = "pixels") -> int:
+    """How many images have so many bytes.
 
     Raises:
-        InvalidArgument: there is none, or not a whole number of them; names `field`.
+        InvalidArgument: none, or not a whole number of them; names `field`.
     """
-    if not pixels or len(pixels) % 784:
+    count, left = divmod(size, PIXELS)
+    if left or not count:
         raise InvalidArgument(
-            field, f"got {len(pixels):,} bytes", "must be 784 bytes (28 x 28) an image, 1 or more"
+            field, f"got {size:,} bytes", "must be 784 bytes (28 x 28) an image, 1 or more"
         )
-    return np.frombuffer(pixels, np.uint8).reshape(-1, 784)
+    return count
+
+
+def images_of(pixels: bytes, field: str = "pixels") -> NDArray[np.uint8]:
+    """The images (N, 784) in `pixels`, without copying; raises as `count_of`."""
+    return np.frombuffer(pixels, np.uint8).reshape(count_of(len(pixels), field), PIXELS)
 
 
 @dataclass(frozen=True)

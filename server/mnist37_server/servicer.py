@@ -17,8 +17,8 @@ from mnist37_server import wire
 from mnist37_server.errors import CallerLeft
 from mnist37_server.live_model import LiveModel
 from mnist37_server.predict_wire import Question, decode, encode
-from mnist37_server.requests import Progress, Request, Stepped, Written, images_of
-from mnist37_server.status import stream, unary
+from mnist37_server.requests import Progress, Request, Stepped, Written, count_of
+from mnist37_server.status import at_once, check_wanted, stream, unary
 from mnist37_server.subscription import Subscription
 from mnist37_server.threads import Room, run_on
 
@@ -28,6 +28,9 @@ MAX_STREAMS = 256  # of them, PredictStreams and WatchRuns
 SERVICE = pb.DESCRIPTOR.services_by_name["Mnist37Service"].full_name
 RPCS = {method.name for method in pb.DESCRIPTOR.services_by_name["Mnist37Service"].methods}
 SHORT = {"Predict", "GetModel"}
+
+# Bytes of images: up to these, to predict takes no longer than to ask whether a caller still waits.
+SOON_DONE = 64 * 784
 
 # Few threads answer many short calls faster than many threads do: they are not in each other's way.
 SHORT_CALLS = 4
@@ -70,9 +73,11 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         self._streams = Room(max_streams, "streams")
         self.reads = Activity()
 
-    @unary
+    @at_once
     def Predict(self, request: Question, context: grpc.ServicerContext) -> bytes:
         """The probability, for each image, that it is a 3."""
+        if request.size > SOON_DONE:
+            check_wanted(context)
         return self._predict(request)
 
     @stream
@@ -84,9 +89,10 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
             yield from map(self._predict, requests)
 
     def _predict(self, question: Question) -> bytes:
+        message, start, size, version = question
         with self.reads:
-            images = images_of(question.pixels)
-            return encode(*self._model.predict(images, question.version))
+            count = count_of(size)
+            return encode(*self._model.predict_bytes(message, start, count, version))
 
     @unary
     def GetLoss(

@@ -52,3 +52,9 @@ class Snapshot:
         probabilities = np.empty(len(images), np.float32)
         kernel(images, self.parameters, probabilities)
         return probabilities
+
+    def predict_bytes(self, message: bytes, start: int, count: int) -> bytearray:
+        """The same, as float32, for the `count` images that a message has from `start` on."""
+        probabilities = bytearray(4 * count)
+        kernels.predict_bytes(message, start, count, self.parameters, probabilities)
+        return probabilities

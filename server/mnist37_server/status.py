@@ -128,20 +128,36 @@ def check_wanted(context: grpc.ServicerContext) -> None:
         raise CallerLeft("the caller left")
 
 
-def unary(
+def at_once(
     method: Callable[[S, Q, grpc.ServicerContext], R],
 ) -> Callable[[S, Q, grpc.ServicerContext], R]:
-    """Makes a method with one answer end with a status for whatever it raises."""
+    """Makes a method with one answer end with a status for whatever it raises.
+
+    For one that asks by itself whether the caller still waits, where it is worth it: grpcio has
+    asked that when it had a thread, and only the message may have been long on its way since.
+    """
 
     @wraps(method)
     def answer(self: S, request: Q, context: grpc.ServicerContext) -> R:
         try:
-            check_wanted(context)
             return method(self, request, context)
         except Exception as error:  # noqa: BLE001 - this is where they all end
             refuse(context, error, method.__name__, request)
 
     return answer
+
+
+def unary(
+    method: Callable[[S, Q, grpc.ServicerContext], R],
+) -> Callable[[S, Q, grpc.ServicerContext], R]:
+    """The same for one that is not begun when the caller waits no longer."""
+
+    @wraps(method)
+    def wanted(self: S, request: Q, context: grpc.ServicerContext) -> R:
+        check_wanted(context)
+        return method(self, request, context)
+
+    return at_once(wanted)
 
 
 def stream(

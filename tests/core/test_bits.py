@@ -28,6 +28,9 @@ found = [parameters]
 for kernel, some in ((kernels.predict, images), (kernels.predict_floats, images / np.float32(255))):
     found.append(np.empty(300, np.float32))
     kernel(some, parameters, found[-1])
+packed = bytearray(4 * 300)
+kernels.predict_bytes(images.tobytes(), 0, 300, parameters, packed)
+found.append(np.frombuffer(packed, np.float32))
 evaluation = kernels.evaluate(images, labels, parameters)
 (hits,) = kernels.sgd.stats.cache_hits.values() or [0]
 print(hashlib.sha256(np.concatenate(found).tobytes()).hexdigest(), loss, *evaluation, hits)

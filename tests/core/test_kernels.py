@@ -62,6 +62,22 @@ def test_the_bytes_of_a_message_will_do() -> None:
     assert np.array_equal(predict(images), predict(IMAGES))
 
 
+@pytest.mark.parametrize(("start", "count"), [(0, 1), (1, 3), (7, 64), (785, 100)])
+def test_images_in_a_message_are_those_of_an_array(start: int, count: int) -> None:
+    message = bytes(start) + IMAGES[:count].tobytes() + b"more"
+    found = bytearray(4 * count)
+    kernels.predict_bytes(message, start, count, PARAMETERS, found)
+    assert found == predict(IMAGES[:count]).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("start", "count", "room"), [(1, 1, 4), (-1, 1, 4), (0, 2, 8), (0, 1, 3), (0, 1, 8), (0, -1, 0)]
+)
+def test_images_that_are_not_in_a_message_are_refused(start: int, count: int, room: int) -> None:
+    with pytest.raises(ValueError, match=r"images|bytes"):
+        kernels.predict_bytes(bytes(784), start, count, PARAMETERS, bytearray(room))
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 699), min_size=1, max_size=200))
 def test_an_image_is_the_same_to_the_bit_in_any_batch(chosen: list[int]) -> None:

@@ -450,7 +450,7 @@ class Broken:
     def fail(self, *_: object) -> Any:
         raise RuntimeError(SECRET)
 
-    predict = evaluate = at = submit = leave = fail
+    predict_bytes = evaluate = at = submit = leave = fail
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import grpc
-import numpy as np
 import pytest
 from mnist37_client.errors import Exhausted
 from mnist37_client.rpc_errors import from_rpc
@@ -22,9 +21,9 @@ from mnist37_server import app, servicer, threads
 from mnist37_server.config import SPARE_RPCS, Config
 from mnist37_server.errors import CannotStart
 from mnist37_server.live_model import LiveModel
-from numpy.typing import NDArray
 
 IMAGE = pb.PredictRequest(pixels=bytes(784))
+IMAGES = pb.PredictRequest(pixels=bytes(784 * 100))  # which are worth to ask who waits for them
 TIMEOUT = 20
 
 
@@ -36,13 +35,14 @@ class StillModel:
         self.count = 0
         self.go_on = threading.Event()
 
-    def predict(
-        self, images: NDArray[np.uint8], version: int | None
-    ) -> tuple[NDArray[np.float32], int]:
+    def predict_bytes(
+        self, message: bytes, start: int, count: int, version: int | None
+    ) -> tuple[bytearray, int]:
+        assert start + 784 * count == len(message)
         self.count += 1
         self.asked.release()
         assert self.go_on.wait(TIMEOUT)
-        return np.zeros(len(images), np.float32), version or 0
+        return bytearray(4 * count), version or 0
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_deadline_that_passes_while_the_message_is_on_its_way_is_noticed_too()
         def when_busy() -> Iterator[bytes]:
             stub.GetModel.future(pb.GetModelRequest(), timeout=TIMEOUT)
             assert busy.wait(TIMEOUT)
-            yield IMAGE.SerializeToString()
+            yield IMAGES.SerializeToString()
 
         late = channel.stream_unary("/mnist37.v1.Mnist37Service/Predict").future(
             when_busy(), timeout=0.5

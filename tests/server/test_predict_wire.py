@@ -8,7 +8,13 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from mnist37_protos.v1 import mnist37_pb2 as pb
-from mnist37_server.predict_wire import decode, encode
+from mnist37_server.predict_wire import Question, decode, encode
+
+
+def pixels_of(question: Question) -> bytes:
+    message, start, size, _ = question
+    return message[start : start + size]
+
 
 pixels = st.binary(max_size=3 * 784)
 versions = st.none() | st.integers(0, 2**64 - 1)
@@ -18,7 +24,7 @@ versions = st.none() | st.integers(0, 2**64 - 1)
 def test_a_request_is_read_as_protobuf_reads_it(content: bytes, version: int | None) -> None:
     message = pb.PredictRequest(pixels=content, version=version).SerializeToString()
     question = decode(message)
-    assert (bytes(question.pixels), question.version) == (content, version)
+    assert (pixels_of(question), question.version) == (content, version)
 
 
 @given(st.binary(max_size=64) | st.binary(max_size=8).map(lambda rest: b"\x0a\x03abc" + rest))
@@ -31,23 +37,23 @@ def test_any_bytes_are_read_as_protobuf_reads_them(message: bytes) -> None:
     else:
         version = request.version if request.HasField("version") else None
         question = decode(message)
-        assert (bytes(question.pixels), question.version) == (request.pixels, version)
+        assert (pixels_of(question), question.version) == (request.pixels, version)
 
 
 def test_a_length_in_more_bytes_than_protobuf_takes_is_refused_too() -> None:
-    assert bytes(decode(b"\x0a\x83\x80\x80\x80\x00abc").pixels) == b"abc"
+    assert pixels_of(decode(b"\x0a\x83\x80\x80\x80\x00abc")) == b"abc"
     with pytest.raises(DecodeError):
         decode(b"\x0a\x83\x80\x80\x80\x80\x00abc")
 
 
 def test_the_pixels_are_not_copied() -> None:
     message = pb.PredictRequest(pixels=bytes(784), version=7).SerializeToString()
-    assert isinstance(decode(message).pixels, memoryview)
+    assert decode(message).message is message
 
 
 @given(st.lists(st.floats(0, 1, width=32), max_size=300), st.integers(0, 2**64 - 1))
 def test_an_answer_is_written_as_protobuf_writes_it(values: list[float], version: int) -> None:
-    written = encode(np.array(values, np.float32), version)
+    written = encode(bytearray(np.array(values, "<f4").tobytes()), version)
     expected = pb.PredictResponse(probabilities=values, version=version)
     assert pb.PredictResponse.FromString(written) == expected
     if values:
