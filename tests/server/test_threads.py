@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
 
 import pytest
 from mnist37_server.threads import FewThreads
@@ -16,52 +19,55 @@ def threads_of(name: str) -> int:
     )
 
 
-def test_calls_are_done_and_their_outcome_told() -> None:
-    pool = FewThreads(2, "done")
-    assert [pool.submit(pow, 2, n).result(5) for n in range(50)] == [2**n for n in range(50)]
-    with pytest.raises(ZeroDivisionError):
-        pool.submit(lambda: 1 // 0).result(5)
+def finished(pool: FewThreads, work: Callable[[], object]) -> threading.Event:
+    """Is set when a call is over that does this work."""
+    over = threading.Event()
+    pool.submit(work).add_done_callback(lambda _: over.set())
+    return over
+
+
+def test_calls_are_done_and_their_end_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    pool, done = FewThreads(2, "done"), SimpleQueue[int]()
+    for n in range(50):
+        pool.submit(done.put, n)
+    assert sorted(done.get(timeout=5) for _ in range(50)) == list(range(50))
+    assert finished(pool, lambda: 1 // 0).wait(5)
+    assert "ZeroDivisionError" in caplog.text
+    assert finished(pool, int).wait(5)
     assert threads_of("done") == 2
+
+
+def test_the_end_is_told_also_to_who_asks_after_it() -> None:
+    pool, told = FewThreads(1, "late"), list[object]()
+    ending = pool.submit(int)
+    assert finished(pool, int).wait(5), "by the one thread, so the first is over too"
+    ending.add_done_callback(told.append)
+    assert told == [ending]
 
 
 def test_who_holds_all_threads_does_not_hold_up_the_others() -> None:
     pool, go = FewThreads(2, "held"), threading.Event()
-    held = [pool.submit(go.wait, 30) for _ in range(5)]
-    began = time.monotonic()
-    assert pool.submit(lambda: "done").result(10) == "done"
-    assert time.monotonic() - began < 5
-    assert pool.submit(lambda: "again").result(10) == "again"
+    held = [finished(pool, partial(go.wait, 30)) for _ in range(5)]
+    assert finished(pool, int).wait(5)
+    assert finished(pool, int).wait(10)
+    assert not any(over.is_set() for over in held)
     go.set()
-    assert all(future.result(10) for future in held)
+    assert all(over.wait(10) for over in held)
     deadline = time.monotonic() + 10
     while threads_of("held") > 2 and time.monotonic() < deadline:
-        pool.submit(int).result(10)
+        assert finished(pool, int).wait(10)
     assert threads_of("held") == 2
-
-
-def test_a_call_that_was_cancelled_in_time_is_not_done() -> None:
-    pool, go = FewThreads(1, "cancelled"), threading.Event()
-    first = pool.submit(go.wait, 30)
-    done: list[int] = []
-    second = pool.submit(done.append, 1)
-    assert second.cancel()
-    go.set()
-    assert first.result(10)
-    pool.submit(int).result(10)
-    assert not done
 
 
 def test_many_who_are_held_up_cost_the_others_a_moment_and_only_once() -> None:
     pool, go = FewThreads(2, "silent"), threading.Event()
-    held = [pool.submit(go.wait, 30) for _ in range(200)]
-    began = time.monotonic()
-    pool.submit(int).result(10)
-    assert time.monotonic() - began < 5, "at a thread each 50 ms it would be 10 seconds"
+    held = [finished(pool, partial(go.wait, 30)) for _ in range(200)]
+    assert finished(pool, int).wait(5), "at a thread each 50 ms it would be 10 seconds"
     time.sleep(0.2)
-    pool.submit(int).result(10)
+    assert finished(pool, int).wait(10)
     began = time.monotonic()
     for _ in range(40):
-        pool.submit(int).result(10)
+        assert finished(pool, int).wait(10)
     assert time.monotonic() - began < 1, "there are threads that are not held up"
     go.set()
-    assert all(future.result(10) for future in held)
+    assert all(over.wait(10) for over in held)
