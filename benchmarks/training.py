@@ -56,7 +56,7 @@ def progress(trainer: Trainer) -> Iterator[Progress]:
 
     place = RunPlace(steps=0, loss=0, elapsed=0.0, run=1, began=time.time())
     parts = trainer.run(Train(epochs=1_000_000), place).parts()
-    return (found for found in parts if found is not None)
+    return (end.progress for ends in parts for end in ends)
 
 
 def epoch(validation: bool, device: str = "cpu") -> Measure:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist37.kernels import Labels, Pixels
+from mnist37.training import Epochs
 
 Tile: TypeAlias = Any  # what a kernel has of Triton: numbers, arrays of them, where they are
 
@@ -84,6 +85,22 @@ class DeviceExamples:
             )
         total, correct = found.sum(1).tolist()
         return total, correct
+
+    def epochs(
+        self,
+        parameters: Tensor,
+        orders: NDArray[np.int64],
+        batch_size: int,
+        lr: float,
+        valid: Self,
+    ) -> Epochs:
+        """See Examples; one after the other."""
+        found = Epochs.empty(len(orders))
+        for epoch, order in enumerate(orders):
+            loss = self.sgd(parameters, order, batch_size, lr)
+            found.totals[epoch] = loss, *valid.total(parameters)
+            found.parameters[epoch] = parameters.cpu().numpy()
+        return found
 
 
 @triton.jit

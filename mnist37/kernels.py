@@ -86,6 +86,9 @@ _PIXELS = _array(types.uint8, 2)
 _FLOATS = _array(types.float32, 2)
 _LABELS = _array(types.uint8, 1)
 _ORDER = _array(types.int64, 1)
+_ORDERS = _array(types.int64, 2)
+_TOTALS = _array(types.int64, 2, readonly=False)
+_SNAPSHOTS = _array(types.float32, 2, readonly=False)
 _PARAMETERS = _array(types.float32, 1)
 _WRITABLE = _array(types.float32, 1, readonly=False)
 _BYTES = types.Bytes(types.uint8, 1, "C")
@@ -154,8 +157,8 @@ def _loss(probability: np.float32, label: np.uint8) -> np.int64:
     return np.int64(np.rint(loss / LOSS_UNIT))
 
 
-@kernel(types.int64(_PIXELS, _LABELS, _ORDER, types.int64, _WRITABLE, types.float32))
-def sgd(
+@inlined
+def _sgd(
     pixels: Pixels,
     labels: Labels,
     order: NDArray[np.int64],
@@ -163,19 +166,6 @@ def sgd(
     parameters: Floats,
     learning_rate: float,
 ) -> int:
-    """One step of SGD on mnist_loss after the other; mnist37.model.gradient has the formula.
-
-    Args:
-        pixels: (N, 784).
-        labels: (N,).
-        order: which mini-batches; number i is of the images from i * batch_size on.
-        batch_size: images in a mini-batch; the last one may be short.
-        parameters: (785,), the weights and the bias; moved in place.
-        learning_rate: as it says.
-
-    Returns:
-        The sum of the images' losses, each from before its step, in LOSS_UNITs.
-    """
     weights = np.empty(PIXELS, np.float32)  # for pixels of 0 to 255
     slopes = np.empty(PIXELS, np.float32)  # N * dloss/dweights, for the same
     total: Any = np.int64(0)
@@ -207,6 +197,45 @@ def sgd(
     return total  # type: ignore[no-any-return]
 
 
+@inlined
+def _evaluate(pixels: Pixels, labels: Labels, parameters: Floats) -> tuple[int, int]:
+    weights = parameters[:PIXELS] / _INK
+    total: Any = np.int64(0)
+    correct: Any = np.int64(0)
+    for i in range(len(pixels)):
+        if i and i % IMAGES_AT_A_TIME == 0:
+            _yield_core()
+        score = _dot(pixels[i], weights) + parameters[PIXELS]
+        total += _loss(_sigmoid(score), labels[i])
+        correct += (score > 0) == (labels[i] == 1)
+    return total, correct
+
+
+@kernel(types.int64(_PIXELS, _LABELS, _ORDER, types.int64, _WRITABLE, types.float32))
+def sgd(
+    pixels: Pixels,
+    labels: Labels,
+    order: NDArray[np.int64],
+    batch_size: int,
+    parameters: Floats,
+    learning_rate: float,
+) -> int:
+    """One step of SGD on mnist_loss after the other; mnist37.model.gradient has the formula.
+
+    Args:
+        pixels: (N, 784).
+        labels: (N,).
+        order: which mini-batches; number i is of the images from i * batch_size on.
+        batch_size: images in a mini-batch; the last one may be short.
+        parameters: (785,), the weights and the bias; moved in place.
+        learning_rate: as it says.
+
+    Returns:
+        The sum of the images' losses, each from before its step, in LOSS_UNITs.
+    """
+    return _sgd(pixels, labels, order, batch_size, parameters, learning_rate)
+
+
 @kernel(types.Tuple((types.int64, types.int64))(_PIXELS, _LABELS, _PARAMETERS))
 def evaluate(pixels: Pixels, labels: Labels, parameters: Floats) -> tuple[int, int]:
     """The sum of the losses of images (N, 784), in LOSS_UNITs, and how many are told rightly.
@@ -216,14 +245,50 @@ def evaluate(pixels: Pixels, labels: Labels, parameters: Floats) -> tuple[int, i
         labels: (N,).
         parameters: (785,), the weights and the bias.
     """
-    weights = parameters[:PIXELS] / _INK
-    total: Any = np.int64(0)
-    correct: Any = np.int64(0)
-    for i in range(len(pixels)):
-        score = _dot(pixels[i], weights) + parameters[PIXELS]
-        total += _loss(_sigmoid(score), labels[i])
-        correct += (score > 0) == (labels[i] == 1)
-    return total, correct
+    return _evaluate(pixels, labels, parameters)
+
+
+@kernel(
+    types.void(
+        *(_PIXELS, _LABELS, _PIXELS, _LABELS, _ORDERS, types.int64, _WRITABLE, types.float32),
+        *(_TOTALS, _SNAPSHOTS),
+    )
+)
+def epochs(
+    pixels: Pixels,
+    labels: Labels,
+    valid_pixels: Pixels,
+    valid_labels: Labels,
+    orders: NDArray[np.int64],
+    batch_size: int,
+    parameters: Floats,
+    learning_rate: float,
+    totals: NDArray[np.int64],
+    snapshots: Floats,
+) -> None:
+    """Epochs of `sgd`, each followed by `evaluate`, in one go: Python's lock is not wanted between.
+
+    Args:
+        pixels: (N, 784).
+        labels: (N,).
+        valid_pixels: (M, 784), to evaluate on.
+        valid_labels: (M,).
+        orders: (E, S), which mini-batches in each epoch.
+        batch_size: as `sgd`.
+        parameters: as `sgd`.
+        learning_rate: as `sgd`.
+        totals: (E, 3), is given each epoch's sum of training losses, and what `evaluate` finds.
+        snapshots: (E, 785), is given the parameters after each epoch.
+    """
+    for epoch in range(len(orders)):
+        totals[epoch, 0] = _sgd(
+            pixels, labels, orders[epoch], batch_size, parameters, learning_rate
+        )
+        total, correct = _evaluate(valid_pixels, valid_labels, parameters)
+        totals[epoch, 1] = total
+        totals[epoch, 2] = correct
+        for i in range(PIXELS + 1):
+            snapshots[epoch, i] = parameters[i]
 
 
 @kernel(types.void(_PIXELS, _PARAMETERS, _WRITABLE))

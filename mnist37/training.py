@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -47,6 +47,28 @@ class Examples(Protocol):
     def total(self, parameters: Tensor) -> tuple[int, int]:
         """The sum of all losses, in LOSS_UNITs, and how many images are told rightly."""
 
+    def epochs(
+        self,
+        parameters: Tensor,
+        orders: NDArray[np.int64],
+        batch_size: int,
+        lr: float,
+        valid: Self,
+    ) -> Epochs:
+        """`sgd` for each of the orders (E, S), and what `total` finds on `valid` after each."""
+
+
+class Epochs(NamedTuple):
+    """What came of E epochs."""
+
+    totals: NDArray[np.int64]  # (E, 3): sgd's sum of losses; total's on the validation set
+    parameters: NDArray[np.float32]  # (E, 785), after each
+
+    @classmethod
+    def empty(cls, count: int) -> Self:
+        """To be filled."""
+        return cls(np.empty((count, 3), np.int64), np.empty((count, PARAMETERS), np.float32))
+
 
 class HostExamples:
     """On the CPU, as the bytes they came as."""
@@ -69,6 +91,20 @@ class HostExamples:
     def total(self, parameters: Tensor) -> tuple[int, int]:
         """See Examples."""
         return kernels.evaluate(self.pixels, self.labels, parameters.numpy())
+
+    def epochs(
+        self,
+        parameters: Tensor,
+        orders: NDArray[np.int64],
+        batch_size: int,
+        lr: float,
+        valid: Self,
+    ) -> Epochs:
+        """See Examples; without Python's lock."""
+        found = Epochs.empty(len(orders))
+        images = (self.pixels, self.labels, valid.pixels, valid.labels)
+        kernels.epochs(*images, orders, batch_size, parameters.numpy(), lr, *found)
+        return found
 
 
 def examples_on(device: torch.device, pixels: Pixels, labels: Labels) -> Examples:
@@ -128,6 +164,11 @@ class MiniBatches:
     def sgd(self, parameters: Tensor, order: NDArray[np.int64], lr: float) -> int:
         """A step on each of these mini-batches; see Examples."""
         return self.examples.sgd(parameters, order, self.batch_size, lr)
+
+    def epochs(self, parameters: Tensor, numbers: range, lr: float, valid: Examples) -> Epochs:
+        """The epochs of a run that have these numbers; see Examples."""
+        orders = np.stack([self.order(number) for number in numbers])
+        return self.examples.epochs(parameters, orders, self.batch_size, lr, valid)
 
 
 class Sets:

@@ -21,7 +21,7 @@ from mnist37_server.state import Record, State
 
 log = logging.getLogger(__name__)
 
-MAX_PENDING = 64  # updates that may be ahead of what is committed
+MAX_PENDING = 16  # updates that may be ahead of what is committed, each of some writes or epochs
 COMMIT_SHARE = 0.05  # of the time that commits may take, while nobody waits for more than progress
 SLOW = 0.005  # seconds that a commit takes on a disk that is worth a hand-over
 MIN_REST = 0.01  # seconds between such commits: each costs about as much as some epochs' progress

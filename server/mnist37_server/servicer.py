@@ -32,6 +32,10 @@ SHORT = {"Predict", "GetModel"}
 # Bytes of images: up to these, to predict takes no longer than to ask whether a caller still waits.
 SOON_DONE = 64 * 784
 
+# Seconds between the messages of two epochs that were committed together, while their run goes on:
+# so predictions get in between, and need not wait for all of them.
+BETWEEN_EPOCHS = 0.0005
+
 # Few threads answer many short calls faster than many threads do: they are not in each other's way.
 SHORT_CALLS = 4
 # Whoever waits (for a write, for a stream's next message, for a loss over thousands of images) has
@@ -128,9 +132,12 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         self, request: pb.TrainRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.TrainResponse]:
         """A run, with a message after each epoch."""
-        for answer in self._write(wire.train(request), request, context):
+        caller = self._write(wire.train(request), request, context)
+        for answer in caller:
             assert isinstance(answer, Progress)
             yield wire.progress(answer)
+            if caller.at_leisure:
+                time.sleep(BETWEEN_EPOCHS)
 
     @unary
     def Initialize(

@@ -184,8 +184,8 @@ class State:
         with self._writing:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
+                self._history.insert_runs(runs)  # first: the versions that they end on are kept
                 self._history.insert(snapshots, now)
-                self._history.insert_runs(runs)
                 if records:
                     self._insert_records(records, now)
                 self._writer.execute("COMMIT")

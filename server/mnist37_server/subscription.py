@@ -13,6 +13,7 @@ from typing import TypeVar
 from mnist37_server.requests import Answer, Request
 
 MAX_UNREAD = 10_000  # epochs that a slow reader may be behind before it misses the oldest
+FEW_UNREAD = 32
 
 A = TypeVar("A", bound=Answer)
 
@@ -53,6 +54,11 @@ class Subscription:
             self._error = error
             for answer in (*last, None):
                 self._answers.put(answer)
+
+    @property
+    def at_leisure(self) -> bool:
+        """Whether more answers are there, but few, and the write goes on."""
+        return 0 < self._answers.qsize() <= FEW_UNREAD and not self._once.locked()
 
     @property
     def waits(self) -> bool:

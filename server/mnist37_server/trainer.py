@@ -7,13 +7,14 @@ is what gets committed; `reset` takes it back to what was.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mnist37.losses import mean_loss
+from mnist37.losses import Evaluation, mean_loss
 from mnist37.model import init_params
 from mnist37.training import PARAMETERS, Sets, evaluate, examples_on
 from mnist37_server.errors import InvalidArgument
@@ -29,8 +30,10 @@ from mnist37_server.snapshot import Origin, Snapshot
 from mnist37_server.state import RunPlace
 
 WALK = Train(epochs=1)  # whose seed and batch size order the Steps without a batch
-# A run looks at these many steps' ends, or at an epoch's, whether it has to stop: within some ms.
-STEPS_AT_A_TIME = 1_024
+# After so much of a run its caller may stop it, and others get at Python's lock.
+STEPS_AT_A_TIME = 1_024  # in an epoch
+SECONDS_AT_A_TIME = 0.008  # of whole epochs, where these are shorter
+EPOCHS_AT_A_TIME = 8  # at the most, so that what they take afterwards is short too
 
 
 class Trainer:
@@ -50,7 +53,15 @@ class Trainer:
         Raises:
             InvalidArgument: an update's learning rate was so large that the parameters overflowed.
         """
-        parameters = self.parameters.cpu().numpy()
+        return self._snapshot(self.parameters.cpu().numpy(), self.version, origin, run)
+
+    def snapshot_of(self, parameters: NDArray[np.float32], version: int, run: int) -> Snapshot:
+        """The model as it was in a run; raises as `snapshot`."""
+        return self._snapshot(parameters, version, Origin.TRAIN, run)
+
+    def _snapshot(
+        self, parameters: NDArray[np.float32], version: int, origin: Origin, run: int | None
+    ) -> Snapshot:
         if not magnitude(parameters) <= MOST_INK:  # true for NaN too
             raise InvalidArgument(
                 "learning_rate",
@@ -58,7 +69,7 @@ class Trainer:
                 "choose a smaller one",
             )
         content = parameters.astype("<f4", copy=False).tobytes()
-        return Snapshot(self.version, content, self._place, origin, run)
+        return Snapshot(version, content, self._place, origin, run)
 
     def reset(self, snapshot: Snapshot) -> None:
         """Makes the model what it was at a snapshot, as if nothing had been done since."""
@@ -99,6 +110,13 @@ class Trainer:
         return Run(self, request, place)
 
 
+class EndOfEpoch(NamedTuple):
+    """An epoch that a run has done, and what the model was then."""
+
+    progress: Progress
+    snapshot: Snapshot
+
+
 class Run:
     """A Train under way; iterate over `parts` to go on with it."""
 
@@ -109,43 +127,86 @@ class Run:
         self._began = time.monotonic() - place.elapsed
         self._place = place
 
-    def parts(self) -> Iterator[Progress | None]:
-        """Does some steps of SGD at a time; gives the progress when an epoch ends, else None."""
-        trainer, request, batches = self._trainer, self._request, self._batches
-        epochs_done, steps_done = divmod(self._place.steps, len(batches))
-        last = len(batches) - 1
-        short = batches.batch_size - batches.count(last)  # images that the last one has fewer
-        for epoch in range(epochs_done + 1, request.epochs + 1):
-            order = batches.order(epoch)
-            for first in range(steps_done, len(order), STEPS_AT_A_TIME):
-                part = order[first : first + STEPS_AT_A_TIME]
-                loss = batches.sgd(trainer.parameters, part, request.learning_rate)
-                trainer.version += len(part)
-                trainer.steps_done += len(part)
-                trainer.images_done += len(part) * batches.batch_size - short * int(last in part)
-                self._place = self._place._replace(
-                    steps=self._place.steps + len(part), loss=self._place.loss + loss
-                )
-                ended = first + len(part) == len(order)
-                yield self._end_epoch(epoch) if ended else None
-            steps_done = 0
+    def parts(self) -> Iterator[Sequence[EndOfEpoch]]:
+        """Does some steps of SGD at a time; gives the epochs that ended with them.
+
+        Raises:
+            InvalidArgument: as Trainer.snapshot; what came before it was given.
+        """
+        ended, steps_done = divmod(self._place.steps, len(self._batches))
+        while ended < self._request.epochs:
+            began = time.monotonic()
+            yield from self._steps(ended + 1, steps_done)
+            ended, steps_done = ended + 1, 0
+            # The first epoch tells how many there may be at a time.
+            some = min(EPOCHS_AT_A_TIME, int(SECONDS_AT_A_TIME / (time.monotonic() - began)))
+            while some > 1 and ended < self._request.epochs:
+                numbers = range(ended + 1, min(ended + some, self._request.epochs) + 1)
+                yield from self._epochs(numbers)
+                ended += len(numbers)
 
     @property
     def place(self) -> RunPlace:
         """How far the run is; to go on from there later."""
         return self._place._replace(elapsed=time.monotonic() - self._began)
 
-    def _end_epoch(self, epoch: int) -> Progress:
-        sets = self._trainer.sets
-        train_loss = mean_loss(self._place.loss, len(sets.train))
+    def _steps(self, epoch: int, steps_done: int) -> Iterator[Sequence[EndOfEpoch]]:
+        """The rest of an epoch, some steps at a time."""
+        trainer, batches = self._trainer, self._batches
+        order = batches.order(epoch)
+        for first in range(steps_done, len(order), STEPS_AT_A_TIME):
+            part = order[first : first + STEPS_AT_A_TIME]
+            loss = batches.sgd(trainer.parameters, part, self._request.learning_rate)
+            self._count(len(part), sum(batches.count(int(number)) for number in part))
+            self._place = self._place._replace(loss=self._place.loss + loss)
+            if first + len(part) < len(order):
+                yield []
+        valid = evaluate(trainer.parameters, trainer.sets.valid)
+        progress = self._progress(epoch, self._place.loss, valid, trainer.version, time.monotonic())
         self._place = self._place._replace(loss=0)
-        valid = evaluate(self._trainer.parameters, sets.valid)
+        yield [EndOfEpoch(progress, trainer.snapshot(Origin.TRAIN, self._place.run))]
+
+    def _epochs(self, numbers: range) -> Iterator[Sequence[EndOfEpoch]]:
+        """Whole epochs."""
+        trainer, batches = self._trainer, self._batches
+        before, began = trainer.version, time.monotonic()
+        found = batches.epochs(
+            trainer.parameters, numbers, self._request.learning_rate, trainer.sets.valid
+        )
+        each = (time.monotonic() - began) / len(numbers)
+        ends: list[EndOfEpoch] = []
+        overflow = None
+        count = len(trainer.sets.valid)
+        for i, (loss, valid_loss, correct) in enumerate(found.totals.tolist()):
+            version = before + (i + 1) * len(batches)
+            try:
+                snapshot = trainer.snapshot_of(found.parameters[i], version, self._place.run)
+            except InvalidArgument as error:
+                overflow = error
+                break
+            valid = Evaluation(mean_loss(valid_loss, count), correct / count, count)
+            progress = self._progress(numbers[i], loss, valid, version, began + (i + 1) * each)
+            ends.append(EndOfEpoch(progress, snapshot))
+        self._count(len(ends) * len(batches), len(ends) * len(batches.examples))
+        yield ends
+        if overflow:
+            raise overflow
+
+    def _count(self, steps: int, images: int) -> None:
+        self._trainer.version += steps
+        self._trainer.steps_done += steps
+        self._trainer.images_done += images
+        self._place = self._place._replace(steps=self._place.steps + steps)
+
+    def _progress(
+        self, epoch: int, loss: int, valid: Evaluation, version: int, now: float
+    ) -> Progress:
         return Progress(
             epoch=epoch,
             epochs=self._request.epochs,
-            train_loss=train_loss,
+            train_loss=mean_loss(loss, len(self._trainer.sets.train)),
             valid_loss=valid.loss,
             valid_accuracy=valid.accuracy,
-            version=self._trainer.version,
-            elapsed=time.monotonic() - self._began,
+            version=version,
+            elapsed=now - self._began,
         )

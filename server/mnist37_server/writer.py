@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mnist37_server.committer import Committer, Update
 from mnist37_server.device_faults import device_full, device_lost, no_room
@@ -26,7 +26,6 @@ from mnist37_server.requests import (
     Answer,
     Import,
     Initialize,
-    Progress,
     Request,
     Restore,
     Step,
@@ -37,7 +36,7 @@ from mnist37_server.requests import (
 from mnist37_server.snapshot import Origin, Snapshot
 from mnist37_server.state import Record, RunPlace, State
 from mnist37_server.subscription import Write
-from mnist37_server.trainer import Trainer
+from mnist37_server.trainer import EndOfEpoch, Trainer
 from mnist37_server.write_queue import WriteQueue
 
 log = logging.getLogger(__name__)
@@ -195,13 +194,13 @@ class Writer:
         if self._queue.refuses(write):
             return
         self._queue.begin_run(write, place.run)
-        for progress in run.parts():
+        for ends in run.parts():
             stop = self._queue.unwanted(write)
-            if progress is None and not stop:
+            if not ends and not stop:
                 continue
-            if not self._put(write, request, run.place, progress):
+            if not self._put(write, request, run.place, ends):
                 return
-            if progress is not None and progress.epoch == progress.epochs:
+            if ends and ends[-1].progress.epoch == request.epochs:
                 return
             if stop:
                 self._settle()
@@ -209,13 +208,17 @@ class Writer:
                     return
 
     def _put(
-        self, write: Write, request: Train, place: RunPlace, progress: Progress | None
+        self, write: Write, request: Train, place: RunPlace, ends: Sequence[EndOfEpoch]
     ) -> bool:
-        """Hands over how far a run has come, after an epoch or in the midst of one."""
-        self._computed = self._trainer.snapshot(Origin.TRAIN, place.run)
+        """Hands over how far a run has come, after some epochs or in the midst of one."""
+        epochs = [end.progress for end in ends]
+        snapshots = [end.snapshot for end in ends]
+        if not ends:
+            snapshots = [self._trainer.snapshot(Origin.TRAIN, place.run)]
+        self._computed = snapshots[-1]
         version = self._computed.version
-        finished = progress is not None and progress.epoch == progress.epochs
-        epochs = [] if progress is None else [progress]
+        last = epochs[-1] if epochs else None
+        finished = last is not None and last.epoch == last.epochs
 
         def committed() -> None:
             if finished:
@@ -228,11 +231,9 @@ class Writer:
 
         records = []
         if write.request_id is not None:
-            outcome = (progress, None) if finished else (None, place)
+            outcome = (last, None) if finished else (None, place)
             records.append(Record(write.request_id, write.fingerprint, version, *outcome))
-        run = RunRecord(
-            place.run, write.request_id, request, place.began, version, finished, progress
-        )
-        urgent = finished or progress is None
-        update = Update([self._computed], records, (run, epochs), committed, failed)
+        run = RunRecord(place.run, write.request_id, request, place.began, version, finished, last)
+        urgent = finished or not ends
+        update = Update(snapshots, records, (run, epochs), committed, failed)
         return self._committer.put(update, urgent=urgent)

@@ -166,3 +166,20 @@ def test_an_epoch_is_the_same_in_pieces(train: Train) -> None:
     total = batches.sgd(whole, order, 1.0)
     assert batches.sgd(parts, order[:3], 1.0) + batches.sgd(parts, order[3:], 1.0) == total
     assert torch.equal(parts, whole)
+
+
+def test_epochs_at_once_are_those_that_are_done_one_by_one(train: Train, data: Data) -> None:
+    some = slice(1000, 1020)  # of both digits
+    pixels, labels = data.valid.pixels[some], data.valid.labels[some]
+    if isinstance(train.examples, HostExamples):
+        valid: Examples = HostExamples(pixels, labels)
+    else:
+        valid = DeviceExamples.of(pixels, labels, DEVICE)
+    batches = MiniBatches(train.examples, 1, 300)
+    at_once, one_by_one = (placed(parameters(), train.examples) for _ in range(2))
+    found = batches.epochs(at_once, range(2, 5), 0.5, valid)
+    for i, number in enumerate(range(2, 5)):
+        loss = batches.sgd(one_by_one, batches.order(number), 0.5)
+        assert found.totals[i].tolist() == [loss, *valid.total(one_by_one)]
+        assert found.parameters[i].tolist() == one_by_one.tolist()
+    assert torch.equal(at_once, one_by_one)

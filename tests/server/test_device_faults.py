@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Self
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from twin import Twin, data
 
-from mnist37.training import HostExamples, Sets
+from mnist37.training import Epochs, HostExamples, Sets
 
 CPU = torch.device("cpu")
 FULL = (
@@ -46,6 +46,19 @@ class Failing(HostExamples):
         if Failing.error is not None:  # half-way, as far as anybody knows
             raise Failing.error
         return total
+
+    def epochs(
+        self,
+        parameters: Tensor,
+        orders: NDArray[np.int64],
+        batch_size: int,
+        lr: float,
+        valid: Self,
+    ) -> Epochs:
+        found = super().epochs(parameters, orders, batch_size, lr, valid)
+        if Failing.error is not None:
+            raise Failing.error
+        return found
 
     def total(self, parameters: Tensor) -> tuple[int, int]:
         if Failing.error is not None:

@@ -99,6 +99,18 @@ def test_it_survives_the_process(tmp_path: Path) -> None:
     state.close()
 
 
+def test_a_run_s_last_version_is_kept_however_much_is_committed_with_it(state: State) -> None:
+    state.commit([snapshot(0)], [])
+    run = RunRecord(1, None, Train(epochs=1), 0, 1, True, None)
+    state.commit([snapshot(v) for v in range(1, KEPT_VERSIONS + 500)], [], [(run, [])])
+    assert same(state.version(1), snapshot(1))
+    assert state.version(2) is None
+    assert state.version(500) is not None
+    run = RunRecord(1, None, Train(epochs=1), 0, KEPT_VERSIONS + 600, True, None)
+    state.commit([snapshot(KEPT_VERSIONS + 600)], [], [(run, [])])
+    assert state.version(1) is None, "the run has another last version"
+
+
 def test_the_newest_versions_are_kept(state: State) -> None:
     for start in range(0, KEPT_VERSIONS + 500, 100):
         state.commit([snapshot(version) for version in range(start, start + 100)], [])

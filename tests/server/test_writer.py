@@ -10,10 +10,20 @@ from typing import Any
 import pytest
 import torch
 from mnist37_server.committer import SLOW
-from mnist37_server.errors import NotFound, ShuttingDown
+from mnist37_server.errors import InvalidArgument, NotFound, ShuttingDown
 from mnist37_server.live_model import LiveModel
-from mnist37_server.requests import Initialize, Restore, Step, Stepped, Train, Written
+from mnist37_server.requests import (
+    Answer,
+    Initialize,
+    Restore,
+    Step,
+    Stepped,
+    Train,
+    Written,
+    magnitude,
+)
 from mnist37_server.state import State
+from mnist37_server.subscription import FEW_UNREAD, Subscription
 from twin import Twin, sets
 
 
@@ -119,3 +129,40 @@ def test_restoring_what_is_not_kept_changes_nothing(model: LiveModel) -> None:
     with pytest.raises(NotFound):
         model.submit(Restore(5)).only(Written)
     assert model.at() is before
+
+
+def test_a_run_in_which_the_model_overflows_keeps_the_epochs_before(
+    model: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many of a run's epochs are done at a time; the one that overflows is among others."""
+    twin, magnitudes = Twin(), []
+    for epoch in range(1, 31):
+        twin.train(1, 10.0, first=epoch)
+        magnitudes.append(magnitude(twin.parameters.numpy()))
+    bound = max(magnitudes[:20])
+    last = next(i for i, found in enumerate(magnitudes) if found > bound)  # epochs before it
+    monkeypatch.setattr("mnist37_server.trainer.MOST_INK", bound)
+    seen: list[Answer] = []
+    with pytest.raises(InvalidArgument, match="learning_rate"):
+        seen.extend(model.submit(Train(epochs=100, learning_rate=10.0), "large"))
+    with pytest.raises(InvalidArgument, match="learning_rate"):
+        list(model.submit(Train(epochs=100, learning_rate=10.0), "large"))  # it goes on as far
+    twin = Twin()
+    twin.train(last, 10.0)
+    assert len(seen) == last >= 20
+    assert (model.at().version, model.at().digest) == (49 * last, twin.digest)
+    monkeypatch.undo()
+    assert model.submit(Step()).only(Stepped).version == 49 * last + 1
+
+
+def test_only_few_answers_of_a_write_that_goes_on_are_at_leisure() -> None:
+    caller = Subscription()
+    assert not caller.at_leisure, "there is none"
+    caller.put(Written(1), Written(2))
+    assert caller.at_leisure
+    caller.put(*map(Written, range(FEW_UNREAD)))
+    assert not caller.at_leisure, "there are many"
+    caller = Subscription()
+    caller.put(Written(1), Written(2))
+    caller.end()
+    assert not caller.at_leisure, "they are the last"
