@@ -69,8 +69,8 @@ class Benchmark:
     b: Side | None = None
     figure: Figure = Figure.RATIO
     seconds: float = 0.25  # of one measurement
-    pairs: int = 5  # from one pair of processes
-    rounds: int = 2  # of processes
+    pairs: int = 8  # from one pair of processes
+    rounds: int = 3  # of processes
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ The compiler may not change a bit. A sum of floats depends on its order, so what
 added in the order that is written here: no kernel allows what numba calls fast math, and the one
 sum that needs vectors to be fast, an image's score, has its vectors written out (`_dot`). So an
 image scores the same to the bit alone and in any batch, and a model is trained to the same bits on
-every processor, whether its kernels were compiled just now or taken from numba's cache.
+every x86-64 processor, whether its kernels were compiled just now or taken from numba's cache.
 """
 
 from __future__ import annotations
@@ -321,7 +321,7 @@ def predict_bytes(
     Raises:
         ValueError: the images or the probabilities do not fit.
     """
-    if start < 0 or count < 0 or start + count * PIXELS > len(message):
+    if start < 0 or count < 0 or count > (len(message) - start) // PIXELS:
         raise ValueError("the images are not in the message")
     if len(probabilities) != 4 * count:
         raise ValueError("there must be 4 bytes for each probability")

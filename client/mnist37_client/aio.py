@@ -305,7 +305,7 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
         return self._last
 
     def cancel(self) -> None:
-        """Stops the run at its next step; harmless after its end."""
+        """Stops the run within some milliseconds; harmless after its end."""
         self._cancelled = True
         self._call.cancel()
 

@@ -322,7 +322,7 @@ class TrainingRun(Iterator[Progress]):
         return self._last
 
     def cancel(self) -> None:
-        """Stops the run at its next step; harmless after its end."""
+        """Stops the run within some milliseconds; harmless after its end."""
         self._cancelled = True
         self._call.cancel()  # type: ignore[attr-defined]
 

@@ -152,7 +152,7 @@ def listen(
     if not config.loopback and config.lacking:
         log.warning("strangers may read along or call; against that: %s", config.lacking)
     server = grpc.server(
-        FewThreads(servicer.SHORT_CALLS, "short-call"),  # type: ignore[arg-type]  # any Executor will do
+        FewThreads(servicer.SHORT_CALLS, "short-call"),  # type: ignore[arg-type]  # it submits
         interceptors=interceptors,
         options=options(config),
         maximum_concurrent_rpcs=config.max_rpcs or None,

@@ -21,7 +21,7 @@ from mnist37_server.state import Record, State
 
 log = logging.getLogger(__name__)
 
-MAX_PENDING = 16  # updates that may be ahead of what is committed, each of some writes or epochs
+MAX_PENDING = 128  # versions that may be ahead of what is committed
 COMMIT_SHARE = 0.05  # of the time that commits may take, while nobody waits for more than progress
 SLOW = 0.005  # seconds that a commit takes on a disk that is worth a hand-over
 MIN_REST = 0.01  # seconds between such commits: each costs about as much as some epochs' progress
@@ -30,7 +30,7 @@ MAX_REST = 0.5  # the same, however slow the disk is
 
 @dataclass(frozen=True)
 class Update:
-    """What one or more writes, or an epoch of a run, changed."""
+    """What one or more writes, or epochs of a run, changed."""
 
     snapshots: Sequence[Snapshot]
     records: Sequence[Record]
@@ -80,14 +80,14 @@ class Committer:
 
         Args:
             update: to be committed by this committer's thread.
-            urgent: whether somebody waits; nobody does for an epoch in the midst of a run.
+            urgent: whether somebody waits; nobody does for epochs in the midst of a run.
 
         Returns:
             Whether it will be committed, as far as is known; if not, its `failed` was called, and
             whoever computes must `settle` first.
         """
         with self._done:
-            self._done.wait_for(lambda: len(self._pending) < MAX_PENDING or self._error)
+            self._done.wait_for(lambda: self._behind() < MAX_PENDING or self._error)
             error = self._error
             if error is None:
                 self._pending.append(update)
@@ -159,7 +159,11 @@ class Committer:
 
     def _pressed(self) -> bool:
         """Whether to commit at once, and not when the rest since the last commit is over."""
-        return len(self._pending) >= MAX_PENDING or self._urgent or self._closing
+        return self._urgent or self._closing or self._behind() >= MAX_PENDING
+
+    def _behind(self) -> int:
+        """How many versions are pending."""
+        return sum(len(update.snapshots) for update in self._pending)
 
     def _finish(self, updates: list[Update], error: BaseException | None) -> None:
         """Tells those who wait, and is idle again; an error is theirs too who came meanwhile."""

@@ -95,7 +95,7 @@ class Exhausted(Refused):
 
 
 class ShuttingDown(Refused):
-    """The server takes no more writes; those under way end at the next step.
+    """The server takes no more writes; those under way end at a step.
 
     It is about to end, or has lost its device and has to be started again.
     """

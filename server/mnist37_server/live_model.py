@@ -206,7 +206,7 @@ class LiveModel:
         self.when_lost()
 
     def stop_writing(self) -> None:
-        """Stops the run at its next step, commits it, and refuses all further writes.
+        """Stops the run at a step's end, commits it, and refuses all further writes.
 
         Readers are answered on.
         """

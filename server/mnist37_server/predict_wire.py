@@ -14,7 +14,7 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 # A field begins with its number and kind; a length or a version follows as a varint: seven bits a
 # byte, the lowest first, the eighth bit set where more follow.
 LENGTH_BYTES, VERSION_BYTES = 5, 10  # at the most; protobuf refuses longer ones
-PIXELS = bytes([pb.PredictRequest.PIXELS_FIELD_NUMBER << 3 | 2])
+PIXELS_TAG = bytes([pb.PredictRequest.PIXELS_FIELD_NUMBER << 3 | 2])
 VERSION_ASKED = pb.PredictRequest.VERSION_FIELD_NUMBER << 3
 PROBABILITIES = bytes([pb.PredictResponse.PROBABILITIES_FIELD_NUMBER << 3 | 2])
 VERSION_ANSWERED = bytes([pb.PredictResponse.VERSION_FIELD_NUMBER << 3])
@@ -41,7 +41,7 @@ def decode(message: bytes) -> Question:
         start = len(head)
         return Question(message, start, size - start, None)
     try:
-        if message[0] == PIXELS[0]:
+        if message[0] == PIXELS_TAG[0]:
             length, start = varint(message, 1)
             end = start + length
             if message[end] == VERSION_ASKED:
@@ -56,7 +56,7 @@ def decode(message: bytes) -> Question:
 
 
 def encode(probabilities: bytearray, version: int) -> bytes:
-    """Writes a PredictResponse; the probabilities are float32, as the processor has them."""
+    """Writes a PredictResponse; the probabilities are little-endian float32."""
     return _start_of_probabilities(len(probabilities)) + probabilities + _version(version)
 
 
@@ -67,7 +67,7 @@ def encode(probabilities: bytearray, version: int) -> bytes:
 def _nothing_but_pixels(size: int) -> bytes | None:
     """What a message of `size` bytes begins with if it has pixels and nothing else."""
     for length in range(max(0, size - 1 - LENGTH_BYTES), size):
-        start = PIXELS + _as_varint(length)
+        start = PIXELS_TAG + _as_varint(length)
         if len(start) + length == size:
             return start
     return None

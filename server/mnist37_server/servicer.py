@@ -17,7 +17,7 @@ from mnist37_server import wire
 from mnist37_server.errors import CallerLeft
 from mnist37_server.live_model import LiveModel
 from mnist37_server.predict_wire import Question, decode, encode
-from mnist37_server.requests import Progress, Request, Stepped, Written, count_of
+from mnist37_server.requests import PIXELS, Progress, Request, Stepped, Written, count_of
 from mnist37_server.status import at_once, check_wanted, stream, unary
 from mnist37_server.subscription import Subscription
 from mnist37_server.threads import Room, run_on
@@ -30,11 +30,7 @@ RPCS = {method.name for method in pb.DESCRIPTOR.services_by_name["Mnist37Service
 SHORT = {"Predict", "GetModel"}
 
 # Bytes of images: up to these, to predict takes no longer than to ask whether a caller still waits.
-SOON_DONE = 64 * 784
-
-# Seconds between the messages of two epochs that were committed together, while their run goes on:
-# so predictions get in between, and need not wait for all of them.
-BETWEEN_EPOCHS = 0.0005
+SOON_DONE = 64 * PIXELS
 
 # Few threads answer many short calls faster than many threads do: they are not in each other's way.
 SHORT_CALLS = 4
@@ -132,12 +128,9 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         self, request: pb.TrainRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.TrainResponse]:
         """A run, with a message after each epoch."""
-        caller = self._write(wire.train(request), request, context)
-        for answer in caller:
+        for answer in self._write(wire.train(request), request, context):
             assert isinstance(answer, Progress)
             yield wire.progress(answer)
-            if caller.at_leisure:
-                time.sleep(BETWEEN_EPOCHS)
 
     @unary
     def Initialize(

@@ -13,6 +13,9 @@ from typing import TypeVar
 from mnist37_server.requests import Answer, Request
 
 MAX_UNREAD = 10_000  # epochs that a slow reader may be behind before it misses the oldest
+# Seconds between two answers that are there already (of epochs that were committed together), while
+# they are few and the write goes on: predictions get in between, and need not wait for all of them.
+PAUSE = 0.0005
 FEW_UNREAD = 32
 
 A = TypeVar("A", bound=Answer)
@@ -31,6 +34,8 @@ class Subscription:
         """Gives each answer; raises what the write failed with."""
         while (answer := self._answers.get()) is not None:
             yield answer
+            if 0 < self._answers.qsize() <= FEW_UNREAD and not self._once.locked():
+                time.sleep(PAUSE)
         if self._error is not None:
             raise self._error
 
@@ -54,11 +59,6 @@ class Subscription:
             self._error = error
             for answer in (*last, None):
                 self._answers.put(answer)
-
-    @property
-    def at_leisure(self) -> bool:
-        """Whether more answers are there, but few, and the write goes on."""
-        return 0 < self._answers.qsize() <= FEW_UNREAD and not self._once.locked()
 
     @property
     def waits(self) -> bool:

@@ -122,7 +122,7 @@ class FewThreads:
             self._busy[thread] = time.monotonic()
             try:
                 call()
-            except Exception:
+            except BaseException:
                 log.exception("a call failed where grpcio should have seen to it")
             del call  # it holds the call's messages
             del self._busy[thread]

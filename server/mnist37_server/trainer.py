@@ -30,10 +30,10 @@ from mnist37_server.snapshot import Origin, Snapshot
 from mnist37_server.state import RunPlace
 
 WALK = Train(epochs=1)  # whose seed and batch size order the Steps without a batch
-# After so much of a run its caller may stop it, and others get at Python's lock.
-STEPS_AT_A_TIME = 1_024  # in an epoch
-SECONDS_AT_A_TIME = 0.008  # of whole epochs, where these are shorter
-EPOCHS_AT_A_TIME = 8  # at the most, so that what they take afterwards is short too
+# So much of a run is done in one go; then its caller may stop it.
+STEPS_AT_A_TIME = 1_024  # of an epoch
+SECONDS_AT_A_TIME = 0.008  # of whole epochs, where each has fewer steps; about
+EPOCHS_AT_A_TIME = 8  # at the most, so that it is soon done, too, to tell of them
 
 
 class Trainer:
@@ -53,15 +53,12 @@ class Trainer:
         Raises:
             InvalidArgument: an update's learning rate was so large that the parameters overflowed.
         """
-        return self._snapshot(self.parameters.cpu().numpy(), self.version, origin, run)
+        return self.snapshot_of(self.parameters.cpu().numpy(), self.version, origin, run)
 
-    def snapshot_of(self, parameters: NDArray[np.float32], version: int, run: int) -> Snapshot:
-        """The model as it was in a run; raises as `snapshot`."""
-        return self._snapshot(parameters, version, Origin.TRAIN, run)
-
-    def _snapshot(
+    def snapshot_of(
         self, parameters: NDArray[np.float32], version: int, origin: Origin, run: int | None
     ) -> Snapshot:
+        """The model as it was with these parameters (785,); raises as `snapshot`."""
         if not magnitude(parameters) <= MOST_INK:  # true for NaN too
             raise InvalidArgument(
                 "learning_rate",
@@ -126,6 +123,7 @@ class Run:
         self._batches = trainer.sets.mini_batches(request.seed, request.batch_size)
         self._began = time.monotonic() - place.elapsed
         self._place = place
+        self._epoch_took: float | None = None  # seconds, as the last steps were
 
     def parts(self) -> Iterator[Sequence[EndOfEpoch]]:
         """Does some steps of SGD at a time; gives the epochs that ended with them.
@@ -135,15 +133,18 @@ class Run:
         """
         ended, steps_done = divmod(self._place.steps, len(self._batches))
         while ended < self._request.epochs:
-            began = time.monotonic()
-            yield from self._steps(ended + 1, steps_done)
-            ended, steps_done = ended + 1, 0
-            # The first epoch tells how many there may be at a time.
-            some = min(EPOCHS_AT_A_TIME, int(SECONDS_AT_A_TIME / (time.monotonic() - began)))
-            while some > 1 and ended < self._request.epochs:
-                numbers = range(ended + 1, min(ended + some, self._request.epochs) + 1)
-                yield from self._epochs(numbers)
-                ended += len(numbers)
+            some = 1 if steps_done else min(self._at_a_time(), self._request.epochs - ended)
+            if some > 1:
+                yield from self._epochs(range(ended + 1, ended + some + 1))
+            else:
+                yield from self._steps(ended + 1, steps_done)
+            ended, steps_done = ended + some, 0
+
+    def _at_a_time(self) -> int:
+        """How many epochs to do in one go."""
+        if self._epoch_took is None or len(self._batches) > STEPS_AT_A_TIME:
+            return 1
+        return max(1, min(EPOCHS_AT_A_TIME, int(SECONDS_AT_A_TIME / self._epoch_took)))
 
     @property
     def place(self) -> RunPlace:
@@ -154,10 +155,14 @@ class Run:
         """The rest of an epoch, some steps at a time."""
         trainer, batches = self._trainer, self._batches
         order = batches.order(epoch)
+        last = len(batches) - 1
+        short = batches.batch_size - batches.count(last)  # images that the last one has fewer
         for first in range(steps_done, len(order), STEPS_AT_A_TIME):
             part = order[first : first + STEPS_AT_A_TIME]
+            began = time.monotonic()
             loss = batches.sgd(trainer.parameters, part, self._request.learning_rate)
-            self._count(len(part), sum(batches.count(int(number)) for number in part))
+            self._epoch_took = (time.monotonic() - began) / len(part) * len(order)
+            self._count(len(part), len(part) * batches.batch_size - short * int(last in part))
             self._place = self._place._replace(loss=self._place.loss + loss)
             if first + len(part) < len(order):
                 yield []
@@ -173,14 +178,16 @@ class Run:
         found = batches.epochs(
             trainer.parameters, numbers, self._request.learning_rate, trainer.sets.valid
         )
-        each = (time.monotonic() - began) / len(numbers)
+        self._epoch_took = each = (time.monotonic() - began) / len(numbers)
         ends: list[EndOfEpoch] = []
         overflow = None
         count = len(trainer.sets.valid)
         for i, (loss, valid_loss, correct) in enumerate(found.totals.tolist()):
             version = before + (i + 1) * len(batches)
             try:
-                snapshot = trainer.snapshot_of(found.parameters[i], version, self._place.run)
+                snapshot = trainer.snapshot_of(
+                    found.parameters[i], version, Origin.TRAIN, self._place.run
+                )
             except InvalidArgument as error:
                 overflow = error
                 break
@@ -188,7 +195,8 @@ class Run:
             progress = self._progress(numbers[i], loss, valid, version, began + (i + 1) * each)
             ends.append(EndOfEpoch(progress, snapshot))
         self._count(len(ends) * len(batches), len(ends) * len(batches.examples))
-        yield ends
+        if ends:
+            yield ends
         if overflow:
             raise overflow
 

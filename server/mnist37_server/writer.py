@@ -75,7 +75,7 @@ class Writer:
         self._thread.start()
 
     def close(self) -> None:
-        """Takes no more writes, stops the run at its next step, commits, and ends the threads."""
+        """Takes no more writes, stops the run at a step's end, commits, and ends the threads."""
         self._queue.close()
         self._thread.join()
         self._committer.close()
@@ -176,7 +176,7 @@ class Writer:
         return snapshot
 
     def _train(self, write: Write, request: Train) -> None:
-        """A run: an update at the end of each epoch, and where it is cut off."""
+        """A run: an update after some epochs each, and where it is cut off."""
         self._settle()  # what is remembered of the run must be compared with what is committed
         record = None if write.request_id is None else self._state.find(write.request_id)
         if record is not None and record.version != self._computed.version:

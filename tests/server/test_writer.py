@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
 import pytest
 import torch
 from mnist37_server.committer import SLOW
-from mnist37_server.errors import InvalidArgument, NotFound, ShuttingDown
+from mnist37_server.errors import CallerLeft, InvalidArgument, NotFound, ShuttingDown
 from mnist37_server.live_model import LiveModel
 from mnist37_server.requests import (
     Answer,
     Initialize,
+    Progress,
     Restore,
     Step,
     Stepped,
@@ -142,6 +144,7 @@ def test_a_run_in_which_the_model_overflows_keeps_the_epochs_before(
     bound = max(magnitudes[:20])
     last = next(i for i, found in enumerate(magnitudes) if found > bound)  # epochs before it
     monkeypatch.setattr("mnist37_server.trainer.MOST_INK", bound)
+    monkeypatch.setattr("mnist37_server.trainer.SECONDS_AT_A_TIME", 100)
     seen: list[Answer] = []
     with pytest.raises(InvalidArgument, match="learning_rate"):
         seen.extend(model.submit(Train(epochs=100, learning_rate=10.0), "large"))
@@ -155,14 +158,42 @@ def test_a_run_in_which_the_model_overflows_keeps_the_epochs_before(
     assert model.submit(Step()).only(Stepped).version == 49 * last + 1
 
 
-def test_only_few_answers_of_a_write_that_goes_on_are_at_leisure() -> None:
+def test_a_run_that_is_stopped_again_and_again_ends_on_the_same_bits(
+    model: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many epochs at a time as there may be, from the second one on."""
+    monkeypatch.setattr("mnist37_server.trainer.SECONDS_AT_A_TIME", 100)
+    seen: dict[int, Answer] = {}
+    stops = 0
+    while 200 not in seen:
+        caller = model.submit(Train(epochs=200), "stopped")
+        with suppress(CallerLeft):
+            for progress in caller:
+                assert isinstance(progress, Progress)
+                seen[progress.epoch] = progress
+                if progress.epoch > 15 * (stops + 1):
+                    model.leave(caller)
+                    stops += 1
+    assert stops >= 3
+    twin = Twin()
+    twin.train(200)
+    assert (model.at().version, model.at().digest) == (200 * 49, twin.digest)
+    for epoch, progress in seen.items():
+        assert isinstance(progress, Progress)
+        assert (progress.version, progress.epochs) == (49 * epoch, 200)
+
+
+def test_answers_that_are_there_are_given_a_moment_apart_until_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("mnist37_server.subscription.time.sleep", pauses.append)
     caller = Subscription()
-    assert not caller.at_leisure, "there is none"
-    caller.put(Written(1), Written(2))
-    assert caller.at_leisure
-    caller.put(*map(Written, range(FEW_UNREAD)))
-    assert not caller.at_leisure, "there are many"
-    caller = Subscription()
-    caller.put(Written(1), Written(2))
-    caller.end()
-    assert not caller.at_leisure, "they are the last"
+    caller.put(*map(Written, range(FEW_UNREAD + 3)))
+    answers = iter(caller)
+    for given in range(FEW_UNREAD + 2):
+        next(answers)
+        assert len(pauses) == max(0, given - 2), "the first are too many to wait"
+    caller.end(Written(99))
+    assert len(list(answers)) == 2
+    assert len(pauses) == FEW_UNREAD - 1
