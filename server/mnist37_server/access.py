@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, Self, TypeAlias
 
 import grpc
 
@@ -66,6 +66,18 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], "Handler | None"]
 
 
+class Known(NamedTuple):
+    """What a file of tokens says."""
+
+    roles: dict[bytes, Role]  # by the tokens' SHA-256
+    seen: dict[str, Role]  # the same by the tokens themselves, of those that came
+
+    @classmethod
+    def of(cls, roles: dict[bytes, Role]) -> Self:
+        """As it is when none has come."""
+        return cls(roles, {})
+
+
 class Tokens:
     """The tokens in a file, whose lines are `ROLE SHA256  # comment`.
 
@@ -80,12 +92,18 @@ class Tokens:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._content = self._read()
-        self._roles = self._parse(self._content)
+        self._known = Known.of(self._parse(self._content))
         self._problem = ""
 
     def role(self, token: str) -> Role | None:
         """What the token is for; None for one that is not in the file."""
-        return self._roles.get(hashlib.sha256(token.encode()).digest())
+        roles, seen = self._known
+        role = seen.get(token)
+        if role is None:
+            role = roles.get(hashlib.sha256(token.encode()).digest())
+            if role is not None:
+                seen[token] = role
+        return role
 
     def follow(self) -> None:
         """Takes in what the file becomes, as long as the process lives.
@@ -108,7 +126,7 @@ class Tokens:
         try:
             content = self._read()
             if content != self._content:
-                self._roles = self._parse(content)
+                self._known = Known.of(self._parse(content))
                 self._content = content
                 log.info("--tokens: changed, holds %s", self)
             self._problem = ""
@@ -119,7 +137,7 @@ class Tokens:
 
     def __str__(self) -> str:
         """How many there are of each role."""
-        count = Counter(self._roles.values())
+        count = Counter(self._known.roles.values())
         return ", ".join(f"{count[role]} for {role.value}" for role in Role)
 
     def _read(self) -> bytes:
@@ -189,7 +207,10 @@ class Gate(grpc.ServerInterceptor):
         method = handler_call_details.method
         if method.startswith(OPEN):
             return continuation(handler_call_details)
-        authorization = dict(handler_call_details.invocation_metadata).get("authorization")
+        authorization = None
+        for name, value in handler_call_details.invocation_metadata:
+            if name == "authorization":
+                authorization = value
         if authorization is None:
             return NO_TOKEN
         scheme, _, token = str(authorization).partition(" ")

@@ -108,6 +108,7 @@ def test_a_line_is_a_role_and_a_hash(tmp_path: Path) -> None:
     assert found.role("two") is Role.TRAIN
     for stranger in ("", "three", HASHES[0], "one ", "öne"):
         assert found.role(stranger) is None
+    assert (found.role("one"), found.role("two")) == (Role.PREDICT, Role.TRAIN), "once more"
     assert str(found) == "1 for predict, 1 for train"
 
 
@@ -154,6 +155,7 @@ def test_a_change_counts_only_where_it_is_right(
 ) -> None:
     path = tmp_path / "tokens"
     found = tokens(tmp_path, f"predict {HASHES[0]}\n")
+    assert found.role("one") is Role.PREDICT
     path.write_text(f"predict {HASHES[1]}\n")  # as long, and within the clock's same tick
     found.refresh()
     assert found.role("one") is None
