@@ -14,6 +14,11 @@ from twin import Twin
 # What `mnist37 demo` ends on, and whoever trains a new model for 20 epochs.
 DIGEST = "55605b6c6cd76cd7dd7427d797de2353bb2a67f5956e7c7aafc8bc196f63039c"
 
+avx2 = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"),
+    reason="no x86-64 processor with AVX2: torch draws other random numbers here",
+)
+
 TRAIN_AND_PREDICT = """
 import hashlib
 import numpy as np
@@ -78,7 +83,7 @@ def test_kernels_from_the_cache_find_what_those_do_that_are_compiled(
     assert found == expected
 
 
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the names are of x86-64 processors")
+@avx2
 @pytest.mark.parametrize("name", [name for name in PROCESSORS if name != "this one"])
 def test_another_processor_finds_the_same(
     name: str, compiled_here: tuple[Path, list[str]], tmp_path: Path
@@ -89,10 +94,7 @@ def test_another_processor_finds_the_same(
     assert found == expected
 
 
-@pytest.mark.skipif(
-    torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"),
-    reason="torch draws other random numbers here, so the model begins elsewhere",
-)
+@avx2
 def test_a_new_model_trained_for_20_epochs_is_the_one_in_the_readme() -> None:
     twin = Twin()
     twin.train(20)
