@@ -1,7 +1,7 @@
 """The arithmetic on the CPU: loops over the pixels, which numba compiles for the machine.
 
 Each image is read once, as the bytes it came as, and its floats never leave the registers; so an
-epoch takes less than reading the images as floats would. No kernel holds Python's lock.
+epoch takes about as long as to read the images as floats. No kernel holds Python's lock.
 
 The compiler may not change a bit. A sum of floats depends on its order, so whatever is added up is
 added in the order that is written here: no kernel allows what numba calls fast math, and the one
@@ -36,7 +36,7 @@ Llvm: TypeAlias = Any  # what numba and llvmlite have no types for
 _yield_core = types.ExternalFunction("sched_yield", types.int32())
 IMAGES_AT_A_TIME = 256  # until then; some 20 us
 
-PIXELS = 784
+PIXELS = 784  # of an image, a byte each
 LANES = 16  # products that are added at a time: 784 = 49 * 16
 SUMS = 4  # vectors of sums, so that an addition need not wait for the one before
 

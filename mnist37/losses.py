@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 # Losses are added up as whole numbers of this unit: such a sum is exact, so it is the same in
 # whatever order and pieces it is taken, on every device, in a run that was cut off and resumed.
@@ -22,3 +23,8 @@ class Evaluation:
     loss: float  # mean of mnist_loss
     accuracy: float
     count: int  # of images
+
+    @classmethod
+    def of(cls, total: int, correct: int, count: int) -> Self:
+        """On `count` images whose losses sum up to `total` LOSS_UNITs, `correct` told rightly."""
+        return cls(mean_loss(total, count), correct / count, count)

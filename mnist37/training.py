@@ -18,7 +18,7 @@ from torch import Tensor
 from mnist37 import kernels
 from mnist37.data import Data
 from mnist37.kernels import Labels, Pixels
-from mnist37.losses import Evaluation, mean_loss
+from mnist37.losses import Evaluation
 
 PARAMETERS = 784 + 1  # the weights, then the bias
 
@@ -119,8 +119,7 @@ def examples_on(device: torch.device, pixels: Pixels, labels: Labels) -> Example
 def evaluate(parameters: Tensor, examples: Examples) -> Evaluation:
     """The loss and the accuracy of `parameters` (785,), the weights and the bias."""
     total, correct = examples.total(parameters)
-    count = len(examples)
-    return Evaluation(mean_loss(total, count), correct / count, count)
+    return Evaluation.of(total, correct, len(examples))
 
 
 def permutation(count: int, seed: int, *place: int) -> NDArray[np.int64]:

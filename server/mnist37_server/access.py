@@ -70,7 +70,9 @@ class Known(NamedTuple):
     """What a file of tokens says."""
 
     roles: dict[bytes, Role]  # by the tokens' SHA-256
-    seen: dict[str, Role]  # the same by the tokens themselves, of those that came
+    # The same by the tokens themselves, of those that came: hashing each again takes longer. A dict
+    # compares a stranger's only with one of the same hash, which Python keys by chance.
+    seen: dict[str, Role]
 
     @classmethod
     def of(cls, roles: dict[bytes, Role]) -> Self:

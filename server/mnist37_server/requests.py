@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist37 import kernels
+from mnist37.kernels import PIXELS
 from mnist37_server.errors import InvalidArgument
 
-PIXELS = 784  # bytes of an image
 TRAINING_IMAGES = 12_396
 MAX_EPOCHS = 1_000_000
 MAX_STD = 100.0

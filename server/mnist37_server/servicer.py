@@ -13,11 +13,12 @@ import grpc
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 
+from mnist37.kernels import PIXELS
 from mnist37_server import wire
 from mnist37_server.errors import CallerLeft
 from mnist37_server.live_model import LiveModel
 from mnist37_server.predict_wire import Question, decode, encode
-from mnist37_server.requests import PIXELS, Progress, Request, Stepped, Written, count_of
+from mnist37_server.requests import Progress, Request, Stepped, Written, count_of
 from mnist37_server.status import at_once, check_wanted, stream, unary
 from mnist37_server.subscription import Subscription
 from mnist37_server.threads import Room, run_on

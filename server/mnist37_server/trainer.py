@@ -181,7 +181,6 @@ class Run:
         self._epoch_took = each = (time.monotonic() - began) / len(numbers)
         ends: list[EndOfEpoch] = []
         overflow = None
-        count = len(trainer.sets.valid)
         for i, (loss, valid_loss, correct) in enumerate(found.totals.tolist()):
             version = before + (i + 1) * len(batches)
             try:
@@ -191,7 +190,7 @@ class Run:
             except InvalidArgument as error:
                 overflow = error
                 break
-            valid = Evaluation(mean_loss(valid_loss, count), correct / count, count)
+            valid = Evaluation.of(valid_loss, correct, len(trainer.sets.valid))
             progress = self._progress(numbers[i], loss, valid, version, began + (i + 1) * each)
             ends.append(EndOfEpoch(progress, snapshot))
         self._count(len(ends) * len(batches), len(ends) * len(batches.examples))
