@@ -9,23 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import starmap
+from struct import Struct
 from typing import NamedTuple
 
+from mnist37.training import PARAMETERS
 from mnist37_server.requests import Progress, Train
 from mnist37_server.snapshot import Origin, Snapshot
 
-SCHEMA = """
+VERSIONS = """
 CREATE TABLE versions (
-    version    INTEGER PRIMARY KEY,
-    parameters BLOB NOT NULL,           -- 785 little-endian float32
-    digest     TEXT NOT NULL,           -- of the parameters; SQLite itself checks no content
-    place      INTEGER NOT NULL,        -- of the next Step without a batch
-    origin     TEXT NOT NULL,
-    run        INTEGER,                 -- the number of the run that made it, if one did
-    committed  REAL NOT NULL            -- seconds since 1970, by the clock of the wall
+    slot       INTEGER PRIMARY KEY,     -- written over when none of its versions is kept any more
+    about      BLOB NOT NULL,           -- ABOUT of versions that were committed together
+    digest     BLOB NOT NULL,           -- SHA-256 of the two; SQLite itself checks no content
+    committed  REAL NOT NULL,           -- seconds since 1970, by the clock of the wall
+    parameters BLOB NOT NULL            -- of each, 785 little-endian float32
 );
+"""
+RUNS = """
 CREATE TABLE runs (
     number     INTEGER PRIMARY KEY,
     request_id TEXT,
@@ -35,13 +39,22 @@ CREATE TABLE runs (
     finished   INTEGER NOT NULL,
     last       TEXT                     -- JSON of the last epoch's Progress
 );
+"""
+EPOCHS = """
 CREATE TABLE epochs (
     run        INTEGER NOT NULL,
-    epoch      INTEGER NOT NULL,
-    progress   TEXT NOT NULL,           -- JSON of a Progress
+    epoch      INTEGER NOT NULL,        -- the last of those in the row
+    progress   BLOB NOT NULL,           -- PROGRESS of epochs that were committed together
     PRIMARY KEY (run, epoch)
 ) WITHOUT ROWID;
 """
+SCHEMA = VERSIONS + RUNS + EPOCHS
+
+# Rows hold several things that came together: to insert a row takes longer than to fill it.
+ABOUT = Struct("<qqii")  # of each: version, run (0: none), place, origin
+PROGRESS = Struct("<IIdddqd")  # of each, in the order of Progress's fields
+A_ROW = 16  # versions: so many are read to look at one
+BYTES = 4 * PARAMETERS  # of a version's parameters
 
 KEPT_VERSIONS = 1_000
 KEPT_RUNS = 100
@@ -73,6 +86,10 @@ class RunRecord:
 class History:
     """What is kept and what is dropped when something new comes; for the thread that commits.
 
+    It knows where each kept version is, so that no commit has to look for it in the tables, nor
+    for what to drop: a version that is not kept is forgotten here, and its slot written over when
+    nothing that is kept is left in it.
+
     Args:
         connection: the writer's.
     """
@@ -82,44 +99,82 @@ class History:
         self._read()
 
     def _read(self) -> None:
-        """Which versions there are, so that no commit has to look for them in the tables."""
         runs = self._connection.execute("SELECT number, version FROM runs ORDER BY number")
         self._runs: dict[int, int] = dict(runs.fetchall())  # the last version of each
-        versions = self._connection.execute("SELECT version FROM versions ORDER BY version")
-        self._newest = [version for (version,) in versions][-KEPT_VERSIONS:]
+        rows = self._connection.execute("SELECT slot, about FROM versions").fetchall()
+        self._slots = len(rows)
+        found = {version: slot for slot, about in rows for version, *_ in ABOUT.iter_unpack(about)}
+        lasts = set(self._runs.values())
+        self._newest = deque(sorted(found)[-KEPT_VERSIONS:])
+        self._index = {version: found[version] for version in lasts & found.keys()}
+        self._index |= {version: found[version] for version in self._newest}
+        self._kept_in = Counter(self._index.values())  # how many versions, by slot
+        self._free: list[int] = [slot for slot, _ in rows if slot not in self._kept_in]
+
+    def newest(self) -> int | None:
+        """The newest version; None where there is none yet."""
+        return self._newest[-1] if self._newest else None
+
+    def kept(self) -> list[tuple[int, int]]:
+        """All versions that are kept, newest first, and where they are; for any thread."""
+        return sorted(self._index.copy().items(), reverse=True)
+
+    def slot(self, version: int) -> int | None:
+        """Where a version is, if it is kept; for any thread."""
+        return self._index.get(version)
 
     def next_run(self) -> int:
         """The number of the next run to begin."""
         return max(self._runs, default=0) + 1
 
     def insert(self, snapshots: Sequence[Snapshot], now: float) -> None:
-        """Adds versions, and drops those that are no longer of the newest."""
-        self._connection.executemany(
-            "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (s.version, s.content, s.digest, s.place, s.origin.value, s.run, now)
-                for s in snapshots
-            ],
-        )
+        """Adds versions, oldest first, and drops those that are no longer of the newest."""
+        if snapshots and self._newest and snapshots[0].version <= self._newest[-1]:
+            raise ValueError(f"version {snapshots[0].version} after {self._newest[-1]}")
+        lasts = set(self._runs.values())
+        if len(snapshots) > KEPT_VERSIONS:
+            older = [s for s in snapshots[:-KEPT_VERSIONS] if s.version in lasts]
+            snapshots = [*older, *snapshots[-KEPT_VERSIONS:]]
         self._newest += [snapshot.version for snapshot in snapshots]
-        surplus = self._newest[:-KEPT_VERSIONS]
-        if surplus:
-            self._newest = self._newest[-KEPT_VERSIONS:]
-            self._drop(surplus)
+        while len(self._newest) > KEPT_VERSIONS:
+            version = self._newest.popleft()
+            if version not in lasts:
+                self._forget(version)
+        together = [snapshots[i : i + A_ROW] for i in range(0, len(snapshots), A_ROW)]
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?)",
+            [(self._take_slot(some), *packed(some, now)) for some in together],
+        )
+
+    def _take_slot(self, snapshots: Sequence[Snapshot]) -> int:
+        if self._free:
+            slot = self._free.pop()
+        else:
+            self._slots += 1
+            slot = self._slots
+        for snapshot in snapshots:
+            self._index[snapshot.version] = slot
+        self._kept_in[slot] = len(snapshots)
+        return slot
+
+    def _forget(self, version: int) -> None:
+        slot = self._index.pop(version, None)
+        if slot is not None:
+            self._kept_in[slot] -= 1
+            if not self._kept_in[slot]:
+                self._free.append(slot)
 
     def insert_runs(self, runs: Sequence[tuple[RunRecord, Sequence[Progress]]]) -> None:
         """Adds runs or what is new of them, oldest first, and drops the oldest runs."""
-        self._connection.executemany(
-            "INSERT INTO epochs VALUES (?, ?, ?)",
-            [
-                (run.number, progress.epoch, json.dumps(progress))
-                for run, epochs in runs
-                for progress in epochs
-                if progress.epoch % stride(run.request.epochs) == 0
-            ],
-        )
         newest: dict[int, RunRecord] = {}
-        for run, _ in runs:
+        for run, epochs in runs:
+            apart = stride(run.request.epochs)
+            kept = [progress for progress in epochs if progress.epoch % apart == 0]
+            if kept:
+                self._connection.execute(
+                    "INSERT INTO epochs VALUES (?, ?, ?)",
+                    (run.number, kept[-1].epoch, b"".join(starmap(PROGRESS.pack, kept))),
+                )
             earlier = newest.get(run.number)
             last = earlier.last if run.last is None and earlier else run.last
             newest[run.number] = replace(run, last=last)
@@ -135,25 +190,26 @@ class History:
             " last = coalesce(excluded.last, last)",
             (run.number, run.request_id, request, run.began, run.version, run.finished, last),
         )
-        before = self._runs.get(run.number)
+        released = [self._runs[run.number]] if run.number in self._runs else []
         self._runs[run.number] = run.version
-        released = [] if before is None else [before]
         for number in sorted(self._runs)[:-KEPT_RUNS]:
             self._connection.execute("DELETE FROM runs WHERE number = ?", (number,))
             self._connection.execute("DELETE FROM epochs WHERE run = ?", (number,))
             released.append(self._runs.pop(number))
-        self._drop([version for version in released if version < self._newest[0]])
+        for version in released:
+            if version < self._newest[0]:
+                self._forget(version)
 
     def roll_back(self) -> None:
         """After a transaction that failed: knows again what is in the tables."""
         self._read()
 
-    def _drop(self, versions: Sequence[int]) -> None:
-        lasts = set(self._runs.values())
-        self._connection.executemany(
-            "DELETE FROM versions WHERE version = ?",
-            [(version,) for version in versions if version not in lasts],
-        )
+
+def packed(snapshots: Sequence[Snapshot], now: float) -> tuple[bytes, bytes, float, bytes]:
+    """The columns of a row of versions that were committed together, but for its slot."""
+    about = b"".join([ABOUT.pack(s.version, s.run or 0, s.place, s.origin) for s in snapshots])
+    parameters = b"".join([snapshot.content for snapshot in snapshots])
+    return about, hashlib.sha256(about + parameters).digest(), now, parameters
 
 
 def stride(epochs: int) -> int:
@@ -161,31 +217,35 @@ def stride(epochs: int) -> int:
     return -(-epochs // KEPT_EPOCHS)
 
 
-def snapshot(connection: sqlite3.Connection, version: int | None) -> Snapshot | None:
-    """A version that is kept; None asks for the newest.
+def snapshot(connection: sqlite3.Connection, slot: int, version: int) -> Snapshot | None:
+    """A version that is in this slot; None where it no longer is.
 
     Raises:
-        sqlite3.DatabaseError: its parameters are not those that were stored.
+        sqlite3.DatabaseError: what is there is not what was stored.
     """
-    where = "ORDER BY version DESC LIMIT 1" if version is None else "WHERE version = ?"
     row = connection.execute(
-        f"SELECT version, parameters, place, origin, run, digest FROM versions {where}",
-        () if version is None else (version,),
+        "SELECT about, parameters, digest FROM versions WHERE slot = ?", (slot,)
     ).fetchone()
     if row is None:
         return None
-    if hashlib.sha256(row[1]).hexdigest() != row[5]:
-        raise sqlite3.DatabaseError(f"the parameters of version {row[0]} are damaged")
-    return Snapshot(row[0], row[1], row[2], Origin(row[3]), row[4])
+    if hashlib.sha256(row[0] + row[1]).digest() != row[2]:
+        raise sqlite3.DatabaseError(f"the parameters of version {version} are damaged")
+    for i, (there, run, place, origin) in enumerate(ABOUT.iter_unpack(row[0])):
+        if there == version:
+            content = row[1][i * BYTES : (i + 1) * BYTES]
+            return Snapshot(version, content, place, Origin(origin), run or None)
+    return None
 
 
-def versions(connection: sqlite3.Connection, limit: int) -> list[Version]:
-    """What is kept, newest first."""
-    rows = connection.execute(
-        "SELECT version, origin, run, committed FROM versions ORDER BY version DESC LIMIT ?",
-        (limit,),
-    )
-    return [Version(version, Origin(origin), run, at) for version, origin, run, at in rows]
+def versions(connection: sqlite3.Connection, wanted: Sequence[tuple[int, int]]) -> list[Version]:
+    """What is known of versions, each with the slot that it is in; newest first."""
+    found = {}
+    for slot in {slot for _, slot in wanted}:
+        rows = connection.execute("SELECT about, committed FROM versions WHERE slot = ?", (slot,))
+        for about, committed in rows:
+            for version, run, _, origin in ABOUT.iter_unpack(about):
+                found[version] = Version(version, Origin(origin), run or None, committed)
+    return [found[version] for version, _ in wanted if version in found]
 
 
 def runs(connection: sqlite3.Connection, number: int | None = None) -> list[RunRecord]:
@@ -211,4 +271,4 @@ def runs(connection: sqlite3.Connection, number: int | None = None) -> list[RunR
 def curve(connection: sqlite3.Connection, number: int) -> list[Progress]:
     """The epochs that are kept of a run, in their order."""
     rows = connection.execute("SELECT progress FROM epochs WHERE run = ? ORDER BY epoch", (number,))
-    return [Progress(*json.loads(progress)) for (progress,) in rows]
+    return [Progress._make(values) for (some,) in rows for values in PROGRESS.iter_unpack(some)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 from functools import cached_property
 from typing import Any
 
@@ -16,14 +16,14 @@ from mnist37 import kernels
 Images = NDArray[np.uint8] | NDArray[np.float32]  # pixels of 0 to 255, or of 0 to 1
 
 
-class Origin(Enum):
-    """What made a version."""
+class Origin(IntEnum):
+    """What made a version; the numbers are stored."""
 
-    INITIALIZE = "initialize"
-    STEP = "step"
-    TRAIN = "train"
-    RESTORE = "restore"
-    IMPORT = "import"
+    INITIALIZE = 1
+    STEP = 2
+    TRAIN = 3
+    RESTORE = 4
+    IMPORT = 5
 
 
 @dataclass(frozen=True)

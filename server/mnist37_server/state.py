@@ -23,10 +23,11 @@ from mnist37_server import history
 from mnist37_server.errors import CannotStart, Exhausted, Reason
 from mnist37_server.history import History, RunRecord, Version
 from mnist37_server.id_filter import IdFilter
+from mnist37_server.migrations import migrate
 from mnist37_server.requests import Progress
 from mnist37_server.snapshot import Snapshot
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = f"""
 {history.SCHEMA}
 CREATE TABLE requests (
@@ -39,9 +40,6 @@ CREATE TABLE requests (
     committed   REAL NOT NULL           -- seconds since 1970, by the clock of the wall
 );
 """
-
-# From the schema before. A run's place had, third, the images that its loss is the sum of.
-FROM_SCHEMA_1 = "UPDATE requests SET place = json_remove(place, '$[2]') WHERE place IS NOT NULL;"
 
 connection_class = sqlite3.Connection  # the tests put one here that fails where they want it to
 
@@ -84,6 +82,9 @@ class State:
     """
 
     def __init__(self, folder: Path | None) -> None:
+        self._unforgotten = 0  # requests that came since the oldest were looked at
+        self._reading = threading.Lock()
+        self._writing = self._reading if folder is None else threading.Lock()
         self._lock_file = None if folder is None else _lock(folder)
         database = ":memory:" if folder is None else str(folder / "mnist37.sqlite3")
         try:
@@ -94,7 +95,7 @@ class State:
             # A second connection lets look-ups go on during a commit; memory has just the one.
             self._reader = self._writer if folder is None else _connect(database)
             self._history = History(self._writer)
-            history.snapshot(self._reader, None)  # is it whole?
+            self.latest()  # is it whole?
             ids = self._reader.execute("SELECT request_id FROM requests")
             self._ids = IdFilter(known for (known,) in ids)
         except CannotStart:
@@ -106,25 +107,25 @@ class State:
                 f"--state: the database in {folder} cannot be used: {error}; put a backup in its"
                 " place, or name another folder"
             ) from error
-        self._unforgotten = 0  # requests that came since the oldest were looked at
-        self._reading = threading.Lock()
-        self._writing = self._reading if folder is None else threading.Lock()
 
     def latest(self) -> Snapshot | None:
         """The newest version; None in a state that was just made."""
-        with self._reading:
-            return history.snapshot(self._reader, None)
+        newest = self._history.newest()
+        return None if newest is None else self.version(newest)
 
     def version(self, version: int) -> Snapshot | None:
         """A version that is kept."""
+        slot = self._history.slot(version)
+        if slot is None:
+            return None
         with self._reading:
-            # SQLite cannot count further than to 2**63, and neither can the model.
-            return None if version >= 2**63 else history.snapshot(self._reader, version)
+            return history.snapshot(self._reader, slot, version)
 
     def versions(self, limit: int) -> list[Version]:
         """What is kept, newest first."""
+        wanted = self._history.kept()[:limit]
         with self._reading:
-            return history.versions(self._reader, limit)
+            return history.versions(self._reader, wanted)
 
     def runs(self, number: int | None = None) -> list[RunRecord]:
         """The runs that are kept, newest first; or the one of this number, if it is."""
@@ -287,7 +288,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         connection.executescript(
             f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
         )
-    elif found not in (1, SCHEMA_VERSION):
+    elif not 1 <= found <= SCHEMA_VERSION:
         raise CannotStart(
             f"--state: the database has schema {found}; this release reads {SCHEMA_VERSION}"
         )
@@ -295,10 +296,8 @@ def _prepare(connection: sqlite3.Connection) -> None:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict.splitlines()[-1])
-        if found == 1:
-            connection.executescript(
-                f"BEGIN IMMEDIATE; {FROM_SCHEMA_1} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
-            )
+        if found < SCHEMA_VERSION:
+            migrate(connection, found, SCHEMA_VERSION)
 
 
 def _lock(folder: Path) -> int:

@@ -75,14 +75,18 @@ def test_floats_come_back_to_the_bit(state: State) -> None:
 
 def test_a_commit_is_all_or_nothing(state: State) -> None:
     state.commit([snapshot(1)], [])
+    run = RunRecord(1, None, Train(epochs=1), 0, 2, True, None)
+    twice = [(run, [progress(1, 1, 2)])] * 2
     with pytest.raises(Exhausted, match="nothing is applied"):
-        state.commit([snapshot(2), snapshot(1)], [Record("a", b"x", 2, (0.1, 2))])
+        state.commit([snapshot(2)], [Record("a", b"x", 2, (0.1, 2))], twice)
     assert same(state.latest(), snapshot(1))
     assert state.find("a") is None
-    run = RunRecord(1, None, Train(epochs=1), 0, 2, True, None)
-    with pytest.raises(Exhausted, match="nothing is applied"):
-        state.commit([snapshot(2)], [], [(run, [progress(1, 1, 2)] * 2)])
     assert (state.runs(), state.curve(1), state.next_run()) == ([], [], 1)
+    with pytest.raises(ValueError, match="version 1 after 1"):
+        state.commit([snapshot(1)], [Record("a", b"x", 2, (0.1, 2))], twice[:1])
+    assert state.find("a") is None
+    assert (state.runs(), state.curve(1), state.next_run()) == ([], [], 1)
+    assert state.versions(10) == [Version(1, Origin.TRAIN, 7, state.versions(1)[0].committed)]
     state.commit([snapshot(2)], [])
     assert same(state.latest(), snapshot(2))
 
@@ -247,27 +251,107 @@ def test_a_database_of_another_release_or_none_is_refused(tmp_path: Path) -> Non
     with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(CannotStart, match="schema 99; this release reads 2"):
+    with pytest.raises(CannotStart, match="schema 99; this release reads 3"):
         State(tmp_path)
     (tmp_path / "mnist37.sqlite3").write_bytes(json.dumps("no database at all").encode() * 500)
     with pytest.raises(CannotStart, match="cannot be used: file is not a database"):
         State(tmp_path)
 
 
-def test_a_database_of_the_schema_before_is_taken_over(tmp_path: Path) -> None:
-    state = State(tmp_path)
-    state.commit([snapshot(1)], [Record("run", b"x" * 32, 1, None, RunPlace(9, 5, 0.5, 3, 1.5e9))])
-    state.close()
+SCHEMA_2 = """
+CREATE TABLE versions (version INTEGER PRIMARY KEY, parameters BLOB NOT NULL, digest TEXT NOT NULL,
+    place INTEGER NOT NULL, origin TEXT NOT NULL, run INTEGER, committed REAL NOT NULL);
+CREATE TABLE runs (number INTEGER PRIMARY KEY, request_id TEXT, request TEXT NOT NULL,
+    began REAL NOT NULL, version INTEGER NOT NULL, finished INTEGER NOT NULL, last TEXT);
+CREATE TABLE epochs (run INTEGER NOT NULL, epoch INTEGER NOT NULL, progress TEXT NOT NULL,
+    PRIMARY KEY (run, epoch)) WITHOUT ROWID;
+CREATE TABLE requests (number INTEGER PRIMARY KEY, request_id TEXT NOT NULL UNIQUE,
+    fingerprint BLOB NOT NULL, version INTEGER NOT NULL, answer TEXT, place TEXT,
+    committed REAL NOT NULL);
+"""
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"), [(1, [9, 5, 256, 0.5, 3, 1e9]), (2, [9, 5, 0.5, 3, 1e9])]
+)
+def test_a_database_of_an_earlier_schema_is_taken_over(
+    tmp_path: Path, schema: int, place: list[float]
+) -> None:
     with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
-        connection.execute("UPDATE requests SET place = '[9, 5, 256, 0.5, 3, 1.5e9]'")
-        connection.execute("PRAGMA user_version = 1")
+        connection.executescript(SCHEMA_2)
+        made = replace(snapshot(0), origin=Origin.INITIALIZE, run=None)
+        for kept in (made, snapshot(3, 5), snapshot(6, 5)):
+            origin = kept.origin.name.lower()
+            row = (kept.version, kept.content, kept.digest, kept.place, origin, kept.run)
+            connection.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, 1.5)", row)
+        connection.execute(
+            "INSERT INTO runs VALUES (7, 'run', ?, 0.5, 6, 0, ?)",
+            (json.dumps(vars(Train(epochs=9))), json.dumps(progress(2, 9, 6))),
+        )
+        for epoch in (1, 2):
+            told = json.dumps(progress(epoch, 9, 3 * epoch))
+            connection.execute("INSERT INTO epochs VALUES (7, ?, ?)", (epoch, told))
+        connection.execute(
+            "INSERT INTO requests VALUES (1, 'run', ?, 6, NULL, ?, 1.5)",
+            (b"x" * 32, json.dumps(place)),
+        )
+        connection.execute(f"PRAGMA user_version = {schema}")
     connection.close()
     for _ in range(2):  # once, and as it is from then on
         state = State(tmp_path)
+        assert same(state.latest(), snapshot(6, 5))
+        assert state.version(3) == snapshot(3, 5)
+        assert state.version(0) == made
+        assert state.versions(2) == [Version(v, Origin.TRAIN, 7, 1.5) for v in (6, 3)]
+        run = RunRecord(7, "run", Train(epochs=9), 0.5, 6, False, progress(2, 9, 6))
+        assert state.runs() == [run]
+        assert state.curve(7) == [progress(1, 9, 3), progress(2, 9, 6)]
         found = state.find("run")
+        assert found == Record("run", b"x" * 32, 6, None, RunPlace(9, 5, 0.5, 3, 1e9))
         state.close()
-        assert found is not None
-        assert found.place == RunPlace(9, 5, 0.5, 3, 1.5e9)
+    state = State(tmp_path)
+    state.commit([snapshot(9)], [])
+    assert same(state.latest(), snapshot(9))
+    assert same(state.version(0), made)
+    state.close()
+
+
+def test_an_earlier_database_that_cannot_be_taken_over_stays_as_it_is(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
+        connection.executescript(SCHEMA_2)
+        connection.execute("INSERT INTO versions VALUES (1, x'', '', 0, 'no such', NULL, 1.5)")
+        connection.execute("PRAGMA user_version = 2")
+    before = list(connection.iterdump())
+    connection.close()
+    with pytest.raises(CannotStart, match="cannot be taken over"):
+        State(tmp_path)
+    with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
+        assert list(connection.iterdump()) == before
+    connection.close()
+
+
+def test_what_is_kept_is_the_same_after_a_restart(tmp_path: Path) -> None:
+    """Versions come by ones and by many, so rows are freed and written over in every order."""
+    random, version, state = np.random.default_rng(1), 0, State(tmp_path)
+    for number in range(1, 400):
+        made = [snapshot(version + i) for i in range(1, random.choice([1, 2, 16, 17, 80]) + 1)]
+        version = made[-1].version
+        run = RunRecord(number, None, Train(epochs=1), 0, version, True, None)
+        state.commit(made, [], [(run, [])] if random.random() < 0.4 else [])
+        if number % 50 == 0:
+            kept = state.versions(10_000)
+            newest = [found.version for found in kept[:KEPT_VERSIONS]]
+            assert newest == list(range(version, version - len(newest), -1))
+            lasts = {run.version for run in state.runs()}
+            assert {found.version for found in kept} == {*newest, *lasts}
+            assert len(lasts) <= KEPT_RUNS
+            state.close()
+            state = State(tmp_path)
+            assert state.versions(10_000) == kept
+            assert all(same(state.version(v.version), snapshot(v.version)) for v in kept[::7])
+            assert state.version(version - KEPT_VERSIONS - 100) is None or version < 2000
+    state.close()
+    assert (tmp_path / "mnist37.sqlite3").stat().st_size < 12e6
 
 
 @pytest.mark.parametrize(
