@@ -70,9 +70,10 @@ class Known(NamedTuple):
     """What a file of tokens says."""
 
     roles: dict[bytes, Role]  # by the tokens' SHA-256
-    # The same by the tokens themselves, of those that came: hashing each again takes longer. A dict
-    # compares a stranger's only with one of the same hash, which Python keys by chance.
-    seen: dict[str, Role]
+    # The same by what a call's metadata say, of those that came: to read and to hash each again
+    # takes longer. A dict compares a stranger's only with one of the same hash, which Python keys
+    # by chance.
+    seen: dict[str | bytes | None, Role]
 
     @classmethod
     def of(cls, roles: dict[bytes, Role]) -> Self:
@@ -94,18 +95,12 @@ class Tokens:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._content = self._read()
-        self._known = Known.of(self._parse(self._content))
+        self.known = Known.of(self._parse(self._content))
         self._problem = ""
 
     def role(self, token: str) -> Role | None:
         """What the token is for; None for one that is not in the file."""
-        roles, seen = self._known
-        role = seen.get(token)
-        if role is None:
-            role = roles.get(hashlib.sha256(token.encode()).digest())
-            if role is not None:
-                seen[token] = role
-        return role
+        return self.known.roles.get(hashlib.sha256(token.encode()).digest())
 
     def follow(self) -> None:
         """Takes in what the file becomes, as long as the process lives.
@@ -128,7 +123,7 @@ class Tokens:
         try:
             content = self._read()
             if content != self._content:
-                self._known = Known.of(self._parse(content))
+                self.known = Known.of(self._parse(content))
                 self._content = content
                 log.info("--tokens: changed, holds %s", self)
             self._problem = ""
@@ -139,7 +134,7 @@ class Tokens:
 
     def __str__(self) -> str:
         """How many there are of each role."""
-        count = Counter(self._known.roles.values())
+        count = Counter(self.known.roles.values())
         return ", ".join(f"{count[role]} for {role.value}" for role in Role)
 
     def _read(self) -> bytes:
@@ -206,21 +201,24 @@ class Gate(grpc.ServerInterceptor):
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         """What answers the call: the service, or a refusal."""
-        method = handler_call_details.method
-        if method.startswith(OPEN):
-            return continuation(handler_call_details)
         authorization = None
         for name, value in handler_call_details.invocation_metadata:
             if name == "authorization":
                 authorization = value
-        if authorization is None:
-            return NO_TOKEN
-        scheme, _, token = str(authorization).partition(" ")
-        if scheme.lower() != "bearer":
-            return NO_BEARER
-        role = self._tokens.role(token)
+        method, known = handler_call_details.method, self._tokens.known
+        role = known.seen.get(authorization)
         if role is None:
-            return UNKNOWN
-        if role is Role.PREDICT and method not in READS:
+            if method.startswith(OPEN):
+                return continuation(handler_call_details)
+            if authorization is None:
+                return NO_TOKEN
+            scheme, _, token = str(authorization).partition(" ")
+            if scheme.lower() != "bearer":
+                return NO_BEARER
+            role = self._tokens.role(token)
+            if role is None:
+                return UNKNOWN
+            known.seen[authorization] = role
+        if role is Role.PREDICT and method not in READS and not method.startswith(OPEN):
             return ONLY_PREDICT
         return continuation(handler_call_details)

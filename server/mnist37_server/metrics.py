@@ -67,20 +67,20 @@ class Method:
     def __init__(self, kind: str, service: str, name: str) -> None:
         self.labels = [kind, service, name]
         self.started = 0  # by the one thread that interceptors run in
-        self._lock = threading.Lock()  # guards the three below
-        self._begun = 0
+        self.lock = threading.Lock()  # guards the three below
+        self.begun = 0
         self._failed = dict.fromkeys(StatusCode, 0)  # all but OK: a look-up by code is slow
         self._seconds = Histogram(BOUNDS)
         self._handlers: tuple[Handler, Handler] | None = None  # the method's own, the counting one
 
     def begin(self) -> None:
         """A call's handler begins."""
-        with self._lock:
-            self._begun += 1
+        with self.lock:
+            self.begun += 1
 
     def end(self, code: StatusCode, seconds: float = 0.0) -> None:
         """A call is over."""
-        with self._lock:
+        with self.lock:
             self._seconds.add(seconds)
             if code is not OK:
                 self._failed[code] += 1
@@ -94,8 +94,8 @@ class Method:
 
     def read(self) -> tuple[int, dict[StatusCode, int], list[tuple[float, int]], float]:
         """Calls in progress, calls ended by code, and how long those took: cumulated, in all."""
-        with self._lock:
-            begun, codes = self._begun, dict(self._failed)
+        with self.lock:
+            begun, codes = self.begun, dict(self._failed)
             cumulative, seconds = self._seconds.cumulative(), self._seconds.sum
         ended = cumulative[-1][1]
         codes[StatusCode.OK] = ended - sum(codes.values())
@@ -192,7 +192,8 @@ def unary(method: Method, behavior: Behavior) -> Behavior:
 
     @wraps(behavior)  # with the thread pool that grpcio looks for on it
     def answer(request: object, context: grpc.ServicerContext) -> object:
-        method.begin()
+        with method.lock:  # begin(), without a call
+            method.begun += 1
         try:
             response = behavior(request, context)
         except BaseException:

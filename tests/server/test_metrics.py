@@ -169,7 +169,8 @@ def test_unary_calls_by_how_they_end(port: SimpleNamespace) -> None:
     waiting = unary.future(b"wait")
     left = Scrape(port.url)
     assert left.total("grpc_server_started_total", grpc_method="Unary") >= 7
-    assert eventually(lambda: len(port.probe.threads) > 0)
+    labels = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": "Unary"}
+    assert eventually(lambda: Scrape(port.url).value("mnist37_rpcs_in_progress", **labels) == 1)
     waiting.cancel()
     assert code(lambda: unary(b"", metadata=[("refuse", "me")])) == "UNAUTHENTICATED"
     assert code(lambda: unary(b"")) == "OK"
@@ -189,7 +190,6 @@ def test_unary_calls_by_how_they_end(port: SimpleNamespace) -> None:
         )
     ), Scrape(port.url).codes("Unary")
     now = Scrape(port.url)
-    labels = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": "Unary"}
     assert now.value("grpc_server_started_total", **labels) == 10
     assert now.value("grpc_server_handling_seconds_count", **labels) == 10
     seconds = now.value("grpc_server_handling_seconds_sum", **labels)
