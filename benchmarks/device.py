@@ -34,7 +34,7 @@ def eager_epoch(device: str) -> Measure:
 
     from mnist37 import data
     from mnist37.model import init_params, linear1, mnist_loss
-    from mnist37.training import permutation
+    from mnist37.shuffling import permutation
 
     images = data.load()
     order = torch.from_numpy(permutation(len(images.train_x), 42))

@@ -49,21 +49,27 @@ def trainer(*, validation: bool, device: str = "cpu") -> Trainer:
     return made
 
 
-def progress(trainer: Trainer) -> Iterator[Progress]:
-    """A run without end, as the server's writer does it, without its commits."""
+def parts(trainer: Trainer) -> Iterator[list[Progress]]:
+    """A run without end, as the server's writer does it, without its commits: some epochs each."""
     from mnist37_server.requests import Train
     from mnist37_server.state import RunPlace
 
     place = RunPlace(steps=0, loss=0, elapsed=0.0, run=1, began=time.time())
-    parts = trainer.run(Train(epochs=1_000_000), place).parts()
-    return (end.progress for ends in parts for end in ends)
+    return (ended.progress for ended in trainer.run(Train(epochs=1_000_000), place).parts())
 
 
 def epoch(validation: bool, device: str = "cpu") -> Measure:
     """Seconds an epoch in this process, shuffled, its training loss included."""
-    run = progress(trainer(validation=validation, device=device))
+    run = parts(trainer(validation=validation, device=device))
     next(run)  # on CUDA it compiles first
-    return baselines.timed(lambda: next(run))
+
+    def measure(seconds: float) -> float:
+        epochs, began = 0, time.perf_counter()
+        while (taken := time.perf_counter() - began) < seconds or not epochs:
+            epochs += len(next(run))
+        return taken / epochs
+
+    return measure
 
 
 def losses() -> Measure:
@@ -75,7 +81,7 @@ def losses() -> Measure:
 
     from mnist37 import data
     from mnist37.model import linear1, mnist_loss
-    from mnist37.training import permutation
+    from mnist37.shuffling import permutation
 
     made = trainer(validation=False)
     parameters = made.parameters.clone()
@@ -100,7 +106,7 @@ def losses() -> Measure:
     def measure(seconds: float) -> float:
         return max(
             abs(found.train_loss / autograd_epoch(found.epoch) - 1)
-            for found in itertools.islice(progress(made), 5)
+            for found in itertools.islice(itertools.chain.from_iterable(parts(made)), 5)
         )
 
     return measure

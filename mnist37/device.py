@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist37.kernels import Labels, Pixels
-from mnist37.training import Epochs
+from mnist37.training import Part, Trained
 
 Tile: TypeAlias = Any  # what a kernel has of Triton: numbers, arrays of them, where they are
 
 ROWS = 16  # images at a time, one or more for each warp
 WARPS = 16
+STEPS_A_LAUNCH = 1_024  # at the most: a run is stopped between two launches
 
 _PIXELS = tl.constexpr(784)
 _COLUMNS = tl.constexpr(1024)  # the next power of 2, as Triton's tiles have to be
@@ -86,21 +87,22 @@ class DeviceExamples:
         total, correct = found.sum(1).tolist()
         return total, correct
 
-    def epochs(
-        self,
-        parameters: Tensor,
-        orders: NDArray[np.int64],
-        batch_size: int,
-        lr: float,
-        valid: Self,
-    ) -> Epochs:
-        """See Examples; one after the other."""
-        found = Epochs.empty(len(orders))
-        for epoch, order in enumerate(orders):
-            loss = self.sgd(parameters, order, batch_size, lr)
-            found.totals[epoch] = loss, *valid.total(parameters)
-            found.parameters[epoch] = parameters.cpu().numpy()
-        return found
+    def train(self, parameters: Tensor, part: Part, valid: Self) -> Trained:
+        """See Examples; a launch an epoch, or a thousand steps of one."""
+        found = Trained.empty(part)
+        steps, start, loss, ended = 0, part.start, part.loss, 0
+        for order in part.orders:
+            while start < len(order) and steps < part.most and not part.stop[0]:
+                some = order[start : start + min(STEPS_A_LAUNCH, part.most - steps)]
+                loss += self.sgd(parameters, some, part.batch_size, part.learning_rate)
+                steps += len(some)
+                start += len(some)
+            if start < len(order):
+                break
+            found.totals[ended] = loss, *valid.total(parameters)
+            found.parameters[ended] = parameters.cpu().numpy()
+            start, loss, ended = 0, 0, ended + 1
+        return found.of(steps, loss, ended)
 
 
 @triton.jit

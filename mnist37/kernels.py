@@ -29,6 +29,7 @@ from mnist37.losses import LOSS_UNIT
 Pixels = NDArray[np.uint8]  # (N, 784), 0 = background, 255 = ink
 Labels = NDArray[np.uint8]  # (N,), 1 = three, 0 = seven
 Floats = NDArray[np.float32]
+Flag = NDArray[np.uint8]  # (1,), 0 or 1
 Llvm: TypeAlias = Any  # what numba and llvmlite have no types for
 
 # POSIX's. A thread that only computes is left on its core for milliseconds, and who wakes up there
@@ -85,6 +86,7 @@ def _array(dtype: types.Type, dimensions: int, *, readonly: bool = True) -> type
 _PIXELS = _array(types.uint8, 2)
 _FLOATS = _array(types.float32, 2)
 _LABELS = _array(types.uint8, 1)
+_FLAG = _array(types.uint8, 1)
 _ORDER = _array(types.int64, 1)
 _ORDERS = _array(types.int64, 2)
 _TOTALS = _array(types.int64, 2, readonly=False)
@@ -165,12 +167,15 @@ def _sgd(
     batch_size: int,
     parameters: Floats,
     learning_rate: float,
-) -> int:
+    stop: Flag,
+) -> tuple[int, int]:
     weights = np.empty(PIXELS, np.float32)  # for pixels of 0 to 255
     slopes = np.empty(PIXELS, np.float32)  # N * dloss/dweights, for the same
     total: Any = np.int64(0)
-    images = 0
+    steps = images = 0
     for index in order:
+        if stop[0]:
+            break
         first = index * batch_size
         last = min(first + batch_size, len(pixels))
         bias_slope = np.float32(0)
@@ -194,7 +199,8 @@ def _sgd(
         for pixel in range(PIXELS):
             parameters[pixel] -= rate * (slopes[pixel] / _INK)
         parameters[PIXELS] -= rate * bias_slope
-    return total  # type: ignore[no-any-return]
+        steps += 1
+    return total, steps
 
 
 @inlined
@@ -233,7 +239,10 @@ def sgd(
     Returns:
         The sum of the images' losses, each from before its step, in LOSS_UNITs.
     """
-    return _sgd(pixels, labels, order, batch_size, parameters, learning_rate)
+    total, _ = _sgd(
+        pixels, labels, order, batch_size, parameters, learning_rate, np.zeros(1, np.uint8)
+    )
+    return total
 
 
 @kernel(types.Tuple((types.int64, types.int64))(_PIXELS, _LABELS, _PARAMETERS))
@@ -249,24 +258,28 @@ def evaluate(pixels: Pixels, labels: Labels, parameters: Floats) -> tuple[int, i
 
 
 @kernel(
-    types.void(
-        *(_PIXELS, _LABELS, _PIXELS, _LABELS, _ORDERS, types.int64, _WRITABLE, types.float32),
-        *(_TOTALS, _SNAPSHOTS),
+    types.Tuple((types.int64, types.int64))(
+        *(_PIXELS, _LABELS, _PIXELS, _LABELS, _ORDERS, types.int64, types.int64, types.int64),
+        *(types.int64, _WRITABLE, types.float32, _FLAG, _TOTALS, _SNAPSHOTS),
     )
 )
-def epochs(
+def train(
     pixels: Pixels,
     labels: Labels,
     valid_pixels: Pixels,
     valid_labels: Labels,
     orders: NDArray[np.int64],
+    start: int,
+    most: int,
+    loss: int,
     batch_size: int,
     parameters: Floats,
     learning_rate: float,
+    stop: Flag,
     totals: NDArray[np.int64],
     snapshots: Floats,
-) -> None:
-    """Epochs of `sgd`, each followed by `evaluate`, in one go: Python's lock is not wanted between.
+) -> tuple[int, int]:
+    """Steps of `sgd`, epoch after epoch, each followed by `evaluate`: Python's lock is not wanted.
 
     Args:
         pixels: (N, 784).
@@ -274,21 +287,35 @@ def epochs(
         valid_pixels: (M, 784), to evaluate on.
         valid_labels: (M,).
         orders: (E, S), which mini-batches in each epoch.
+        start: how many steps of the first epoch are done already.
+        most: how many steps to do at the most.
+        loss: the sum of the losses of those that are done, in LOSS_UNITs.
         batch_size: as `sgd`.
         parameters: as `sgd`.
         learning_rate: as `sgd`.
+        stop: (1,); once it is not 0, which may be at any time, there is no further step.
         totals: (E, 3), is given each epoch's sum of training losses, and what `evaluate` finds.
         snapshots: (E, 785), is given the parameters after each epoch.
+
+    Returns:
+        How many steps were done, and the sum of the losses of the epoch that did not end.
     """
+    steps = 0
     for epoch in range(len(orders)):
-        totals[epoch, 0] = _sgd(
-            pixels, labels, orders[epoch], batch_size, parameters, learning_rate
-        )
+        order = orders[epoch][start : start + most - steps]
+        total, done = _sgd(pixels, labels, order, batch_size, parameters, learning_rate, stop)
+        loss += total
+        steps += done
+        if start + done < orders.shape[1]:
+            break
+        totals[epoch, 0] = loss
         total, correct = _evaluate(valid_pixels, valid_labels, parameters)
         totals[epoch, 1] = total
         totals[epoch, 2] = correct
         for i in range(PIXELS + 1):
             snapshots[epoch, i] = parameters[i]
+        start = loss = 0
+    return steps, loss
 
 
 @kernel(types.void(_PIXELS, _PARAMETERS, _WRITABLE))

@@ -7,6 +7,7 @@ same steps as mnist37.model does, and the tests hold them against autograd.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, Protocol, Self
 
@@ -17,8 +18,9 @@ from torch import Tensor
 
 from mnist37 import kernels
 from mnist37.data import Data
-from mnist37.kernels import Labels, Pixels
+from mnist37.kernels import Flag, Labels, Pixels
 from mnist37.losses import Evaluation
+from mnist37.shuffling import permutation, permutations
 
 PARAMETERS = 784 + 1  # the weights, then the bias
 
@@ -47,27 +49,46 @@ class Examples(Protocol):
     def total(self, parameters: Tensor) -> tuple[int, int]:
         """The sum of all losses, in LOSS_UNITs, and how many images are told rightly."""
 
-    def epochs(
-        self,
-        parameters: Tensor,
-        orders: NDArray[np.int64],
-        batch_size: int,
-        lr: float,
-        valid: Self,
-    ) -> Epochs:
-        """`sgd` for each of the orders (E, S), and what `total` finds on `valid` after each."""
+    def train(self, parameters: Tensor, part: Part, valid: Self) -> Trained:
+        """Takes the steps of a part of a run; moves `parameters` (785,) in place.
+
+        Args:
+            parameters: as `sgd`.
+            part: which steps.
+            valid: the images to look at after each epoch, on the same device.
+        """
 
 
-class Epochs(NamedTuple):
-    """What came of E epochs."""
+@dataclass(frozen=True)
+class Part:
+    """Some of a run's steps of SGD: the rest of an epoch, and epochs after it."""
 
-    totals: NDArray[np.int64]  # (E, 3): sgd's sum of losses; total's on the validation set
+    orders: NDArray[np.int64]  # (E, S), which mini-batches in each epoch
+    start: int  # how many steps of the first of them are done
+    loss: int  # summed over the images of those steps, in LOSS_UNITs
+    most: int  # how many steps to take at the most
+    batch_size: int
+    learning_rate: float
+    stop: Flag  # (1,); once it is not 0, which may be at any time, there is no further step
+
+
+class Trained(NamedTuple):
+    """What came of a part of a run."""
+
+    steps: int  # how many were taken
+    loss: int  # summed over the images of the epoch that did not end, in LOSS_UNITs
+    totals: NDArray[np.int64]  # (E, 3), of each that did: its losses; what `total` finds after it
     parameters: NDArray[np.float32]  # (E, 785), after each
 
     @classmethod
-    def empty(cls, count: int) -> Self:
-        """To be filled."""
-        return cls(np.empty((count, 3), np.int64), np.empty((count, PARAMETERS), np.float32))
+    def empty(cls, part: Part) -> Self:
+        """To be filled, with room for all of a part's epochs."""
+        room = len(part.orders)
+        return cls(0, 0, np.empty((room, 3), np.int64), np.empty((room, PARAMETERS), np.float32))
+
+    def of(self, steps: int, loss: int, epochs: int) -> Self:
+        """As filled: so many steps, and so many epochs that ended."""
+        return type(self)(steps, loss, self.totals[:epochs], self.parameters[:epochs])
 
 
 class HostExamples:
@@ -92,19 +113,24 @@ class HostExamples:
         """See Examples."""
         return kernels.evaluate(self.pixels, self.labels, parameters.numpy())
 
-    def epochs(
-        self,
-        parameters: Tensor,
-        orders: NDArray[np.int64],
-        batch_size: int,
-        lr: float,
-        valid: Self,
-    ) -> Epochs:
+    def train(self, parameters: Tensor, part: Part, valid: Self) -> Trained:
         """See Examples; without Python's lock."""
-        found = Epochs.empty(len(orders))
+        found = Trained.empty(part)
         images = (self.pixels, self.labels, valid.pixels, valid.labels)
-        kernels.epochs(*images, orders, batch_size, parameters.numpy(), lr, *found)
-        return found
+        steps, loss = kernels.train(
+            *images,
+            part.orders,
+            part.start,
+            part.most,
+            part.loss,
+            part.batch_size,
+            parameters.numpy(),
+            part.learning_rate,
+            part.stop,
+            found.totals,
+            found.parameters,
+        )
+        return found.of(steps, loss, (part.start + steps) // part.orders.shape[1])
 
 
 def examples_on(device: torch.device, pixels: Pixels, labels: Labels) -> Examples:
@@ -120,21 +146,6 @@ def evaluate(parameters: Tensor, examples: Examples) -> Evaluation:
     """The loss and the accuracy of `parameters` (785,), the weights and the bias."""
     total, correct = examples.total(parameters)
     return Evaluation.of(total, correct, len(examples))
-
-
-def permutation(count: int, seed: int, *place: int) -> NDArray[np.int64]:
-    """A permutation of range(count) that depends on nothing but the arguments.
-
-    The order of random 64-bit keys: numpy promises that the raw numbers of PCG64 stay the same in
-    all its versions, as neither its nor torch's own permutations do.
-
-    Args:
-        count: how many things to permute.
-        seed: 0 to 2**64 - 1.
-        place: what the seed is used for; another place, another permutation.
-    """
-    keys = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=place)).random_raw(count)
-    return np.argsort(keys, kind="stable")
 
 
 class MiniBatches:
@@ -156,18 +167,23 @@ class MiniBatches:
         """Which mini-batch comes when in an epoch of a run (from 1)."""
         return permutation(len(self), self.seed, self.batch_size, epoch)
 
+    def orders(self, epochs: range) -> NDArray[np.int64]:
+        """The same for some epochs (E, S)."""
+        return permutations(len(self), self.seed, self.batch_size, epochs)
+
     def count(self, index: int) -> int:
         """How many images mini-batch `index` has."""
         return min(self.batch_size, len(self.examples) - index * self.batch_size)
 
+    def images(self, order: NDArray[np.int64]) -> int:
+        """How many images these mini-batches have."""
+        last = len(self) - 1
+        short = self.batch_size - self.count(last)
+        return len(order) * self.batch_size - short * int(np.sum(order == last))
+
     def sgd(self, parameters: Tensor, order: NDArray[np.int64], lr: float) -> int:
         """A step on each of these mini-batches; see Examples."""
         return self.examples.sgd(parameters, order, self.batch_size, lr)
-
-    def epochs(self, parameters: Tensor, numbers: range, lr: float, valid: Examples) -> Epochs:
-        """The epochs of a run that have these numbers; see Examples."""
-        orders = np.stack([self.order(number) for number in numbers])
-        return self.examples.epochs(parameters, orders, self.batch_size, lr, valid)
 
 
 class Sets:

@@ -183,7 +183,8 @@ class AsyncClient:
         try:
             with translated(self.address):
                 async for response in call:
-                    yield exchanges.watched(response)
+                    for told in exchanges.watched(response):
+                        yield told
         finally:
             call.cancel()
 
@@ -267,12 +268,12 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
         self._begin = begin
         self._address = address
         self._attempts = patience.attempts()
-        self._last: Progress | None = None
+        self._told = exchanges.Told()
         self._cancelled = False
         self._call = begin()
 
     async def __anext__(self) -> Progress:
-        while True:
+        while self._cancelled or (progress := self._told.give()) is None:
             try:
                 with translated(self._address):
                     message = await self._call.read()
@@ -290,19 +291,17 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
             if message is grpc.aio.EOF:
                 raise StopAsyncIteration
             assert isinstance(message, pb.TrainResponse)
-            progress = Progress.of(message)
+            self._told.add(message)
             self._attempts.succeeded()
-            if self._last is None or progress.epoch > self._last.epoch:
-                self._last = progress
-                return progress
+        return progress
 
     async def wait(self) -> Progress:
         """Follows the run to its end; returns its last progress."""
         async for _ in self:
             pass
-        if self._last is None:
+        if self._told.last is None:
             raise Cancelled("the run was cancelled before its first epoch ended")
-        return self._last
+        return self._told.last
 
     def cancel(self) -> None:
         """Stops the run within some milliseconds; harmless after its end."""

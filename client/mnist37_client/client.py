@@ -222,7 +222,8 @@ class Client:
         self._raise_if_closed()
         call = self._stub.WatchRun(exchanges.watch_request(run, follow))
         try:
-            yield from map(exchanges.watched, call)
+            for response in call:
+                yield from exchanges.watched(response)
         except grpc.RpcError as error:
             raise from_rpc(error, self.address) from error
         finally:
@@ -285,14 +286,14 @@ class TrainingRun(Iterator[Progress]):
         self._begin = begin
         self._address = address
         self._attempts = patience.attempts()
-        self._last: Progress | None = None
+        self._told = exchanges.Told()
         self._cancelled = False
         self._call = begin()
 
     def __next__(self) -> Progress:
-        while True:
+        while self._cancelled or (progress := self._told.give()) is None:
             try:
-                progress = Progress.of(next(self._call))
+                self._told.add(next(self._call))
             except grpc.RpcError as error:
                 if self._cancelled:
                     raise StopIteration from None
@@ -302,12 +303,9 @@ class TrainingRun(Iterator[Progress]):
                 self._call = self._begin()  # with the same id: it goes on
                 if self._cancelled:
                     self.cancel()
-                continue
-            self._attempts.succeeded()
-            # A run that is asked for again repeats its last one.
-            if self._last is None or progress.epoch > self._last.epoch:
-                self._last = progress
-                return progress
+            else:
+                self._attempts.succeeded()
+        return progress
 
     def wait(self) -> Progress:
         """Follows the run to its end; returns its last progress.
@@ -317,9 +315,9 @@ class TrainingRun(Iterator[Progress]):
         """
         for _ in self:
             pass
-        if self._last is None:
+        if self._told.last is None:
             raise Cancelled("the run was cancelled before its first epoch ended")
-        return self._last
+        return self._told.last
 
     def cancel(self) -> None:
         """Stops the run within some milliseconds; harmless after its end."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Generator, Sequence
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -193,14 +194,14 @@ def runs() -> Exchange[pb.ListRunsRequest, pb.ListRunsResponse, list[Run]]:
 
 def watch_request(run: int | None, follow: bool) -> pb.WatchRunRequest:
     """The request to look at a run."""
-    return message(pb.WatchRunRequest, run=run, follow=follow)
+    return message(pb.WatchRunRequest, run=run, follow=follow, gather=True)
 
 
-def watched(response: pb.WatchRunResponse) -> Run | Progress:
-    """One thing that is said of a run."""
+def watched(response: pb.WatchRunResponse) -> Sequence[Run | Progress]:
+    """What one message says of a run."""
     if response.WhichOneof("what") == "run":
-        return Run.of(response.run)
-    return Progress.of(response.progress)
+        return [Run.of(response.run)]
+    return epochs(response.progress)
 
 
 def get_model(
@@ -232,7 +233,33 @@ def train_request(
         batch_size=batch_size,
         seed=seed,
         request_id=or_new(request_id),
+        gather=True,
     )
+
+
+class Told:
+    """What has been told of a run, and not been given yet: each epoch once, oldest first."""
+
+    def __init__(self) -> None:
+        self.last: Progress | None = None  # that was given
+        self._waiting: deque[Progress] = deque()
+
+    def add(self, response: pb.TrainResponse) -> None:
+        """Takes in a message; a run that is asked for again repeats its last epoch."""
+        seen = 0 if self.last is None else self.last.epoch
+        self._waiting += [at for at in epochs(response) if at.epoch > seen]
+
+    def give(self) -> Progress | None:
+        """The next; None where a message must come first."""
+        if not self._waiting:
+            return None
+        self.last = self._waiting.popleft()
+        return self.last
+
+
+def epochs(response: pb.TrainResponse) -> list[Progress]:
+    """All that one message tells of, oldest first."""
+    return [*map(Progress.of, response.earlier), Progress.of(response)]
 
 
 def check_address(address: str) -> str:

@@ -21,11 +21,10 @@ from mnist37_server.state import Record, State
 
 log = logging.getLogger(__name__)
 
-MAX_PENDING = 128  # versions that may be ahead of what is committed
+MAX_PENDING = 512  # versions that may be ahead of what is committed
 COMMIT_SHARE = 0.05  # of the time that commits may take, while nobody waits for more than progress
 SLOW = 0.005  # seconds that a commit takes on a disk that is worth a hand-over
-MIN_REST = 0.01  # seconds between such commits: each costs about as much as some epochs' progress
-MAX_REST = 0.5  # the same, however slow the disk is
+MAX_REST = 0.5  # seconds between such commits, however slow the disk is
 
 
 @dataclass(frozen=True)
@@ -98,15 +97,22 @@ class Committer:
         update.failed(error)
         return False
 
-    def commit(self, update: Update) -> None:
-        """Commits an update that somebody waits for, after all that is pending.
+    def commit(self, update: Update, *, urgent: bool = True) -> bool:
+        """Commits an update, after all that is pending.
 
-        On the caller's own thread: a hand-over takes longer than it gains. Where the disk is slow,
-        the caller shall compute on meanwhile.
+        On the caller's own thread: a hand-over takes longer than it gains, and a thread more would
+        be one more in the readers' way. Where the disk is slow, the caller shall compute on
+        meanwhile.
+
+        Args:
+            update: to be committed.
+            urgent: whether somebody waits; nobody does for epochs in the midst of a run.
+
+        Returns:
+            As `put`.
         """
         if self._took > SLOW:
-            self.put(update, urgent=True)
-            return
+            return self.put(update, urgent=urgent)
         with self._done:
             self._wait_until_idle()
             error = self._error
@@ -115,6 +121,7 @@ class Committer:
             self._finish([update], self._store([update]))
         else:
             update.failed(error)
+        return not self.broken
 
     def settle(self) -> Snapshot:
         """Waits until nothing is pending; returns what is committed, to compute on from."""
@@ -197,7 +204,7 @@ class Committer:
             return error
         ended = time.monotonic()
         self._took = ended - began
-        self._rest_until = ended + min(max(MIN_REST, self._took / COMMIT_SHARE), MAX_REST)
+        self._rest_until = ended + min(self._took / COMMIT_SHARE, MAX_REST)
         self._newest = snapshots[-1]
         self._journal.committed(self._newest, self._took)
         self._publish(self._newest)

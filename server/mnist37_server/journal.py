@@ -51,8 +51,8 @@ class Journal:
         log.info("run began", extra=fields(write))
 
     def reached(self, answers: Sequence[Answer]) -> None:
-        """Answers of a write that are committed: how good the model is."""
-        for answer in answers:
+        """Answers of a write that are committed: how good the model is after the last."""
+        for answer in answers[-1:]:
             if isinstance(answer, Stepped):
                 self.train_loss = answer.loss
             elif isinstance(answer, Progress):

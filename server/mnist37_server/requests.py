@@ -188,6 +188,13 @@ def answer_to(request: Request, values: Sequence[Any]) -> Answer:
     return Progress._make(values) if isinstance(request, Train) else Written._make(values)
 
 
+def epochs(answers: Sequence[Answer]) -> list[Progress]:
+    """The answers to a Train, as what they are."""
+    found = [answer for answer in answers if isinstance(answer, Progress)]
+    assert len(found) == len(answers)
+    return found
+
+
 def fingerprint(request: Request) -> bytes:
     """32 bytes that two requests share only if they have the same method and the same values."""
     values = vars(request)
@@ -201,6 +208,12 @@ def fingerprint(request: Request) -> bytes:
 def magnitude(parameters: NDArray[np.float32]) -> float:
     """The most that any image can score, or NaN; up to MOST_INK no partial sum overflows."""
     return kernels.magnitude(parameters)
+
+
+def magnitudes(parameters: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The same (N,) of several (N, 785)."""
+    found: NDArray[np.float64] = np.abs(parameters).sum(axis=1, dtype=np.float64)
+    return found
 
 
 def check_range(field: str, value: int, least: int, most: int) -> None:

@@ -18,7 +18,7 @@ from mnist37_server import wire
 from mnist37_server.errors import CallerLeft
 from mnist37_server.live_model import LiveModel
 from mnist37_server.predict_wire import Question, decode, encode
-from mnist37_server.requests import Progress, Request, Stepped, Written, count_of
+from mnist37_server.requests import Request, Stepped, Written, count_of, epochs
 from mnist37_server.status import at_once, check_wanted, stream, unary
 from mnist37_server.subscription import Subscription
 from mnist37_server.threads import Room, run_on
@@ -128,10 +128,9 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     def Train(
         self, request: pb.TrainRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.TrainResponse]:
-        """A run, with a message after each epoch."""
-        for answer in self._write(wire.train(request), request, context):
-            assert isinstance(answer, Progress)
-            yield wire.progress(answer)
+        """A run, with a message after each epoch, or of all that were committed together."""
+        caller = self._write(wire.train(request), request, context)
+        return wire.told(map(epochs, caller.gathered()), request.gather)
 
     @unary
     def Initialize(
@@ -181,11 +180,11 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
             stands = watch.record()
             if stands is not None:
                 yield pb.WatchRunResponse(run=wire.run(*stands))
-            for progress in watch.curve():
-                yield pb.WatchRunResponse(progress=wire.progress(progress))
+            for progress in wire.told([watch.curve()], request.gather):
+                yield pb.WatchRunResponse(progress=progress)
             if request.follow:
-                for progress in watch.follow():
-                    yield pb.WatchRunResponse(progress=wire.progress(progress))
+                for progress in wire.told(watch.follow(), request.gather):
+                    yield pb.WatchRunResponse(progress=progress)
                 ended = watch.record()
                 if ended is not None:
                     yield pb.WatchRunResponse(run=wire.run(*ended))

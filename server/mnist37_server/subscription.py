@@ -10,13 +10,10 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
+from mnist37.kernels import Flag
 from mnist37_server.requests import Answer, Request
 
 MAX_UNREAD = 10_000  # epochs that a slow reader may be behind before it misses the oldest
-# Seconds between two answers that are there already (of epochs that were committed together), while
-# they are few and the write goes on: predictions get in between, and need not wait for all of them.
-PAUSE = 0.0005
-FEW_UNREAD = 32
 
 A = TypeVar("A", bound=Answer)
 
@@ -32,16 +29,32 @@ class Subscription:
 
     def __iter__(self) -> Iterator[Answer]:
         """Gives each answer; raises what the write failed with."""
-        while (answer := self._answers.get()) is not None:
-            yield answer
-            if 0 < self._answers.qsize() <= FEW_UNREAD and not self._once.locked():
-                time.sleep(PAUSE)
+        for answers in self.gathered():
+            yield from answers
+
+    def gathered(self) -> Iterator[list[Answer]]:
+        """The same, but gives all answers at once that are there."""
+        over = False
+        while not over:
+            answers = []
+            answer = self._answers.get()
+            while answer is not None:
+                answers.append(answer)
+                if self._answers.empty():
+                    break
+                answer = self._answers.get()
+            over = answer is None
+            if answers:
+                yield answers
         if self._error is not None:
             raise self._error
 
     def only(self, kind: type[A]) -> A:
-        """The answer of a write that has just one."""
-        (answer,) = self
+        """The answer of a write that has just one; raises what it failed with."""
+        answer = self._answers.get()
+        if answer is None:
+            assert self._error is not None
+            raise self._error
         assert isinstance(answer, kind)
         return answer
 
@@ -78,6 +91,7 @@ class Write:
     callers: list[Subscription] = field(default_factory=list)
     watchers: list[Subscription] = field(default_factory=list)  # who do not keep it going
     run: int | None = None  # its number, once it is under way as a run
+    stop: Flag | None = None  # likewise: 1 while it shall make no further step
 
     @property
     def wanted(self) -> bool:

@@ -6,17 +6,19 @@ is what gets committed; `reset` takes it back to what was.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mnist37.losses import Evaluation, mean_loss
+from mnist37.kernels import Flag
+from mnist37.losses import mean_loss, mean_losses
 from mnist37.model import init_params
-from mnist37.training import PARAMETERS, Sets, evaluate, examples_on
+from mnist37.training import PARAMETERS, Part, Sets, Trained, examples_on
 from mnist37_server.errors import InvalidArgument
 from mnist37_server.requests import (
     MOST_INK,
@@ -25,15 +27,17 @@ from mnist37_server.requests import (
     Step,
     Train,
     magnitude,
+    magnitudes,
 )
 from mnist37_server.snapshot import Origin, Snapshot
 from mnist37_server.state import RunPlace
 
 WALK = Train(epochs=1)  # whose seed and batch size order the Steps without a batch
-# So much of a run is done in one go; then its caller may stop it.
-STEPS_AT_A_TIME = 1_024  # of an epoch
-SECONDS_AT_A_TIME = 0.008  # of whole epochs, where each has fewer steps; about
-EPOCHS_AT_A_TIME = 8  # at the most, so that it is soon done, too, to tell of them
+# What a run does in one go, and what is then committed, published and told of together. Between two
+# such parts everybody else waits a moment for the writer; so there are not many. But the first is
+# an epoch, for whoever has just begun one wants to see it.
+SECONDS_AT_A_TIME = 0.1
+GROWTH = 2  # so many times the part before, at the most
 
 
 class Trainer:
@@ -53,18 +57,15 @@ class Trainer:
         Raises:
             InvalidArgument: an update's learning rate was so large that the parameters overflowed.
         """
-        return self.snapshot_of(self.parameters.cpu().numpy(), self.version, origin, run)
+        parameters = self.parameters.cpu().numpy()
+        if not magnitude(parameters) <= MOST_INK:  # true for NaN too
+            raise overflow()
+        return self.snapshot_of(parameters, self.version, origin, run)
 
     def snapshot_of(
         self, parameters: NDArray[np.float32], version: int, origin: Origin, run: int | None
     ) -> Snapshot:
-        """The model as it was with these parameters (785,); raises as `snapshot`."""
-        if not magnitude(parameters) <= MOST_INK:  # true for NaN too
-            raise InvalidArgument(
-                "learning_rate",
-                "this one drives the model beyond what float32 can hold",
-                "choose a smaller one",
-            )
+        """The model as it was with these parameters (785,), which did not overflow."""
         content = parameters.astype("<f4", copy=False).tobytes()
         return Snapshot(version, content, self._place, origin, run)
 
@@ -107,113 +108,111 @@ class Trainer:
         return Run(self, request, place)
 
 
-class EndOfEpoch(NamedTuple):
-    """An epoch that a run has done, and what the model was then."""
+def overflow() -> InvalidArgument:
+    """Why an update is refused that the parameters did not survive."""
+    return InvalidArgument(
+        "learning_rate",
+        "this one drives the model beyond what float32 can hold",
+        "choose a smaller one",
+    )
 
-    progress: Progress
-    snapshot: Snapshot
+
+class Ended(NamedTuple):
+    """The epochs that a run ended in one go."""
+
+    progress: list[Progress]
+    snapshots: list[Snapshot]  # after each; and what the model is now, in the midst of another
 
 
 class Run:
     """A Train under way; iterate over `parts` to go on with it."""
 
     def __init__(self, trainer: Trainer, request: Train, place: RunPlace) -> None:
+        self.stop: Flag = np.zeros(1, np.uint8)  # any thread may set it: no further step, for now
         self._trainer = trainer
         self._request = request
         self._batches = trainer.sets.mini_batches(request.seed, request.batch_size)
         self._began = time.monotonic() - place.elapsed
         self._place = place
-        self._epoch_took: float | None = None  # seconds, as the last steps were
-
-    def parts(self) -> Iterator[Sequence[EndOfEpoch]]:
-        """Does some steps of SGD at a time; gives the epochs that ended with them.
-
-        Raises:
-            InvalidArgument: as Trainer.snapshot; what came before it was given.
-        """
-        ended, steps_done = divmod(self._place.steps, len(self._batches))
-        while ended < self._request.epochs:
-            some = 1 if steps_done else min(self._at_a_time(), self._request.epochs - ended)
-            if some > 1:
-                yield from self._epochs(range(ended + 1, ended + some + 1))
-            else:
-                yield from self._steps(ended + 1, steps_done)
-            ended, steps_done = ended + some, 0
-
-    def _at_a_time(self) -> int:
-        """How many epochs to do in one go."""
-        if self._epoch_took is None or len(self._batches) > STEPS_AT_A_TIME:
-            return 1
-        return max(1, min(EPOCHS_AT_A_TIME, int(SECONDS_AT_A_TIME / self._epoch_took)))
 
     @property
     def place(self) -> RunPlace:
         """How far the run is; to go on from there later."""
         return self._place._replace(elapsed=time.monotonic() - self._began)
 
-    def _steps(self, epoch: int, steps_done: int) -> Iterator[Sequence[EndOfEpoch]]:
-        """The rest of an epoch, some steps at a time."""
-        trainer, batches = self._trainer, self._batches
-        order = batches.order(epoch)
-        last = len(batches) - 1
-        short = batches.batch_size - batches.count(last)  # images that the last one has fewer
-        for first in range(steps_done, len(order), STEPS_AT_A_TIME):
-            part = order[first : first + STEPS_AT_A_TIME]
+    def parts(self) -> Iterator[Ended]:
+        """Does a part of the run at a time; gives the epochs that ended with it.
+
+        A part ends with an epoch, unless `stop` is set or an epoch takes long.
+
+        Raises:
+            InvalidArgument: as Trainer.snapshot; what came before it was given.
+        """
+        most = len(self._batches)
+        steps_in_all = self._request.epochs * len(self._batches)
+        while self._place.steps < steps_in_all:
+            part = self._part(most)
             began = time.monotonic()
-            loss = batches.sgd(trainer.parameters, part, self._request.learning_rate)
-            self._epoch_took = (time.monotonic() - began) / len(part) * len(order)
-            self._count(len(part), len(part) * batches.batch_size - short * int(last in part))
-            self._place = self._place._replace(loss=self._place.loss + loss)
-            if first + len(part) < len(order):
-                yield []
-        valid = evaluate(trainer.parameters, trainer.sets.valid)
-        progress = self._progress(epoch, self._place.loss, valid, trainer.version, time.monotonic())
-        self._place = self._place._replace(loss=0)
-        yield [EndOfEpoch(progress, trainer.snapshot(Origin.TRAIN, self._place.run))]
+            done = self._batches.examples.train(
+                self._trainer.parameters, part, self._trainer.sets.valid
+            )
+            took = time.monotonic() - began
+            if done.steps:
+                most = max(1, min(GROWTH * most, int(done.steps * SECONDS_AT_A_TIME / took)))
+            yield from self._ended(part, done, began - self._began, took)
 
-    def _epochs(self, numbers: range) -> Iterator[Sequence[EndOfEpoch]]:
-        """Whole epochs."""
-        trainer, batches = self._trainer, self._batches
-        before, began = trainer.version, time.monotonic()
-        found = batches.epochs(
-            trainer.parameters, numbers, self._request.learning_rate, trainer.sets.valid
+    def _part(self, most: int) -> Part:
+        """The next steps, up to the end of an epoch if that is not farther."""
+        an_epoch = len(self._batches)
+        epochs, start = divmod(self._place.steps, an_epoch)
+        if start + most >= an_epoch:
+            most -= (start + most) % an_epoch
+        last = min(epochs + math.ceil((start + most) / an_epoch), self._request.epochs)
+        return Part(
+            orders=self._batches.orders(range(epochs + 1, last + 1)),
+            start=start,
+            loss=self._place.loss,
+            most=most,
+            batch_size=self._request.batch_size,
+            learning_rate=self._request.learning_rate,
+            stop=self.stop,
         )
-        self._epoch_took = each = (time.monotonic() - began) / len(numbers)
-        ends: list[EndOfEpoch] = []
-        overflow = None
-        for i, (loss, valid_loss, correct) in enumerate(found.totals.tolist()):
-            version = before + (i + 1) * len(batches)
-            try:
-                snapshot = trainer.snapshot_of(
-                    found.parameters[i], version, Origin.TRAIN, self._place.run
-                )
-            except InvalidArgument as error:
-                overflow = error
-                break
-            valid = Evaluation.of(valid_loss, correct, len(trainer.sets.valid))
-            progress = self._progress(numbers[i], loss, valid, version, began + (i + 1) * each)
-            ends.append(EndOfEpoch(progress, snapshot))
-        self._count(len(ends) * len(batches), len(ends) * len(batches.examples))
-        if ends:
-            yield ends
-        if overflow:
-            raise overflow
 
-    def _count(self, steps: int, images: int) -> None:
+    def _ended(self, part: Part, done: Trained, began: float, took: float) -> Iterator[Ended]:
+        """Takes in what was done, in `took` seconds, from `began` in the run's own time on."""
+        trainer, an_epoch = self._trainer, len(self._batches)
+        states, within = done.parameters, (part.start + done.steps) % an_epoch
+        if within:
+            states = np.vstack([states, trainer.parameters.cpu().numpy()])
+        fine = magnitudes(states) <= MOST_INK  # false for NaN too
+        good = len(fine) if fine.all() else int(fine.argmin())
+        ended = np.arange(1, 1 + min(good, len(done.totals)))
+        totals, steps = done.totals[: len(ended)], ended * an_epoch - part.start
+        columns = (
+            ended + self._place.steps // an_epoch,
+            np.full_like(ended, self._request.epochs),
+            mean_losses(totals[:, 0], len(trainer.sets.train)),
+            mean_losses(totals[:, 1], len(trainer.sets.valid)),
+            totals[:, 2] / len(trainer.sets.valid),
+            steps + trainer.version,
+            steps / max(1, done.steps) * took + began,
+        )
+        versions = [*columns[5].tolist(), trainer.version + done.steps]
+        snapshots = [
+            trainer.snapshot_of(parameters, version, Origin.TRAIN, self._place.run)
+            for parameters, version in zip(states[:good], versions, strict=False)
+        ]
+        if good == len(fine):
+            self._count(part, done.steps, done.loss)
+        else:
+            self._count(part, int(steps[-1]) if good else 0, 0)
+        yield Ended(list(map(Progress, *(column.tolist() for column in columns))), snapshots)
+        if good < len(fine):
+            raise overflow()
+
+    def _count(self, part: Part, steps: int, loss: int) -> None:
+        taken = part.orders.ravel()[part.start :][:steps]
         self._trainer.version += steps
         self._trainer.steps_done += steps
-        self._trainer.images_done += images
-        self._place = self._place._replace(steps=self._place.steps + steps)
-
-    def _progress(
-        self, epoch: int, loss: int, valid: Evaluation, version: int, now: float
-    ) -> Progress:
-        return Progress(
-            epoch=epoch,
-            epochs=self._request.epochs,
-            train_loss=mean_loss(loss, len(self._trainer.sets.train)),
-            valid_loss=valid.loss,
-            valid_accuracy=valid.accuracy,
-            version=version,
-            elapsed=now - self._began,
-        )
+        self._trainer.images_done += self._batches.images(taken)
+        self._place = self._place._replace(steps=self._place.steps + steps, loss=loss)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mnist37_server.errors import NotFound, Reason
 from mnist37_server.history import KEPT_RUNS, RunRecord
-from mnist37_server.requests import Progress
+from mnist37_server.requests import Progress, epochs
 from mnist37_server.state import State
 from mnist37_server.write_queue import WriteQueue
 
@@ -54,18 +54,20 @@ class Watch:
             )
         return (found[0], under_way) if found else None
 
-    def curve(self) -> Iterator[Progress]:
+    def curve(self) -> list[Progress]:
         """The epochs that are kept of it."""
-        for progress in self._state.curve(self._number):
-            self._seen = progress.epoch
-            yield progress
+        kept = self._state.curve(self._number)
+        self._seen = kept[-1].epoch if kept else 0
+        return kept
 
-    def follow(self) -> Iterator[Progress]:
-        """Each further epoch, until the run ends or `close`; nothing where it has ended."""
-        for progress in self._subscription or ():
-            assert isinstance(progress, Progress)
-            if progress.epoch > self._seen:
-                yield progress
+    def follow(self) -> Iterator[list[Progress]]:
+        """Each further epoch, until the run ends or `close`; nothing where it has ended.
+
+        Those that were committed together come together.
+        """
+        if self._subscription is not None:
+            for answers in self._subscription.gathered():
+                yield [at for at in epochs(answers) if at.epoch > self._seen]
 
     def close(self) -> None:
         """Ends `follow`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -140,6 +141,17 @@ def timestamp(seconds: float) -> Timestamp:
     message = Timestamp()
     message.FromMicroseconds(round(seconds * 1e6))
     return message
+
+
+def told(groups: Iterable[Sequence[Progress]], gather: bool) -> Iterator[pb.TrainResponse]:
+    """The messages of epochs, some of which come together: one of those, or one of each."""
+    for group in groups:
+        messages = list(map(progress, group))
+        if gather and messages:
+            last = messages.pop()
+            last.earlier.extend(messages)
+            messages = [last]
+        yield from messages
 
 
 def progress(answer: Progress) -> pb.TrainResponse:

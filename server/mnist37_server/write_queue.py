@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from mnist37.kernels import Flag
 from mnist37_server.errors import AlreadyExists, CallerLeft, Exhausted, ShuttingDown
 from mnist37_server.journal import Journal
 from mnist37_server.requests import Answer, Request, Restore, Train, answer_to, fingerprint
@@ -88,6 +89,7 @@ class WriteQueue:
                 self._changed.notify()
             write.callers.append(caller)
             self._waiting[caller] = write
+            self._steer(write)
         return caller
 
     def leave(self, caller: Subscription) -> None:
@@ -100,6 +102,7 @@ class WriteQueue:
             write = self._waiting.pop(caller, None)
             if write is not None:
                 write.callers.remove(caller)
+                self._steer(write)
                 if not write.callers and write in self._queue:
                     self._queue.remove(write)
                     self.finish(write)
@@ -138,6 +141,8 @@ class WriteQueue:
         with self._changed:
             self.closing = True
             self._why = why or shutting_down
+            if self._running is not None:
+                self._steer(self._running)
             self._changed.notify()
 
     def take(self) -> list[Write] | None:
@@ -162,12 +167,18 @@ class WriteQueue:
                 writes.append(self._queue.popleft())
             return writes
 
-    def begin_run(self, write: Write, run: int) -> None:
-        """From now on the run, of this number, can be watched."""
+    def begin_run(self, write: Write, run: int, stop: Flag) -> None:
+        """From now on the run, of this number, can be watched, and `stop` says when it shall."""
         with self._changed:
-            write.run = run
+            write.run, write.stop = run, stop
             self._running = write
+            self._steer(write)
             self._journal.run_began(write)
+
+    def _steer(self, write: Write) -> None:
+        """Stops a run that is under way at its next step, if nobody waits for it."""
+        if write.stop is not None:
+            write.stop[0] = self.closing or not write.callers
 
     def tell(self, write: Write, *answers: Answer) -> None:
         """Hands a run's committed progress to its callers and watchers."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from mnist37_server.committer import Committer, Update
 from mnist37_server.device_faults import device_full, device_lost, no_room
@@ -36,7 +36,7 @@ from mnist37_server.requests import (
 from mnist37_server.snapshot import Origin, Snapshot
 from mnist37_server.state import Record, RunPlace, State
 from mnist37_server.subscription import Write
-from mnist37_server.trainer import EndOfEpoch, Trainer
+from mnist37_server.trainer import Ended, Trainer
 from mnist37_server.write_queue import WriteQueue
 
 log = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ class Writer:
         return snapshot
 
     def _train(self, write: Write, request: Train) -> None:
-        """A run: an update after some epochs each, and where it is cut off."""
+        """A run: an update after each of its parts, and where it is cut off."""
         self._settle()  # what is remembered of the run must be compared with what is committed
         record = None if write.request_id is None else self._state.find(write.request_id)
         if record is not None and record.version != self._computed.version:
@@ -193,28 +193,23 @@ class Writer:
         run = self._trainer.run(request, place)
         if self._queue.refuses(write):
             return
-        self._queue.begin_run(write, place.run)
-        for ends in run.parts():
-            stop = self._queue.unwanted(write)
-            if not ends and not stop:
-                continue
-            if not self._put(write, request, run.place, ends):
-                return
-            if ends and ends[-1].progress.epoch == request.epochs:
-                return
-            if stop:
+        self._queue.begin_run(write, place.run, run.stop)
+        for ended in run.parts():
+            unwanted = self._queue.unwanted(write)
+            new = ended.snapshots and ended.snapshots[-1].version > self._computed.version
+            if new and (ended.progress or unwanted):
+                if not self._commit(write, request, run.place, ended):
+                    return
+                if ended.progress and ended.progress[-1].epoch == request.epochs:
+                    return
+            if unwanted:
                 self._settle()
                 if self._queue.refuses(write):
                     return
 
-    def _put(
-        self, write: Write, request: Train, place: RunPlace, ends: Sequence[EndOfEpoch]
-    ) -> bool:
-        """Hands over how far a run has come, after some epochs or in the midst of one."""
-        epochs = [end.progress for end in ends]
-        snapshots = [end.snapshot for end in ends]
-        if not ends:
-            snapshots = [self._trainer.snapshot(Origin.TRAIN, place.run)]
+    def _commit(self, write: Write, request: Train, place: RunPlace, ended: Ended) -> bool:
+        """Commits how far a run has come, after some epochs or in the midst of one."""
+        epochs, snapshots = ended
         self._computed = snapshots[-1]
         version = self._computed.version
         last = epochs[-1] if epochs else None
@@ -234,6 +229,5 @@ class Writer:
             outcome = (last, None) if finished else (None, place)
             records.append(Record(write.request_id, write.fingerprint, version, *outcome))
         run = RunRecord(place.run, write.request_id, request, place.began, version, finished, last)
-        urgent = finished or not ends
         update = Update(snapshots, records, (run, epochs), committed, failed)
-        return self._committer.put(update, urgent=urgent)
+        return self._committer.commit(update, urgent=finished or not epochs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -15,14 +17,15 @@ from mnist37.data import Data, load
 from mnist37.device import DeviceExamples
 from mnist37.losses import LOSS_UNIT, mean_loss
 from mnist37.model import accuracy, init_params, linear1, mnist_loss, sigmoid
+from mnist37.shuffling import permutation, permutations
 from mnist37.training import (
     Examples,
     HostExamples,
     MiniBatches,
+    Part,
     Sets,
     evaluate,
     examples_on,
-    permutation,
 )
 
 CPU = torch.device("cpu")
@@ -154,7 +157,8 @@ def test_mini_batches_cover_every_image_once(sets: Sets, batch_size: int) -> Non
     batches = MiniBatches(sets.train, 7, batch_size)
     order = batches.order(1)
     assert sorted(order) == list(range(len(batches)))
-    assert sum(map(batches.count, order)) == 12396
+    assert sum(map(batches.count, order)) == batches.images(order) == 12396
+    assert batches.images(order[:3]) == sum(map(batches.count, order[:3]))
     total = batches.sgd(parameters(0.0), order, 1e-30)
     assert total == round(12396 * 0.5 / LOSS_UNIT)
 
@@ -168,7 +172,19 @@ def test_an_epoch_is_the_same_in_pieces(train: Train) -> None:
     assert torch.equal(parts, whole)
 
 
-def test_epochs_at_once_are_those_that_are_done_one_by_one(train: Train, data: Data) -> None:
+@given(
+    count=st.integers(1, 60),
+    seed=st.integers(0, 2**64 - 1) | st.sampled_from([0, 42, 2**32 - 1, 2**32, 2**64 - 1]),
+    first=st.integers(0, 2**32 - 1),
+    second=st.integers(0, 2**32 - 4),
+)
+def test_permutations_are_numpys(count: int, seed: int, first: int, second: int) -> None:
+    some = range(second, second + 3)
+    found = permutations(count, seed, first, some)
+    assert found.tolist() == [permutation(count, seed, first, i).tolist() for i in some]
+
+
+def test_many_epochs_are_those_that_are_done_one_by_one(train: Train, data: Data) -> None:
     some = slice(1000, 1020)  # of both digits
     pixels, labels = data.valid.pixels[some], data.valid.labels[some]
     if isinstance(train.examples, HostExamples):
@@ -176,10 +192,50 @@ def test_epochs_at_once_are_those_that_are_done_one_by_one(train: Train, data: D
     else:
         valid = DeviceExamples.of(pixels, labels, DEVICE)
     batches = MiniBatches(train.examples, 1, 300)
+    steps = len(batches)
     at_once, one_by_one = (placed(parameters(), train.examples) for _ in range(2))
-    found = batches.epochs(at_once, range(2, 5), 0.5, valid)
+    # A step of epoch 2 is done; then the rest of it, two more epochs, and a step of epoch 5.
+    loss = batches.sgd(at_once, batches.order(2)[:1], 0.5)
+    part = Part(
+        orders=batches.orders(range(2, 7)),
+        start=1,
+        loss=loss,
+        most=3 * steps,
+        batch_size=300,
+        learning_rate=0.5,
+        stop=np.zeros(1, np.uint8),
+    )
+    found = batches.examples.train(at_once, part, valid)
     for i, number in enumerate(range(2, 5)):
         loss = batches.sgd(one_by_one, batches.order(number), 0.5)
         assert found.totals[i].tolist() == [loss, *valid.total(one_by_one)]
         assert found.parameters[i].tolist() == one_by_one.tolist()
+    assert found.steps == 3 * steps
+    assert found.loss == batches.sgd(one_by_one, batches.order(5)[:1], 0.5)
     assert torch.equal(at_once, one_by_one)
+    assert (len(found.totals), len(found.parameters)) == (3, 3)
+
+
+def test_whoever_stops_a_run_need_not_wait_for_its_part(data: Data) -> None:
+    examples = HostExamples(data.train.pixels, data.train.labels)
+    batches = MiniBatches(examples, 1, 256)
+    stop = np.zeros(1, np.uint8)
+    part = Part(batches.orders(range(1, 10_001)), 0, 0, 10**9, 256, 1.0, stop)
+    moved, done = parameters(), []
+    thread = threading.Thread(
+        target=lambda: done.append(batches.examples.train(moved, part, examples))
+    )
+    thread.start()
+    time.sleep(0.1)
+    assert thread.is_alive()
+    stop[0] = 1
+    began = time.monotonic()
+    thread.join(timeout=10)
+    assert time.monotonic() - began < 1, "10,000 epochs take ten"
+    (found,) = done
+    again = parameters()
+    for number in range(1, len(found.totals) + 1):
+        batches.sgd(again, batches.order(number), 1.0)
+    left = found.steps - len(found.totals) * len(batches)
+    assert batches.sgd(again, batches.order(len(found.totals) + 1)[:left], 1.0) == found.loss
+    assert torch.equal(moved, again)

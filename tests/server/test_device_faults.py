@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from twin import Twin, data
 
-from mnist37.training import Epochs, HostExamples, Sets
+from mnist37.training import HostExamples, Part, Sets, Trained
 
 CPU = torch.device("cpu")
 FULL = (
@@ -47,15 +47,8 @@ class Failing(HostExamples):
             raise Failing.error
         return total
 
-    def epochs(
-        self,
-        parameters: Tensor,
-        orders: NDArray[np.int64],
-        batch_size: int,
-        lr: float,
-        valid: Self,
-    ) -> Epochs:
-        found = super().epochs(parameters, orders, batch_size, lr, valid)
+    def train(self, parameters: Tensor, part: Part, valid: Self) -> Trained:
+        found = super().train(parameters, part, valid)
         if Failing.error is not None:
             raise Failing.error
         return found

@@ -89,21 +89,23 @@ class StepResponse(_message.Message):
     def __init__(self, loss: _Optional[float] = ..., version: _Optional[int] = ...) -> None: ...
 
 class TrainRequest(_message.Message):
-    __slots__ = ("epochs", "learning_rate", "batch_size", "seed", "request_id")
+    __slots__ = ("epochs", "learning_rate", "batch_size", "seed", "request_id", "gather")
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    GATHER_FIELD_NUMBER: _ClassVar[int]
     epochs: int
     learning_rate: float
     batch_size: int
     seed: int
     request_id: str
-    def __init__(self, epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+    gather: bool
+    def __init__(self, epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., request_id: _Optional[str] = ..., gather: _Optional[bool] = ...) -> None: ...
 
 class TrainResponse(_message.Message):
-    __slots__ = ("epoch", "epochs", "train_loss", "valid_loss", "valid_accuracy", "version", "elapsed")
+    __slots__ = ("epoch", "epochs", "train_loss", "valid_loss", "valid_accuracy", "version", "elapsed", "earlier")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +113,7 @@ class TrainResponse(_message.Message):
     VALID_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ELAPSED_FIELD_NUMBER: _ClassVar[int]
+    EARLIER_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     epochs: int
     train_loss: float
@@ -118,7 +121,8 @@ class TrainResponse(_message.Message):
     valid_accuracy: float
     version: int
     elapsed: _duration_pb2.Duration
-    def __init__(self, epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., train_loss: _Optional[float] = ..., valid_loss: _Optional[float] = ..., valid_accuracy: _Optional[float] = ..., version: _Optional[int] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    earlier: _containers.RepeatedCompositeFieldContainer[TrainResponse]
+    def __init__(self, epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., train_loss: _Optional[float] = ..., valid_loss: _Optional[float] = ..., valid_accuracy: _Optional[float] = ..., version: _Optional[int] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., earlier: _Optional[_Iterable[_Union[TrainResponse, _Mapping]]] = ...) -> None: ...
 
 class GetLossRequest(_message.Message):
     __slots__ = ("split", "batch", "version")
@@ -267,12 +271,14 @@ class Run(_message.Message):
     def __init__(self, run: _Optional[int] = ..., state: _Optional[_Union[RunState, str]] = ..., request_id: _Optional[str] = ..., epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., began: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[int] = ..., last: _Optional[_Union[TrainResponse, _Mapping]] = ...) -> None: ...
 
 class WatchRunRequest(_message.Message):
-    __slots__ = ("run", "follow")
+    __slots__ = ("run", "follow", "gather")
     RUN_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    GATHER_FIELD_NUMBER: _ClassVar[int]
     run: int
     follow: bool
-    def __init__(self, run: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+    gather: bool
+    def __init__(self, run: _Optional[int] = ..., follow: _Optional[bool] = ..., gather: _Optional[bool] = ...) -> None: ...
 
 class WatchRunResponse(_message.Message):
     __slots__ = ("run", "progress")
