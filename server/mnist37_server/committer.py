@@ -1,7 +1,7 @@
-"""Commits what the writer has computed: a run's epochs while it computes on, the rest at once.
+"""Commits what the writer has computed: on its own thread, or where the disk is slow beside it.
 
-All that has gathered while one commit was under way goes into the next, as one transaction: so a
-slow disk makes commits larger, not fewer answers. Answers and publication follow the commit.
+There all that has gathered while one commit was under way goes into the next, as one transaction:
+so a slow disk makes commits larger, not fewer answers. Answers and publication follow the commit.
 """
 
 from __future__ import annotations

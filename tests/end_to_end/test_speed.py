@@ -88,3 +88,29 @@ def test_an_idle_server_uses_no_processor(address: str) -> None:
     before = ticks()
     time.sleep(2)
     assert ticks() - before <= 2  # hundredths of a second, in two seconds
+
+
+@pytest.mark.parametrize("others", [0, 2])
+@pytest.mark.parametrize("batch_size", [1, 256])
+def test_a_cancelled_run_is_committed_within_50_ms(
+    address: str, others: int, batch_size: int
+) -> None:
+    """Also while others fill the cores."""
+    taken = []
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
+    try:
+        with Client(address) as client:
+            for pause in range(10):
+                run = client.train(1_000_000, batch_size=batch_size)
+                next(at for at in run if at.elapsed > 0.2)
+                time.sleep(0.01 * pause)
+                began = time.perf_counter()
+                run.cancel()
+                while client.runs()[0].state == "running":
+                    time.sleep(0.001)
+                taken.append(time.perf_counter() - began)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert sorted(taken)[-2] < 0.05, "but for one, for the machine is shared"
