@@ -174,7 +174,7 @@ def _sgd(
     total: Any = np.int64(0)
     steps = images = 0
     for index in order:
-        if stop[0]:
+        if stop[0]:  # read each time, since for the compiler _yield_core may change anything
             break
         first = index * batch_size
         last = min(first + batch_size, len(pixels))
@@ -373,10 +373,16 @@ def predict_floats(images: Floats, parameters: Floats, probabilities: Floats) ->
         probabilities[i] = _sigmoid(_dot(images[i], weights) + parameters[PIXELS])
 
 
-@kernel(types.float64(_PARAMETERS))
-def magnitude(parameters: Floats) -> float:
-    """The sum of the absolute values of parameters (785,), the weights and the bias."""
-    total: Any = np.float64(0)
-    for parameter in parameters:
-        total += abs(np.float64(parameter))
-    return total  # type: ignore[no-any-return]
+@kernel(types.void(_FLOATS, types.Array(types.float64, 1, "C")))
+def magnitude(parameters: Floats, magnitudes: NDArray[np.float64]) -> None:
+    """The sums of absolute values.
+
+    Args:
+        parameters: (N, 785), the weights and the bias of each.
+        magnitudes: (N,), is given them.
+    """
+    for i in range(len(parameters)):
+        total: Any = np.float64(0)
+        for parameter in parameters[i]:
+            total += abs(np.float64(parameter))
+        magnitudes[i] = total

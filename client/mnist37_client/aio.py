@@ -273,7 +273,9 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
         self._call = begin()
 
     async def __anext__(self) -> Progress:
-        while self._cancelled or (progress := self._told.give()) is None:
+        if self._told.waiting:
+            await asyncio.sleep(0)  # many may have come in one message: others shall have a turn
+        while self._cancelled or not self._told.waiting:
             try:
                 with translated(self._address):
                     message = await self._call.read()
@@ -293,7 +295,7 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
             assert isinstance(message, pb.TrainResponse)
             self._told.add(message)
             self._attempts.succeeded()
-        return progress
+        return self._told.waiting.popleft()
 
     async def wait(self) -> Progress:
         """Follows the run to its end; returns its last progress."""

@@ -291,7 +291,7 @@ class TrainingRun(Iterator[Progress]):
         self._call = begin()
 
     def __next__(self) -> Progress:
-        while self._cancelled or (progress := self._told.give()) is None:
+        while self._cancelled or not self._told.waiting:
             try:
                 self._told.add(next(self._call))
             except grpc.RpcError as error:
@@ -305,7 +305,7 @@ class TrainingRun(Iterator[Progress]):
                     self.cancel()
             else:
                 self._attempts.succeeded()
-        return progress
+        return self._told.waiting.popleft()
 
     def wait(self) -> Progress:
         """Follows the run to its end; returns its last progress.

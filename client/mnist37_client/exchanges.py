@@ -241,20 +241,15 @@ class Told:
     """What has been told of a run, and not been given yet: each epoch once, oldest first."""
 
     def __init__(self) -> None:
-        self.last: Progress | None = None  # that was given
-        self._waiting: deque[Progress] = deque()
+        self.last: Progress | None = None  # that was told
+        self.waiting: deque[Progress] = deque()
 
     def add(self, response: pb.TrainResponse) -> None:
         """Takes in a message; a run that is asked for again repeats its last epoch."""
-        seen = 0 if self.last is None else self.last.epoch
-        self._waiting += [at for at in epochs(response) if at.epoch > seen]
-
-    def give(self) -> Progress | None:
-        """The next; None where a message must come first."""
-        if not self._waiting:
-            return None
-        self.last = self._waiting.popleft()
-        return self.last
+        for at in epochs(response):
+            if self.last is None or at.epoch > self.last.epoch:
+                self.waiting.append(at)
+                self.last = at
 
 
 def epochs(response: pb.TrainResponse) -> list[Progress]:

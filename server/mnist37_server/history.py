@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import struct
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import starmap
 from struct import Struct
@@ -24,7 +25,6 @@ VERSIONS = """
 CREATE TABLE versions (
     slot       INTEGER PRIMARY KEY,     -- written over when none of its versions is kept any more
     about      BLOB NOT NULL,           -- ABOUT of versions that were committed together
-    digest     BLOB NOT NULL,           -- SHA-256 of the two; SQLite itself checks no content
     committed  REAL NOT NULL,           -- seconds since 1970, by the clock of the wall
     parameters BLOB NOT NULL            -- of each, 785 little-endian float32
 );
@@ -51,10 +51,13 @@ CREATE TABLE epochs (
 SCHEMA = VERSIONS + RUNS + EPOCHS
 
 # Rows hold several things that came together: to insert a row takes longer than to fill it.
-ABOUT = Struct("<qqii")  # of each: version, run (0: none), place, origin
-PROGRESS = Struct("<IIdddqd")  # of each, in the order of Progress's fields
+ABOUT = Struct("<qqii")  # of a version: its number, the run's (0: none), place, origin
+DIGEST = hashlib.sha256().digest_size  # follows on it: of that and the parameters, SHA-256
+PROGRESS = Struct("<IIdddqd")  # of an epoch, in the order of Progress's fields
 A_ROW = 16  # versions: so many are read to look at one
 BYTES = 4 * PARAMETERS  # of a version's parameters
+
+ORIGINS = frozenset(Origin)
 
 KEPT_VERSIONS = 1_000
 KEPT_RUNS = 100
@@ -84,11 +87,13 @@ class RunRecord:
 
 
 class History:
-    """What is kept and what is dropped when something new comes; for the thread that commits.
+    """What is kept and what is dropped when something new comes.
 
     It knows where each kept version is, so that no commit has to look for it in the tables, nor
     for what to drop: a version that is not kept is forgotten here, and its slot written over when
-    nothing that is kept is left in it.
+    nothing that is kept is left in it. Readers see of that what is committed; all else is for the
+    thread that commits, which calls `begin`, what there is to insert, and `committed`. Without the
+    last, what was inserted is forgotten.
 
     Args:
         connection: the writer's.
@@ -101,15 +106,25 @@ class History:
     def _read(self) -> None:
         runs = self._connection.execute("SELECT number, version FROM runs ORDER BY number")
         self._runs: dict[int, int] = dict(runs.fetchall())  # the last version of each
-        rows = self._connection.execute("SELECT slot, about FROM versions").fetchall()
-        self._slots = len(rows)
-        found = {version: slot for slot, about in rows for version, *_ in ABOUT.iter_unpack(about)}
+        rows = self._connection.execute("SELECT slot, about, length(parameters) FROM versions")
+        slots: list[int] = []
+        found: dict[int, int] = {}
+        for slot, about, size in rows:
+            slots.append(slot)
+            versions = list(unpacked(about))
+            if size != len(versions) * BYTES:
+                raise sqlite3.DatabaseError(f"the row of version {versions[-1][0]} is damaged")
+            found |= {version: slot for version, *_ in versions}
+        self._slots = max(slots, default=0)
         lasts = set(self._runs.values())
         self._newest = deque(sorted(found)[-KEPT_VERSIONS:])
-        self._index = {version: found[version] for version in lasts & found.keys()}
-        self._index |= {version: found[version] for version in self._newest}
+        kept = (lasts & found.keys()) | set(self._newest)
+        self._index = {version: found[version] for version in kept}  # of what is committed
         self._kept_in = Counter(self._index.values())  # how many versions, by slot
-        self._free: list[int] = [slot for slot, _ in rows if slot not in self._kept_in]
+        self._free: list[int] = [slot for slot in slots if slot not in self._kept_in]
+        self._added: dict[int, int] = {}
+        self._dropped: list[int] = []
+        self._stale = False  # whether more was inserted than is committed
 
     def newest(self) -> int | None:
         """The newest version; None where there is none yet."""
@@ -125,7 +140,24 @@ class History:
 
     def next_run(self) -> int:
         """The number of the next run to begin."""
+        if self._stale:
+            self._read()
         return max(self._runs, default=0) + 1
+
+    def begin(self) -> None:
+        """A transaction has begun."""
+        if self._stale:
+            self._read()
+        self._stale = True
+
+    def committed(self) -> None:
+        """The transaction is committed: now readers may look where it put things."""
+        self._index.update(self._added)
+        for version in self._dropped:
+            del self._index[version]
+        self._added.clear()
+        self._dropped.clear()
+        self._stale = False
 
     def insert(self, snapshots: Sequence[Snapshot], now: float) -> None:
         """Adds versions, oldest first, and drops those that are no longer of the newest."""
@@ -139,10 +171,10 @@ class History:
         while len(self._newest) > KEPT_VERSIONS:
             version = self._newest.popleft()
             if version not in lasts:
-                self._forget(version)
+                self._drop(version)
         together = [snapshots[i : i + A_ROW] for i in range(0, len(snapshots), A_ROW)]
         self._connection.executemany(
-            "INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?)",
             [(self._take_slot(some), *packed(some, now)) for some in together],
         )
 
@@ -153,13 +185,14 @@ class History:
             self._slots += 1
             slot = self._slots
         for snapshot in snapshots:
-            self._index[snapshot.version] = slot
+            self._added[snapshot.version] = slot
         self._kept_in[slot] = len(snapshots)
         return slot
 
-    def _forget(self, version: int) -> None:
-        slot = self._index.pop(version, None)
+    def _drop(self, version: int) -> None:
+        slot = self._index.get(version)
         if slot is not None:
+            self._dropped.append(version)
             self._kept_in[slot] -= 1
             if not self._kept_in[slot]:
                 self._free.append(slot)
@@ -198,18 +231,33 @@ class History:
             released.append(self._runs.pop(number))
         for version in released:
             if version < self._newest[0]:
-                self._forget(version)
-
-    def roll_back(self) -> None:
-        """After a transaction that failed: knows again what is in the tables."""
-        self._read()
+                self._drop(version)
 
 
-def packed(snapshots: Sequence[Snapshot], now: float) -> tuple[bytes, bytes, float, bytes]:
+def packed(snapshots: Sequence[Snapshot], now: float) -> tuple[bytes, float, bytes]:
     """The columns of a row of versions that were committed together, but for its slot."""
-    about = b"".join([ABOUT.pack(s.version, s.run or 0, s.place, s.origin) for s in snapshots])
-    parameters = b"".join([snapshot.content for snapshot in snapshots])
-    return about, hashlib.sha256(about + parameters).digest(), now, parameters
+    about = []
+    for snapshot in snapshots:
+        head = ABOUT.pack(snapshot.version, snapshot.run or 0, snapshot.place, snapshot.origin)
+        about += [head, hashlib.sha256(head + snapshot.content).digest()]
+    return b"".join(about), now, b"".join([snapshot.content for snapshot in snapshots])
+
+
+def unpacked(about: bytes) -> Iterator[tuple[int, int | None, int, Origin, bytes]]:
+    """What is known of each version in a row: number, run, place, origin, digest.
+
+    Raises:
+        sqlite3.DatabaseError: it is not what was stored.
+    """
+    size = ABOUT.size + DIGEST
+    if not about or len(about) % size:
+        raise sqlite3.DatabaseError("a row of versions is damaged")
+    for start in range(0, len(about), size):
+        version, run, place, origin = ABOUT.unpack_from(about, start)
+        if origin not in ORIGINS:
+            raise sqlite3.DatabaseError(f"what is known of version {version} is damaged")
+        digest = about[start + ABOUT.size : start + size]
+        yield version, run or None, place, Origin(origin), digest
 
 
 def stride(epochs: int) -> int:
@@ -224,16 +272,18 @@ def snapshot(connection: sqlite3.Connection, slot: int, version: int) -> Snapsho
         sqlite3.DatabaseError: what is there is not what was stored.
     """
     row = connection.execute(
-        "SELECT about, parameters, digest FROM versions WHERE slot = ?", (slot,)
+        "SELECT about, parameters FROM versions WHERE slot = ?", (slot,)
     ).fetchone()
     if row is None:
         return None
-    if hashlib.sha256(row[0] + row[1]).digest() != row[2]:
-        raise sqlite3.DatabaseError(f"the parameters of version {version} are damaged")
-    for i, (there, run, place, origin) in enumerate(ABOUT.iter_unpack(row[0])):
+    about, parameters = row
+    for i, (there, run, place, origin, digest) in enumerate(unpacked(about)):
         if there == version:
-            content = row[1][i * BYTES : (i + 1) * BYTES]
-            return Snapshot(version, content, place, Origin(origin), run or None)
+            content = parameters[i * BYTES : (i + 1) * BYTES]
+            head = ABOUT.pack(version, run or 0, place, origin)
+            if len(content) != BYTES or hashlib.sha256(head + content).digest() != digest:
+                raise sqlite3.DatabaseError(f"the parameters of version {version} are damaged")
+            return Snapshot(version, content, place, origin, run)
     return None
 
 
@@ -243,8 +293,8 @@ def versions(connection: sqlite3.Connection, wanted: Sequence[tuple[int, int]]) 
     for slot in {slot for _, slot in wanted}:
         rows = connection.execute("SELECT about, committed FROM versions WHERE slot = ?", (slot,))
         for about, committed in rows:
-            for version, run, _, origin in ABOUT.iter_unpack(about):
-                found[version] = Version(version, Origin(origin), run or None, committed)
+            for version, run, _, origin, _ in unpacked(about):
+                found[version] = Version(version, origin, run, committed)
     return [found[version] for version, _ in wanted if version in found]
 
 
@@ -271,4 +321,7 @@ def runs(connection: sqlite3.Connection, number: int | None = None) -> list[RunR
 def curve(connection: sqlite3.Connection, number: int) -> list[Progress]:
     """The epochs that are kept of a run, in their order."""
     rows = connection.execute("SELECT progress FROM epochs WHERE run = ? ORDER BY epoch", (number,))
-    return [Progress._make(values) for (some,) in rows for values in PROGRESS.iter_unpack(some)]
+    try:
+        return [Progress._make(values) for (some,) in rows for values in PROGRESS.iter_unpack(some)]
+    except struct.error as error:
+        raise sqlite3.DatabaseError(f"the curve of run {number} is damaged") from error

@@ -23,7 +23,8 @@ def migrate(connection: sqlite3.Connection, found: int, wanted: int) -> None:
         connection.execute(f"PRAGMA user_version = {wanted}")
         connection.execute("COMMIT")
     except BaseException as error:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         if isinstance(error, sqlite3.Error):
             raise
         raise sqlite3.DatabaseError(f"its schema {found} cannot be taken over: {error}") from error
@@ -36,14 +37,17 @@ def _from_2(connection: sqlite3.Connection) -> None:
     for table in (history.VERSIONS, history.EPOCHS):
         connection.execute(table)
     rows = connection.execute(
-        "SELECT version, parameters, place, origin, run, committed FROM versions_2 ORDER BY version"
+        "SELECT version, parameters, place, origin, run, committed, digest FROM versions_2"
+        " ORDER BY version"
     )
-    versions = [
-        (Snapshot(version, parameters, place, Origin[origin.upper()], run), committed)
-        for version, parameters, place, origin, run, committed in rows
-    ]
+    versions = []
+    for version, parameters, place, origin, run, committed, digest in rows:
+        made = Snapshot(version, parameters, place, Origin[origin.upper()], run)
+        if made.digest != digest:
+            raise sqlite3.DatabaseError(f"the parameters of version {version} are damaged")
+        versions.append((made, committed))
     connection.executemany(
-        "INSERT INTO versions VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO versions VALUES (?, ?, ?, ?)",
         [
             (i, *packed([snapshot], committed))
             for i, (snapshot, committed) in enumerate(versions, 1)

@@ -207,12 +207,13 @@ def fingerprint(request: Request) -> bytes:
 
 def magnitude(parameters: NDArray[np.float32]) -> float:
     """The most that any image can score, or NaN; up to MOST_INK no partial sum overflows."""
-    return kernels.magnitude(parameters)
+    return float(magnitudes(parameters[None])[0])
 
 
 def magnitudes(parameters: NDArray[np.float32]) -> NDArray[np.float64]:
     """The same (N,) of several (N, 785)."""
-    found: NDArray[np.float64] = np.abs(parameters).sum(axis=1, dtype=np.float64)
+    found = np.empty(len(parameters), np.float64)
+    kernels.magnitude(parameters, found)
     return found
 
 

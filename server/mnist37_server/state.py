@@ -125,7 +125,11 @@ class State:
         """What is kept, newest first."""
         wanted = self._history.kept()[:limit]
         with self._reading:
-            return history.versions(self._reader, wanted)
+            self._reader.execute("BEGIN")  # one view, and one look for locks
+            try:
+                return history.versions(self._reader, wanted)
+            finally:
+                self._reader.execute("COMMIT")
 
     def runs(self, number: int | None = None) -> list[RunRecord]:
         """The runs that are kept, newest first; or the one of this number, if it is."""
@@ -185,17 +189,16 @@ class State:
         with self._writing:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
+                self._history.begin()
                 self._history.insert_runs(runs)  # first: the versions that they end on are kept
                 self._history.insert(snapshots, now)
                 if records:
                     self._insert_records(records, now)
                 self._writer.execute("COMMIT")
+                self._history.committed()
             except BaseException as error:
-                try:
-                    if self._writer.in_transaction:
-                        self._writer.execute("ROLLBACK")
-                finally:
-                    self._history.roll_back()
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
                 if not isinstance(error, sqlite3.Error):
                     raise
                 raise Exhausted(

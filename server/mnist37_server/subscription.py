@@ -14,6 +14,7 @@ from mnist37.kernels import Flag
 from mnist37_server.requests import Answer, Request
 
 MAX_UNREAD = 10_000  # epochs that a slow reader may be behind before it misses the oldest
+MOST_AT_ONCE = 256  # epochs, so that no message and nobody's turn gets long
 
 A = TypeVar("A", bound=Answer)
 
@@ -33,14 +34,14 @@ class Subscription:
             yield from answers
 
     def gathered(self) -> Iterator[list[Answer]]:
-        """The same, but gives all answers at once that are there."""
+        """The same, but gives answers at once that are there."""
         over = False
         while not over:
             answers = []
             answer = self._answers.get()
             while answer is not None:
                 answers.append(answer)
-                if self._answers.empty():
+                if self._answers.empty() or len(answers) == MOST_AT_ONCE:
                     break
                 answer = self._answers.get()
             over = answer is None

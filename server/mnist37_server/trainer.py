@@ -118,10 +118,12 @@ def overflow() -> InvalidArgument:
 
 
 class Ended(NamedTuple):
-    """The epochs that a run ended in one go."""
+    """What came of a part of a run: the epochs that ended in it."""
 
     progress: list[Progress]
-    snapshots: list[Snapshot]  # after each; and what the model is now, in the midst of another
+    # After each; and, where the part ended in the midst of another, as the model was then. So the
+    # last one is where the run is.
+    snapshots: list[Snapshot]
 
 
 class Run:
@@ -143,7 +145,7 @@ class Run:
     def parts(self) -> Iterator[Ended]:
         """Does a part of the run at a time; gives the epochs that ended with it.
 
-        A part ends with an epoch, unless `stop` is set or an epoch takes long.
+        A part may hold many epochs. It ends with one, unless `stop` is set or an epoch takes long.
 
         Raises:
             InvalidArgument: as Trainer.snapshot; what came before it was given.
@@ -156,7 +158,7 @@ class Run:
             done = self._batches.examples.train(
                 self._trainer.parameters, part, self._trainer.sets.valid
             )
-            took = time.monotonic() - began
+            took = max(time.monotonic() - began, 1e-9)
             if done.steps:
                 most = max(1, min(GROWTH * most, int(done.steps * SECONDS_AT_A_TIME / took)))
             yield from self._ended(part, done, began - self._began, took)

@@ -156,6 +156,13 @@ def told(groups: Iterable[Sequence[Progress]], gather: bool) -> Iterator[pb.Trai
 
 def progress(answer: Progress) -> pb.TrainResponse:
     """An epoch's message."""
-    elapsed = Duration()
-    elapsed.FromNanoseconds(round(answer.elapsed * 1e9))
-    return pb.TrainResponse(**{**answer._asdict(), "elapsed": elapsed})
+    seconds, nanos = divmod(round(answer.elapsed * 1e9), 10**9)
+    return pb.TrainResponse(
+        epoch=answer.epoch,
+        epochs=answer.epochs,
+        train_loss=answer.train_loss,
+        valid_loss=answer.valid_loss,
+        valid_accuracy=answer.valid_accuracy,
+        version=answer.version,
+        elapsed=Duration(seconds=seconds, nanos=nanos),
+    )

@@ -1,8 +1,8 @@
 """One write at a time, in the order they came, each exactly once.
 
-One thread takes the writes from the queue, lets the trainer do them, and hands what they changed to
-the committer; readers see it, and callers are answered, when it is committed. A write that cannot
-be done leaves the trainer as it was before it.
+One thread takes the writes from the queue, lets the trainer do them, and has what they changed
+committed; then readers see it, and callers are answered. A write that cannot be done leaves the
+trainer as it was before it.
 """
 
 from __future__ import annotations

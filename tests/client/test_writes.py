@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from both_clients import (
@@ -22,6 +23,10 @@ from both_clients import (
     some_id,
 )
 from mnist37_client import Aborted, AlreadyExists, AsyncClient, Cancelled, Client, Model
+from mnist37_client.aio import AsyncTrainingRun
+from mnist37_client.exchanges import Told
+from mnist37_client.retry import Patience
+from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import NDArray
 
 # --- Train
@@ -112,6 +117,53 @@ def test_cancelling_a_run_after_its_end_is_harmless(caller: AnyClient) -> None:
         run.cancel()
         assert list(run) == []
     assert caller.get_model().version == last.version
+
+
+def told(*numbers: int) -> pb.TrainResponse:
+    """A message of these epochs."""
+    epochs = [pb.TrainResponse(epoch=number) for number in numbers]
+    last = epochs.pop()
+    last.earlier.extend(epochs)
+    return last
+
+
+def test_what_is_told_again_after_a_retry_is_not_given_again() -> None:
+    epochs = Told()
+    for message in (told(1), told(2, 3), told(3), told(3), told(3, 4, 5)):
+        epochs.add(message)
+    assert [at.epoch for at in epochs.waiting] == [1, 2, 3, 4, 5]
+    assert epochs.last is not None
+    assert epochs.last.epoch == 5
+
+
+def test_others_have_a_turn_while_gathered_epochs_are_given() -> None:
+    class Call:
+        def __init__(self) -> None:
+            self.messages: list[object] = [told(*range(1, 101)), grpc.aio.EOF]
+
+        async def read(self) -> object:
+            return self.messages.pop(0)
+
+        def cancel(self) -> None:
+            pass
+
+    async def follow() -> int:
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        beside = asyncio.create_task(other())
+        call: Any = Call()
+        run = AsyncTrainingRun(lambda: call, "here:1", Patience(1.0))
+        assert [at.epoch async for at in run] == list(range(1, 101))
+        beside.cancel()
+        return turns
+
+    assert asyncio.run(follow()) >= 90
 
 
 def test_a_cancelled_task_stops_its_run(client: Client) -> None:

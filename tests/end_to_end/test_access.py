@@ -195,6 +195,15 @@ def status(
     return Code.OK, ""
 
 
+def test_of_two_tokens_the_last_counts(channel: grpc.Channel, train: Token) -> None:
+    """Also once the server knows the first one."""
+    method, known = "/mnist37.v1.Mnist37Service/Nothing", f"Bearer {train.secret}"
+    for _ in range(2):
+        assert status(channel, method, known)[0] is Code.UNIMPLEMENTED
+        assert status(channel, method, known, "Bearer x")[0] is Code.UNAUTHENTICATED
+        assert status(channel, method, "Bearer x", known)[0] is Code.UNIMPLEMENTED
+
+
 def test_methods_that_do_not_exist_look_to_strangers_like_those_that_do(
     channel: grpc.Channel, predict: Token, train: Token
 ) -> None:

@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 
+import grpc
 import numpy as np
 import pytest
 import torch
 from mnist37_client import Client, Progress, validation_images
 from mnist37_client.local_server import LocalServer
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_protos.v1 import mnist37_pb2_grpc
 from twin import Twin, data, sets
 
 from mnist37.training import evaluate
@@ -50,6 +53,30 @@ def test_train_is_the_cores_run_to_the_bit(client: Client) -> None:
     assert seen[0].elapsed < seen[1].elapsed < seen[2].elapsed
     valid = evaluate(twin.parameters, sets().valid)
     assert (seen[-1].valid_loss, seen[-1].valid_accuracy) == (valid.loss, valid.accuracy)
+
+
+@pytest.mark.parametrize("gather", [None, False, True])
+def test_epochs_come_one_by_one_or_gathered(address: str, gather: bool | None) -> None:
+    """As the caller asks; in either case each of them once, in order."""
+
+    def epochs(told: list[pb.TrainResponse]) -> list[int]:
+        if not gather:
+            assert not any(message.earlier for message in told)
+        return [at.epoch for message in told for at in (*message.earlier, message)]
+
+    with grpc.insecure_channel(address) as channel:
+        stub = mnist37_pb2_grpc.Mnist37ServiceStub(channel)
+        run = stub.Train(pb.TrainRequest(epochs=500, gather=gather), timeout=60)
+        told = [next(run)]  # it is under way
+        watching = stub.WatchRun(pb.WatchRunRequest(follow=True, gather=gather), timeout=60)
+        told += run
+        watched = list(watching)
+    assert epochs(told) == list(range(1, 501))
+    assert len(told) < 250 if gather else len(told) == 500
+    assert watched[-1].run.state == pb.RUN_STATE_FINISHED
+    seen = epochs([message.progress for message in watched if message.HasField("progress")])
+    assert seen == sorted(set(seen))
+    assert seen[-1] == 500
 
 
 def test_train_learns(client: Client) -> None:

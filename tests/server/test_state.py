@@ -7,9 +7,11 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -330,6 +332,56 @@ def test_an_earlier_database_that_cannot_be_taken_over_stays_as_it_is(tmp_path: 
     connection.close()
 
 
+def test_an_earlier_database_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
+        connection.executescript(SCHEMA_2)
+        made = snapshot(3)
+        content = bytearray(made.content)
+        content[100] ^= 1
+        row = (3, bytes(content), made.digest, 0, "train", 7, 1.5)
+        connection.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    with pytest.raises(CannotStart, match="the parameters of version 3 are damaged"):
+        State(tmp_path)
+
+
+def test_whoever_reads_sees_what_is_committed_and_no_less(state: State) -> None:
+    """While commits come, and while some fail."""
+    run = RunRecord(1, None, Train(epochs=1), 0, 3, True, None)
+    state.commit([snapshot(v) for v in range(1, 4)], [], [(run, [])])
+    committed, over, wrong = 3, threading.Event(), []
+
+    def read() -> None:
+        while not over.is_set():
+            least = committed
+            found = [known.version for known in state.versions(2)]
+            if len(found) != 2 or found[0] < least or not same(state.version(3), snapshot(3)):
+                wrong.append((least, found))
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    version = 3
+    for number in range(300):
+        made = [snapshot(version + i) for i in range(1, 1 + number % 40)]
+        fails = number % 3 == 2
+        try:
+            # Twice the same epoch of a run is what the database refuses.
+            twice = [(replace(run, number=2, version=0), [progress(1, 1, 0)])] * 2
+            state.commit(made, [], twice if fails else [])
+        except Exhausted:
+            assert fails
+        else:
+            version += len(made)
+            committed = version
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert version > 2 * KEPT_VERSIONS
+
+
 def test_what_is_kept_is_the_same_after_a_restart(tmp_path: Path) -> None:
     """Versions come by ones and by many, so rows are freed and written over in every order."""
     random, version, state = np.random.default_rng(1), 0, State(tmp_path)
@@ -356,7 +408,10 @@ def test_what_is_kept_is_the_same_after_a_restart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    ["truncated", "scribbled on", "parameters changed", "empty", "another program's", "missing"],
+    [
+        *("truncated", "scribbled on", "parameters changed", "empty", "another program's"),
+        *("missing", "a row too short", "an origin that is none"),
+    ],
 )
 def test_a_damaged_database_is_refused(tmp_path: Path, damage: str) -> None:
     """Rather than served from, or begun anew."""
@@ -376,6 +431,11 @@ def test_a_damaged_database_is_refused(tmp_path: Path, damage: str) -> None:
         at = content.rindex(snapshot(199).content[:64])
         content[at + 100] ^= 1
         path.write_bytes(content)
+    elif damage in {"a row too short", "an origin that is none"}:
+        cut = "substr(about, 2)" if damage == "a row too short" else "about || zeroblob(56)"
+        with sqlite3.connect(path) as connection:
+            connection.execute(f"UPDATE versions SET about = {cut} WHERE slot = 7")
+        connection.close()
     elif damage == "empty":
         path.write_bytes(b"")
     elif damage == "missing":
@@ -387,6 +447,48 @@ def test_a_damaged_database_is_refused(tmp_path: Path, damage: str) -> None:
         connection.close()
     with pytest.raises(CannotStart, match=r"cannot be used: .*; put a backup in its place"):
         State(tmp_path)
+
+
+def test_a_damaged_version_does_no_harm_to_those_beside_it(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    state.commit([snapshot(version) for version in range(1, 11)], [])
+    state.close()
+    path = tmp_path / "mnist37.sqlite3"
+    content = bytearray(path.read_bytes())
+    content[content.rindex(snapshot(4).content[:64]) + 30] ^= 1
+    path.write_bytes(content)
+    state = State(tmp_path)
+    assert same(state.latest(), snapshot(10))
+    assert same(state.version(5), snapshot(5))
+    with pytest.raises(sqlite3.DatabaseError, match="the parameters of version 4 are damaged"):
+        state.version(4)
+    state.close()
+
+
+def test_after_a_commit_that_could_not_be_undone_the_next_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(sqlite3.Connection):
+        fails: frozenset[str] = frozenset()
+
+        def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+            if sql in Failing.fails:
+                raise sqlite3.OperationalError("disk I/O error")
+            return super().execute(sql, *arguments)
+
+    monkeypatch.setattr("mnist37_server.state.connection_class", Failing)
+    state = State(tmp_path)
+    state.commit([snapshot(1)], [])
+    Failing.fails = frozenset({"COMMIT", "SELECT number, version FROM runs ORDER BY number"})
+    with pytest.raises(Exhausted):
+        state.commit([snapshot(2)], [])
+    with pytest.raises(Exhausted):
+        state.commit([snapshot(2)], [])
+    Failing.fails = frozenset()
+    assert [found.version for found in state.versions(5)] == [1]
+    state.commit([snapshot(2)], [])
+    assert [found.version for found in state.versions(5)] == [2, 1]
+    state.close()
 
 
 def test_a_first_start_that_was_cut_off_is_begun_again(tmp_path: Path) -> None:
