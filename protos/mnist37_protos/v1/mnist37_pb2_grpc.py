@@ -178,7 +178,7 @@ class Mnist37ServiceServicer:
 
     def Train(self, request, context):
         """Trains for a number of epochs, with a message after each. Quick epochs are committed, and told
-        of, some together, about 12 times a second. When the caller cancels, or its deadline passes, the
+        of, some together, about ten times a second. When the caller cancels, or its deadline passes, the
         run stops within some milliseconds, at a step's end, and stays as far as it came. Train with the
         same request_id and values goes on there, as if it had never stopped; ABORTED where another
         write came between. A caller who reads more than 10,000 epochs behind misses the oldest.
