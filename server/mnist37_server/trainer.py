@@ -181,7 +181,10 @@ class Run:
         )
 
     def _ended(self, part: Part, done: Trained, began: float, took: float) -> Iterator[Ended]:
-        """Takes in what was done, in `took` seconds, from `began` in the run's own time on."""
+        """Takes in what was done, in `took` seconds, from `began` in the run's own time on.
+
+        By columns, since predictions wait for it, and a part has some 70 epochs.
+        """
         trainer, an_epoch = self._trainer, len(self._batches)
         states, within = done.parameters, (part.start + done.steps) % an_epoch
         if within:
@@ -190,25 +193,28 @@ class Run:
         good = len(fine) if fine.all() else int(fine.argmin())
         ended = np.arange(1, 1 + min(good, len(done.totals)))
         totals, steps = done.totals[: len(ended)], ended * an_epoch - part.start
+        versions = (steps + trainer.version).tolist()
         columns = (
-            ended + self._place.steps // an_epoch,
-            np.full_like(ended, self._request.epochs),
-            mean_losses(totals[:, 0], len(trainer.sets.train)),
-            mean_losses(totals[:, 1], len(trainer.sets.valid)),
-            totals[:, 2] / len(trainer.sets.valid),
-            steps + trainer.version,
-            steps / max(1, done.steps) * took + began,
+            (ended + self._place.steps // an_epoch).tolist(),
+            [self._request.epochs] * len(ended),
+            mean_losses(totals[:, 0], len(trainer.sets.train)).tolist(),
+            mean_losses(totals[:, 1], len(trainer.sets.valid)).tolist(),
+            (totals[:, 2] / len(trainer.sets.valid)).tolist(),
+            versions,
+            (steps / max(1, done.steps) * took + began).tolist(),
         )
-        versions = [*columns[5].tolist(), trainer.version + done.steps]
+        progress = list(map(Progress, *columns))
         snapshots = [
             trainer.snapshot_of(parameters, version, Origin.TRAIN, self._place.run)
-            for parameters, version in zip(states[:good], versions, strict=False)
+            for parameters, version in zip(
+                states[:good], [*versions, trainer.version + done.steps], strict=False
+            )
         ]
         if good == len(fine):
             self._count(part, done.steps, done.loss)
-        else:
+        else:  # as far as the last epoch that is fine; without one, nothing here is committed
             self._count(part, int(steps[-1]) if good else 0, 0)
-        yield Ended(list(map(Progress, *(column.tolist() for column in columns))), snapshots)
+        yield Ended(progress, snapshots)
         if good < len(fine):
             raise overflow()
 

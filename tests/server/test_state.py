@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -330,6 +331,41 @@ def test_an_earlier_database_that_cannot_be_taken_over_stays_as_it_is(tmp_path: 
     with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
         assert list(connection.iterdump()) == before
     connection.close()
+
+
+@pytest.mark.parametrize(
+    "before", ["ALTER TABLE epochs", "INSERT INTO versions", "PRAGMA user_v", "COMMIT"]
+)
+def test_a_kill_while_an_earlier_database_is_taken_over_loses_nothing(
+    tmp_path: Path, before: str
+) -> None:
+    with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
+        connection.executescript(SCHEMA_2)
+        for kept in map(snapshot, range(1, 200)):
+            row = (kept.version, kept.content, kept.digest, 0, "train", 7, 1.5)
+            connection.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    script = """
+import os, pathlib, signal, sqlite3, sys
+import mnist37_server.state as state
+class Killed(sqlite3.Connection):
+    def execute(self, sql, *arguments):
+        if sql.startswith(sys.argv[2]) and self.in_transaction:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().execute(sql, *arguments)
+    def executemany(self, sql, *arguments):
+        return self.execute(sql) if sql.startswith(sys.argv[2]) else super().executemany(
+            sql, *arguments)
+state.connection_class = Killed
+state.State(pathlib.Path(sys.argv[1]))
+"""
+    command = [sys.executable, "-c", script, str(tmp_path), before]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    state = State(tmp_path)
+    assert [known.version for known in state.versions(1_000)] == list(range(199, 0, -1))
+    assert all(same(state.version(version), snapshot(version)) for version in range(1, 200))
+    state.close()
 
 
 def test_an_earlier_database_that_is_damaged_is_refused(tmp_path: Path) -> None:
