@@ -1,4 +1,4 @@
-"""Who may call what: two roles, a file of hashed tokens, and the interceptor that asks for one."""
+"""Who may call what: two roles, a file of hashed tokens, and the gate that asks for one."""
 
 from __future__ import annotations
 
@@ -201,15 +201,19 @@ class Gate(grpc.ServerInterceptor):
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         """What answers the call: the service, or a refusal."""
+        return self.refusal(handler_call_details) or continuation(handler_call_details)
+
+    def refusal(self, call: grpc.HandlerCallDetails) -> Handler | None:
+        """What answers a call that may not pass; None for one that may."""
         authorization = None
-        for name, value in handler_call_details.invocation_metadata:
+        for name, value in call.invocation_metadata:
             if name == "authorization":
                 authorization = value
-        method, known = handler_call_details.method, self._tokens.known
+        known = self._tokens.known
         role = known.seen.get(authorization)
         if role is None:
-            if method.startswith(OPEN):
-                return continuation(handler_call_details)
+            if call.method.startswith(OPEN):
+                return None
             if authorization is None:
                 return NO_TOKEN
             scheme, _, token = str(authorization).partition(" ")
@@ -219,6 +223,6 @@ class Gate(grpc.ServerInterceptor):
             if role is None:
                 return UNKNOWN
             known.seen[authorization] = role
-        if role is Role.PREDICT and method not in READS and not method.startswith(OPEN):
+        if role is Role.PREDICT and call.method not in READS and not call.method.startswith(OPEN):
             return ONLY_PREDICT
-        return continuation(handler_call_details)
+        return None

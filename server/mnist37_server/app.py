@@ -6,8 +6,8 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
@@ -25,6 +25,9 @@ from mnist37_server.errors import CannotStart
 from mnist37_server.live_model import LiveModel
 from mnist37_server.state import State
 from mnist37_server.threads import FewThreads
+
+if TYPE_CHECKING:  # it loads Prometheus' library
+    from mnist37_server.metrics import RpcMetrics
 
 ANSWER_TO_PING = 20  # seconds that a peer has to answer a ping, before its calls end
 LEAST_PING_INTERVAL = 10  # seconds between a peer's own pings; who asks more often is cut off
@@ -48,7 +51,7 @@ def run(config: Config) -> None:
         from mnist37_server.monitor import Monitor  # nothing of it is loaded where it is off
 
         monitor = Monitor(config.metrics_address, CONTRACTS)
-    server, port = listen(config, [monitor.rpcs] if monitor else [])
+    server, port = listen(config, monitor.rpcs if monitor else None)
     state = State(config.state)
     model = LiveModel(load_sets(config, device), device, state, config.max_waiting)
     if monitor:
@@ -129,31 +132,32 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def listen(
-    config: Config, watchers: Sequence[grpc.ServerInterceptor] = ()
-) -> tuple[grpc.Server, int]:
+def listen(config: Config, rpcs: RpcMetrics | None = None) -> tuple[grpc.Server, int]:
     """A server that is not started yet, and the port that it has.
 
     Args:
         config: where it is to listen, who may call, and how much it takes.
-        watchers: are told of every call.
+        rpcs: is told of every call.
 
     Raises:
         CannotStart: the address cannot be listened on, or a file that says who may call is not
             right.
     """
     credentials = tls.credentials(config)
-    interceptors = list(watchers)  # the first ones: they see what is refused, too
+    gate = None
     if config.tokens is not None:
         tokens = Tokens(config.tokens)
         tokens.follow()
-        interceptors.append(Gate(tokens))
+        gate = Gate(tokens)
         log.info("--tokens: %s", tokens)
     if not config.loopback and config.lacking:
         log.warning("strangers may read along or call; against that: %s", config.lacking)
+    if rpcs is not None:
+        rpcs.gate = gate
+    first = rpcs or gate  # the one interceptor, where there is one
     server = grpc.server(
         FewThreads(servicer.SHORT_CALLS, "short-call"),  # type: ignore[arg-type]  # it submits
-        interceptors=interceptors,
+        interceptors=[first] if first else [],
         options=options(config),
         maximum_concurrent_rpcs=config.max_rpcs or None,
     )

@@ -1,10 +1,10 @@
 """The RPCs, counted as go-grpc-middleware counts them, so that its dashboards and alerts fit.
 
-An interceptor sees each call come in, and puts a handler in the place of the method's own that
-notes its beginning and its end. What gRPC ends by itself before that (one call too many, or one
-whose caller left while it waited for a thread) has come in, and is not handled. A method's numbers
-are plain ones under a lock, turned into Prometheus' when it asks: that is a third of what counters
-and a histogram of its library cost a call.
+An interceptor sees each call come in, asks the gate where there is one, and puts a handler in the
+place of the method's own that notes its beginning and its end. What gRPC ends by itself before that
+(one call too many, or one whose caller left while it waited for a thread) has come in, and is not
+handled. A method's numbers are plain ones under a lock, turned into Prometheus' when it asks: that
+is a third of what counters and a histogram of its library cost a call.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from functools import wraps
 from math import inf
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor import FileDescriptor
@@ -28,6 +28,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from mnist37_server.access import Continuation, Gate, Handler
 from mnist37_server.histogram import Histogram
 
 # The usual ones, and both smaller and larger: a Predict takes less than a millisecond, a Train
@@ -58,7 +59,6 @@ OK = StatusCode.OK  # what most calls end with: a look-up in an Enum is slow
 arrived: ContextVar[float] = ContextVar("arrived")  # when the RPC came in, on perf_counter's clock
 
 Behavior = Callable[..., Any]
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class Method:
@@ -71,12 +71,22 @@ class Method:
         self.begun = 0
         self._failed = dict.fromkeys(StatusCode, 0)  # all but OK: a look-up by code is slow
         self._seconds = Histogram(BOUNDS)
-        self._handlers: tuple[Handler, Handler] | None = None  # the method's own, the counting one
+        self.handler: Handler | None = None  # counts, and does what the service's own does
 
     def begin(self) -> None:
         """A call's handler begins."""
         with self.lock:
             self.begun += 1
+
+    def handled(self, context: grpc.ServicerContext, otherwise: StatusCode) -> None:
+        """A call's handler is done.
+
+        Args:
+            context: the call's, in which this runs.
+            otherwise: the call's code, if it has set none and the caller is still there.
+        """
+        seconds = perf_counter() - arrived.get()
+        self.end(outcome(context, seconds, otherwise), seconds)
 
     def end(self, code: StatusCode, seconds: float = 0.0) -> None:
         """A call is over."""
@@ -84,13 +94,6 @@ class Method:
             self._seconds.add(seconds)
             if code is not OK:
                 self._failed[code] += 1
-
-    def counting(self, handler: Handler) -> Handler:
-        """A handler that does what this one does, and counts; the same one for the same one."""
-        handlers = self._handlers
-        if handlers is None or handlers[0] is not handler:
-            handlers = self._handlers = (handler, counting(self, handler))
-        return handlers[1]
 
     def read(self) -> tuple[int, dict[StatusCode, int], list[tuple[float, int]], float]:
         """Calls in progress, calls ended by code, and how long those took: cumulated, in all."""
@@ -111,6 +114,8 @@ class RpcMetrics(grpc.ServerInterceptor, Collector):
     """
 
     def __init__(self, contracts: Iterable[FileDescriptor]) -> None:
+        # Asks it itself: grpcio's way from one interceptor to another takes longer than either.
+        self.gate: Gate | None = None
         self._unknown = Method("unknown", "unknown", "unknown")
         self._methods = {
             f"/{service.full_name}/{method.name}": Method(
@@ -124,20 +129,27 @@ class RpcMetrics(grpc.ServerInterceptor, Collector):
         }
 
     def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
-        handler_call_details: grpc.HandlerCallDetails,
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         """Notes when the call came in, and has its end noted."""
         arrived.set(perf_counter())  # in a context of the call's own, which the handler runs in too
         method = self._methods.get(handler_call_details.method, self._unknown)
         method.started += 1
-        handler = continuation(handler_call_details)
+        if self.gate is not None:
+            refusal = self.gate.refusal(handler_call_details)
+            if refusal is not None:
+                return counting(method, refusal)
+        handler = method.handler
         if handler is None:
-            method.begin()
-            method.end(StatusCode.UNIMPLEMENTED)
-            return None
-        return method.counting(handler)
+            handler = continuation(handler_call_details)
+            if handler is None:
+                method.begin()
+                method.end(StatusCode.UNIMPLEMENTED)
+                return None
+            handler = counting(method, handler)
+            if method is not self._unknown:
+                method.handler = handler
+        return handler
 
     def collect(self) -> Iterator[Metric]:
         """The numbers as they are now."""
@@ -197,11 +209,9 @@ def unary(method: Method, behavior: Behavior) -> Behavior:
         try:
             response = behavior(request, context)
         except BaseException:
-            seconds = perf_counter() - arrived.get()
-            method.end(outcome(context, seconds, StatusCode.UNKNOWN), seconds)
+            method.handled(context, StatusCode.UNKNOWN)
             raise
-        seconds = perf_counter() - arrived.get()
-        method.end(outcome(context, seconds, OK), seconds)
+        method.handled(context, OK)
         return response
 
     return answer
@@ -218,8 +228,7 @@ def stream(method: Method, behavior: Behavior) -> Behavior:
             yield from behavior(request, context)
             code = StatusCode.OK
         finally:  # also where grpcio drops the iterator, since the caller left
-            seconds = perf_counter() - arrived.get()
-            method.end(outcome(context, seconds, code), seconds)
+            method.handled(context, code)
 
     return answers
 

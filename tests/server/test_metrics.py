@@ -115,13 +115,12 @@ def handlers(probe: Probe, pool: ThreadPoolExecutor) -> dict[str, Any]:
     }
 
 
-class Gate(grpc.ServerInterceptor):
-    """Another interceptor, behind the metrics': refuses the calls that ask for it."""
+class ChosenGate:
+    """Refuses the calls that ask for it."""
 
-    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        handler = continuation(handler_call_details)
-        if ("refuse", "me") not in handler_call_details.invocation_metadata:
-            return handler
+    def refusal(self, call: grpc.HandlerCallDetails) -> Any:
+        if ("refuse", "me") not in call.invocation_metadata:
+            return None
         return grpc.unary_unary_rpc_method_handler(
             lambda _, context: context.abort(grpc.StatusCode.UNAUTHENTICATED, "")
         )
@@ -133,7 +132,8 @@ def port() -> Iterator[SimpleNamespace]:
     monitor = Monitor("127.0.0.1:0", [contract()])
     probe = Probe()
     with ThreadPoolExecutor(4, "others") as others, ThreadPoolExecutor(4, "own") as own:
-        interceptors = [monitor.rpcs, Gate()]
+        monitor.rpcs.gate = ChosenGate()  # type: ignore[assignment]
+        interceptors: list[grpc.ServerInterceptor] = [monitor.rpcs]
         server = grpc.server(others, interceptors=interceptors, maximum_concurrent_rpcs=MOST)
         server.add_registered_method_handlers(SERVICE, handlers(probe, own))
         number = server.add_insecure_port("127.0.0.1:0")
