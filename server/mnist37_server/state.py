@@ -43,6 +43,12 @@ CREATE TABLE requests (
 
 connection_class = sqlite3.Connection  # the tests put one here that fails where they want it to
 
+# What SQLite says where the disk is full or fails, and not the file.
+NOT_WRITTEN = {
+    "SQLITE_FULL",
+    *(f"SQLITE_IOERR_{what}" for what in ("WRITE", "FSYNC", "DIR_FSYNC", "TRUNCATE", "SHMSIZE")),
+}
+
 KEPT_REQUESTS = 10_000
 KEPT_SECONDS = 24 * 3600
 CACHE_KIB = 16_000
@@ -104,8 +110,8 @@ class State:
         except (sqlite3.Error, OSError) as error:
             self._unlock()
             raise CannotStart(
-                f"--state: the database in {folder} cannot be used: {error}; put a backup in its"
-                " place, or name another folder"
+                f"--state: the database in {folder} cannot be used: {error}; {_advice(error)}, or"
+                " name another folder"
             ) from error
 
     def latest(self) -> Snapshot | None:
@@ -301,6 +307,13 @@ def _prepare(connection: sqlite3.Connection) -> None:
             raise sqlite3.DatabaseError(verdict.splitlines()[-1])
         if found < SCHEMA_VERSION:
             migrate(connection, found, SCHEMA_VERSION)
+
+
+def _advice(error: Exception) -> str:
+    """What to do about a database that could not be opened."""
+    if getattr(error, "sqlite_errorname", None) in NOT_WRITTEN or isinstance(error, OSError):
+        return "make room on its disk, or see whether that fails; what was committed is kept"
+    return "put a backup in its place"
 
 
 def _lock(folder: Path) -> int:

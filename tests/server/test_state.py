@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -333,19 +334,41 @@ def test_an_earlier_database_that_cannot_be_taken_over_stays_as_it_is(tmp_path: 
     connection.close()
 
 
-@pytest.mark.parametrize(
-    "before", ["ALTER TABLE epochs", "INSERT INTO versions", "PRAGMA user_v", "COMMIT"]
-)
-def test_a_kill_while_an_earlier_database_is_taken_over_loses_nothing(
-    tmp_path: Path, before: str
-) -> None:
-    with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
+def written_by_schema_2(folder: Path) -> Path:
+    """A database of an earlier release, with 199 versions."""
+    database = folder / "mnist37.sqlite3"
+    with sqlite3.connect(database) as connection:
         connection.executescript(SCHEMA_2)
         for kept in map(snapshot, range(1, 200)):
             row = (kept.version, kept.content, kept.digest, 0, "train", 7, 1.5)
             connection.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         connection.execute("PRAGMA user_version = 2")
     connection.close()
+    return database
+
+
+def test_an_earlier_database_is_taken_over_once_there_is_room(tmp_path: Path) -> None:
+    database = written_by_schema_2(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (database.stat().st_size // 2, before[1]))
+    try:
+        with pytest.raises(CannotStart, match=r"make room on its disk.*what was committed is kept"):
+            State(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    state = State(tmp_path)
+    assert len(state.versions(1_000)) == 199
+    assert same(state.latest(), snapshot(199))
+    state.close()
+
+
+@pytest.mark.parametrize(
+    "before", ["ALTER TABLE epochs", "INSERT INTO versions", "PRAGMA user_v", "COMMIT"]
+)
+def test_a_kill_while_an_earlier_database_is_taken_over_loses_nothing(
+    tmp_path: Path, before: str
+) -> None:
+    written_by_schema_2(tmp_path)
     script = """
 import os, pathlib, signal, sqlite3, sys
 import mnist37_server.state as state
