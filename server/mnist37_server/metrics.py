@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from functools import wraps
+from functools import lru_cache, wraps
 from math import inf
 from time import perf_counter
 from typing import Any
@@ -182,6 +182,7 @@ def buckets(cumulative: list[tuple[float, int]]) -> list[tuple[str, float]]:
     return [("+Inf" if bound == inf else str(float(bound)), count) for bound, count in cumulative]
 
 
+@lru_cache(256)  # of refusals too, which are a few for each method
 def counting(method: Method, handler: Handler) -> Handler:
     """A handler that does what this one does, and counts its calls."""
     kind, make = FORMS[handler.request_streaming, handler.response_streaming]
