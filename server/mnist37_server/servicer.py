@@ -43,7 +43,9 @@ SHORT_CALLS = 4
 class Activity:
     """Counts the reads that are being answered, so that the last ones can be waited for."""
 
-    PAUSE = 0.05  # seconds without a read, after which there are no more to come
+    # Seconds without a read, after which there are no more to come. Meanwhile those whose writes
+    # are refused get to hear of it, on a busy machine too.
+    PAUSE = 0.2
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
