@@ -60,7 +60,7 @@ def run(config: Config) -> None:
     service = servicer.add_to(server, model, long_calls, config.max_streams)
     probes = ThreadPoolExecutor(long_calls, thread_name_prefix="probe")
     health = standard.add_to(server, [servicer.SERVICE, open_inference.SERVICE], probes)
-    open_inference.add_to(server, model, service.reads, health, probes)
+    open_inference.add_to(server, model, service.activity, health, probes)
     model.when_lost = health.leave  # so that whoever watches the server starts it again
     server.start()
     print(f"listening on {config.host}:{port}", flush=True)
@@ -76,7 +76,7 @@ def run(config: Config) -> None:
     health.leave()
     model.stop_writing()
     stopped = server.stop(config.grace)  # refuses new calls from now on
-    service.reads.settle(config.grace)
+    service.activity.settle(config.grace)
     server.stop(0)  # what is left are open streams that nothing comes in by
     # grpcio can lose track of a call that it has ended itself, over a malformed message.
     stopped.wait(1)

@@ -114,7 +114,7 @@ class RpcMetrics(grpc.ServerInterceptor, Collector):
     """
 
     def __init__(self, contracts: Iterable[FileDescriptor]) -> None:
-        # Asks it itself: grpcio's way from one interceptor to another takes longer than either.
+        # Asked from here: grpcio's way on to another interceptor takes longer than the asking.
         self.gate: Gate | None = None
         self._unknown = Method("unknown", "unknown", "unknown")
         self._methods = {
@@ -182,7 +182,7 @@ def buckets(cumulative: list[tuple[float, int]]) -> list[tuple[str, float]]:
     return [("+Inf" if bound == inf else str(float(bound)), count) for bound, count in cumulative]
 
 
-@lru_cache(256)  # of refusals too, which are a few for each method
+@lru_cache(256)  # strangers' calls are refused with the same few handlers again and again
 def counting(method: Method, handler: Handler) -> Handler:
     """A handler that does what this one does, and counts its calls."""
     kind, make = FORMS[handler.request_streaming, handler.response_streaming]

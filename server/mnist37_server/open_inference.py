@@ -29,13 +29,13 @@ class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer
 
     Args:
         model: the live model.
-        reads: counts the predictions that are being answered.
+        activity: counts the predictions that are being answered.
         health: knows whether the server is about to end.
     """
 
-    def __init__(self, model: LiveModel, reads: Activity, health: Health) -> None:
+    def __init__(self, model: LiveModel, activity: Activity, health: Health) -> None:
         self._model = model
-        self._reads = reads
+        self._activity = activity
         self._health = health
         self._installed = installed_version("mnist37")
 
@@ -88,7 +88,7 @@ class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer
     ) -> pb.ModelInferResponse:
         """The probability, for each image, that it is a 3."""
         request = question.request
-        with self._reads:
+        with self._activity:
             version = self._asked(request.model_name, request.model_version)
             tensors.check_outputs(request)
             probabilities, version = self._model.predict(tensors.images(question), version)
@@ -119,12 +119,12 @@ class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer
 def add_to(
     server: grpc.Server,
     model: LiveModel,
-    reads: Activity,
+    activity: Activity,
     health: Health,
     probes: ThreadPoolExecutor,
 ) -> None:
     """Puts the service on a server, whose own threads are for the predictions."""
-    servicer = OpenInferenceServicer(model, reads, health)
+    servicer = OpenInferenceServicer(model, activity, health)
     run_on(probes, servicer, RPCS - SHORT)
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     # In place of the generated handler, whose message is copied on its way in.

@@ -20,7 +20,7 @@ from mnist37_server.live_model import LiveModel
 from mnist37_server.predict_wire import Question, decode, encode
 from mnist37_server.requests import Request, Stepped, Written, count_of, epochs
 from mnist37_server.status import at_once, check_wanted, stream, unary
-from mnist37_server.subscription import Subscription
+from mnist37_server.subscription import A, Subscription
 from mnist37_server.threads import Room, run_on
 
 MAX_RPCS = 2048  # calls at a time, unless it is told otherwise
@@ -41,11 +41,12 @@ SHORT_CALLS = 4
 
 
 class Activity:
-    """Counts the reads that are being answered, so that the last ones can be waited for."""
+    """Counts what is being answered, so that the last answers can be waited for.
 
-    # Seconds without a read, after which there are no more to come. Meanwhile those whose writes
-    # are refused get to hear of it, on a busy machine too.
-    PAUSE = 0.2
+    These are reads and writes, not streams that wait for a caller or a run.
+    """
+
+    PAUSE = 0.1  # seconds in which nothing begins or ends: there is no more, and the last is sent
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -60,11 +61,13 @@ class Activity:
             self._ended += 1
 
     def settle(self, timeout: float) -> None:
-        """Returns when none is being answered and none has begun for a moment, or in `timeout`."""
+        """Returns when nothing is being answered, nor was for a moment, or in `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        seen = -1
-        while time.monotonic() < deadline and not seen == self._begun == self._ended:
-            seen = self._begun
+        seen = -1, -1
+        while time.monotonic() < deadline:
+            before, seen = seen, (self._begun, self._ended)
+            if before == seen and self._begun == self._ended:
+                return
             time.sleep(min(self.PAUSE, timeout))
 
 
@@ -74,7 +77,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     def __init__(self, model: LiveModel, max_streams: int = MAX_STREAMS) -> None:
         self._model = model
         self._streams = Room(max_streams, "streams")
-        self.reads = Activity()
+        self.activity = Activity()
 
     @at_once
     def Predict(self, request: Question, context: grpc.ServicerContext) -> bytes:
@@ -93,7 +96,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
 
     def _predict(self, question: Question) -> bytes:
         message, start, size, version = question
-        with self.reads:
+        with self.activity:
             count = count_of(size)
             return encode(*self._model.predict_bytes(message, start, count, version))
 
@@ -102,7 +105,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         self, request: pb.GetLossRequest, context: grpc.ServicerContext
     ) -> pb.GetLossResponse:
         """The mean loss and the accuracy on some images."""
-        with self.reads:
+        with self.activity:
             found, version = self._model.evaluate(wire.examples(request), wire.version(request))
         return pb.GetLossResponse(**asdict(found), version=version)
 
@@ -123,7 +126,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     @unary
     def Step(self, request: pb.StepRequest, context: grpc.ServicerContext) -> pb.StepResponse:
         """One step of SGD."""
-        answer = self._write(wire.step(request), request, context).only(Stepped)
+        answer = self._update(Stepped, wire.step(request), request, context)
         return pb.StepResponse(**answer._asdict())
 
     @stream
@@ -131,15 +134,16 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         self, request: pb.TrainRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.TrainResponse]:
         """A run, with a message after each epoch, or of all that were committed together."""
-        caller = self._write(wire.train(request), request, context)
-        return wire.told(map(epochs, caller.gathered()), request.gather)
+        with self.activity:
+            caller = self._write(wire.train(request), request, context)
+            yield from wire.told(map(epochs, caller.gathered()), request.gather)
 
     @unary
     def Initialize(
         self, request: pb.InitializeRequest, context: grpc.ServicerContext
     ) -> pb.InitializeResponse:
         """Fresh random parameters."""
-        answer = self._write(wire.initialize(request), request, context).only(Written)
+        answer = self._update(Written, wire.initialize(request), request, context)
         return pb.InitializeResponse(version=answer.version)
 
     @unary
@@ -147,13 +151,13 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         self, request: pb.RestoreRequest, context: grpc.ServicerContext
     ) -> pb.RestoreResponse:
         """An old version's parameters again."""
-        answer = self._write(wire.restore(request), request, context).only(Written)
+        answer = self._update(Written, wire.restore(request), request, context)
         return pb.RestoreResponse(version=answer.version)
 
     @unary
     def Import(self, request: pb.ImportRequest, context: grpc.ServicerContext) -> pb.ImportResponse:
         """Parameters from elsewhere."""
-        answer = self._write(wire.parameters(request), request, context).only(Written)
+        answer = self._update(Written, wire.parameters(request), request, context)
         return pb.ImportResponse(version=answer.version)
 
     @unary
@@ -190,6 +194,17 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
                 ended = watch.record()
                 if ended is not None:
                     yield pb.WatchRunResponse(run=wire.run(*ended))
+
+    def _update(
+        self,
+        kind: type[A],
+        write: Request,
+        message: wire.Writing,
+        context: grpc.ServicerContext,
+    ) -> A:
+        """A write that has one answer, of this kind."""
+        with self.activity:
+            return self._write(write, message, context).only(kind)
 
     def _write(
         self,

@@ -8,6 +8,7 @@ returns once the operating system says that the disk has it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -43,8 +44,9 @@ CREATE TABLE requests (
 
 connection_class = sqlite3.Connection  # the tests put one here that fails where they want it to
 
-# What SQLite says where the disk is full or fails, and not the file.
+# What the system or SQLite says where the disk is full or fails, and not the file.
 NOT_WRITTEN = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
     "SQLITE_FULL",
     *(f"SQLITE_IOERR_{what}" for what in ("WRITE", "FSYNC", "DIR_FSYNC", "TRUNCATE", "SHMSIZE")),
 }
@@ -311,7 +313,8 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 def _advice(error: Exception) -> str:
     """What to do about a database that could not be opened."""
-    if getattr(error, "sqlite_errorname", None) in NOT_WRITTEN or isinstance(error, OSError):
+    said = error.errno if isinstance(error, OSError) else getattr(error, "sqlite_errorname", None)
+    if said in NOT_WRITTEN:
         return "make room on its disk, or see whether that fails; what was committed is kept"
     return "put a backup in its place"
 

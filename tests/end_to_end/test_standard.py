@@ -67,10 +67,10 @@ class Here(NamedTuple):
 def here() -> Iterator[Here]:
     server = grpc.server(ThreadPoolExecutor(servicer.SHORT_CALLS))
     model = LiveModel(sets(), torch.device("cpu"), State(None))
-    reads = servicer.add_to(server, model).reads
+    activity = servicer.add_to(server, model).activity
     probes = ThreadPoolExecutor(1024)
     health = standard.add_to(server, [MNIST37, INFERENCE], probes)
-    open_inference.add_to(server, model, reads, health, probes)
+    open_inference.add_to(server, model, activity, health, probes)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield Here(port, health)
