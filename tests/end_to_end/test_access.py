@@ -78,8 +78,10 @@ def certificate(pki: Path) -> tuple[str, ...]:
     return ("--tls-cert", str(pki / "server.pem"), "--tls-key", str(pki / "server.key"))
 
 
-@pytest.fixture(scope="module")
+# With metrics it is their interceptor that asks the gate.
+@pytest.fixture(scope="module", params=["bare", "metrics"])
 def guarded(
+    request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     certificate: tuple[str, ...],
     predict: Token,
@@ -88,7 +90,9 @@ def guarded(
     """The address of a server with TLS and tokens."""
     file = tmp_path_factory.mktemp("guarded") / "tokens"
     file.write_text(f"{predict.line}\n{train.line}\n")
-    with LocalServer(*certificate, "--tokens", str(file), "--device", "cpu") as server:
+    metrics = ("--metrics-address", "127.0.0.1:0") if request.param == "metrics" else ()
+    flags = (*certificate, "--tokens", str(file), *metrics)
+    with LocalServer(*flags, "--device", "cpu") as server:
         yield server.address
 
 
