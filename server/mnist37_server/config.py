@@ -20,7 +20,7 @@ class Config:
     state: Path | None = None  # the folder that keeps the model; None: memory, for throw-away runs
     data_root: Path | None = None  # MNIST as torchvision keeps it; None: the shipped images
     download: bool = False  # let torchvision fetch MNIST into data_root
-    grace: float = 10.0  # seconds that predictions under way are given at the end
+    grace: float = 10.0  # seconds that answers under way are given at the end
     max_message: int = 64  # MiB that a message may have
     max_rpcs: int = 2048  # calls under way at a time, waiting ones included; 0: as many as come
     max_waiting: int = 256  # of them, who wait for a write or follow a run that they train
