@@ -38,7 +38,7 @@ from mnist37_server import logs, tensors, wire
 from mnist37_server.access import Tokens
 from mnist37_server.errors import CannotStart, Refused
 from mnist37_server.predict_wire import decode
-from mnist37_server.requests import count_of, fingerprint, images_of
+from mnist37_server.requests import Fingerprinted, count_of, images_of
 from mnist37_server.snapshot import Origin, Snapshot
 from mnist37_server.status import CODES, details
 from PIL import Image
@@ -157,7 +157,9 @@ def requests(message: bytes) -> None:
         again = read(kind.FromString(decoded.SerializeToString()))
         assert request == again
         if hasattr(decoded, "request_id"):
-            assert fingerprint(request) == fingerprint(again)  # type: ignore[arg-type]
+            assert isinstance(request, Fingerprinted)
+            assert isinstance(again, Fingerprinted)
+            assert request.fingerprint == again.fingerprint
 
 
 def _writing(read: Callable[..., object]) -> Callable[..., object]:

@@ -12,7 +12,7 @@ import sqlite3
 import struct
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import starmap
 from struct import Struct
 from typing import NamedTuple
@@ -216,7 +216,7 @@ class History:
 
     def _insert_run(self, run: RunRecord) -> None:
         last = None if run.last is None else json.dumps(run.last)
-        request = json.dumps(vars(run.request))
+        request = json.dumps(asdict(run.request))
         self._connection.execute(
             "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET"
             " version = excluded.version, finished = excluded.finished,"

@@ -52,19 +52,20 @@ class Journal:
 
     def reached(self, answers: Sequence[Answer]) -> None:
         """Answers of a write that are committed: how good the model is after the last."""
-        for answer in answers[-1:]:
-            if isinstance(answer, Stepped):
-                self.train_loss = answer.loss
-            elif isinstance(answer, Progress):
-                self.train_loss = answer.train_loss
-                self.valid_loss = answer.valid_loss
-                self.valid_accuracy = answer.valid_accuracy
+        answer = answers[-1]
+        if isinstance(answer, Stepped):
+            self.train_loss = answer.loss
+        elif isinstance(answer, Progress):
+            self.train_loss = answer.train_loss
+            self.valid_loss = answer.valid_loss
+            self.valid_accuracy = answer.valid_accuracy
 
     def ended(
         self, write: Write, answers: Sequence[Answer], error: BaseException | None = None
     ) -> None:
         """A write is over: committed, if there are answers."""
-        self.reached(answers)
+        if answers:
+            self.reached(answers)
         if write is self._run:
             self._run = None
             if answers:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,7 +81,22 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Step:
+class Fingerprinted:
+    """A request that can be told from others without keeping its values."""
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """32 bytes that requests share only if they are of one kind and have the same values."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        batch = values.get("batch")
+        if batch is not None:
+            contents = [hashlib.sha256(part).digest() for part in (batch.pixels, batch.labels)]
+            values["batch"] = contents
+        return hashlib.sha256(f"{type(self).__name__} {values!r}".encode()).digest()
+
+
+@dataclass(frozen=True)
+class Step(Fingerprinted):
     """One step of SGD, on `batch` or on the training set's next mini-batch."""
 
     batch: Batch | None = None
@@ -91,7 +107,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(Fingerprinted):
     """A run of SGD over the training set."""
 
     epochs: int
@@ -106,7 +122,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Initialize:
+class Initialize(Fingerprinted):
     """Fresh random parameters."""
 
     seed: int = 42
@@ -118,14 +134,14 @@ class Initialize:
 
 
 @dataclass(frozen=True)
-class Restore:
+class Restore(Fingerprinted):
     """The parameters of a kept version again."""
 
     version: int
 
 
 @dataclass(frozen=True)
-class Import:
+class Import(Fingerprinted):
     """Parameters from elsewhere."""
 
     weights: bytes  # 784 little-endian float32
@@ -193,16 +209,6 @@ def epochs(answers: Sequence[Answer]) -> list[Progress]:
     found = [answer for answer in answers if isinstance(answer, Progress)]
     assert len(found) == len(answers)
     return found
-
-
-def fingerprint(request: Request) -> bytes:
-    """32 bytes that two requests share only if they have the same method and the same values."""
-    values = vars(request)
-    batch = values.get("batch")
-    if batch is not None:
-        contents = [hashlib.sha256(part).digest() for part in (batch.pixels, batch.labels)]
-        values = {**values, "batch": contents}
-    return hashlib.sha256(f"{type(request).__name__} {values!r}".encode()).digest()
 
 
 def magnitude(parameters: NDArray[np.float32]) -> float:

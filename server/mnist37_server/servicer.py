@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
+from typing import TypeVar
 
 import grpc
 from mnist37_protos.v1 import mnist37_pb2 as pb
@@ -19,7 +21,7 @@ from mnist37_server.errors import CallerLeft
 from mnist37_server.live_model import LiveModel
 from mnist37_server.predict_wire import Question, decode, encode
 from mnist37_server.requests import Request, Stepped, Written, count_of, epochs
-from mnist37_server.status import at_once, check_wanted, stream, unary
+from mnist37_server.status import at_once, check_wanted, remaining, stream, unary
 from mnist37_server.subscription import A, Subscription
 from mnist37_server.threads import Room, run_on
 
@@ -38,6 +40,9 @@ SHORT_CALLS = 4
 # Whoever waits (for a write, for a stream's next message, for a loss over thousands of images) has
 # threads of their own, as many as there may be calls, so that waiting never uses up the short
 # calls', and whoever is slow to send a message is in nobody's way.
+
+
+M = TypeVar("M", bound=wire.Writing)
 
 
 class Activity:
@@ -123,11 +128,11 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
             device=str(self._model.device),
         )
 
-    @unary
+    @at_once
     def Step(self, request: pb.StepRequest, context: grpc.ServicerContext) -> pb.StepResponse:
         """One step of SGD."""
-        answer = self._update(Stepped, wire.step(request), request, context)
-        return pb.StepResponse(**answer._asdict())
+        answer = self._update(Stepped, wire.step, request, context)
+        return pb.StepResponse(loss=answer.loss, version=answer.version)
 
     @stream
     def Train(
@@ -135,29 +140,29 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     ) -> Iterator[pb.TrainResponse]:
         """A run, with a message after each epoch, or of all that were committed together."""
         with self.activity:
-            caller = self._write(wire.train(request), request, context)
+            caller = self._write(wire.train, request, context)
             yield from wire.told(map(epochs, caller.gathered()), request.gather)
 
-    @unary
+    @at_once
     def Initialize(
         self, request: pb.InitializeRequest, context: grpc.ServicerContext
     ) -> pb.InitializeResponse:
         """Fresh random parameters."""
-        answer = self._update(Written, wire.initialize(request), request, context)
+        answer = self._update(Written, wire.initialize, request, context)
         return pb.InitializeResponse(version=answer.version)
 
-    @unary
+    @at_once
     def Restore(
         self, request: pb.RestoreRequest, context: grpc.ServicerContext
     ) -> pb.RestoreResponse:
         """An old version's parameters again."""
-        answer = self._update(Written, wire.restore(request), request, context)
+        answer = self._update(Written, wire.restore, request, context)
         return pb.RestoreResponse(version=answer.version)
 
-    @unary
+    @at_once
     def Import(self, request: pb.ImportRequest, context: grpc.ServicerContext) -> pb.ImportResponse:
         """Parameters from elsewhere."""
-        answer = self._update(Written, wire.parameters(request), request, context)
+        answer = self._update(Written, wire.parameters, request, context)
         return pb.ImportResponse(version=answer.version)
 
     @unary
@@ -198,27 +203,26 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     def _update(
         self,
         kind: type[A],
-        write: Request,
-        message: wire.Writing,
+        request_of: Callable[[M], Request],
+        message: M,
         context: grpc.ServicerContext,
     ) -> A:
         """A write that has one answer, of this kind."""
         with self.activity:
-            return self._write(write, message, context).only(kind)
+            return self._write(request_of, message, context).only(kind)
 
     def _write(
         self,
-        write: Request,
-        message: wire.Writing,
+        request_of: Callable[[M], Request],
+        message: M,
         context: grpc.ServicerContext,
     ) -> Subscription:
-        remaining = context.time_remaining()
-        deadline = None if remaining is None else time.monotonic() + remaining
-        caller = self._model.submit(write, wire.request_id(message), deadline)
-        if not context.add_callback(lambda: self._model.leave(caller)):
-            self._model.leave(caller)
+        caller = Subscription(time.monotonic() + remaining(context))
+        request, request_id = request_of(message), wire.request_id(message)
+        # First, so that who leaves from now on is noticed. It is no when the caller has left.
+        if not context.add_callback(partial(self._model.leave, caller)):
             raise CallerLeft("the caller left")
-        return caller
+        return self._model.submit(request, request_id, caller)
 
 
 def add_to(

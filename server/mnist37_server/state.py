@@ -16,7 +16,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,8 +67,7 @@ class RunPlace(NamedTuple):
     began: float  # seconds since 1970
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """What is remembered of a request that has an id."""
 
     request_id: str
@@ -236,7 +234,14 @@ class State:
             " version = excluded.version, answer = excluded.answer, place = excluded.place,"
             " committed = excluded.committed",
             [
-                (r.request_id, r.fingerprint, r.version, _json(r.answer), _json(r.place), now)
+                (
+                    r.request_id,
+                    r.fingerprint,
+                    r.version,
+                    _json(r.answer),
+                    r.place and _json(r.place),
+                    now,
+                )
                 for r in newest.values()
             ],
         )
@@ -253,7 +258,8 @@ class State:
 
 
 def _json(values: tuple[float, ...] | None) -> str | None:
-    return None if values is None else json.dumps(values)
+    # Of finite numbers Python writes a list as JSON does; json.dumps takes five times as long.
+    return None if values is None else str([*values])
 
 
 def _connect(database: str) -> sqlite3.Connection:

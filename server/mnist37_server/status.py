@@ -115,15 +115,28 @@ def end(
     context.abort_with_status(rpc_status.to_status(status))
 
 
-def check_wanted(context: grpc.ServicerContext) -> None:
-    """To be called before any work: a call may have waited long for a thread and its message.
+def remaining(context: grpc.ServicerContext) -> float:
+    """The seconds until a call's deadline, near endless where it has none.
+
+    To be asked before any work: a call may have waited long for a thread and its message.
 
     Raises:
-        TooLate: its deadline has passed.
+        TooLate: it has passed.
+    """
+    seconds = context.time_remaining()
+    if not seconds:
+        raise TooLate("the deadline passed before the call's turn came; nothing was done")
+    return float(seconds)
+
+
+def check_wanted(context: grpc.ServicerContext) -> None:
+    """To be called before any work, as `remaining`.
+
+    Raises:
+        TooLate: the call's deadline has passed.
         CallerLeft: the caller has cancelled it.
     """
-    if not context.time_remaining():
-        raise TooLate("the deadline passed before the call's turn came; nothing was done")
+    remaining(context)
     if not context.is_active():
         raise CallerLeft("the caller left")
 

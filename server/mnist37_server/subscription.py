@@ -75,6 +75,11 @@ class Subscription:
                 self._answers.put(answer)
 
     @property
+    def ended(self) -> bool:
+        """Whether the caller has the last answers, or has left."""
+        return self._once.locked()
+
+    @property
     def waits(self) -> bool:
         """Whether somebody still wants the answers."""
         if self._once.locked():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from functools import lru_cache
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -44,8 +46,8 @@ def request_id(message: Writing) -> str | None:
     """The id of a write, checked; None where there is none."""
     if not message.HasField("request_id"):
         return None
-    check_request_id(message.request_id)
-    return message.request_id
+    check_request_id(name := message.request_id)
+    return name
 
 
 def version(message: pb.GetLossRequest | pb.GetModelRequest) -> int | None:
@@ -60,10 +62,16 @@ def batch(message: pb.Batch) -> Batch:
 
 def step(message: pb.StepRequest) -> Step:
     """Raises InvalidArgument, as do those below, where a value is out of its range."""
-    return Step(
-        batch(message.batch) if message.HasField("batch") else None,
-        given(message, "learning_rate", Step.learning_rate),
-    )
+    learning_rate = given(message, "learning_rate", Step.learning_rate)
+    if message.HasField("batch"):
+        return Step(batch(message.batch), learning_rate)
+    return step_without_batch(learning_rate)
+
+
+@lru_cache  # who trains step by step sends the same again and again
+def step_without_batch(learning_rate: float) -> Step:
+    """On the next mini-batch; raises as `step`."""
+    return Step(None, learning_rate)
 
 
 def train(message: pb.TrainRequest) -> Train:
@@ -132,7 +140,7 @@ def run(record: RunRecord, under_way: bool) -> pb.Run:
         began=timestamp(record.began),
         version=record.version,
         last=None if record.last is None else progress(record.last),
-        **vars(record.request),
+        **asdict(record.request),
     )
 
 

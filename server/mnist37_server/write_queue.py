@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from mnist37.kernels import Flag
 from mnist37_server.errors import AlreadyExists, CallerLeft, Exhausted, ShuttingDown
 from mnist37_server.journal import Journal
-from mnist37_server.requests import Answer, Request, Restore, Train, answer_to, fingerprint
+from mnist37_server.requests import Answer, Request, Restore, Train, answer_to
 from mnist37_server.state import Record
 from mnist37_server.subscription import Subscription, Write
 
@@ -42,26 +42,31 @@ class WriteQueue:
         self._running: Write | None = None  # the run under way
         self.closing = False
         self._why = shutting_down  # once it is closing
-        self._changed = threading.Condition()  # guards the six above; a look at one may do without
+        self._lock = threading.RLock()  # guards the six above; a look at one may do without
+        self._changed = threading.Condition(self._lock)  # something to do: for the writer
 
     def submit(
-        self, request: Request, request_id: str | None = None, deadline: float | None = None
+        self,
+        request: Request,
+        request_id: str | None = None,
+        caller: Subscription | None = None,
     ) -> Subscription:
         """Queues a write, joins the one that has this id, or repeats its first answer.
 
         Args:
             request: what to do.
             request_id: makes it safe to submit the request again.
-            deadline: on time.monotonic's clock; a write that nobody waits for is not begun.
+            caller: who is to be answered, returned again; one without a deadline, if none is given.
+                A write for which nobody waits any more is not begun.
 
         Raises:
             AlreadyExists: the id stands for another request.
             Exhausted: too many callers wait.
             ShuttingDown: no more writes are taken.
         """
-        mark = fingerprint(request)
-        caller = Subscription(deadline)
-        with self._changed:
+        mark = request.fingerprint
+        caller = caller or Subscription()
+        with self._lock:
             write = None if request_id is None else self._named.get(request_id)
             # A write leaves _named after its commit, so an id that is in neither place is new.
             record = None if request_id is None or write else self._find(request_id)
@@ -81,15 +86,19 @@ class WriteQueue:
                 raise Exhausted(
                     f"{self._max_callers} callers wait for writes already; try again later"
                 )
+            if caller.ended:  # it has left meanwhile
+                return caller
             if write is None:
                 write = Write(request, request_id, mark)
+                if not self._queue:
+                    self._changed.notify()
                 self._queue.append(write)
                 if request_id is not None:
                     self._named[request_id] = write
-                self._changed.notify()
             write.callers.append(caller)
             self._waiting[caller] = write
-            self._steer(write)
+            if write.stop is not None:
+                self._steer(write)
         return caller
 
     def leave(self, caller: Subscription) -> None:
@@ -97,8 +106,10 @@ class WriteQueue:
 
         When the last caller leaves, a write that has not begun is dropped, and a run stops.
         """
+        if caller.ended:  # as nearly all have, by the time that grpcio calls this
+            return
         caller.end(error=CallerLeft("the caller left"))
-        with self._changed:
+        with self._lock:
             write = self._waiting.pop(caller, None)
             if write is not None:
                 write.callers.remove(caller)
@@ -118,7 +129,7 @@ class WriteQueue:
 
     def watch(self, run: int) -> Subscription | None:
         """The epochs of a run from now on; None if it is not under way."""
-        with self._changed:
+        with self._lock:
             if self._running is None or self._running.run != run:
                 return None
             watcher = Subscription()
@@ -128,7 +139,7 @@ class WriteQueue:
     def unwatch(self, watcher: Subscription) -> None:
         """Ends what `watch` began."""
         watcher.end()
-        with self._changed:
+        with self._lock:
             if self._running is not None and watcher in self._running.watchers:
                 self._running.watchers.remove(watcher)
 
@@ -138,7 +149,7 @@ class WriteQueue:
         Args:
             why: makes what they are refused with; by itself, that the server is shutting down.
         """
-        with self._changed:
+        with self._lock:
             self.closing = True
             self._why = why or shutting_down
             if self._running is not None:
@@ -151,25 +162,23 @@ class WriteQueue:
         Returns:
             None when the queue is closed.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue or self.closing)
+        with self._lock:
+            while not self._queue and not self.closing:
+                self._changed.wait()
             if self.closing:
                 while self._queue:
                     self.finish(self._queue.popleft(), error=self._why())
                 return None
-            writes = [self._queue.popleft()]
-            while (
-                self._queue
-                and len(writes) < MAX_TOGETHER
-                and not isinstance(writes[0].request, ALONE)
-                and not isinstance(self._queue[0].request, ALONE)
-            ):
+            writes: list[Write] = []
+            while self._queue and len(writes) < MAX_TOGETHER:
+                if isinstance(self._queue[0].request, ALONE):
+                    return writes or [self._queue.popleft()]
                 writes.append(self._queue.popleft())
             return writes
 
     def begin_run(self, write: Write, run: int, stop: Flag) -> None:
         """From now on the run, of this number, can be watched, and `stop` says when it shall."""
-        with self._changed:
+        with self._lock:
             write.run, write.stop = run, stop
             self._running = write
             self._steer(write)
@@ -182,8 +191,9 @@ class WriteQueue:
 
     def tell(self, write: Write, *answers: Answer) -> None:
         """Hands a run's committed progress to its callers and watchers."""
-        with self._changed:
-            self._journal.reached(answers)
+        with self._lock:
+            if answers:
+                self._journal.reached(answers)
             for reader in write.callers + write.watchers:
                 reader.put(*answers)
 
@@ -197,9 +207,9 @@ class WriteQueue:
         Under the lock: a caller who joins does so before, and the write goes on, or after, and it
         is another write.
         """
-        if not self.unwanted(write):
+        if write.wanted and not self.closing:
             return False
-        with self._changed:
+        with self._lock:
             if not self.unwanted(write):
                 return False
             self.finish(write, error=self._why() if self.closing else nobody_waits())
@@ -207,13 +217,13 @@ class WriteQueue:
 
     def finish_all(self, answered: Iterable[tuple[Write, Answer]]) -> None:
         """Finishes several writes, each with its one answer."""
-        with self._changed:
+        with self._lock:
             for write, answer in answered:
                 self.finish(write, answer)
 
     def finish(self, write: Write, *answers: Answer, error: BaseException | None = None) -> None:
         """Gives the write's callers the last they will hear of it, and forgets it."""
-        with self._changed:
+        with self._lock:
             self._journal.ended(write, answers, error)
             if write.request_id is not None and self._named.get(write.request_id) is write:
                 del self._named[write.request_id]

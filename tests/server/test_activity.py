@@ -28,8 +28,7 @@ class SlowModel:
     def __init__(self) -> None:
         self.callers: Future[Subscription] = Future()
 
-    def submit(self, *_: object) -> Subscription:
-        caller = Subscription()
+    def submit(self, _: object, __: object, caller: Subscription) -> Subscription:
         self.callers.set_result(caller)
         return caller
 

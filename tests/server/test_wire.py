@@ -18,7 +18,6 @@ from mnist37_server.requests import (
     Step,
     Train,
     answer_to,
-    fingerprint,
     images_of,
 )
 
@@ -109,10 +108,35 @@ def test_pixels_are_rows(first: bytes, second: bytes) -> None:
 
 @given(steps | trains | initializes, steps | trains | initializes)
 def test_fingerprints_tell_requests_apart(a: Any, b: Any) -> None:
-    assert fingerprint(a) == fingerprint(a)
-    assert (fingerprint(a) == fingerprint(b)) == (a == b)
+    assert a.fingerprint == a.fingerprint
+    assert (a.fingerprint == b.fingerprint) == (a == b)
 
 
 def test_an_answer_is_made_of_what_was_remembered() -> None:
     answer = Progress(1, 2, 0.3, 0.4, 0.5, 6, 0.7)
     assert answer_to(Train(2), list(answer)) == answer
+
+
+@pytest.mark.parametrize(
+    ("request_", "mark"),
+    [
+        (Step(), "d6e6d287c84ecafb03823b9a253106c8b292c5d0a271d10720407ad7ac9bc62e"),
+        (
+            Step(Batch(bytes(784), b"\1"), 0.5),
+            "21bce3801c49b5788a98bd11ceab7822768b77a2b9e181f87d314f391a9371d3",
+        ),
+        (
+            Train(epochs=3, seed=7),
+            "752c57fa32130205feced508ae5f84d616b420c172c097027a28f8dbb250874a",
+        ),
+        (Initialize(), "f7fca862e011ea2f5f11e66468f09031fa0ace967cda6cd9583dac5cb1c09464"),
+    ],
+)
+def test_fingerprints_stay_as_databases_have_them(request_: Any, mark: str) -> None:
+    assert request_.fingerprint.hex() == mark
+
+
+def test_one_step_without_a_batch_is_like_another() -> None:
+    first, again = (wire.step(pb.StepRequest(learning_rate=0.5)) for _ in range(2))
+    assert first is again, "so its fingerprint is there already"
+    assert wire.step(pb.StepRequest(learning_rate=0.25)) == Step(None, 0.25)
