@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -23,7 +22,7 @@ from mnist37_server.predict_wire import Question, decode, encode
 from mnist37_server.requests import Request, Stepped, Written, count_of, epochs
 from mnist37_server.status import at_once, check_wanted, remaining, stream, unary
 from mnist37_server.subscription import A, Subscription
-from mnist37_server.threads import Room, run_on
+from mnist37_server.threads import ManyThreads, Room, run_on
 
 MAX_RPCS = 2048  # calls at a time, unless it is told otherwise
 MAX_STREAMS = 256  # of them, PredictStreams and WatchRuns
@@ -239,7 +238,7 @@ def add_to(
         max_rpcs: calls that the server takes at a time.
         max_streams: PredictStreams and WatchRuns open at a time.
     """
-    long_calls = ThreadPoolExecutor(max_rpcs, thread_name_prefix="long-call")
+    long_calls = ManyThreads(max_rpcs, "long-call")
     servicer = Mnist37Servicer(model, max_streams)
     run_on(long_calls, servicer, RPCS - SHORT)
     mnist37_pb2_grpc.add_Mnist37ServiceServicer_to_server(servicer, server)

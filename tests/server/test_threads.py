@@ -1,4 +1,4 @@
-"""The short calls' threads: few, and more only while those are held up."""
+"""The short calls' threads, few, and more only while those are held up; and the others', many."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from queue import SimpleQueue
 
 import pytest
-from mnist37_server.threads import FewThreads
+from mnist37_server.threads import FewThreads, ManyThreads
 
 
 def threads_of(name: str) -> int:
@@ -19,7 +19,7 @@ def threads_of(name: str) -> int:
     )
 
 
-def finished(pool: FewThreads, work: Callable[[], object]) -> threading.Event:
+def finished(pool: FewThreads | ManyThreads, work: Callable[[], object]) -> threading.Event:
     """Is set when a call is over that does this work."""
     over = threading.Event()
     pool.submit(work).add_done_callback(lambda _: over.set())
@@ -71,3 +71,47 @@ def test_many_who_are_held_up_cost_the_others_a_moment_and_only_once() -> None:
     assert time.monotonic() - began < 1, "there are threads that are not held up"
     go.set()
     assert all(over.wait(10) for over in held)
+
+
+def test_there_are_as_many_threads_as_calls_that_wait_up_to_the_most() -> None:
+    pool, go = ManyThreads(3, "many"), threading.Event()
+    held = [finished(pool, partial(go.wait, 30)) for _ in range(5)]
+    after = finished(pool, int)
+    assert threads_of("many") == 3
+    assert not after.wait(0.2), "all threads are busy"
+    go.set()
+    assert all(over.wait(10) for over in [*held, after])
+    assert finished(pool, int).wait(10)
+    assert threads_of("many") == 3
+
+
+def test_the_thread_that_became_idle_last_is_the_next() -> None:
+    pool, used = ManyThreads(8, "last"), SimpleQueue[int]()
+    gates = [threading.Event() for _ in range(3)]
+    held = [finished(pool, partial(gate.wait, 30)) for gate in gates]
+    gates[1].set()
+    assert held[1].wait(10)
+    for _ in range(20):
+        over = finished(pool, lambda: used.put(threading.get_ident()))
+        assert over.wait(10)
+        time.sleep(0.01)  # until it waits again
+    assert len({used.get() for _ in range(20)}) == 1
+    assert threads_of("last") == 3
+    for gate in gates:
+        gate.set()
+
+
+def test_what_a_call_of_many_raises_is_logged_and_its_end_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pool = ManyThreads(1, "raising")
+    assert finished(pool, lambda: 1 // 0).wait(5)
+    assert "ZeroDivisionError" in caplog.text
+    assert finished(pool, int).wait(5)
+
+
+def test_many_calls_from_one_thread_are_each_done_once() -> None:
+    pool, done = ManyThreads(4, "counted"), SimpleQueue[int]()
+    endings = [finished(pool, partial(done.put, n)) for n in range(5_000)]
+    assert all(over.wait(10) for over in endings)
+    assert sorted(done.get_nowait() for _ in range(5_000)) == list(range(5_000))
