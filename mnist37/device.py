@@ -18,8 +18,8 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist37.kernels import Labels, Pixels
-from mnist37.training import Part, Trained
+from mnist37.kernels import Floats, Labels, Pixels
+from mnist37.training import Part, Stepped, Trained
 
 Tile: TypeAlias = Any  # what a kernel has of Triton: numbers, arrays of them, where they are
 
@@ -75,6 +75,16 @@ class DeviceExamples:
                 num_warps=WARPS,
             )
         return int(total.item())
+
+    def steps(
+        self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, rates: Floats
+    ) -> Stepped:
+        """See Examples; a launch each."""
+        found = Stepped.empty(len(order))
+        for step, rate in enumerate(rates.tolist()):
+            found.losses[step] = self.sgd(parameters, order[step : step + 1], batch_size, rate)
+            found.parameters[step] = parameters.cpu().numpy()
+        return found
 
     def total(self, parameters: Tensor) -> tuple[int, int]:
         """See Examples."""

@@ -89,6 +89,7 @@ _LABELS = _array(types.uint8, 1)
 _FLAG = _array(types.uint8, 1)
 _ORDER = _array(types.int64, 1)
 _ORDERS = _array(types.int64, 2)
+_LOSSES = _array(types.int64, 1, readonly=False)
 _TOTALS = _array(types.int64, 2, readonly=False)
 _SNAPSHOTS = _array(types.float32, 2, readonly=False)
 _PARAMETERS = _array(types.float32, 1)
@@ -243,6 +244,43 @@ def sgd(
         pixels, labels, order, batch_size, parameters, learning_rate, np.zeros(1, np.uint8)
     )
     return total
+
+
+@kernel(
+    types.void(
+        *(_PIXELS, _LABELS, _ORDER, types.int64, _WRITABLE),
+        *(_PARAMETERS, _LOSSES, _SNAPSHOTS),
+    )
+)
+def steps(
+    pixels: Pixels,
+    labels: Labels,
+    order: NDArray[np.int64],
+    batch_size: int,
+    parameters: Floats,
+    learning_rates: Floats,
+    losses: NDArray[np.int64],
+    snapshots: Floats,
+) -> None:
+    """The steps of `sgd`, each with a learning rate of its own and remembered by itself.
+
+    Args:
+        pixels: (N, 784).
+        labels: (N,).
+        order: (S,), as `sgd`.
+        batch_size: as `sgd`.
+        parameters: as `sgd`.
+        learning_rates: (S,).
+        losses: (S,), is given each step's sum of its images' losses, in LOSS_UNITs.
+        snapshots: (S, 785), is given the parameters after each step.
+    """
+    never = np.zeros(1, np.uint8)
+    for step in range(len(order)):
+        part = order[step : step + 1]
+        total, _ = _sgd(pixels, labels, part, batch_size, parameters, learning_rates[step], never)
+        losses[step] = total
+        for i in range(PIXELS + 1):
+            snapshots[step, i] = parameters[i]
 
 
 @kernel(types.Tuple((types.int64, types.int64))(_PIXELS, _LABELS, _PARAMETERS))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mnist37 import kernels
 from mnist37.data import Data
-from mnist37.kernels import Flag, Labels, Pixels
+from mnist37.kernels import Flag, Floats, Labels, Pixels
 from mnist37.losses import Evaluation
 from mnist37.shuffling import permutation, permutations
 
@@ -46,6 +46,11 @@ class Examples(Protocol):
             The sum of the images' losses, each from before its step, in LOSS_UNITs.
         """
 
+    def steps(
+        self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, rates: Floats
+    ) -> Stepped:
+        """The steps of `sgd`, each with a learning rate of its own (S,); tells of each."""
+
     def total(self, parameters: Tensor) -> tuple[int, int]:
         """The sum of all losses, in LOSS_UNITs, and how many images are told rightly."""
 
@@ -57,6 +62,18 @@ class Examples(Protocol):
             part: which steps.
             valid: the images to look at after each epoch, on the same device.
         """
+
+
+class Stepped(NamedTuple):
+    """What came of some steps of SGD."""
+
+    losses: NDArray[np.int64]  # (S,), of each, summed over its images before it, in LOSS_UNITs
+    parameters: Floats  # (S, 785), after each
+
+    @classmethod
+    def empty(cls, steps: int) -> Self:
+        """To be filled."""
+        return cls(np.empty(steps, np.int64), np.empty((steps, PARAMETERS), np.float32))
 
 
 @dataclass(frozen=True)
@@ -109,6 +126,16 @@ class HostExamples:
         """See Examples."""
         return kernels.sgd(self.pixels, self.labels, order, batch_size, parameters.numpy(), lr)
 
+    def steps(
+        self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, rates: Floats
+    ) -> Stepped:
+        """See Examples; without Python's lock."""
+        found = Stepped.empty(len(order))
+        kernels.steps(
+            self.pixels, self.labels, order, batch_size, parameters.numpy(), rates, *found
+        )
+        return found
+
     def total(self, parameters: Tensor) -> tuple[int, int]:
         """See Examples."""
         return kernels.evaluate(self.pixels, self.labels, parameters.numpy())
@@ -159,9 +186,10 @@ class MiniBatches:
         self.examples = examples.permuted(permutation(len(examples), seed))
         self.seed = seed
         self.batch_size = batch_size
+        self._batches = math.ceil(len(examples) / batch_size)
 
     def __len__(self) -> int:
-        return math.ceil(len(self.examples) / self.batch_size)
+        return self._batches
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Which mini-batch comes when in an epoch of a run (from 1)."""
@@ -171,19 +199,17 @@ class MiniBatches:
         """The same for some epochs (E, S)."""
         return permutations(len(self), self.seed, self.batch_size, epochs)
 
-    def count(self, index: int) -> int:
-        """How many images mini-batch `index` has."""
-        return min(self.batch_size, len(self.examples) - index * self.batch_size)
-
-    def images(self, order: NDArray[np.int64]) -> int:
-        """How many images these mini-batches have."""
-        last = len(self) - 1
-        short = self.batch_size - self.count(last)
-        return len(order) * self.batch_size - short * int(np.sum(order == last))
+    def counts(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many images each of these mini-batches has."""
+        return np.minimum(self.batch_size, len(self.examples) - order * self.batch_size)
 
     def sgd(self, parameters: Tensor, order: NDArray[np.int64], lr: float) -> int:
         """A step on each of these mini-batches; see Examples."""
         return self.examples.sgd(parameters, order, self.batch_size, lr)
+
+    def steps(self, parameters: Tensor, order: NDArray[np.int64], rates: Floats) -> Stepped:
+        """The same, each with a learning rate of its own (S,); see Examples."""
+        return self.examples.steps(parameters, order, self.batch_size, rates)
 
 
 class Sets:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,11 +22,10 @@ from mnist37.training import PARAMETERS, Part, Sets, Trained, examples_on
 from mnist37_server.errors import InvalidArgument
 from mnist37_server.requests import (
     MOST_INK,
+    Batch,
     Initialize,
     Progress,
-    Step,
     Train,
-    magnitude,
     magnitudes,
 )
 from mnist37_server.snapshot import Origin, Snapshot
@@ -58,7 +57,7 @@ class Trainer:
             InvalidArgument: an update's learning rate was so large that the parameters overflowed.
         """
         parameters = self.parameters.cpu().numpy()
-        if not magnitude(parameters) <= MOST_INK:  # true for NaN too
+        if not survived(parameters[None]):
             raise overflow()
         return self.snapshot_of(parameters, self.version, origin, run)
 
@@ -87,25 +86,48 @@ class Trainer:
         self.parameters.copy_(torch.cat([weights.detach().view(-1), bias.detach()]))
         self.version += 1
 
-    def step(self, request: Step) -> float:
-        """One step of SGD; returns the mean loss from before it."""
-        if request.batch is None:
-            walk = self.sets.mini_batches(WALK.seed, WALK.batch_size)
-            order, count = np.array([self._place]), walk.count(self._place)
-            total = walk.sgd(self.parameters, order, request.learning_rate)
-            self._place = (self._place + 1) % len(walk)
-        else:
-            examples = examples_on(self.device, request.batch.images, request.batch.targets)
-            order, count = np.zeros(1, np.int64), len(examples)
-            total = examples.sgd(self.parameters, order, count, request.learning_rate)
+    def step_on(self, batch: Batch, learning_rate: float) -> float:
+        """One step of SGD on a batch of the caller's; returns the mean loss from before it."""
+        examples = examples_on(self.device, batch.images, batch.targets)
+        order, count = np.zeros(1, np.int64), len(examples)
+        total = examples.sgd(self.parameters, order, count, learning_rate)
         self.steps_done += 1
         self.images_done += count
         self.version += 1
         return mean_loss(total, count)
 
+    def walk(self, learning_rates: Sequence[float]) -> list[tuple[float, Snapshot]]:
+        """Steps of SGD on the training set's next mini-batches, in one go.
+
+        Returns:
+            The mean loss from before each, and the model after it. There are fewer than asked for
+            if the next one made the parameters overflow; then the model is to be `reset`.
+        """
+        walk = self.sets.mini_batches(WALK.seed, WALK.batch_size)
+        order = np.arange(self._place, self._place + len(learning_rates)) % len(walk)
+        rates = np.array(learning_rates, np.float32)
+        totals, states = walk.steps(self.parameters, order, rates)
+        good = survived(states)
+        counts = walk.counts(order[:good])
+        losses = mean_losses(totals[:good], counts).tolist()
+        done = []
+        for loss, parameters in zip(losses, states, strict=False):
+            self.version += 1
+            self._place = (self._place + 1) % len(walk)
+            done.append((loss, self.snapshot_of(parameters, self.version, Origin.STEP, None)))
+        self.steps_done += good
+        self.images_done += int(counts.sum())
+        return done
+
     def run(self, request: Train, place: RunPlace) -> Run:
         """A run over the training set, from where it is."""
         return Run(self, request, place)
+
+
+def survived(states: NDArray[np.float32]) -> int:
+    """How many parameters (N, 785) there are before the first that overflowed."""
+    fine = magnitudes(states) <= MOST_INK  # false for NaN too
+    return len(fine) if fine.all() else int(fine.argmin())
 
 
 def overflow() -> InvalidArgument:
@@ -189,8 +211,7 @@ class Run:
         states, within = done.parameters, (part.start + done.steps) % an_epoch
         if within:
             states = np.vstack([states, trainer.parameters.cpu().numpy()])
-        fine = magnitudes(states) <= MOST_INK  # false for NaN too
-        good = len(fine) if fine.all() else int(fine.argmin())
+        good = survived(states)
         ended = np.arange(1, 1 + min(good, len(done.totals)))
         totals, steps = done.totals[: len(ended)], ended * an_epoch - part.start
         versions = (steps + trainer.version).tolist()
@@ -210,17 +231,17 @@ class Run:
                 states[:good], [*versions, trainer.version + done.steps], strict=False
             )
         ]
-        if good == len(fine):
+        if good == len(states):
             self._count(part, done.steps, done.loss)
         else:  # as far as the last epoch that is fine; without one, nothing here is committed
             self._count(part, int(steps[-1]) if good else 0, 0)
         yield Ended(progress, snapshots)
-        if good < len(fine):
+        if good < len(states):
             raise overflow()
 
     def _count(self, part: Part, steps: int, loss: int) -> None:
         taken = part.orders.ravel()[part.start :][:steps]
         self._trainer.version += steps
         self._trainer.steps_done += steps
-        self._trainer.images_done += self._batches.images(taken)
+        self._trainer.images_done += int(self._batches.counts(taken).sum())
         self._place = self._place._replace(steps=self._place.steps + steps, loss=loss)

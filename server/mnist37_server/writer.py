@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import groupby
 
 from mnist37_server.committer import Committer, Update
 from mnist37_server.device_faults import device_full, device_lost, no_room
@@ -36,10 +37,27 @@ from mnist37_server.requests import (
 from mnist37_server.snapshot import Origin, Snapshot
 from mnist37_server.state import Record, RunPlace, State
 from mnist37_server.subscription import Write
-from mnist37_server.trainer import Ended, Trainer
+from mnist37_server.trainer import Ended, Trainer, overflow
 from mnist37_server.write_queue import WriteQueue
 
 log = logging.getLogger(__name__)
+
+
+Done = tuple[Write, Answer, Snapshot]  # a small write that is to be committed
+
+
+def walks(write: Write) -> bool:
+    """Whether it is a Step on the training set's next mini-batch."""
+    return isinstance(write.request, Step) and write.request.batch is None
+
+
+def in_one_go(writes: list[Write]) -> Iterator[list[Write]]:
+    """The writes in their order: Steps that walk together, any other alone."""
+    for walking, some in groupby(writes, walks):
+        if walking:
+            yield list(some)
+        else:
+            yield from ([write] for write in some)
 
 
 class Writer:
@@ -117,40 +135,65 @@ class Writer:
 
     def _update(self, writes: list[Write]) -> None:
         """Small writes: each makes a version, and all are one commit."""
-        done: list[tuple[Write, Snapshot, Answer]] = []
-        for write in writes:
-            if self._queue.refuses(write):
-                continue
-            try:
-                answer, self._computed = self._apply(write.request)
-            except Exception as error:  # noqa: BLE001 - the caller must hear of it
-                told = self._told(error, write.request)
-                self._trainer.reset(self._computed)
-                self._queue.finish(write, error=told)
-            else:
-                done.append((write, self._computed, answer))
+        done: list[Done] = []
+        for together in in_one_go(writes):
+            left = [write for write in together if not self._queue.refuses(write)]
+            while left:
+                left = self._do(left, done)
         if not done:
             return
 
         def committed() -> None:
-            self._queue.finish_all([(write, answer) for write, _, answer in done])
+            self._queue.finish_all([(write, answer) for write, answer, _ in done])
 
         def failed(error: BaseException) -> None:
-            for write, _, _ in done:
+            for write, *_ in done:
                 self._queue.finish(write, error=error)
 
         records = [
             Record(write.request_id, write.fingerprint, snapshot.version, answer)
-            for write, snapshot, answer in done
+            for write, answer, snapshot in done
             if write.request_id is not None
         ]
-        snapshots = [snapshot for _, snapshot, _ in done]
+        snapshots = [snapshot for *_, snapshot in done]
         self._committer.commit(Update(snapshots, records, None, committed, failed))
+
+    def _do(self, writes: list[Write], done: list[Done]) -> list[Write]:
+        """Does writes up to the first that fails, which is told; returns those after it.
+
+        Args:
+            writes: that `in_one_go` put together.
+            done: is given what was done.
+        """
+        first = writes[0]
+        failed: BaseException | None = None
+        answered: list[tuple[Answer, Snapshot]] = []
+        try:
+            answered = self._walk(writes) if walks(first) else [self._apply(first.request)]
+            if len(answered) < len(writes):
+                failed = overflow()
+        except Exception as error:  # noqa: BLE001 - the caller must hear of it
+            failed = self._told(error, first.request)
+        for write, (answer, snapshot) in zip(writes, answered, strict=False):
+            done.append((write, answer, snapshot))
+            self._computed = snapshot
+        if failed is None:
+            return []
+        self._trainer.reset(self._computed)
+        self._queue.finish(writes[len(answered)], error=failed)
+        return writes[len(answered) + 1 :]
+
+    def _walk(self, writes: list[Write]) -> list[tuple[Answer, Snapshot]]:
+        """Steps on the next mini-batches, up to the first that overflowed."""
+        steps = [write.request for write in writes if isinstance(write.request, Step)]
+        done = self._trainer.walk([step.learning_rate for step in steps])
+        return [(Stepped(loss, snapshot.version), snapshot) for loss, snapshot in done]
 
     def _apply(self, request: Request) -> tuple[Answer, Snapshot]:
         trainer = self._trainer
         if isinstance(request, Step):
-            loss = trainer.step(request)
+            assert request.batch is not None
+            loss = trainer.step_on(request.batch, request.learning_rate)
             return Stepped(loss, trainer.version), trainer.snapshot(Origin.STEP)
         if isinstance(request, Initialize):
             trainer.initialize(request)

@@ -29,7 +29,10 @@ images = random.integers(0, 256, (300, 784), np.uint8)
 labels = random.integers(0, 2, 300, np.uint8)
 parameters = random.standard_normal(785).astype(np.float32) / 10
 loss = kernels.sgd(images, labels, np.arange(6), 50, parameters, 0.1)
-found = [parameters]
+steps = np.empty(6, np.int64), np.empty((6, 785), np.float32)
+rates = np.linspace(0.01, 0.1, 6, dtype=np.float32)
+kernels.steps(images, labels, np.arange(6), 50, parameters.copy(), rates, *steps)
+found = [parameters, steps[1].ravel()]
 for kernel, some in ((kernels.predict, images), (kernels.predict_floats, images / np.float32(255))):
     found.append(np.empty(300, np.float32))
     kernel(some, parameters, found[-1])

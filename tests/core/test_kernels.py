@@ -131,6 +131,17 @@ def test_steps_in_pieces_end_on_the_same_bits() -> None:
     assert not np.array_equal(whole, PARAMETERS)
 
 
+def test_steps_that_are_told_of_one_by_one_are_the_same() -> None:
+    order, rates = RANDOM.permutation(28)[:9], np.linspace(0.1, 2, 9, dtype=np.float32)
+    one_by_one, together = PARAMETERS.copy(), PARAMETERS.copy()
+    losses, snapshots = np.empty(9, np.int64), np.empty((9, 785), np.float32)
+    kernels.steps(IMAGES, LABELS, order, 25, together, rates, losses, snapshots)
+    for i, rate in enumerate(rates):
+        assert losses[i] == kernels.sgd(IMAGES, LABELS, order[i : i + 1], 25, one_by_one, rate)
+        assert np.array_equal(snapshots[i], one_by_one)
+    assert np.array_equal(together, one_by_one)
+
+
 def test_others_go_on_while_a_kernel_runs() -> None:
     order, batches = np.zeros(20_000, np.int64), []
     parameters = PARAMETERS.copy()

@@ -110,7 +110,7 @@ def test_a_run_is_the_books_loop(train: Train) -> None:
         total = batches.sgd(fast, order, 1.0)
         for index in order:
             chosen = images[index * 256 : (index + 1) * 256]
-            assert len(chosen) == batches.count(index)
+            assert len(chosen) == batches.counts(np.array(index))
             slow, loss = autograd_step(slow, train.x[chosen], train.y[chosen], 1.0)
             losses += [loss] * len(chosen)
         assert mean_loss(total, count) == pytest.approx(np.mean(losses), abs=1e-6)
@@ -157,10 +157,20 @@ def test_mini_batches_cover_every_image_once(sets: Sets, batch_size: int) -> Non
     batches = MiniBatches(sets.train, 7, batch_size)
     order = batches.order(1)
     assert sorted(order) == list(range(len(batches)))
-    assert sum(map(batches.count, order)) == batches.images(order) == 12396
-    assert batches.images(order[:3]) == sum(map(batches.count, order[:3]))
+    assert batches.counts(order).sum() == 12396
     total = batches.sgd(parameters(0.0), order, 1e-30)
     assert total == round(12396 * 0.5 / LOSS_UNIT)
+
+
+def test_steps_with_a_rate_each_are_the_same_one_by_one(train: Train) -> None:
+    batches = MiniBatches(train.examples, 1, 100)
+    order, rates = batches.order(1)[:4], np.array([1, 0.5, 2, 0.1], np.float32)
+    together, one_by_one = (placed(parameters(), train.examples) for _ in range(2))
+    found = batches.steps(together, order, rates)
+    for i, rate in enumerate(rates.tolist()):
+        assert found.losses[i] == batches.sgd(one_by_one, order[i : i + 1], rate)
+        assert np.array_equal(found.parameters[i], one_by_one.cpu().numpy())
+    assert torch.equal(together, one_by_one)
 
 
 def test_an_epoch_is_the_same_in_pieces(train: Train) -> None:

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from twin import Twin, data
 
-from mnist37.training import HostExamples, Part, Sets, Trained
+from mnist37.kernels import Floats
+from mnist37.training import HostExamples, Part, Sets, Stepped, Trained
 
 CPU = torch.device("cpu")
 FULL = (
@@ -46,6 +47,14 @@ class Failing(HostExamples):
         if Failing.error is not None:  # half-way, as far as anybody knows
             raise Failing.error
         return total
+
+    def steps(
+        self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, rates: Floats
+    ) -> Stepped:
+        found = super().steps(parameters, order, batch_size, rates)
+        if Failing.error is not None:
+            raise Failing.error
+        return found
 
     def train(self, parameters: Tensor, part: Part, valid: Self) -> Trained:
         found = super().train(parameters, part, valid)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mnist37_server.committer import SLOW
@@ -15,6 +16,7 @@ from mnist37_server.errors import CallerLeft, InvalidArgument, NotFound, Shuttin
 from mnist37_server.live_model import LiveModel
 from mnist37_server.requests import (
     Answer,
+    Batch,
     Initialize,
     Progress,
     Restore,
@@ -24,9 +26,12 @@ from mnist37_server.requests import (
     Written,
     magnitude,
 )
+from mnist37_server.snapshot import Origin
 from mnist37_server.state import State
 from mnist37_server.subscription import Subscription
-from twin import Twin, sets
+from twin import Twin, data, sets
+
+from mnist37.training import HostExamples
 
 
 @pytest.fixture
@@ -66,7 +71,7 @@ def test_a_model_that_cannot_be_trained_any_more_takes_no_writes_and_is_read_on(
     model: LiveModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = model.at()
-    monkeypatch.setattr("mnist37_server.trainer.Trainer.step", fails)
+    monkeypatch.setattr("mnist37_server.trainer.Trainer.walk", fails)
     monkeypatch.setattr("mnist37_server.trainer.Trainer.reset", fails)
     for _ in range(2):
         with pytest.raises(ShuttingDown, match="the device is lost"):
@@ -124,6 +129,74 @@ def test_on_a_slow_disk_steps_go_on_while_a_commit_is_under_way_and_fail_with_it
     for _ in acknowledged:
         twin.step()
     assert (model.at().version, model.at().digest) == (len(acknowledged), twin.digest)
+
+
+def test_a_step_that_overflows_is_refused_alone_among_those_that_wait(
+    model: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queued behind a run, so that all are done in one go."""
+    twin = Twin()
+    twin.train(50)
+    monkeypatch.setattr("mnist37_server.trainer.MOST_INK", 10 * magnitude(twin.parameters.numpy()))
+    run = iter(model.submit(Train(epochs=50)))
+    next(run)
+    rates = [0.5, 1.0, 1e12, 2.0, 1e38, 1e12, 0.1]
+    waiting = [model.submit(Step(learning_rate=rate)) for rate in rates]
+    list(run)
+    versions = []
+    for rate, write in zip(rates, waiting, strict=True):
+        if rate > 10:
+            with pytest.raises(InvalidArgument, match="learning_rate: this one drives the model"):
+                write.only(Stepped)
+        else:
+            versions.append(write.only(Stepped).version)
+            twin.step(rate)
+    assert versions == list(range(50 * 49 + 1, 50 * 49 + 5)), "what was refused left no gap"
+    assert (model.at().version, model.at().digest) == (versions[-1], twin.digest)
+    assert model.at(versions[0]).origin is Origin.STEP
+    assert model.submit(Step()).only(Stepped).version == versions[-1] + 1
+
+
+def test_all_kinds_of_writes_that_wait_are_done_in_their_order(model: LiveModel) -> None:
+    """Steps on a batch and without one among them, across the end of an epoch."""
+    run = iter(model.submit(Train(epochs=50)))
+    next(run)
+    pixels, labels = data().valid.pixels[:20], data().valid.labels[:20]
+    batch = Batch(pixels.tobytes(), labels.tobytes())
+    requests: list[Step] = [
+        Step(),
+        Step(batch, 0.3),
+        Step(learning_rate=0.2),
+        *[Step()] * 49,
+        Step(batch),
+    ]
+    waiting = [model.submit(request) for request in requests]
+    waiting += [model.submit(Initialize(seed=7)), model.submit(Step())]
+    list(run)
+    answers: list[Answer] = [answer for write in waiting for answer in write]
+    assert [answer.version - 50 * 49 for answer in answers] == list(range(1, len(waiting) + 1))
+    twin, resident = Twin(), HostExamples(pixels, labels)
+    twin.train(50)
+    for request in requests:
+        if request.batch is None:
+            twin.step(request.learning_rate)
+        else:
+            resident.sgd(twin.parameters, np.zeros(1, np.int64), 20, request.learning_rate)
+    before = model.at(answers[-3].version)
+    assert (before.digest, before.place) == (twin.digest, twin.place)
+    fresh = Twin(seed=7)
+    fresh.place = twin.place
+    fresh.step()
+    assert (model.at().digest, model.at().place) == (fresh.digest, fresh.place)
+
+
+def test_who_left_before_a_write_was_submitted_is_not_waited_for(model: LiveModel) -> None:
+    caller = Subscription()
+    model.leave(caller)
+    model.submit(Step(), "left", caller)
+    with pytest.raises(CallerLeft):
+        caller.only(Stepped)
+    assert model.submit(Step(), "left").only(Stepped).version == 1
 
 
 def test_restoring_what_is_not_kept_changes_nothing(model: LiveModel) -> None:
