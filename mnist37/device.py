@@ -77,13 +77,20 @@ class DeviceExamples:
         return int(total.item())
 
     def steps(
-        self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, rates: Floats
+        self,
+        parameters: Tensor,
+        order: NDArray[np.int64],
+        batch_size: int,
+        rates: Floats,
+        bound: float,
     ) -> Stepped:
         """See Examples; a launch each."""
         found = Stepped.empty(len(order))
         for step, rate in enumerate(rates.tolist()):
             found.losses[step] = self.sgd(parameters, order[step : step + 1], batch_size, rate)
             found.parameters[step] = parameters.cpu().numpy()
+            if not np.abs(found.parameters[step], dtype=np.float64).sum() <= bound:
+                return found.first(step)
         return found
 
     def total(self, parameters: Tensor) -> tuple[int, int]:

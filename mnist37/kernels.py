@@ -218,6 +218,14 @@ def _evaluate(pixels: Pixels, labels: Labels, parameters: Floats) -> tuple[int, 
     return total, correct
 
 
+@inlined
+def _magnitude(parameters: Floats) -> float:
+    total = 0.0
+    for parameter in parameters:
+        total += abs(np.float64(parameter))
+    return total
+
+
 @kernel(types.int64(_PIXELS, _LABELS, _ORDER, types.int64, _WRITABLE, types.float32))
 def sgd(
     pixels: Pixels,
@@ -247,9 +255,9 @@ def sgd(
 
 
 @kernel(
-    types.void(
+    types.int64(
         *(_PIXELS, _LABELS, _ORDER, types.int64, _WRITABLE),
-        *(_PARAMETERS, _LOSSES, _SNAPSHOTS),
+        *(_PARAMETERS, types.float64, _LOSSES, _SNAPSHOTS),
     )
 )
 def steps(
@@ -259,9 +267,10 @@ def steps(
     batch_size: int,
     parameters: Floats,
     learning_rates: Floats,
+    bound: float,
     losses: NDArray[np.int64],
     snapshots: Floats,
-) -> None:
+) -> int:
     """The steps of `sgd`, each with a learning rate of its own and remembered by itself.
 
     Args:
@@ -271,16 +280,25 @@ def steps(
         batch_size: as `sgd`.
         parameters: as `sgd`.
         learning_rates: (S,).
+        bound: what `magnitude` must not find more than; after the first step that brings the
+            parameters beyond it, or to NaN, there is no further.
         losses: (S,), is given each step's sum of its images' losses, in LOSS_UNITs.
         snapshots: (S, 785), is given the parameters after each step.
+
+    Returns:
+        How many steps kept the parameters within the bound.
     """
     never = np.zeros(1, np.uint8)
     for step in range(len(order)):
         part = order[step : step + 1]
         total, _ = _sgd(pixels, labels, part, batch_size, parameters, learning_rates[step], never)
+        if not _magnitude(parameters) <= bound:  # true for NaN too
+            return step
         losses[step] = total
         for i in range(PIXELS + 1):
             snapshots[step, i] = parameters[i]
+        _yield_core()
+    return len(order)
 
 
 @kernel(types.Tuple((types.int64, types.int64))(_PIXELS, _LABELS, _PARAMETERS))
@@ -420,7 +438,4 @@ def magnitude(parameters: Floats, magnitudes: NDArray[np.float64]) -> None:
         magnitudes: (N,), is given them.
     """
     for i in range(len(parameters)):
-        total: Any = np.float64(0)
-        for parameter in parameters[i]:
-            total += abs(np.float64(parameter))
-        magnitudes[i] = total
+        magnitudes[i] = _magnitude(parameters[i])

@@ -47,9 +47,18 @@ class Examples(Protocol):
         """
 
     def steps(
-        self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, rates: Floats
+        self,
+        parameters: Tensor,
+        order: NDArray[np.int64],
+        batch_size: int,
+        rates: Floats,
+        bound: float,
     ) -> Stepped:
-        """The steps of `sgd`, each with a learning rate of its own (S,); tells of each."""
+        """The steps of `sgd`, each with a learning rate of its own (S,).
+
+        They end with the first that brings the sum of the parameters' absolute values beyond
+        `bound`, or to NaN; it is not told of, and `parameters` are then of no use.
+        """
 
     def total(self, parameters: Tensor) -> tuple[int, int]:
         """The sum of all losses, in LOSS_UNITs, and how many images are told rightly."""
@@ -74,6 +83,10 @@ class Stepped(NamedTuple):
     def empty(cls, steps: int) -> Self:
         """To be filled."""
         return cls(np.empty(steps, np.int64), np.empty((steps, PARAMETERS), np.float32))
+
+    def first(self, steps: int) -> Self:
+        """Of so many alone."""
+        return type(self)(self.losses[:steps], self.parameters[:steps])
 
 
 @dataclass(frozen=True)
@@ -127,14 +140,18 @@ class HostExamples:
         return kernels.sgd(self.pixels, self.labels, order, batch_size, parameters.numpy(), lr)
 
     def steps(
-        self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, rates: Floats
+        self,
+        parameters: Tensor,
+        order: NDArray[np.int64],
+        batch_size: int,
+        rates: Floats,
+        bound: float,
     ) -> Stepped:
         """See Examples; without Python's lock."""
         found = Stepped.empty(len(order))
-        kernels.steps(
-            self.pixels, self.labels, order, batch_size, parameters.numpy(), rates, *found
-        )
-        return found
+        images = (self.pixels, self.labels)
+        taken = kernels.steps(*images, order, batch_size, parameters.numpy(), rates, bound, *found)
+        return found.first(taken)
 
     def total(self, parameters: Tensor) -> tuple[int, int]:
         """See Examples."""
@@ -207,9 +224,11 @@ class MiniBatches:
         """A step on each of these mini-batches; see Examples."""
         return self.examples.sgd(parameters, order, self.batch_size, lr)
 
-    def steps(self, parameters: Tensor, order: NDArray[np.int64], rates: Floats) -> Stepped:
+    def steps(
+        self, parameters: Tensor, order: NDArray[np.int64], rates: Floats, bound: float
+    ) -> Stepped:
         """The same, each with a learning rate of its own (S,); see Examples."""
-        return self.examples.steps(parameters, order, self.batch_size, rates)
+        return self.examples.steps(parameters, order, self.batch_size, rates, bound)
 
 
 class Sets:

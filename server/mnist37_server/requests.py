@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,9 +83,16 @@ class Batch:
 class Fingerprinted:
     """A request that can be told from others without keeping its values."""
 
-    @cached_property
+    @property
     def fingerprint(self) -> bytes:
         """32 bytes that requests share only if they are of one kind and have the same values."""
+        # No cached_property: in Python 3.11 all requests would wait while one large one is hashed.
+        found: bytes | None = self.__dict__.get("_fingerprint")
+        if found is None:
+            found = self.__dict__["_fingerprint"] = self._computed()
+        return found
+
+    def _computed(self) -> bytes:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         batch = values.get("batch")
         if batch is not None:

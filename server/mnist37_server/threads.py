@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import ParamSpec
@@ -66,10 +65,16 @@ class Ending:
     def come(self) -> None:
         """The call is over."""
         self._over = True
-        # Whoever takes one out calls it: two threads that are here at once never take the same.
-        while self._callbacks:
-            with suppress(IndexError):
-                self._callbacks.pop()(self)
+        while True:
+            try:
+                # Whoever takes one out calls it: of two threads that are here only one gets it.
+                callback = self._callbacks.pop()
+            except IndexError:
+                return
+            try:
+                callback(self)
+            except Exception:
+                log.exception("grpcio could not be told of a call's end")
 
 
 Call = tuple[Callable[[], object], Ending]
@@ -112,24 +117,36 @@ class ManyThreads(ThreadPoolExecutor):
         """Calls fn(*args, **kwargs) on one of the threads; what it raises is logged."""
         call = partial(fn, *args, **kwargs), Ending()
         with self._guard:
+            if not self._idle and self._running < self._most:
+                self._add_thread()
             if self._idle:
                 self._idle.pop().put(call)
-            elif self._running < self._most:
-                self._running += 1
-                name = f"{self._name}-{self._running}"
-                threading.Thread(target=self._work, args=(call,), name=name, daemon=True).start()
             else:
                 self._calls.append(call)
         return call[1]
 
-    def _work(self, call: Call | None) -> None:
+    def _add_thread(self) -> None:
         mine: SimpleQueue[Call] = SimpleQueue()
+        name = f"{self._name}-{self._running + 1}"
+        thread = threading.Thread(target=self._work, args=(mine,), name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more
+            if not self._running:
+                raise
+            log.exception("%d threads, and no more are to be had: calls wait", self._running)
+            return
+        self._running += 1
+        self._idle.append(mine)
+
+    def _work(self, mine: SimpleQueue[Call]) -> None:
         while True:
-            do(*(call or mine.get()))
-            call = None  # it holds the call's messages
+            call, ending = mine.get()
+            do(call, ending)
+            del call  # it holds the call's messages
             with self._guard:
                 if self._calls:
-                    call = self._calls.popleft()
+                    mine.put(self._calls.popleft())
                 else:
                     self._idle.append(mine)
 

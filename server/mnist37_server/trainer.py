@@ -106,16 +106,14 @@ class Trainer:
         walk = self.sets.mini_batches(WALK.seed, WALK.batch_size)
         order = np.arange(self._place, self._place + len(learning_rates)) % len(walk)
         rates = np.array(learning_rates, np.float32)
-        totals, states = walk.steps(self.parameters, order, rates)
-        good = survived(states)
-        counts = walk.counts(order[:good])
-        losses = mean_losses(totals[:good], counts).tolist()
+        totals, states = walk.steps(self.parameters, order, rates, MOST_INK)
+        counts = walk.counts(order[: len(totals)])
         done = []
-        for loss, parameters in zip(losses, states, strict=False):
+        for loss, parameters in zip(mean_losses(totals, counts).tolist(), states, strict=True):
             self.version += 1
             self._place = (self._place + 1) % len(walk)
             done.append((loss, self.snapshot_of(parameters, self.version, Origin.STEP, None)))
-        self.steps_done += good
+        self.steps_done += len(done)
         self.images_done += int(counts.sum())
         return done
 

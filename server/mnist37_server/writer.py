@@ -137,8 +137,8 @@ class Writer:
         """Small writes: each makes a version, and all are one commit."""
         done: list[Done] = []
         for together in in_one_go(writes):
-            left = [write for write in together if not self._queue.refuses(write)]
-            while left:
+            left = together
+            while left := [write for write in left if not self._queue.refuses(write)]:
                 left = self._do(left, done)
         if not done:
             return

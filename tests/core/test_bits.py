@@ -31,7 +31,7 @@ parameters = random.standard_normal(785).astype(np.float32) / 10
 loss = kernels.sgd(images, labels, np.arange(6), 50, parameters, 0.1)
 steps = np.empty(6, np.int64), np.empty((6, 785), np.float32)
 rates = np.linspace(0.01, 0.1, 6, dtype=np.float32)
-kernels.steps(images, labels, np.arange(6), 50, parameters.copy(), rates, *steps)
+kernels.steps(images, labels, np.arange(6), 50, parameters.copy(), rates, np.inf, *steps)
 found = [parameters, steps[1].ravel()]
 for kernel, some in ((kernels.predict, images), (kernels.predict_floats, images / np.float32(255))):
     found.append(np.empty(300, np.float32))

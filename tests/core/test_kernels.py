@@ -135,11 +135,25 @@ def test_steps_that_are_told_of_one_by_one_are_the_same() -> None:
     order, rates = RANDOM.permutation(28)[:9], np.linspace(0.1, 2, 9, dtype=np.float32)
     one_by_one, together = PARAMETERS.copy(), PARAMETERS.copy()
     losses, snapshots = np.empty(9, np.int64), np.empty((9, 785), np.float32)
-    kernels.steps(IMAGES, LABELS, order, 25, together, rates, losses, snapshots)
+    given_ = IMAGES, LABELS, order, 25
+    assert kernels.steps(*given_, together, rates, np.inf, losses, snapshots) == 9
     for i, rate in enumerate(rates):
         assert losses[i] == kernels.sgd(IMAGES, LABELS, order[i : i + 1], 25, one_by_one, rate)
         assert np.array_equal(snapshots[i], one_by_one)
     assert np.array_equal(together, one_by_one)
+
+
+@pytest.mark.parametrize("rate", [1e30, np.inf])
+def test_steps_end_before_the_first_that_overflows(rate: float) -> None:
+    order, rates = np.arange(6), np.array([0.1, 0.2, rate, 0.1, 0.1, 0.1], np.float32)
+    losses, snapshots = np.empty(6, np.int64), np.full((6, 785), -1, np.float32)
+    parameters, first = PARAMETERS.copy(), PARAMETERS.copy()
+    given_ = IMAGES, LABELS, order, 25
+    assert kernels.steps(*given_, parameters, rates, 1e20, losses, snapshots) == 2
+    kernels.sgd(IMAGES, LABELS, order[:1], 25, first, 0.1)
+    kernels.sgd(IMAGES, LABELS, order[1:2], 25, first, 0.2)
+    assert np.array_equal(snapshots[1], first)
+    assert (snapshots[2:] == -1).all()
 
 
 def test_others_go_on_while_a_kernel_runs() -> None:

@@ -166,11 +166,21 @@ def test_steps_with_a_rate_each_are_the_same_one_by_one(train: Train) -> None:
     batches = MiniBatches(train.examples, 1, 100)
     order, rates = batches.order(1)[:4], np.array([1, 0.5, 2, 0.1], np.float32)
     together, one_by_one = (placed(parameters(), train.examples) for _ in range(2))
-    found = batches.steps(together, order, rates)
+    found = batches.steps(together, order, rates, np.inf)
+    assert len(found.losses) == 4
     for i, rate in enumerate(rates.tolist()):
         assert found.losses[i] == batches.sgd(one_by_one, order[i : i + 1], rate)
         assert np.array_equal(found.parameters[i], one_by_one.cpu().numpy())
     assert torch.equal(together, one_by_one)
+
+
+def test_steps_end_before_the_first_that_overflows(train: Train) -> None:
+    batches = MiniBatches(train.examples, 1, 100)
+    order, rates = batches.order(1)[:4], np.array([1, 1e30, 1, 1], np.float32)
+    found = batches.steps(placed(parameters(), train.examples), order, rates, 1e20)
+    expected = placed(parameters(), train.examples)
+    assert found.losses.tolist() == [batches.sgd(expected, order[:1], 1.0)]
+    assert np.array_equal(found.parameters, expected.cpu().numpy()[None])
 
 
 def test_an_epoch_is_the_same_in_pieces(train: Train) -> None:

@@ -49,9 +49,14 @@ class Failing(HostExamples):
         return total
 
     def steps(
-        self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, rates: Floats
+        self,
+        parameters: Tensor,
+        order: NDArray[np.int64],
+        batch_size: int,
+        rates: Floats,
+        bound: float,
     ) -> Stepped:
-        found = super().steps(parameters, order, batch_size, rates)
+        found = super().steps(parameters, order, batch_size, rates, bound)
         if Failing.error is not None:
             raise Failing.error
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
@@ -108,6 +109,53 @@ def test_what_a_call_of_many_raises_is_logged_and_its_end_told(
     assert finished(pool, lambda: 1 // 0).wait(5)
     assert "ZeroDivisionError" in caplog.text
     assert finished(pool, int).wait(5)
+
+
+def test_whoever_is_told_of_an_end_and_raises_holds_up_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pool, go, told = ManyThreads(1, "told"), threading.Event(), list[object]()
+    ending = pool.submit(go.wait, 30)
+    ending.add_done_callback(told.append)
+    ending.add_done_callback(lambda _: [].pop())
+    go.set()
+    assert finished(pool, int).wait(5)
+    assert told == [ending]
+    assert "pop from empty list" in caplog.text
+
+
+def test_a_call_is_let_go_of_when_it_is_over() -> None:
+    """With it goes what grpcio holds for it."""
+
+    class Message:
+        pass
+
+    pool = ManyThreads(2, "let-go")
+    messages = [Message() for _ in range(4)]
+    held = [weakref.ref(message) for message in messages]
+    overs = [finished(pool, partial(id, message)) for message in messages]
+    assert all(over.wait(5) for over in overs)
+    messages.clear()
+    assert finished(pool, int).wait(5)
+    deadline = time.monotonic() + 5
+    while any(ref() for ref in held) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(ref() for ref in held)
+
+
+def test_where_no_more_threads_are_to_be_had_calls_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, go = ManyThreads(8, "scarce"), threading.Event()
+    held = finished(pool, partial(go.wait, 30))
+
+    def refused(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", refused)
+    waiting = [finished(pool, int) for _ in range(3)]
+    monkeypatch.undo()
+    go.set()
+    assert all(over.wait(5) for over in [held, *waiting])
+    assert threads_of("scarce") == 1
 
 
 def test_many_calls_from_one_thread_are_each_done_once() -> None:

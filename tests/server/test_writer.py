@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -26,9 +26,10 @@ from mnist37_server.requests import (
     Written,
     magnitude,
 )
-from mnist37_server.snapshot import Origin
+from mnist37_server.snapshot import Origin, Snapshot
 from mnist37_server.state import State
 from mnist37_server.subscription import Subscription
+from mnist37_server.trainer import Trainer
 from twin import Twin, data, sets
 
 from mnist37.training import HostExamples
@@ -155,6 +156,37 @@ def test_a_step_that_overflows_is_refused_alone_among_those_that_wait(
     assert (model.at().version, model.at().digest) == (versions[-1], twin.digest)
     assert model.at(versions[0]).origin is Origin.STEP
     assert model.submit(Step()).only(Stepped).version == versions[-1] + 1
+
+
+def test_who_leaves_while_others_are_refused_is_not_waited_for(
+    model: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three Steps that are done in one go the first overflows, and the second's caller goes."""
+    run = iter(model.submit(Train(epochs=50)))
+    next(run)
+    waiting = [
+        model.submit(Step(learning_rate=rate), name)
+        for name, rate in (("first", 1.0), ("left", 2.0), ("last", 3.0))
+    ]
+    walked: list[Sequence[float]] = []
+    walk = Trainer.walk
+
+    def overflowing(trainer: Trainer, rates: Sequence[float]) -> list[tuple[float, Snapshot]]:
+        walked.append(rates)
+        if rates[0] == 1.0:
+            model.leave(waiting[1])
+            return []
+        return walk(trainer, rates)
+
+    monkeypatch.setattr(Trainer, "walk", overflowing)
+    list(run)
+    for caller, error in zip(waiting, (InvalidArgument, CallerLeft), strict=False):
+        with pytest.raises(error):
+            caller.only(Stepped)
+    assert waiting[2].only(Stepped).version == 50 * 49 + 1
+    assert walked == [[1.0, 2.0, 3.0], [3.0]]
+    monkeypatch.undo()
+    assert model.submit(Step(learning_rate=2.0), "left").only(Stepped).version == 50 * 49 + 2
 
 
 def test_all_kinds_of_writes_that_wait_are_done_in_their_order(model: LiveModel) -> None:
