@@ -89,10 +89,10 @@ class Fingerprinted:
         # No cached_property: in Python 3.11 all requests would wait while one large one is hashed.
         found: bytes | None = self.__dict__.get("_fingerprint")
         if found is None:
-            found = self.__dict__["_fingerprint"] = self._computed()
+            found = self.__dict__["_fingerprint"] = self._hashed()
         return found
 
-    def _computed(self) -> bytes:
+    def _hashed(self) -> bytes:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         batch = values.get("batch")
         if batch is not None:

@@ -218,7 +218,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     ) -> Subscription:
         caller = Subscription(time.monotonic() + remaining(context))
         request, request_id = request_of(message), wire.request_id(message)
-        # First, so that who leaves from now on is noticed. It is no when the caller has left.
+        # First, so that whoever leaves from now on is noticed; who has left already gets a False.
         if not context.add_callback(partial(self._model.leave, caller)):
             raise CallerLeft("the caller left")
         return self._model.submit(request, request_id, caller)

@@ -234,14 +234,7 @@ class State:
             " version = excluded.version, answer = excluded.answer, place = excluded.place,"
             " committed = excluded.committed",
             [
-                (
-                    r.request_id,
-                    r.fingerprint,
-                    r.version,
-                    _json(r.answer),
-                    r.place and _json(r.place),
-                    now,
-                )
+                (r.request_id, r.fingerprint, r.version, _json(r.answer), _json(r.place), now)
                 for r in newest.values()
             ],
         )
