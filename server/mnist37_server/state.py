@@ -251,7 +251,7 @@ class State:
 
 
 def _json(values: tuple[float, ...] | None) -> str | None:
-    # Of finite numbers Python writes a list as JSON does; json.dumps takes five times as long.
+    # Of finite numbers Python writes a list as JSON does; json.dumps takes three times as long.
     return None if values is None else str([*values])
 
 
