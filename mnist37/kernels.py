@@ -36,6 +36,9 @@ Llvm: TypeAlias = Any  # what numba and llvmlite have no types for
 # for a moment's work waits. So training offers its core to them again and again.
 _yield_core = types.ExternalFunction("sched_yield", types.int32())
 IMAGES_AT_A_TIME = 256  # until then; some 20 us
+# Of single steps more: whoever asked for one waits for its commit, and what the others want done is
+# better done meanwhile.
+STEPS_AT_A_TIME = 16
 
 PIXELS = 784  # of an image, a byte each
 LANES = 16  # products that are added at a time: 784 = 49 * 16
@@ -297,7 +300,8 @@ def steps(
         losses[step] = total
         for i in range(PIXELS + 1):
             snapshots[step, i] = parameters[i]
-        _yield_core()
+        if (step + 1) % STEPS_AT_A_TIME == 0:
+            _yield_core()
     return len(order)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 import weakref
@@ -163,3 +165,24 @@ def test_many_calls_from_one_thread_are_each_done_once() -> None:
     endings = [finished(pool, partial(done.put, n)) for n in range(5_000)]
     assert all(over.wait(10) for over in endings)
     assert sorted(done.get_nowait() for _ in range(5_000)) == list(range(5_000))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such policies")
+@pytest.mark.parametrize("pool", [FewThreads, ManyThreads])
+def test_threads_do_not_push_aside_who_wakes_them(
+    pool: type[FewThreads] | type[ManyThreads],
+) -> None:
+    policies = SimpleQueue[int]()
+
+    def work() -> None:
+        policies.put(os.sched_getscheduler(0))
+
+    def as_chosen() -> None:  # threads are scheduled as the one that starts them
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        pool(1, "chosen").submit(work)
+
+    pool(1, "usual").submit(work)
+    assert policies.get(timeout=5) == os.SCHED_BATCH
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER, "nobody else's policy changes"
+    threading.Thread(target=as_chosen).start()
+    assert policies.get(timeout=5) == os.SCHED_IDLE
