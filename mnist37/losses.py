@@ -19,9 +19,9 @@ def mean_loss(total: int, count: int) -> float:
     return total * LOSS_UNIT / count
 
 
-def mean_losses(totals: NDArray[np.int64], counts: int | NDArray[np.int64]) -> NDArray[np.float64]:
-    """The same of several sums (N,), each over as many images, or over `counts` (N,)."""
-    return totals * LOSS_UNIT / counts
+def mean_losses(totals: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """The same of several sums (N,), each over as many images."""
+    return totals * LOSS_UNIT / count
 
 
 @dataclass(frozen=True)

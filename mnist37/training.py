@@ -216,8 +216,12 @@ class MiniBatches:
         """The same for some epochs (E, S)."""
         return permutations(len(self), self.seed, self.batch_size, epochs)
 
+    def count(self, number: int) -> int:
+        """How many images a mini-batch has."""
+        return min(self.batch_size, len(self.examples) - number * self.batch_size)
+
     def counts(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many images each of these mini-batches has."""
+        """The same of several."""
         return np.minimum(self.batch_size, len(self.examples) - order * self.batch_size)
 
     def sgd(self, parameters: Tensor, order: NDArray[np.int64], lr: float) -> int:
