@@ -137,6 +137,15 @@ class Committer:
         self._done.wait_for(lambda: not self._pending and not self._busy)
 
     @property
+    def patience(self) -> float:
+        """Seconds that it pays to wait for what can go into the next commit too.
+
+        They are what a commit takes, for that is what is saved. On a slow disk it is nothing: there
+        writes gather during the commit before.
+        """
+        return self._took if self._took <= SLOW else 0.0
+
+    @property
     def broken(self) -> bool:
         """Whether a commit failed, and nothing is committed until `settle`."""
         return self._error is not None

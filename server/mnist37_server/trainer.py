@@ -107,16 +107,14 @@ class Trainer:
         places = [(self._place + i) % len(walk) for i in range(len(learning_rates))]
         order, rates = np.array(places, np.int64), np.array(learning_rates, np.float32)
         totals, states = walk.steps(self.parameters, order, rates, MOST_INK)
-        content, size = states.astype("<f4", copy=False).tobytes(), 4 * PARAMETERS
         done = []
         # In Python's own numbers. What numpy needs for as much is no longer in the processor's
         # caches by now, and to fetch it takes as long as half a step.
-        for i, (place, total) in enumerate(zip(places, totals.tolist(), strict=False)):
+        for place, total, parameters in zip(places, totals.tolist(), states, strict=False):
             count = walk.count(place)
             self.version += 1
             self._place = (place + 1) % len(walk)
-            parameters = content[i * size : (i + 1) * size]
-            snapshot = Snapshot(self.version, parameters, self._place, Origin.STEP)
+            snapshot = self.snapshot_of(parameters, self.version, Origin.STEP, None)
             done.append((mean_loss(total, count), snapshot))
             self.images_done += count
         self.steps_done += len(done)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 from mnist37.kernels import Flag
 from mnist37_server.errors import AlreadyExists, CallerLeft, Exhausted, ShuttingDown
@@ -16,6 +17,7 @@ from mnist37_server.subscription import Subscription, Write
 MAX_CALLERS = 256  # who may wait for a write at a time, unless it is told otherwise
 ALONE = (Train, Restore)  # they look at what is committed
 MAX_TOGETHER = 64  # small writes that are taken together
+GATHERING = 0.005  # seconds in which small writes may gather, at the most
 
 
 class WriteQueue:
@@ -40,9 +42,10 @@ class WriteQueue:
         self._named: dict[str, Write] = {}  # queued or under way, by request_id
         self._waiting: dict[Subscription, Write] = {}
         self._running: Write | None = None  # the run under way
+        self._expected = 0  # small writes that the next commit may well be of
         self.closing = False
         self._why = shutting_down  # once it is closing
-        self._lock = threading.RLock()  # guards the six above; a look at one may do without
+        self._lock = threading.RLock()  # guards the seven above; a look at one may do without
         self._changed = threading.Condition(self._lock)  # something to do: for the writer
 
     def submit(
@@ -90,9 +93,11 @@ class WriteQueue:
                 return caller
             if write is None:
                 write = Write(request, request_id, mark)
-                if not self._queue:
-                    self._changed.notify()
                 self._queue.append(write)
+                if isinstance(request, ALONE):
+                    self._expected = len(self._queue)
+                if len(self._queue) in (1, self._expected):
+                    self._changed.notify()
                 if request_id is not None:
                     self._named[request_id] = write
             write.callers.append(caller)
@@ -156,15 +161,20 @@ class WriteQueue:
                 self._steer(self._running)
             self._changed.notify()
 
-    def take(self) -> list[Write] | None:
+    def take(self, patience: float = 0.0) -> list[Write] | None:
         """Waits for the next writes to do together: small ones, or one that has to be alone.
+
+        Args:
+            patience: seconds to wait for another one, while those who have just been answered are
+                not all back.
 
         Returns:
             None when the queue is closed.
         """
         with self._lock:
-            while not self._queue and not self.closing:
+            while not self._gathered(patience) and not self.closing:
                 self._changed.wait()
+            self._expected = 0
             if self.closing:
                 while self._queue:
                     self.finish(self._queue.popleft(), error=self._why())
@@ -175,6 +185,14 @@ class WriteQueue:
                     return writes or [self._queue.popleft()]
                 writes.append(self._queue.popleft())
             return writes
+
+    def _gathered(self, patience: float) -> bool:
+        """Whether there is something to do, once no more is about to come."""
+        here, until = 0, time.monotonic() + GATHERING
+        while here < len(self._queue) < self._expected and not self.closing:
+            here = len(self._queue)
+            self._changed.wait(min(patience, until - time.monotonic()))
+        return bool(self._queue)
 
     def begin_run(self, write: Write, run: int, stop: Flag) -> None:
         """From now on the run, of this number, can be watched, and `stop` says when it shall."""
@@ -215,11 +233,12 @@ class WriteQueue:
             self.finish(write, error=self._why() if self.closing else nobody_waits())
             return True
 
-    def finish_all(self, answered: Iterable[tuple[Write, Answer]]) -> None:
-        """Finishes several writes, each with its one answer."""
+    def finish_all(self, answered: Collection[tuple[Write, Answer]]) -> None:
+        """Finishes several writes, each with its one answer; most callers come back at once."""
         with self._lock:
             for write, answer in answered:
                 self.finish(write, answer)
+            self._expected = min(len(answered) + len(self._queue), MAX_TOGETHER)
 
     def finish(self, write: Write, *answers: Answer, error: BaseException | None = None) -> None:
         """Gives the write's callers the last they will hear of it, and forgets it."""

@@ -99,7 +99,7 @@ class Writer:
         self._committer.close()
 
     def _work(self) -> None:
-        while (writes := self._queue.take()) is not None:
+        while (writes := self._queue.take(self._committer.patience)) is not None:
             try:
                 if self._committer.broken:
                     self._settle()
