@@ -36,8 +36,8 @@ Llvm: TypeAlias = Any  # what numba and llvmlite have no types for
 # for a moment's work waits. So training offers its core to them again and again.
 _yield_core = types.ExternalFunction("sched_yield", types.int32())
 IMAGES_AT_A_TIME = 256  # until then; some 20 us
-# Of single steps more: whoever asked for one waits for its commit, and what is to be done for others
-# who step is better done meanwhile. But readers want it now.
+# Of single steps more: whoever asked for one waits for its commit, and what is to be done for other
+# writers is better done meanwhile. But readers want it now.
 STEPS_AT_A_TIME = 4
 
 PIXELS = 784  # of an image, a byte each

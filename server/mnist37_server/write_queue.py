@@ -234,11 +234,12 @@ class WriteQueue:
             return True
 
     def finish_all(self, answered: Collection[tuple[Write, Answer]]) -> None:
-        """Finishes several writes, each with its one answer; most callers come back at once."""
+        """Finishes several writes, each with its one answer; `take` may wait for their next."""
         with self._lock:
             for write, answer in answered:
                 self.finish(write, answer)
-            self._expected = min(len(answered) + len(self._queue), MAX_TOGETHER)
+            if not any(isinstance(write.request, ALONE) for write in self._queue):
+                self._expected = min(len(answered) + len(self._queue), MAX_TOGETHER)
 
     def finish(self, write: Write, *answers: Answer, error: BaseException | None = None) -> None:
         """Gives the write's callers the last they will hear of it, and forgets it."""

@@ -120,6 +120,15 @@ def test_a_run_waits_for_no_steps_that_might_come(writes: Writes) -> None:
     assert writes.taking().result(SOON) == [Train(epochs=1)]
 
 
+def test_a_run_that_came_during_a_commit_waits_for_nobody(writes: Writes) -> None:
+    for _ in range(3):
+        writes.queue.submit(Step())
+    under_way = writes.queue.take() or []
+    writes.queue.submit(Train(epochs=1))
+    writes.queue.finish_all([(write, Stepped(0.1, 1)) for write in under_way])
+    assert writes.taking().result(SOON) == [Train(epochs=1)]
+
+
 def test_a_write_whose_caller_leaves_while_others_are_waited_for_is_not_done(
     writes: Writes,
 ) -> None:
