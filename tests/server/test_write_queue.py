@@ -91,10 +91,13 @@ def test_nobody_is_waited_for_any_longer_than_it_pays(writes: Writes) -> None:
 def test_gathering_ends_even_if_somebody_comes_again_and_again(
     writes: Writes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write_queue, "GATHERING", A_MOMENT)
-    writes.answered(2)
-    writes.queue.submit(Step())
-    assert writes.queue.take(LONG)
+    monkeypatch.setattr(write_queue, "GATHERING", 4 * A_MOMENT)
+    writes.answered(MAX_TOGETHER)
+    taking = writes.taking(patience=20 * A_MOMENT)
+    for _ in range(MAX_TOGETHER):
+        writes.queue.submit(Step())
+        time.sleep(A_MOMENT / 5)
+    assert 1 < len(taking.result(SOON) or []) < MAX_TOGETHER
 
 
 def test_one_who_steps_alone_waits_for_nobody(writes: Writes) -> None:
@@ -105,10 +108,16 @@ def test_one_who_steps_alone_waits_for_nobody(writes: Writes) -> None:
 
 
 def test_no_more_are_waited_for_than_are_taken_together(writes: Writes) -> None:
-    writes.answered(MAX_TOGETHER)
-    under_way = [writes.queue.submit(Step()) for _ in range(MAX_TOGETHER + 5)]
-    assert len(writes.queue.take(LONG) or []) == MAX_TOGETHER
-    assert len(writes.queue.take(LONG) or []) == len(under_way) - MAX_TOGETHER
+    for _ in range(MAX_TOGETHER):
+        writes.queue.submit(Step())
+    under_way = writes.queue.take() or []
+    for _ in range(5):
+        writes.queue.submit(Step())
+    writes.queue.finish_all([(write, Stepped(0.1, 1)) for write in under_way])
+    taking = writes.taking()
+    for _ in range(MAX_TOGETHER - 5):
+        writes.queue.submit(Step())
+    assert taking.result(SOON) == [Step()] * MAX_TOGETHER
 
 
 def test_a_run_waits_for_no_steps_that_might_come(writes: Writes) -> None:
