@@ -94,9 +94,7 @@ class WriteQueue:
             if write is None:
                 write = Write(request, request_id, mark)
                 self._queue.append(write)
-                if isinstance(request, ALONE):
-                    self._expected = len(self._queue)
-                if len(self._queue) in (1, self._expected):
+                if len(self._queue) in (1, self._expected) or isinstance(request, ALONE):
                     self._changed.notify()
                 if request_id is not None:
                     self._named[request_id] = write
@@ -165,14 +163,14 @@ class WriteQueue:
         """Waits for the next writes to do together: small ones, or one that has to be alone.
 
         Args:
-            patience: seconds to wait for another one, while those who have just been answered are
-                not all back.
+            patience: in so many seconds one more of those who have just been answered has to come
+                back, or the others are not waited for.
 
         Returns:
             None when the queue is closed.
         """
         with self._lock:
-            while not self._gathered(patience) and not self.closing:
+            while not self._gather(patience) and not self.closing:
                 self._changed.wait()
             self._expected = 0
             if self.closing:
@@ -186,13 +184,21 @@ class WriteQueue:
                 writes.append(self._queue.popleft())
             return writes
 
-    def _gathered(self, patience: float) -> bool:
-        """Whether there is something to do, once no more is about to come."""
+    def _gather(self, patience: float) -> bool:
+        """Waits for those who have just been answered, while one after the other comes back.
+
+        Returns:
+            Whether there is something to do.
+        """
         here, until = 0, time.monotonic() + GATHERING
-        while here < len(self._queue) < self._expected and not self.closing:
+        while here < len(self._queue) < self._expected and not self._pressed():
             here = len(self._queue)
             self._changed.wait(min(patience, until - time.monotonic()))
         return bool(self._queue)
+
+    def _pressed(self) -> bool:
+        """Whether nobody is to be waited for: what has to be alone gains nothing by it."""
+        return self.closing or any(isinstance(write.request, ALONE) for write in self._queue)
 
     def begin_run(self, write: Write, run: int, stop: Flag) -> None:
         """From now on the run, of this number, can be watched, and `stop` says when it shall."""
@@ -238,8 +244,7 @@ class WriteQueue:
         with self._lock:
             for write, answer in answered:
                 self.finish(write, answer)
-            if not any(isinstance(write.request, ALONE) for write in self._queue):
-                self._expected = min(len(answered) + len(self._queue), MAX_TOGETHER)
+            self._expected = min(len(answered) + len(self._queue), MAX_TOGETHER)
 
     def finish(self, write: Write, *answers: Answer, error: BaseException | None = None) -> None:
         """Gives the write's callers the last they will hear of it, and forgets it."""
