@@ -34,6 +34,7 @@ MORE_MEMORY = 48 * MIB
 MORE_FILES = 16
 MORE_THREADS = 32
 BATCH_SIZE = 256
+KEPT = 1000  # versions, at least; a run that is cancelled may take a hundred of them
 TIMEOUT = 60
 
 
@@ -143,8 +144,11 @@ class Load:
         self.client.get_loss(images=self.images[:300], labels=self.labels[:300])
 
     def restore(self) -> None:
-        if self.past:
-            chosen = self.random.choice(list(self.past))
+        kept = {found.version for found in self.client.versions()}
+        assert len(kept) >= KEPT or kept >= self.past.keys(), "forgotten too early"
+        known = [version for version in self.past if version in kept]
+        if known:
+            chosen = self.random.choice(known)
             version = self.client.restore(chosen)
             self.twin.parameters = self.past[chosen].clone()
             self.wrote(version)
