@@ -206,10 +206,11 @@ class FewThreads:
         return ending
 
     def _add_thread(self) -> None:
+        """Raises RuntimeError where the system has no more."""
         with self._lock:
+            name = f"{self._name}-{self._threads + 1}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
             self._threads += 1
-            name = f"{self._name}-{self._threads}"
-        threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def _work(self) -> None:
         defer_to_wakers()
@@ -234,8 +235,10 @@ class FewThreads:
     def _watch(self) -> None:
         """Counts who is held up, and adds threads whenever calls wait and none has begun.
 
-        Twice as many each time, since all of those that wait may be silent too.
+        Twice as many each time, since all of those that wait may be silent too. What the system
+        has none for now, it may have in a moment.
         """
+        scarce = False
         while True:
             self._submitted.wait()
             begun = self._begun
@@ -249,5 +252,11 @@ class FewThreads:
             self._submitted.set()
             if self._begun == begun:
                 missing = self._usual - (self._threads - self._held_up)
-                for _ in range(max(missing, min(waiting, self._threads))):
-                    self._add_thread()
+                try:
+                    for _ in range(max(missing, min(waiting, self._threads))):
+                        self._add_thread()
+                    scarce = False
+                except RuntimeError as error:
+                    if not scarce:  # once, and not 20 times a second
+                        log.error("%d threads, and %s: calls wait", self._threads, error)
+                    scarce = True

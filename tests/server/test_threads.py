@@ -160,6 +160,32 @@ def test_where_no_more_threads_are_to_be_had_calls_wait(monkeypatch: pytest.Monk
     assert threads_of("scarce") == 1
 
 
+def test_who_is_held_up_gets_threads_as_soon_as_there_are_some_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool, go = FewThreads(2, "none-left"), threading.Event()
+    held = [finished(pool, partial(go.wait, 30)) for _ in range(2)]
+    refused = threading.Semaphore(0)
+
+    def no_more(_: object) -> None:
+        refused.release()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", no_more)
+    waiting = finished(pool, int)
+    assert all(refused.acquire(timeout=5) for _ in range(3)), "it is tried again and again"
+    assert not waiting.is_set()
+    monkeypatch.undo()
+    assert waiting.wait(5)
+    assert caplog.text.count("can't start new thread") == 1
+    go.set()
+    assert all(over.wait(5) for over in held)
+    deadline = time.monotonic() + 10
+    while threads_of("none-left") > 2 and time.monotonic() < deadline:
+        assert finished(pool, int).wait(10)
+    assert threads_of("none-left") == 2, "those that were refused don't count"
+
+
 def test_many_calls_from_one_thread_are_each_done_once() -> None:
     pool, done = ManyThreads(4, "counted"), SimpleQueue[int]()
     endings = [finished(pool, partial(done.put, n)) for n in range(5_000)]
