@@ -95,6 +95,7 @@ class State:
         database = ":memory:" if folder is None else str(folder / "mnist37.sqlite3")
         try:
             if folder is not None:
+                _check_writable(Path(database))
                 _create(Path(database))
             self._writer = _connect(database)
             _prepare(self._writer)
@@ -260,6 +261,19 @@ def _connect(database: str) -> sqlite3.Connection:
     return sqlite3.connect(
         database, isolation_level=None, check_same_thread=False, factory=connection_class
     )
+
+
+def _check_writable(database: Path) -> None:
+    """Raises CannotStart if a file of the database may only be read.
+
+    SQLite would open it all the same, and fail at the first write, when calls are already answered.
+    """
+    for file in (database, *(database.with_name(database.name + end) for end in ("-wal", "-shm"))):
+        if file.exists() and not os.access(file, os.W_OK):
+            raise CannotStart(
+                f"--state: cannot write to {file}; make it writable for this user, or name another"
+                " folder"
+            )
 
 
 def _create(database: Path) -> None:

@@ -77,6 +77,32 @@ def test_a_read_only_folder_is_refused(read_only: Path) -> None:
         LocalServer("--state", str(read_only))
 
 
+@pytest.fixture
+def read_only_database(tmp_path: Path) -> Iterator[Path]:
+    """A state whose database cannot be written to; root can, unless it is mounted so."""
+    with LocalServer("--state", str(tmp_path)):
+        pass
+    database = tmp_path / "mnist37.sqlite3"
+    if os.geteuid():
+        database.chmod(0o400)
+        yield tmp_path
+        return
+    for mount in (["--bind", str(database)], ["-o", "remount,ro,bind"]):
+        mounting = ["mount", *mount, str(database)]
+        if subprocess.run(mounting, capture_output=True, check=False).returncode:
+            pytest.skip("root, but not allowed to mount a read-only file")
+    yield tmp_path
+    # Lazily: should a server have started after all, it still has the file open.
+    subprocess.run(["umount", "--lazy", str(database)], check=True)
+
+
+def test_a_read_only_database_is_refused_before_anybody_is_answered(
+    read_only_database: Path,
+) -> None:
+    with pytest.raises(Unavailable, match=r"--state: cannot write to .*sqlite3; make it writable"):
+        LocalServer("--state", str(read_only_database))
+
+
 def test_a_client_whose_connection_is_cut_in_a_run_can_go_on(server: LocalServer) -> None:
     """As a run that is cancelled: the server notices, and keeps what was done."""
     first = Client(server.address)
