@@ -47,7 +47,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--download", is_flag=True, help="Let torchvision fetch MNIST into --data-root.")
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0),
+    type=float,
     default=DEFAULT.grace,
     metavar="SECONDS",
     help="How long predictions under way may go on at the end.",
@@ -82,7 +82,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option(
     "--keepalive",
-    type=click.FloatRange(1),
+    type=float,
     default=DEFAULT.keepalive,
     metavar="SECONDS",
     help="After how long a silent peer that has calls is asked whether it is still there.",
@@ -203,7 +203,7 @@ def start() -> None:
         sys.exit(error.exit_code)
     except CannotStart as error:
         click.echo(f"mnist37 serve: {error}", err=True)
-        sys.exit(1)
+        sys.exit(2)  # as click ends where an option is not right
     except click.Abort:
         sys.exit(130)
     # All is committed and closed. Python would take torch and the compiler apart piece by piece,

@@ -9,6 +9,7 @@ from pathlib import Path
 from mnist37_server.errors import CannotStart
 
 SPARE_RPCS = 16  # calls that there is room for whoever waits
+LONGEST = 86_400.0  # seconds that anything is waited for: a day
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,26 @@ class Config:
     def __post_init__(self) -> None:
         """Raises CannotStart where the settings make no server.
 
-        Addresses must be HOST:PORT: gRPC would listen elsewhere; and one that others can reach must
+        Seconds must be some: gRPC takes no more than 24 days, and not a number is neither much nor
+        little. Addresses must be HOST:PORT: gRPC would listen elsewhere; and one that others can reach must
         be closed to strangers, unless that is said to be meant. And those who wait must not be
         able to take all the room there is.
         """
+        for flag, seconds, least in (
+            ("--grace", self.grace, 0),
+            ("--keepalive", self.keepalive, 1),
+        ):
+            if not least <= seconds <= LONGEST:  # true for NaN too
+                raise CannotStart(
+                    f"{flag}: got {seconds:g}; must be {least} to {LONGEST:,.0f} seconds"
+                )
         check_address("--address", self.address)
         if self.metrics_address is not None:
             check_address("--metrics-address", self.metrics_address)
-        least = self.max_waiting + self.max_streams + SPARE_RPCS
-        if self.max_rpcs and self.max_rpcs < least:
+        room = self.max_waiting + self.max_streams + SPARE_RPCS
+        if self.max_rpcs and self.max_rpcs < room:
             raise CannotStart(
-                f"--max-rpcs: got {self.max_rpcs:,}; must be at least {least:,}, which is"
+                f"--max-rpcs: got {self.max_rpcs:,}; must be at least {room:,}, which is"
                 f" --max-waiting and --max-streams and {SPARE_RPCS}, so that those who wait leave"
                 " room for the others, or 0 for no limit"
             )

@@ -467,7 +467,7 @@ def test_a_run_whose_server_is_ended_is_status_3(server: LocalServer) -> None:
 # Starting and ending a server.
 
 
-def refusal(*options: object, **more: str) -> str:
+def refusal(*options: object, status: int = 2, **more: str) -> str:
     """The one line with which `mnist37 serve` says why it does not start."""
     defaults = ("--address", "127.0.0.1:0", "--device", "cpu", "--state", ":memory:")
     finished = subprocess.run(
@@ -479,8 +479,7 @@ def refusal(*options: object, **more: str) -> str:
         check=False,
     )
     assert finished.stdout == ""
-    assert finished.returncode in (1, 2)
-    return error(finished, finished.returncode)
+    return error(finished, status)
 
 
 def test_a_port_in_use_is_refused() -> None:
@@ -496,6 +495,13 @@ def test_an_address_to_listen_on_that_is_none_is_refused(wrong: str) -> None:
     message = refusal("--address", wrong)
     assert "--address" in message
     assert wrong in message
+
+
+@pytest.mark.parametrize("wrong", ["nan", "inf", "1e300", "3000000", "-1"])
+@pytest.mark.parametrize("flag", ["--grace", "--keepalive"])
+def test_seconds_that_are_none_or_endless_are_refused(flag: str, wrong: str) -> None:
+    message = refusal(flag, wrong)
+    assert f"{flag}: got {float(wrong):g}; must be " in message
 
 
 @pytest.mark.parametrize("wrong", ["tpu", "cuda:99"])
@@ -534,7 +540,7 @@ def without_torch(folder: Path) -> str:
 
 
 def test_a_server_without_torch_says_how_to_install_it(tmp_path: Path) -> None:
-    assert "pip install 'mnist37[server]'" in refusal(PYTHONPATH=without_torch(tmp_path))
+    assert "pip install 'mnist37[server]'" in refusal(status=1, PYTHONPATH=without_torch(tmp_path))
 
 
 def test_a_demo_without_torch_says_how_to_install_it(tmp_path: Path) -> None:
