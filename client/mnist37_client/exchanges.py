@@ -6,6 +6,7 @@ Client and AsyncClient carry it out; they differ by `await`.
 
 from __future__ import annotations
 
+import reprlib
 import secrets
 import time
 from collections import deque
@@ -259,7 +260,7 @@ def epochs(response: pb.TrainResponse) -> list[Progress]:
 
 def check_address(address: str) -> str:
     """Raises InvalidInput unless the address is HOST:PORT; gRPC would look for it elsewhere."""
-    host, _, port = address.rpartition(":")
+    host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
     if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
         raise InvalidInput(f"address: got {address!r}; must be HOST:PORT, PORT from 1 to 65535")
     return address
@@ -286,8 +287,8 @@ def message(kind: type[M], **values: object) -> M:
     for name, value in given.items():
         try:
             kind(**{name: value})
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(f"{name}: got {value!r}; {error}") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidInput(f"{name}: got {reprlib.repr(value)}; {error}") from error
     return kind(**given)
 
 

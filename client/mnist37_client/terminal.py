@@ -112,6 +112,11 @@ def gallery(images: NDArray[np.uint8], captions: Sequence[str], width: int) -> s
     )
 
 
+def printable(text: str) -> str:
+    """What somebody else wrote, with escapes for what would forge lines or command a terminal."""
+    return text if text.isprintable() else repr(text)
+
+
 def local_time(time: datetime) -> str:
     """To the second."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
@@ -121,7 +126,7 @@ def summary(run: Run) -> str:
     """A run in a line."""
     epoch = run.last.epoch if run.last else 0
     accuracy = f", accuracy {run.last.valid_accuracy:.4f}" if run.last else ""
-    name = f", id {run.request_id}" if run.request_id else ""
+    name = f", id {printable(run.request_id)}" if run.request_id else ""
     return (
         f"run {run.run}: {run.state}, epoch {epoch} of {run.epochs}{accuracy}, version"
         f" {run.version}, began {local_time(run.began)}, learning rate {run.learning_rate:g}, batch"

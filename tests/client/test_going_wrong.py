@@ -42,6 +42,7 @@ BAD: dict[str, tuple[Callable[[AnyClient], object], str]] = {
         lambda c: c.step(learning_rate="fast"),  # type: ignore[arg-type]
         "learning_rate",
     ),
+    "learning_rate endless": (lambda c: c.step(learning_rate=10**400), "learning_rate"),
     "std text": (lambda c: c.initialize(std="wide"), "std"),  # type: ignore[arg-type]
     "request_id 5": (lambda c: c.step(request_id=5), "request_id"),  # type: ignore[arg-type]
     "predict version -1": (lambda c: c.predict(IMAGES[0], version=-1), "version"),
@@ -183,6 +184,15 @@ def test_a_with_closes_the_client(address: str) -> None:
     asyncio.run(asyncio.wait_for(same(), 10))
     with Client(address) as client:
         assert_still(client)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_an_address_that_is_none_is_named(
+    kind: type[Client] | type[AsyncClient],
+) -> None:
+    for wrong in (None, 5, "", "here", "127.0.0.1:0"):
+        with pytest.raises(InvalidInput, match=r"^address: got .*; must be HOST:PORT"):
+            kind(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from mnist37_client import Progress
-from mnist37_client.terminal import HEADER, follow, gallery, loss_curve, picture, row
+from mnist37_client import Progress, Run
+from mnist37_client.terminal import HEADER, follow, gallery, loss_curve, picture, row, summary
 from rich.console import Console
 
 BLANK = np.zeros((28, 28), np.uint8)
@@ -149,6 +150,13 @@ def test_an_interrupted_run_says_how_far_it_came() -> None:
     with pytest.raises(KeyboardInterrupt):
         follow(interrupted(), 10, to)
     assert written.getvalue().rstrip().splitlines()[-1].startswith("stopped after epoch 4")
+
+
+def test_what_others_call_their_runs_commands_no_terminal() -> None:
+    began = datetime.now(UTC)
+    run = Run(7, "finished", "a\nrun 8: \x1b[31m", 1, 1.0, 256, 42, began, 49, None)
+    assert summary(run).isprintable()
+    assert r"id 'a\nrun 8: \x1b[31m'" in summary(run)
 
 
 def test_what_is_not_a_terminal_gets_no_escape_codes() -> None:
