@@ -38,9 +38,9 @@ class Config:
         """Raises CannotStart where the settings make no server.
 
         Seconds must be some: gRPC takes no more than 24 days, and not a number is neither much nor
-        little. Addresses must be HOST:PORT: gRPC would listen elsewhere; and one that others can reach must
-        be closed to strangers, unless that is said to be meant. And those who wait must not be
-        able to take all the room there is.
+        little. Addresses must be HOST:PORT: gRPC would listen elsewhere; and one that others can
+        reach must be closed to strangers, unless that is said to be meant. And those who wait must
+        not be able to take all the room there is.
         """
         for flag, seconds, least in (
             ("--grace", self.grace, 0),

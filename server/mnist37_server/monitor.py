@@ -24,6 +24,8 @@ from mnist37_server.errors import CannotStart
 from mnist37_server.live_model import LiveModel
 from mnist37_server.metrics import RpcMetrics, buckets
 
+HANGING = 10.0  # seconds for which a connection may say nothing; each has a thread
+
 log = logging.getLogger(__name__)
 
 
@@ -54,6 +56,8 @@ class Monitor:
                 f"--metrics-address: cannot listen on {address}: {error.strerror}; name another"
                 " HOST:PORT, or port 0 for a free one"
             ) from error
+        theirs: type = self._server.RequestHandlerClass  # type: ignore[assignment]  # a class
+        self._server.RequestHandlerClass = type("Handler", (theirs,), {"timeout": HANGING})
         # Its own way is to print a stack trace for whoever hangs up.
         self._server.handle_error = self._failed  # type: ignore[method-assign,assignment]
         self.url = f"http://{host}:{self._server.server_port}/metrics"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import urllib.error
 from collections.abc import Callable, Iterator
@@ -289,6 +290,19 @@ def test_an_address_that_cannot_be_had_is_refused() -> None:
         Monitor("nowhere.invalid:0", [])
     with pytest.raises(urllib.error.URLError):
         Scrape(first.url)
+
+
+def test_connections_that_say_nothing_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnist37_server.monitor.HANGING", 0.2)
+    monitor = Monitor("127.0.0.1:0", [])
+    host, _, port = monitor.url.removeprefix("http://").removesuffix("/metrics").rpartition(":")
+    silent = [socket.create_connection((host, int(port)), timeout=10) for _ in range(20)]
+    silent[0].sendall(b"GET /metr")
+    assert all(connection.recv(1) == b"" for connection in silent), "the server hangs up"
+    assert Scrape(monitor.url).value("process_open_fds")
+    for connection in silent:
+        connection.close()
+    monitor.close()
 
 
 def test_ipv6() -> None:
