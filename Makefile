@@ -7,11 +7,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH := $(VENV)/.installed-bench
 INTEROP := .venv-interop
+OLDEST_TRITON := 3.6.0
+TRITON := .triton-$(OLDEST_TRITON)
 PROTOS := mnist37_protos/v1/mnist37.proto mnist37_protos/inference/open_inference.proto
 STUBS := $(foreach proto,$(PROTOS),$(addprefix $(proto:.proto=_pb2),.py .pyi _grpc.py))
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I protos
 
-.PHONY: demo test check soak fuzz endure bench device interop protos stack clean
+.PHONY: demo test check soak fuzz endure bench device device-compile interop protos stack clean
 
 demo: $(INSTALLED)
 	@$(BIN)/mnist37 demo
@@ -42,6 +44,11 @@ bench: $(BENCH)
 device:
 	$(PYTHON) -m benchmarks.on_device
 
+# The kernels for CUDA by the oldest compiler supported, torch 2.11's; make test has the newest one.
+device-compile: $(INSTALLED) $(TRITON)/.installed
+	PYTHONPATH=$(TRITON) MNIST37_TRITON=$(OLDEST_TRITON) \
+	  $(BIN)/python -m pytest --quiet --numprocesses 2 tests/core/test_compiled_kernels.py
+
 # Clients of the Open Inference Protocol, and grpcurl, as their makers publish them.
 interop: $(INSTALLED) $(INTEROP)/.installed
 	MNIST37_INTEROP=$(INTEROP) $(BIN)/python -m pytest --quiet tests/interop
@@ -66,7 +73,7 @@ protos: $(INSTALLED)
 	$(PROTOC) --python_out=protos --pyi_out=protos --grpc_python_out=protos $(PROTOS)
 
 clean:
-	rm -rf $(VENV) $(INTEROP)
+	rm -rf $(VENV) $(INTEROP) $(TRITON)
 
 # Everything at the versions in constraints.txt; again when those or the needs change.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -87,4 +94,9 @@ $(BENCH): $(INSTALLED)
 $(INTEROP)/.installed: tests/interop/requirements.txt
 	@test -x $(INTEROP)/bin/python || $(PYTHON) -m venv $(INTEROP)
 	@$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(TRITON)/.installed: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target $(TRITON) triton==$(OLDEST_TRITON)
 	@touch $@

@@ -20,7 +20,12 @@ from benchmarks import processes
 from benchmarks.processes import ROOT
 
 SOURCES = [str(ROOT / folder) for folder in ("", "protos", "server", "client")]
-TESTS = ("tests/core/test_training.py", "tests/end_to_end/test_cuda.py")
+# The first shows whether the kernels compile, which needs no device.
+TESTS = {
+    "compiled": ["tests/core/test_compiled_kernels.py"],
+    "arithmetic": ["tests/core/test_training.py"],
+    "server": ["tests/end_to_end/test_cuda.py"],
+}
 
 # What is imported, and what is to be installed for it.
 NEEDED = {
@@ -58,8 +63,8 @@ def main() -> None:
         print("without h2load (nghttp2-client) one of the benchmarks is left out", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         provide(Path(folder))
-        tests, failed = test()
-        broken = measure(device, tests)
+        outcomes, failed = test()
+        broken = measure(device, outcomes)
     sys.exit(failed or broken)
 
 
@@ -97,26 +102,29 @@ def provide(folder: Path) -> None:
         )
 
 
-def test() -> tuple[str, bool]:
+def test() -> tuple[dict[str, str], bool]:
     """Runs the tests and shows what they say.
 
     Returns:
-        pytest's last line, and whether something failed.
+        pytest's last line for each group of them, and whether something failed.
     """
     # A warning of another release of a library is no failure here.
     command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider"]
-    last = ""
-    with subprocess.Popen(
-        [*command, *TESTS], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            last = line.strip() or last
-    return last, process.returncode != 0
+    outcomes, failed = {}, False
+    for group, tests in TESTS.items():
+        print(f"{group}:", flush=True)
+        with subprocess.Popen(
+            [*command, *tests], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                outcomes[group] = line.strip() or outcomes.get(group, "")
+        failed |= process.returncode != 0
+    return outcomes, failed
 
 
-def measure(device: str, tests: str) -> bool:
+def measure(device: str, tests: dict[str, str]) -> bool:
     """Measures and writes the results.
 
     Returns:
@@ -128,7 +136,8 @@ def measure(device: str, tests: str) -> bool:
     from benchmarks import report
     from benchmarks.harness import Options
 
-    about = {**report.machine(), "device": device, "tests": tests}
+    tested = {f"tests: {group}": said for group, said in tests.items()}
+    about: report.Machine = {**report.machine(), "device": device, **tested}
     os.sched_setaffinity(0, processes.LOAD)
     results, broken = bench.measure(theme.rows(Options()), quick=False)
     bench.write(bench.RESULTS, about, ["device"], results)
