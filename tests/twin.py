@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mnist37.data import Data, load
-from mnist37.training import MiniBatches, Sets
+from mnist37.kernels import Labels, Pixels
+from mnist37.training import HostExamples, MiniBatches, Sets
 
 
 @cache
@@ -44,6 +45,10 @@ class Twin:
         batches = sets().mini_batches(42, 256)
         batches.sgd(self.parameters, np.array([self.place]), lr)
         self.place = (self.place + 1) % len(batches)
+
+    def step_on(self, pixels: Pixels, labels: Labels, lr: float = 1.0) -> None:
+        examples = HostExamples(pixels, labels)
+        examples.sgd(self.parameters, np.zeros(1, np.int64), len(labels), lr)
 
     @property
     def digest(self) -> str:

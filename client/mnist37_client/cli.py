@@ -224,17 +224,20 @@ def health(
     tls_key: str | None,
     tls_server_name: str | None,
 ) -> None:
-    """Ask once whether the server is serving: the exit status is 0 then, and 3 otherwise."""
+    """Ask once whether the server is serving: the exit status is 0 then, and 3 otherwise.
+
+    The answer names the device on which the model is.
+    """
     from mnist37_client.health import check
 
-    check(
+    device = check(
         address,
         tls_ca=tls_ca,
         tls_cert=tls_cert,
         tls_key=tls_key,
         tls_server_name=tls_server_name,
     )
-    click.echo("serving")
+    click.echo("serving" if device is None else f"serving, the model is on {device}")
 
 
 @commands.command()

@@ -16,6 +16,7 @@ CHECK = "/grpc.health.v1.Health/Check"
 # and that it is serving.
 REQUEST = b""
 SERVING = b"\x08\x01"
+DEVICE = "mnist37-device"  # the metadata in which the server names its device
 TIMEOUT = 5.0  # seconds
 
 
@@ -26,8 +27,13 @@ def check(
     tls_cert: Pem | None = None,
     tls_key: Pem | None = None,
     tls_server_name: str | None = None,
-) -> None:
-    """Returns if it is serving. Health needs no token; the rest is as mnist37_client.Client has it.
+) -> str | None:
+    """Return the device of a server that is serving, as torch prints it.
+
+    Health needs no token; the arguments are those of mnist37_client.Client.
+
+    Returns:
+        The device, or None where the server does not name it.
 
     Raises:
         Unavailable: it is shutting down, has lost its device, or nobody listens there.
@@ -37,8 +43,11 @@ def check(
     with access.channel(grpc.insecure_channel, grpc.secure_channel, []) as channel:
         ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)
         try:
-            answer = ask(REQUEST, timeout=TIMEOUT)
+            answer, call = ask.with_call(REQUEST, timeout=TIMEOUT)
         except grpc.RpcError as error:
             raise from_rpc(error, address) from error
     if answer != SERVING:
         raise Unavailable(f"{address} is not serving")
+    about = dict(call.trailing_metadata() or ())
+    device = about.get(DEVICE)
+    return device if isinstance(device, str) and device.isprintable() else None

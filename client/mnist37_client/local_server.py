@@ -21,12 +21,16 @@ NOT_FOR_IT = {
 class LocalServer:
     """Starts `mnist37 serve` on a free port; it is ready when the object is made.
 
+    A class derived from it may have another `command`.
+
     Args:
         options: further options of `mnist37 serve`. Without --state the model is kept in memory.
 
     Raises:
         Unavailable: it did not start; says what it printed.
     """
+
+    command: tuple[str, ...] = (sys.executable, "-m", "mnist37_server")
 
     def __init__(self, *options: str) -> None:
         self._ended: tuple[int, str] | None = None
@@ -37,7 +41,7 @@ class LocalServer:
         # Not a pipe: one that nobody reads would stop the server once it is full.
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when it has ended
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mnist37_server", *address, *state, *options],
+            [*self.command, *address, *state, *options],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,

@@ -5,23 +5,20 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import grpc
-import numpy as np
 import torch
 from mnist37_protos.inference import open_inference_pb2
 from mnist37_protos.v1 import mnist37_pb2
 
 from mnist37 import data
-from mnist37.training import PARAMETERS, Sets, evaluate
 from mnist37_server import open_inference, servicer, standard, tls
 from mnist37_server.access import Gate, Tokens
 from mnist37_server.config import Config
-from mnist37_server.device_faults import no_room
+from mnist37_server.device import place
 from mnist37_server.errors import CannotStart
 from mnist37_server.live_model import LiveModel
 from mnist37_server.state import State
@@ -46,7 +43,7 @@ def run(config: Config) -> None:
     signals = watch_signals(signal.SIGINT, signal.SIGTERM)
     # The bits of a sum depend on how many threads it is split over: on one they never change.
     torch.set_num_threads(1)
-    device = find_device(config.device)
+    sets, device = place(config.device, load_images(config))
     monitor = None
     if config.metrics_address is not None:
         from mnist37_server.monitor import Monitor  # nothing of it is loaded where it is off
@@ -54,13 +51,14 @@ def run(config: Config) -> None:
         monitor = Monitor(config.metrics_address, CONTRACTS)
     server, port = listen(config, monitor.rpcs if monitor else None)
     state = State(config.state)
-    model = LiveModel(load_sets(config, device), device, state, config.max_waiting)
+    model = LiveModel(sets, device, state, config.max_waiting)
     if monitor:
         monitor.watch(model)
     long_calls = config.max_rpcs or servicer.MAX_RPCS
     service = servicer.add_to(server, model, long_calls, config.max_streams)
     probes = ThreadPoolExecutor(long_calls, thread_name_prefix="probe")
-    health = standard.add_to(server, [servicer.SERVICE, open_inference.SERVICE], probes)
+    services = [servicer.SERVICE, open_inference.SERVICE]
+    health = standard.add_to(server, services, probes, str(device))
     open_inference.add_to(server, model, service.activity, health, probes)
     model.when_lost = health.leave  # so that whoever watches the server starts it again
     # What is there by now stays. Once in a while Python's collector would look through all of it,
@@ -73,8 +71,8 @@ def run(config: Config) -> None:
         print(f"metrics on {monitor.url}", flush=True)
     version = model.at().version
     print(f"version {version} on {device}", flush=True)
-    place = str(config.state or "memory")
-    started = {"address": f"{config.host}:{port}", "device": str(device), "state": place}
+    kept = str(config.state or "memory")
+    started = {"address": f"{config.host}:{port}", "device": str(device), "state": kept}
     log.info("started", extra={**started, "version": version})
     (number,) = os.read(signals, 1)
     log.info("stopping", extra={"signal": signal.Signals(number).name})
@@ -104,37 +102,6 @@ def watch_signals(*numbers: signal.Signals) -> int:
     for number in numbers:
         signal.signal(number, lambda *_: None)
     return reading
-
-
-def find_device(name: str) -> torch.device:
-    """The device of that name, auto being the best there is.
-
-    Raises:
-        CannotStart: there is no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    known = device is not None and (device.type == "cuda" or str(device) == "cpu")
-    if device is None or not known:
-        raise CannotStart(f"--device: there is no {name!r}; use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise CannotStart(
-                f"--device: {name} is not there; torch sees {count} CUDA devices; use auto or cpu"
-            )
-        # Triton would ask these, and say at the first Train what it misses.
-        if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
-            raise CannotStart(
-                "--device: on CUDA the kernels are built with a C compiler, and there is none;"
-                " install gcc, or use cpu"
-            )
-        device = torch.device("cuda", device.index or 0)
-    return device
 
 
 def listen(config: Config, rpcs: RpcMetrics | None = None) -> tuple[grpc.Server, int]:
@@ -194,38 +161,13 @@ def options(config: Config) -> list[tuple[str, int]]:
     ]
 
 
-def load_sets(config: Config, device: torch.device) -> Sets:
-    """The images, resident on the device, which has shown that it works.
+def load_images(config: Config) -> data.Data:
+    """The training and the validation images.
 
     Raises:
-        CannotStart: there is no MNIST in the folder that was named, or the device cannot be used.
+        CannotStart: there is no MNIST in the folder that was named.
     """
     try:
-        images = data.load(config.data_root, download=config.download)
+        return data.load(config.data_root, download=config.download)
     except (RuntimeError, OSError) as error:
         raise CannotStart(f"--data-root: no MNIST in {config.data_root}: {error}") from error
-    try:
-        sets = Sets(images, device)
-        try_out(sets, device)
-    except Exception as error:
-        if device.type == "cpu":
-            raise
-        log.debug("the device cannot be used", exc_info=error)
-        if no_room(error):
-            raise CannotStart(
-                f"--device: {device} has no room in its memory; end what else is on it, or name"
-                " another device or cpu"
-            ) from error
-        why = str(error).partition("\n")[0].rstrip(".")
-        raise CannotStart(
-            f"--device: {device} cannot be used: {why}; name another device or cpu"
-        ) from error
-    return sets
-
-
-def try_out(sets: Sets, device: torch.device) -> None:
-    """Has each kernel run once: what a device refuses is refused at the start, and compiled too."""
-    parameters = torch.zeros(PARAMETERS, device=device)
-    sets.valid.sgd(parameters, np.zeros(1, np.int64), 1, 1.0)
-    for examples in (sets.train, sets.valid):
-        evaluate(parameters, examples)

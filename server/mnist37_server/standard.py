@@ -22,6 +22,7 @@ from mnist37_server.threads import Room, run_on
 CONTRACTS = [health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR]
 MAX_WATCHES = 256  # of the health, open at a time
 MAX_REFLECTIONS = 16  # streams, open at a time
+DEVICE = "mnist37-device"  # the metadata in which Check names the device
 
 # The stable name of grpc.reflection.v1alpha; the messages are the same.
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -33,14 +34,16 @@ class Health(health.HealthServicer):
     Args:
         services: their names. The server as a whole has the empty name.
         threads: for the calls.
+        device: the device of the model, as torch prints it.
     """
 
-    def __init__(self, services: Iterable[str], threads: ThreadPoolExecutor) -> None:
+    def __init__(self, services: Iterable[str], threads: ThreadPoolExecutor, device: str) -> None:
         # A Watch holds a thread. Without one, a single watcher who reads nothing would block them
         # all: grpcio then sends while it holds the lock that each Check takes.
         super().__init__(experimental_non_blocking=False, experimental_thread_pool=threads)
         run_on(threads, self, ["Check"])
         self.serving = True
+        self._about = ((DEVICE, device),)
         self._names = {health.OVERALL_HEALTH, *services}
         self._room = Room(MAX_WATCHES, "watches of the health")
         for name in self._names:
@@ -50,7 +53,7 @@ class Health(health.HealthServicer):
     def Check(
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> health_pb2.HealthCheckResponse:
-        """How a service is."""
+        """How a service is; the trailing metadata say on which device the model is."""
         if request.service not in self._names:
             known = ", ".join(filter(None, sorted(self._names)))
             raise NotFound(
@@ -58,6 +61,7 @@ class Health(health.HealthServicer):
                 f" {known}",
                 service=request.service[:64],
             )
+        context.set_trailing_metadata(self._about)
         return super().Check(request, context)
 
     @stream
@@ -112,7 +116,9 @@ class Reflection(reflection.ReflectionServicer):
             yield from super().ServerReflectionInfo(requests, context)
 
 
-def add_to(server: grpc.Server, services: Iterable[str], threads: ThreadPoolExecutor) -> Health:
+def add_to(
+    server: grpc.Server, services: Iterable[str], threads: ThreadPoolExecutor, device: str
+) -> Health:
     """Puts both on a server that has these other services.
 
     Args:
@@ -120,8 +126,9 @@ def add_to(server: grpc.Server, services: Iterable[str], threads: ThreadPoolExec
         services: their names.
         threads: for the calls. As many as there can be calls: grpcio gives a call its thread before
             its message is there, so whoever never sends one holds a thread and is in no room.
+        device: the device of the model, as torch prints it.
     """
-    health_service = Health(services, threads)
+    health_service = Health(services, threads, device)
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     all_services = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
     reflection_service = Reflection(all_services, threads)

@@ -420,7 +420,7 @@ def test_the_command_line_takes_it_from_flags_and_from_the_environment(
         "MNIST37_TOKEN": predict.secret,
     }
     assert mnist37("model", **variables).returncode == 0
-    assert mnist37("health", **variables).stdout == "serving\n"
+    assert mnist37("health", **variables).stdout == "serving, the model is on cpu\n"
     for command, status, said in (
         (("step",), 5, "mnist37: the token's role is predict; this call needs train\n"),
         (("step", "--token-file", tmp_path / "token"), 2, "mnist37: --token and --token-file: "),

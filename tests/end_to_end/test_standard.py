@@ -69,7 +69,7 @@ def here() -> Iterator[Here]:
     model = LiveModel(sets(), torch.device("cpu"), State(None))
     activity = servicer.add_to(server, model).activity
     probes = ThreadPoolExecutor(1024)
-    health = standard.add_to(server, [MNIST37, INFERENCE], probes)
+    health = standard.add_to(server, [MNIST37, INFERENCE], probes, "cpu")
     open_inference.add_to(server, model, activity, health, probes)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -133,7 +133,7 @@ def test_a_probe_is_told_by_its_exit_status(here: Here) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
-    assert probe() == (0, "serving\n", "")
+    assert probe() == (0, "serving, the model is on cpu\n", "")
     here.health.leave()
     assert probe() == (3, "", f"mnist37: {address} is not serving\n")
 

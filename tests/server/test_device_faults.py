@@ -16,7 +16,7 @@ import torch
 from mnist37_client import Client, Exhausted, ServerError, Unavailable, health, validation_images
 from mnist37_server import app, servicer, standard
 from mnist37_server.config import Config
-from mnist37_server.errors import CannotStart
+from mnist37_server.device import Unusable, place_on
 from mnist37_server.live_model import LiveModel
 from mnist37_server.state import State
 from mnist37_server.trainer import Trainer
@@ -96,7 +96,7 @@ def address(model: LiveModel) -> Iterator[str]:
     server, port = app.listen(config)
     servicer.add_to(server, model, config.max_rpcs, config.max_streams)
     with ThreadPoolExecutor() as probes:
-        model.when_lost = standard.add_to(server, [servicer.SERVICE], probes).leave
+        model.when_lost = standard.add_to(server, [servicer.SERVICE], probes, "cpu").leave
         server.start()
         yield f"127.0.0.1:{port}"
         server.stop(0).wait()
@@ -195,10 +195,8 @@ def test_who_asks_for_a_loss_may_be_the_first_to_notice(model: LiveModel, client
 
 @no_cuda
 def test_a_device_that_cannot_be_used_is_one_line_at_the_start() -> None:
-    with pytest.raises(
-        CannotStart, match=r"--device: cuda:0 cannot be used: .*; name another"
-    ) as no:
-        app.load_sets(Config(), torch.device("cuda:0"))
+    with pytest.raises(Unusable, match=r"^cuda:0 cannot be used: ") as no:
+        place_on(torch.device("cuda:0"), data())
     assert "\n" not in str(no.value)
 
 
@@ -209,6 +207,7 @@ def test_a_full_device_is_one_line_at_the_start(
     def full(*_: object) -> NoReturn:
         raise error
 
-    monkeypatch.setattr("mnist37_server.app.Sets", full)
-    with pytest.raises(CannotStart, match="--device: cuda:0 has no room in its memory; end what"):
-        app.load_sets(Config(), torch.device("cuda:0"))
+    monkeypatch.setattr("mnist37_server.device.Sets", full)
+    with pytest.raises(Unusable, match=r"^cuda:0 has no room in its memory$") as no:
+        place_on(torch.device("cuda:0"), data())
+    assert no.value.advice == "end what else is on it"
