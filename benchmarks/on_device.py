@@ -110,7 +110,8 @@ def test() -> tuple[dict[str, str], bool]:
     """
     # A warning of another release of a library is no failure here.
     command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider"]
-    outcomes, failed = {}, False
+    outcomes: dict[str, str] = {}
+    failed = False
     for group, tests in TESTS.items():
         print(f"{group}:", flush=True)
         with subprocess.Popen(
