@@ -24,17 +24,17 @@ test: $(INSTALLED)
 
 # A server that is killed 1,000 times at random, and must end as if it never was.
 soak: $(INSTALLED)
-	$(BIN)/python tests/crashes.py 1000
+	PYTHONPATH=tests $(BIN)/python tests/stress/crashes.py 1000
 
 # What comes in from outside, a million inputs to each target; TARGETS="tokens predict" those alone.
 fuzz: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[fuzz]'
-	$(BIN)/python tests/fuzz.py 1000000 $(TARGETS)
+	PYTHONPATH=tests $(BIN)/python tests/stress/fuzz.py 1000000 $(TARGETS)
 
 # An hour of mixed load, or MINUTES=5: memory, threads and files stay what they were.
 endure: $(INSTALLED)
-	$(BIN)/python tests/endurance.py $(or $(MINUTES),60)
+	PYTHONPATH=tests $(BIN)/python tests/stress/endurance.py $(or $(MINUTES),60)
 
 # How near the limit the service is; ONLY="predict both" measures those alone.
 bench: $(BENCH)
@@ -47,7 +47,7 @@ device:
 # The kernels for CUDA by the oldest compiler supported, torch 2.11's; make test has the newest one.
 device-compile: $(INSTALLED) $(TRITON)/.installed
 	PYTHONPATH=$(TRITON) MNIST37_TRITON=$(OLDEST_TRITON) \
-	  $(BIN)/python -m pytest --quiet --numprocesses 2 tests/core/test_compiled_kernels.py
+	  $(BIN)/python -m pytest --quiet --numprocesses 2 tests/unit/mnist37/test_compiled_kernels.py
 
 # Clients of the Open Inference Protocol, and grpcurl, as their makers publish them.
 interop: $(INSTALLED) $(INTEROP)/.installed

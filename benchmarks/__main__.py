@@ -12,9 +12,10 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from benchmarks import both, commits, device, predict, processes, report, small, training
+from benchmarks import processes, report
 from benchmarks.harness import Benchmark, Impossible, Options, Result, run
 from benchmarks.processes import BOTH, LOAD
+from benchmarks.suites import both, commits, device, predict, small, training
 
 THEMES = (predict, training, both, commits, small, device)
 RESULTS = Path(__file__).parent / "results"

@@ -46,7 +46,7 @@ def serve_nothing() -> None:
     """
     from mnist37_server import app
     from mnist37_server.config import Config
-    from mnist37_server.servicer import SHORT, SHORT_CALLS
+    from mnist37_server.services.mnist37_service import SHORT, SHORT_CALLS
 
     config = Config()
 

@@ -22,9 +22,9 @@ from benchmarks.processes import ROOT
 SOURCES = [str(ROOT / folder) for folder in ("", "protos", "server", "client")]
 # The first shows whether the kernels compile, which needs no device.
 TESTS = {
-    "compiled": ["tests/core/test_compiled_kernels.py"],
-    "arithmetic": ["tests/core/test_training.py"],
-    "server": ["tests/end_to_end/test_cuda.py"],
+    "compiled": ["tests/unit/mnist37/test_compiled_kernels.py"],
+    "arithmetic": ["tests/unit/mnist37/test_training.py"],
+    "server": ["tests/integration/test_cuda.py"],
 }
 
 # What is imported, and what is to be installed for it.
@@ -133,9 +133,9 @@ def measure(device: str, tests: dict[str, str]) -> bool:
     """
     # They import what `missing` looks for.
     from benchmarks import __main__ as bench
-    from benchmarks import device as theme
     from benchmarks import report
     from benchmarks.harness import Options
+    from benchmarks.suites import device as theme
 
     tested = {f"tests: {group}": said for group, said in tests.items()}
     about: report.Machine = {**report.machine(), "device": device, **tested}

@@ -6,7 +6,8 @@ import sqlite3
 import time
 from typing import Any
 
-from mnist37_server import __main__, state
+from mnist37_server import __main__
+from mnist37_server.storage import store
 
 SECONDS = 0.005
 
@@ -21,5 +22,5 @@ class SlowSync(sqlite3.Connection):
 
 
 if __name__ == "__main__":
-    state.connection_class = SlowSync
+    store.connection_class = SlowSync
     __main__.start()

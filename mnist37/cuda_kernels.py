@@ -10,7 +10,7 @@ images is computed on, the next one is already on its way from memory.
 
 Parameters have no annotations but tl.constexpr: Triton's compiler looks up the names in them, and
 refuses those that it does not know. Its interpreter does not, so only `make device-compile` and
-tests/core/test_compiled_kernels.py show whether a device takes these functions.
+tests/unit/mnist37/test_compiled_kernels.py show whether a device takes these functions.
 """
 
 import triton

@@ -14,16 +14,16 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 from numpy.typing import ArrayLike
 
-from mnist37_client import exchanges
-from mnist37_client.access import Access, Pem
+from mnist37_client._rpc import calls
+from mnist37_client._rpc.batching import A_FEW, Merger
+from mnist37_client._rpc.calls import Exchange, Request, Response, Result, Split
+from mnist37_client._rpc.channel import Access, Pem
+from mnist37_client._rpc.retry import Patience
+from mnist37_client._rpc.status import from_rpc
 from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT
 from mnist37_client.errors import Cancelled, Mnist37Error
-from mnist37_client.exchanges import Exchange, Request, Response, Result, Split
 from mnist37_client.images import PIXELS, is_one_image, to_images
-from mnist37_client.merging import A_FEW, Merger
 from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
-from mnist37_client.retry import Patience
-from mnist37_client.rpc_errors import from_rpc
 
 
 class AsyncClient:
@@ -50,13 +50,13 @@ class AsyncClient:
         token: str | None = None,
         insecure: bool = False,
     ) -> None:
-        self.address = exchanges.check_address(address)
+        self.address = calls.check_address(address)
         self.timeout = timeout
         self._patience = Patience(retry_for)
         self._closed = False
         access = Access(address, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure)
         self._channel = access.channel(
-            grpc.aio.insecure_channel, grpc.aio.secure_channel, exchanges.CHANNEL_OPTIONS
+            grpc.aio.insecure_channel, grpc.aio.secure_channel, calls.CHANNEL_OPTIONS
         )
         self._stub = access.stub(mnist37_pb2_grpc.Mnist37ServiceStub(self._channel))
         self._merger = Merger(self._stub.Predict, self._call, address) if merge else None
@@ -65,7 +65,7 @@ class AsyncClient:
         """As Client.predict."""
         array = images if is_one_image(images) else to_images(images)
         if not self._merger or version is not None or array.size > A_FEW * PIXELS:
-            return await self._carry_out(self._stub.Predict, exchanges.predict(array, version))
+            return await self._carry_out(self._stub.Predict, calls.predict(array, version))
         asked = self._merger.ask(array.tobytes())
         try:
             return await asked
@@ -83,10 +83,10 @@ class AsyncClient:
             try:
                 if isinstance(batches, AsyncIterable):
                     async for images in batches:
-                        yield exchanges.predict_request(to_images(images))
+                        yield calls.predict_request(to_images(images))
                 else:
                     for images in batches:
-                        yield exchanges.predict_request(to_images(images))
+                        yield calls.predict_request(to_images(images))
             except Exception as error:  # noqa: BLE001 - raised again where the caller is
                 failed.append(error)
 
@@ -95,7 +95,7 @@ class AsyncClient:
         try:
             with translated(self.address):
                 async for response in call:
-                    yield exchanges.prediction(response)
+                    yield calls.prediction(response)
         finally:
             call.cancel()
         if failed:
@@ -112,7 +112,7 @@ class AsyncClient:
     ) -> AsyncTrainingRun:
         """As Client.train; iterate with `async for`."""
         self._raise_if_closed()
-        request = exchanges.train_request(epochs, learning_rate, batch_size, seed, request_id)
+        request = calls.train_request(epochs, learning_rate, batch_size, seed, request_id)
         return AsyncTrainingRun(lambda: self._stub.Train(request), self.address, self._patience)
 
     async def step(
@@ -124,7 +124,7 @@ class AsyncClient:
         request_id: str | None = None,
     ) -> Stepped:
         """As Client.step."""
-        exchange = exchanges.step(images, labels, learning_rate, request_id)
+        exchange = calls.step(images, labels, learning_rate, request_id)
         return await self._carry_out(self._stub.Step, exchange)
 
     async def get_loss(
@@ -136,7 +136,7 @@ class AsyncClient:
         version: int | None = None,
     ) -> Loss:
         """As Client.get_loss."""
-        exchange = exchanges.get_loss(split, images, labels, version)
+        exchange = calls.get_loss(split, images, labels, version)
         return await self._carry_out(self._stub.GetLoss, exchange)
 
     async def initialize(
@@ -147,43 +147,41 @@ class AsyncClient:
         request_id: str | None = None,
     ) -> int:
         """As Client.initialize."""
-        return await self._carry_out(
-            self._stub.Initialize, exchanges.initialize(seed, std, request_id)
-        )
+        return await self._carry_out(self._stub.Initialize, calls.initialize(seed, std, request_id))
 
     async def get_model(self, *, version: int | None = None) -> Model:
         """As Client.get_model."""
-        return await self._carry_out(self._stub.GetModel, exchanges.get_model(version))
+        return await self._carry_out(self._stub.GetModel, calls.get_model(version))
 
     async def versions(self, limit: int | None = None) -> list[Version]:
         """As Client.versions."""
-        return await self._carry_out(self._stub.ListVersions, exchanges.versions(limit))
+        return await self._carry_out(self._stub.ListVersions, calls.versions(limit))
 
     async def restore(self, version: int, *, request_id: str | None = None) -> int:
         """As Client.restore."""
-        return await self._carry_out(self._stub.Restore, exchanges.restore(version, request_id))
+        return await self._carry_out(self._stub.Restore, calls.restore(version, request_id))
 
     async def import_model(
         self, weights: ArrayLike, bias: ArrayLike, *, request_id: str | None = None
     ) -> int:
         """As Client.import_model."""
-        exchange = exchanges.import_model(weights, bias, request_id)
+        exchange = calls.import_model(weights, bias, request_id)
         return await self._carry_out(self._stub.Import, exchange)
 
     async def runs(self) -> list[Run]:
         """As Client.runs."""
-        return await self._carry_out(self._stub.ListRuns, exchanges.runs())
+        return await self._carry_out(self._stub.ListRuns, calls.runs())
 
     async def watch_run(
         self, run: int | None = None, *, follow: bool = False
     ) -> AsyncIterator[Run | Progress]:
         """As Client.watch_run."""
         self._raise_if_closed()
-        call = self._stub.WatchRun(exchanges.watch_request(run, follow))
+        call = self._stub.WatchRun(calls.watch_request(run, follow))
         try:
             with translated(self.address):
                 async for response in call:
-                    for told in exchanges.watched(response):
+                    for told in calls.watched(response):
                         yield told
         finally:
             call.cancel()
@@ -268,7 +266,7 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
         self._begin = begin
         self._address = address
         self._attempts = patience.attempts()
-        self._told = exchanges.Told()
+        self._told = calls.Told()
         self._cancelled = False
         self._call = begin()
 

@@ -12,14 +12,14 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 from numpy.typing import ArrayLike
 
-from mnist37_client import exchanges
-from mnist37_client.access import Access, Pem
+from mnist37_client._rpc import calls
+from mnist37_client._rpc.calls import Exchange, Request, Response, Result, Split
+from mnist37_client._rpc.channel import Access, Pem
+from mnist37_client._rpc.retry import Patience
+from mnist37_client._rpc.status import from_rpc
 from mnist37_client.errors import Cancelled
-from mnist37_client.exchanges import Exchange, Request, Response, Result, Split
 from mnist37_client.images import to_images
 from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
-from mnist37_client.retry import Patience
-from mnist37_client.rpc_errors import from_rpc
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_TIMEOUT = 30.0
@@ -61,13 +61,13 @@ class Client:
         token: str | None = None,
         insecure: bool = False,
     ) -> None:
-        self.address = exchanges.check_address(address)
+        self.address = calls.check_address(address)
         self.timeout = timeout
         self._patience = Patience(retry_for)
         self._closed = False
         access = Access(address, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure)
         self._channel = access.channel(
-            grpc.insecure_channel, grpc.secure_channel, exchanges.CHANNEL_OPTIONS
+            grpc.insecure_channel, grpc.secure_channel, calls.CHANNEL_OPTIONS
         )
         self._stub = access.stub(mnist37_pb2_grpc.Mnist37ServiceStub(self._channel))
 
@@ -80,7 +80,7 @@ class Client:
                 version all the same.
             version: ask this version instead of the newest.
         """
-        return self._carry_out(self._stub.Predict, exchanges.predict(images, version))
+        return self._carry_out(self._stub.Predict, calls.predict(images, version))
 
     def predict_stream(self, batches: Iterable[ArrayLike]) -> Iterator[Prediction]:
         """What the model says of one batch after the other, over one stream.
@@ -93,14 +93,14 @@ class Client:
         def requests() -> Iterator[pb.PredictRequest]:
             try:
                 for images in batches:
-                    yield exchanges.predict_request(to_images(images))
+                    yield calls.predict_request(to_images(images))
             except Exception as error:  # noqa: BLE001 - raised again where the caller is
                 failed.append(error)
 
         self._raise_if_closed()
         call = self._stub.PredictStream(requests())
         try:
-            yield from map(exchanges.prediction, call)
+            yield from map(calls.prediction, call)
         except grpc.RpcError as error:
             raise from_rpc(error, self.address) from error
         finally:
@@ -128,7 +128,7 @@ class Client:
                 off.
         """
         self._raise_if_closed()
-        request = exchanges.train_request(epochs, learning_rate, batch_size, seed, request_id)
+        request = calls.train_request(epochs, learning_rate, batch_size, seed, request_id)
         return TrainingRun(lambda: self._stub.Train(request), self.address, self._patience)
 
     def step(
@@ -148,7 +148,7 @@ class Client:
             learning_rate: above 0; the server's default is 1.0.
             request_id: makes it safe to ask again: a step of the same id is done once.
         """
-        exchange = exchanges.step(images, labels, learning_rate, request_id)
+        exchange = calls.step(images, labels, learning_rate, request_id)
         return self._carry_out(self._stub.Step, exchange)
 
     def get_loss(
@@ -167,7 +167,7 @@ class Client:
             labels: (N,), 1 for a three and 0 for a seven.
             version: ask this version instead of the newest.
         """
-        exchange = exchanges.get_loss(split, images, labels, version)
+        exchange = calls.get_loss(split, images, labels, version)
         return self._carry_out(self._stub.GetLoss, exchange)
 
     def initialize(
@@ -184,30 +184,30 @@ class Client:
             std: the standard deviation, 0 to 100; 1.0.
             request_id: makes it safe to ask again.
         """
-        return self._carry_out(self._stub.Initialize, exchanges.initialize(seed, std, request_id))
+        return self._carry_out(self._stub.Initialize, calls.initialize(seed, std, request_id))
 
     def get_model(self, *, version: int | None = None) -> Model:
         """The parameters of the newest version, or of a kept one."""
-        return self._carry_out(self._stub.GetModel, exchanges.get_model(version))
+        return self._carry_out(self._stub.GetModel, calls.get_model(version))
 
     def versions(self, limit: int | None = None) -> list[Version]:
         """The versions that the server keeps, newest first, at most `limit`."""
-        return self._carry_out(self._stub.ListVersions, exchanges.versions(limit))
+        return self._carry_out(self._stub.ListVersions, calls.versions(limit))
 
     def restore(self, version: int, *, request_id: str | None = None) -> int:
         """Makes a kept version's parameters the model's again; returns the new version."""
-        return self._carry_out(self._stub.Restore, exchanges.restore(version, request_id))
+        return self._carry_out(self._stub.Restore, calls.restore(version, request_id))
 
     def import_model(
         self, weights: ArrayLike, bias: ArrayLike, *, request_id: str | None = None
     ) -> int:
         """Makes 784 weights and a bias from elsewhere the model's; returns the new version."""
-        exchange = exchanges.import_model(weights, bias, request_id)
+        exchange = calls.import_model(weights, bias, request_id)
         return self._carry_out(self._stub.Import, exchange)
 
     def runs(self) -> list[Run]:
         """The newest 100 training runs, newest first."""
-        return self._carry_out(self._stub.ListRuns, exchanges.runs())
+        return self._carry_out(self._stub.ListRuns, calls.runs())
 
     def watch_run(
         self, run: int | None = None, *, follow: bool = False
@@ -220,10 +220,10 @@ class Client:
                 changes nothing: a run that is only watched stops.
         """
         self._raise_if_closed()
-        call = self._stub.WatchRun(exchanges.watch_request(run, follow))
+        call = self._stub.WatchRun(calls.watch_request(run, follow))
         try:
             for response in call:
-                yield from exchanges.watched(response)
+                yield from calls.watched(response)
         except grpc.RpcError as error:
             raise from_rpc(error, self.address) from error
         finally:
@@ -286,7 +286,7 @@ class TrainingRun(Iterator[Progress]):
         self._begin = begin
         self._address = address
         self._attempts = patience.attempts()
-        self._told = exchanges.Told()
+        self._told = calls.Told()
         self._cancelled = False
         self._call = begin()
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import grpc
 
-from mnist37_client.access import Access, Pem
+from mnist37_client._rpc.channel import Access, Pem
+from mnist37_client._rpc.status import from_rpc
 from mnist37_client.errors import Unavailable
-from mnist37_client.rpc_errors import from_rpc
 
 CHECK = "/grpc.health.v1.Health/Check"
 # The two messages of this call are so small that they need no library: of the server as a whole,

@@ -171,7 +171,7 @@ def main(
         tokens=tokens,
         insecure=insecure,
     )
-    from mnist37_server import logs  # its formatter comes with the server extra
+    from mnist37_server.observability import logs  # its formatter comes with the server extra
 
     logs.configure(log_format, log_level)
     # gRPC's core would tell of a port in use in its own words too.

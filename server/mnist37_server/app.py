@@ -15,21 +15,23 @@ from mnist37_protos.inference import open_inference_pb2
 from mnist37_protos.v1 import mnist37_pb2
 
 from mnist37 import data
-from mnist37_server import open_inference, servicer, standard, tls
-from mnist37_server.access import Gate, Tokens
+from mnist37_server.access import tls
+from mnist37_server.access.auth_interceptor import Gate, Tokens
 from mnist37_server.config import Config
-from mnist37_server.device import place
+from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.errors import CannotStart
-from mnist37_server.live_model import LiveModel
-from mnist37_server.state import State
-from mnist37_server.threads import FewThreads
+from mnist37_server.rpc.thread_pools import FewThreads
+from mnist37_server.services import health as health_service
+from mnist37_server.services import mnist37_service, open_inference
+from mnist37_server.storage.store import State
+from mnist37_server.training.device import place
 
 if TYPE_CHECKING:  # it loads Prometheus' library
-    from mnist37_server.metrics import RpcMetrics
+    from mnist37_server.observability.rpc_metrics import RpcMetrics
 
 ANSWER_TO_PING = 20  # seconds that a peer has to answer a ping, before its calls end
 LEAST_PING_INTERVAL = 10  # seconds between a peer's own pings; who asks more often is cut off
-CONTRACTS = [mnist37_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR, *standard.CONTRACTS]
+CONTRACTS = [mnist37_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR, *health_service.CONTRACTS]
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,9 @@ def run(config: Config) -> None:
     sets, device = place(config.device, load_images(config))
     monitor = None
     if config.metrics_address is not None:
-        from mnist37_server.monitor import Monitor  # nothing of it is loaded where it is off
+        from mnist37_server.observability.prometheus import (
+            Monitor,  # nothing of it is loaded where it is off
+        )
 
         monitor = Monitor(config.metrics_address, CONTRACTS)
     server, port = listen(config, monitor.rpcs if monitor else None)
@@ -54,11 +58,11 @@ def run(config: Config) -> None:
     model = LiveModel(sets, device, state, config.max_waiting)
     if monitor:
         monitor.watch(model)
-    long_calls = config.max_rpcs or servicer.MAX_RPCS
-    service = servicer.add_to(server, model, long_calls, config.max_streams)
+    long_calls = config.max_rpcs or mnist37_service.MAX_RPCS
+    service = mnist37_service.add_to(server, model, long_calls, config.max_streams)
     probes = ThreadPoolExecutor(long_calls, thread_name_prefix="probe")
-    services = [servicer.SERVICE, open_inference.SERVICE]
-    health = standard.add_to(server, services, probes, str(device))
+    services = [mnist37_service.SERVICE, open_inference.SERVICE]
+    health = health_service.add_to(server, services, probes, str(device))
     open_inference.add_to(server, model, service.activity, health, probes)
     model.when_lost = health.leave  # so that whoever watches the server starts it again
     # What is there by now stays. Once in a while Python's collector would look through all of it,
@@ -128,7 +132,7 @@ def listen(config: Config, rpcs: RpcMetrics | None = None) -> tuple[grpc.Server,
         rpcs.gate = gate
     first = rpcs or gate  # the one interceptor, where there is one
     server = grpc.server(
-        FewThreads(servicer.SHORT_CALLS, "short-call"),  # type: ignore[arg-type]  # it submits
+        FewThreads(mnist37_service.SHORT_CALLS, "short-call"),  # type: ignore[arg-type]  # it submits
         interceptors=[first] if first else [],
         options=options(config),
         maximum_concurrent_rpcs=config.max_rpcs or None,

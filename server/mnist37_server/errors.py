@@ -1,4 +1,4 @@
-"""What the server refuses, and why. Nothing here knows of gRPC; mnist37_server.status does.
+"""What the server refuses, and why. Nothing here knows of gRPC; mnist37_server.rpc.status does.
 
 Refused                   whatever is said to the caller, in its own words
 ├── InvalidArgument       a field's value is wrong, whatever the state

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from live_stack import Stack, running
 from mnist37_client import Client
+from support.live_stack import Stack, running
 
 
 @pytest.fixture(scope="session")

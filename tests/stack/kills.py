@@ -14,9 +14,9 @@ import socket
 import subprocess
 from pathlib import Path
 
-from live_stack import wait_for
 from mnist37_client import Client, Run, Unavailable
-from scraping import eventually
+from support.live_stack import wait_for
+from support.scraping import eventually
 
 KILLS = 3
 EPOCHS = 5_000

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from live_stack import Stack
 from mnist37_client import AsyncClient, Client, InvalidInput, Model, validation_images
-from scraping import Scrape, eventually
-from twin import Twin
+from support.live_stack import Stack
+from support.scraping import Scrape, eventually
+from support.twin import Twin
 
 IMAGES, LABELS = validation_images()
 

@@ -1,0 +1,1 @@
+"""Processes that load a server and measure it."""

@@ -1,0 +1,1 @@
+"""What both clients do with gRPC, without the I/O."""

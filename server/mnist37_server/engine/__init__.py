@@ -1,0 +1,1 @@
+"""The live model: the order of writes, their commits, and what readers see."""

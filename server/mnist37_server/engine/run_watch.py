@@ -1,0 +1,75 @@
+"""A look at a run: how it stands, its curve so far, and what comes of it from now on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mnist37_server.domain.commands import Progress, epochs
+from mnist37_server.engine.write_queue import WriteQueue
+from mnist37_server.errors import NotFound, Reason
+from mnist37_server.storage.history import KEPT_RUNS, RunRecord
+from mnist37_server.storage.store import State
+
+
+class Watch:
+    """One watcher of one run.
+
+    Args:
+        queue: knows whether the run is under way.
+        state: what is committed of it.
+        number: of the run; None for the newest.
+
+    Raises:
+        NotFound: it is not kept, or there is none yet.
+    """
+
+    def __init__(self, queue: WriteQueue, state: State, number: int | None) -> None:
+        self._queue = queue
+        self._state = state
+        if number is None:
+            number, runs = queue.running(), state.runs()
+            if number is None and not runs:
+                raise NotFound("run: there is none yet; Train begins one", Reason.RUN_NOT_KEPT)
+            number = number or runs[0].number
+        # First the subscription, then the look at what is committed: so nothing falls between.
+        self._number = number
+        self._subscription = queue.watch(number)
+        self._seen = 0
+        if self._subscription is None:
+            self.record()
+
+    def record(self) -> tuple[RunRecord, bool] | None:
+        """How the run stands, and whether it is under way; None before its first commit.
+
+        Raises:
+            NotFound: it is not kept.
+        """
+        under_way = self._queue.running() == self._number
+        found = self._state.runs(self._number)
+        if not found and not under_way:
+            raise NotFound(
+                f"run: {self._number} is not kept; the newest {KEPT_RUNS} are",
+                Reason.RUN_NOT_KEPT,
+                run=self._number,
+            )
+        return (found[0], under_way) if found else None
+
+    def curve(self) -> list[Progress]:
+        """The epochs that are kept of it."""
+        kept = self._state.curve(self._number)
+        self._seen = kept[-1].epoch if kept else 0
+        return kept
+
+    def follow(self) -> Iterator[list[Progress]]:
+        """Each further epoch, until the run ends or `close`; nothing where it has ended.
+
+        Those that were committed together come together.
+        """
+        if self._subscription is not None:
+            for answers in self._subscription.gathered():
+                yield [at for at in epochs(answers) if at.epoch > self._seen]
+
+    def close(self) -> None:
+        """Ends `follow`."""
+        if self._subscription is not None:
+            self._queue.unwatch(self._subscription)

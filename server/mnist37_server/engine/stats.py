@@ -1,0 +1,96 @@
+"""What happens to the model, told as it happens: a line in the log, and numbers for who watches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from mnist37_server.domain.commands import Answer, Progress, Step, Stepped
+from mnist37_server.domain.snapshot import Snapshot
+from mnist37_server.engine.subscription import Write
+from mnist37_server.errors import Refused
+from mnist37_server.observability.histogram import Histogram
+
+COMMIT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+log = logging.getLogger(__name__)
+
+
+class Journal:
+    """One for a live model; whoever changes something tells it before anybody is answered.
+
+    So a caller who has an answer finds it in the numbers. Each of them is written by one thread at
+    a time (under the queue's lock, or by the one that commits), and read by any.
+    """
+
+    def __init__(self) -> None:
+        self.train_loss: float | None = None  # the last that was told; None before the first
+        self.valid_loss: float | None = None
+        self.valid_accuracy: float | None = None
+        self.runs_finished = 0
+        self.runs_cut_off = 0
+        self.commit_seconds = Histogram(COMMIT_BOUNDS)
+        self.commits_failed = 0
+        self._version: int | None = None  # the newest that is committed
+        self._run: Write | None = None  # the run under way
+
+    def committed(self, newest: Snapshot, seconds: float) -> None:
+        """A commit succeeded, and took that long."""
+        self._version = newest.version
+        self.commit_seconds.add(seconds)
+
+    def commit_failed(self, error: Exception) -> None:
+        """A commit failed, and all that waited for it will."""
+        self.commits_failed += 1
+        unforeseen = None if isinstance(error, Refused) else error
+        log.error("a commit failed: %s", error, exc_info=unforeseen)
+
+    def run_began(self, write: Write) -> None:
+        """The first step of a run is next, or the first since it was cut off."""
+        self._run = write
+        log.info("run began", extra=fields(write))
+
+    def reached(self, answers: Sequence[Answer]) -> None:
+        """Answers of a write that are committed: how good the model is after the last."""
+        answer = answers[-1]
+        if isinstance(answer, Stepped):
+            self.train_loss = answer.loss
+        elif isinstance(answer, Progress):
+            self.train_loss = answer.train_loss
+            self.valid_loss = answer.valid_loss
+            self.valid_accuracy = answer.valid_accuracy
+
+    def ended(
+        self, write: Write, answers: Sequence[Answer], error: BaseException | None = None
+    ) -> None:
+        """A write is over: committed, if there are answers."""
+        if answers:
+            self.reached(answers)
+        if write is self._run:
+            self._run = None
+            if answers:
+                self.runs_finished += 1
+                log.info("run finished", extra=fields(write, self._version))
+            else:
+                self.runs_cut_off += 1
+                extra = {**fields(write, self._version), "reason": reason(error)}
+                log.info("run cut off", extra=extra)
+        elif answers:
+            level = logging.DEBUG if isinstance(write.request, Step) else logging.INFO
+            if log.isEnabledFor(level):
+                log.log(level, "committed", extra=fields(write, answers[-1].version))
+
+
+def fields(write: Write, version: int | None = None) -> dict[str, object]:
+    """What a line about a write names it by; never what it came with."""
+    return {
+        "method": type(write.request).__name__,
+        "request_id": write.request_id,
+        "run": write.run,
+        "version": version,
+    }
+
+
+def reason(error: BaseException | None) -> str:
+    """Why a run was cut off, without what an unforeseen error may say."""
+    return str(error) if isinstance(error, Refused) else type(error).__name__

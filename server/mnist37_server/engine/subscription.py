@@ -1,0 +1,108 @@
+"""A write on its way, and those who wait for its answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+from mnist37.kernels import Flag
+from mnist37_server.domain.commands import Answer, Request
+
+MAX_UNREAD = 10_000  # epochs that a slow reader may be behind before it misses the oldest
+MOST_AT_ONCE = 256  # epochs, so that no message and nobody's turn gets long
+
+A = TypeVar("A", bound=Answer)
+
+
+class Subscription:
+    """One caller's view of a write: iterate over it for the answers as they are committed."""
+
+    def __init__(self, deadline: float | None = None) -> None:
+        self._deadline = deadline  # on time.monotonic's clock
+        self._answers: SimpleQueue[Answer | None] = SimpleQueue()  # None: there are no more
+        self._once = threading.Lock()  # taken by whoever ends it
+        self._error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[Answer]:
+        """Gives each answer; raises what the write failed with."""
+        for answers in self.gathered():
+            yield from answers
+
+    def gathered(self) -> Iterator[list[Answer]]:
+        """The same, but gives answers at once that are there."""
+        over = False
+        while not over:
+            answers = []
+            answer = self._answers.get()
+            while answer is not None:
+                answers.append(answer)
+                if self._answers.empty() or len(answers) == MOST_AT_ONCE:
+                    break
+                answer = self._answers.get()
+            over = answer is None
+            if answers:
+                yield answers
+        if self._error is not None:
+            raise self._error
+
+    def only(self, kind: type[A]) -> A:
+        """The answer of a write that has just one; raises what it failed with."""
+        answer = self._answers.get()
+        if answer is None:
+            assert self._error is not None
+            raise self._error
+        assert isinstance(answer, kind)
+        return answer
+
+    def put(self, *answers: Answer) -> None:
+        """Hands the caller answers; for the one thread that commits."""
+        for answer in answers:
+            if self._answers.qsize() >= MAX_UNREAD:
+                with suppress(Empty):
+                    self._answers.get_nowait()
+            self._answers.put(answer)
+
+    def end(self, *last: Answer, error: BaseException | None = None) -> None:
+        """Hands the caller the last answers, and says that no more will come."""
+        if self._once.acquire(blocking=False):
+            self._error = error
+            for answer in (*last, None):
+                self._answers.put(answer)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the caller has the last answers, or has left."""
+        return self._once.locked()
+
+    @property
+    def waits(self) -> bool:
+        """Whether somebody still wants the answers."""
+        if self._once.locked():
+            return False
+        return self._deadline is None or time.monotonic() < self._deadline
+
+
+@dataclass(eq=False)
+class Write:
+    """A request on its way, and the callers that wait for it."""
+
+    request: Request
+    request_id: str | None
+    fingerprint: bytes
+    callers: list[Subscription] = field(default_factory=list)
+    watchers: list[Subscription] = field(default_factory=list)  # who do not keep it going
+    run: int | None = None  # its number, once it is under way as a run
+    stop: Flag | None = None  # likewise: 1 while it shall make no further step
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any caller still waits."""
+        for caller in tuple(self.callers):  # noqa: SIM110 - a generator costs more, at each Step
+            if caller.waits:
+                return True
+        return False

@@ -1,0 +1,1 @@
+"""The machinery around grpcio: statuses, threads, limits."""

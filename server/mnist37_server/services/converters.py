@@ -1,0 +1,176 @@
+"""Messages to requests, and answers to messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from typing import TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from mnist37_protos.v1 import mnist37_pb2 as pb
+
+from mnist37_server.domain.commands import (
+    Batch,
+    Import,
+    Initialize,
+    Progress,
+    Restore,
+    Step,
+    Train,
+    check_request_id,
+)
+from mnist37_server.engine.live_model import Split
+from mnist37_server.errors import InvalidArgument
+from mnist37_server.storage.history import RunRecord, Version
+
+T = TypeVar("T", int, float, str)
+
+# The messages that write; all of them have a request_id.
+Writing = (
+    pb.StepRequest | pb.TrainRequest | pb.InitializeRequest | pb.RestoreRequest | pb.ImportRequest
+)
+
+SPLITS = {pb.SPLIT_TRAIN: Split.TRAIN, pb.SPLIT_VALID: Split.VALID}
+
+
+def given(message: Message, field: str, default: T) -> T:
+    """The value of an optional field, or its default where it is unset."""
+    value: T = getattr(message, field)
+    return value if message.HasField(field) else default
+
+
+def request_id(message: Writing) -> str | None:
+    """The id of a write, checked; None where there is none."""
+    if not message.HasField("request_id"):
+        return None
+    check_request_id(name := message.request_id)
+    return name
+
+
+def version(message: pb.GetLossRequest | pb.GetModelRequest) -> int | None:
+    """The version that a read asks for; None for the newest."""
+    return message.version if message.HasField("version") else None
+
+
+def batch(message: pb.Batch) -> Batch:
+    """Raises InvalidArgument unless the pixels are images and the labels are theirs."""
+    return Batch(message.pixels, message.labels)
+
+
+def step(message: pb.StepRequest) -> Step:
+    """Raises InvalidArgument, as do those below, where a value is out of its range."""
+    learning_rate = given(message, "learning_rate", Step.learning_rate)
+    if message.HasField("batch"):
+        return Step(batch(message.batch), learning_rate)
+    return step_without_batch(learning_rate)
+
+
+@lru_cache  # who trains step by step sends the same again and again
+def step_without_batch(learning_rate: float) -> Step:
+    """On the next mini-batch; raises as `step`."""
+    return Step(None, learning_rate)
+
+
+def train(message: pb.TrainRequest) -> Train:
+    """As `step`; `epochs` must be set."""
+    if not message.HasField("epochs"):
+        raise InvalidArgument("epochs", "is missing", "must be 1 to 1,000,000")
+    return Train(
+        message.epochs,
+        given(message, "learning_rate", Train.learning_rate),
+        given(message, "batch_size", Train.batch_size),
+        given(message, "seed", Train.seed),
+    )
+
+
+def initialize(message: pb.InitializeRequest) -> Initialize:
+    """As `step`."""
+    return Initialize(
+        given(message, "seed", Initialize.seed), given(message, "std", Initialize.std)
+    )
+
+
+def restore(message: pb.RestoreRequest) -> Restore:
+    """As `step`; `version` must be set."""
+    if not message.HasField("version"):
+        raise InvalidArgument("version", "is missing", "must be one that ListVersions names")
+    return Restore(message.version)
+
+
+def parameters(message: pb.ImportRequest) -> Import:
+    """As `step`; `bias` must be set."""
+    if not message.HasField("bias"):
+        raise InvalidArgument("bias", "is missing", "must be a finite number")
+    return Import(message.weights, message.bias)
+
+
+def examples(message: pb.GetLossRequest) -> Split | Batch:
+    """What a loss is asked of: one of the resident sets, or a batch of the caller's."""
+    asked = message.WhichOneof("on")
+    if asked == "batch":
+        return batch(message.batch)
+    right = "set split to SPLIT_TRAIN or SPLIT_VALID, or send a batch"
+    if asked is None:
+        raise InvalidArgument("split", "neither split nor batch is set", right)
+    if message.split not in SPLITS:
+        raise InvalidArgument("split", f"got {message.split}", right)
+    return SPLITS[message.split]
+
+
+def kept_version(kept: Version) -> pb.ModelVersion:
+    """A version in a list."""
+    return pb.ModelVersion(
+        version=kept.version,
+        origin=f"ORIGIN_{kept.origin.name}",
+        run=kept.run,
+        committed=timestamp(kept.committed),
+    )
+
+
+def run(record: RunRecord, under_way: bool) -> pb.Run:
+    """How a run stands."""
+    state = pb.RUN_STATE_FINISHED if record.finished else pb.RUN_STATE_CUT_OFF
+    return pb.Run(
+        run=record.number,
+        state=pb.RUN_STATE_RUNNING if under_way else state,
+        request_id=record.request_id,
+        began=timestamp(record.began),
+        version=record.version,
+        last=None if record.last is None else progress(record.last),
+        **asdict(record.request),
+    )
+
+
+def timestamp(seconds: float) -> Timestamp:
+    """Seconds since 1970 as a message."""
+    message = Timestamp()
+    message.FromMicroseconds(round(seconds * 1e6))
+    return message
+
+
+def told(groups: Iterable[Sequence[Progress]], gather: bool) -> Iterator[pb.TrainResponse]:
+    """The messages of epochs, some of which come together: one of those, or one of each."""
+    for group in groups:
+        messages = list(map(progress, group))
+        if gather and messages:
+            last = messages.pop()
+            last.earlier.extend(messages)
+            messages = [last]
+        yield from messages
+
+
+def progress(answer: Progress) -> pb.TrainResponse:
+    """An epoch's message."""
+    seconds, nanos = divmod(round(answer.elapsed * 1e9), 10**9)
+    return pb.TrainResponse(
+        epoch=answer.epoch,
+        epochs=answer.epochs,
+        train_loss=answer.train_loss,
+        valid_loss=answer.valid_loss,
+        valid_accuracy=answer.valid_accuracy,
+        version=answer.version,
+        elapsed=Duration(seconds=seconds, nanos=nanos),
+    )

@@ -1,0 +1,143 @@
+"""What any gRPC server may be asked: grpc.health.v1 and server reflection.
+
+Both are open to all, so what anybody can hold open is bounded, and none of it is in the way of
+predictions, nor they in its way: it has threads of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FileDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+
+from mnist37_server.errors import NotFound
+from mnist37_server.rpc.status import stream, unary
+from mnist37_server.rpc.thread_pools import Room, run_on
+
+CONTRACTS = [health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR]
+MAX_WATCHES = 256  # of the health, open at a time
+MAX_REFLECTIONS = 16  # streams, open at a time
+DEVICE = "mnist37-device"  # the metadata in which Check names the device
+
+# The stable name of grpc.reflection.v1alpha; the messages are the same.
+REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+
+
+class Health(health.HealthServicer):
+    """Whether the server and each of its services are serving; they all are, until `leave`.
+
+    Args:
+        services: their names. The server as a whole has the empty name.
+        threads: for the calls.
+        device: the device of the model, as torch prints it.
+    """
+
+    def __init__(self, services: Iterable[str], threads: ThreadPoolExecutor, device: str) -> None:
+        # A Watch holds a thread. Without one, a single watcher who reads nothing would block them
+        # all: grpcio then sends while it holds the lock that each Check takes.
+        super().__init__(experimental_non_blocking=False, experimental_thread_pool=threads)
+        run_on(threads, self, ["Check"])
+        self.serving = True
+        self._about = ((DEVICE, device),)
+        self._names = {health.OVERALL_HEALTH, *services}
+        self._room = Room(MAX_WATCHES, "watches of the health")
+        for name in self._names:
+            self.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    @unary
+    def Check(
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        """How a service is; the trailing metadata say on which device the model is."""
+        if request.service not in self._names:
+            known = ", ".join(filter(None, sorted(self._names)))
+            raise NotFound(
+                f"service: there is no {request.service[:64]!r} here; leave it empty or name one of"
+                f" {known}",
+                service=request.service[:64],
+            )
+        context.set_trailing_metadata(self._about)
+        return super().Check(request, context)
+
+    @stream
+    def Watch(
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> Iterator[health_pb2.HealthCheckResponse]:
+        """How a service is, and each change."""
+        if request.service not in self._names:
+            # grpcio remembers every name that was ever watched. None comes up later, so one does.
+            request = health_pb2.HealthCheckRequest(service="unknown")
+        with self._room:
+            yield from super().Watch(request, context)
+
+    def leave(self) -> None:
+        """Says from now on that nothing is serving; watchers hear it at once."""
+        self.serving = False
+        self.enter_graceful_shutdown()
+
+
+class Symbols:
+    """All descriptors of the process, a method found by its name like anything else."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(descriptor_pool.Default(), name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:
+        """Raises KeyError where there is no such symbol."""
+        pool = descriptor_pool.Default()
+        try:
+            return pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            # protobuf's own look-up passes methods by, which grpcurl describes too.
+            return pool.FindMethodByName(symbol).containing_service.file
+
+
+class Reflection(reflection.ReflectionServicer):
+    """What services there are, with all their messages."""
+
+    def __init__(self, services: Iterable[str], threads: ThreadPoolExecutor) -> None:
+        super().__init__(services, pool=Symbols())
+        run_on(threads, self, ["ServerReflectionInfo"])
+        self._room = Room(MAX_REFLECTIONS, "streams of the reflection")
+
+    @stream
+    def ServerReflectionInfo(
+        self,
+        requests: Iterator[reflection_pb2.ServerReflectionRequest],
+        context: grpc.ServicerContext,
+    ) -> Iterator[reflection_pb2.ServerReflectionResponse]:
+        """Answers one question after the other."""
+        with self._room:
+            yield from super().ServerReflectionInfo(requests, context)
+
+
+def add_to(
+    server: grpc.Server, services: Iterable[str], threads: ThreadPoolExecutor, device: str
+) -> Health:
+    """Puts both on a server that has these other services.
+
+    Args:
+        server: not started yet.
+        services: their names.
+        threads: for the calls. As many as there can be calls: grpcio gives a call its thread before
+            its message is there, so whoever never sends one holds a thread and is in no room.
+        device: the device of the model, as torch prints it.
+    """
+    health_service = Health(services, threads, device)
+    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+    all_services = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
+    reflection_service = Reflection(all_services, threads)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection_service, server)
+    handler = grpc.stream_stream_rpc_method_handler(
+        reflection_service.ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    stable = grpc.method_handlers_generic_handler(REFLECTION_V1, {"ServerReflectionInfo": handler})
+    server.add_generic_rpc_handlers((stable,))
+    return health_service

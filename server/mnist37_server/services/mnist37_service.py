@@ -1,0 +1,257 @@
+"""The RPCs of mnist37.v1.Mnist37Service: decode, one call, encode."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from typing import TypeVar
+
+import grpc
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_protos.v1 import mnist37_pb2_grpc
+
+from mnist37.kernels import PIXELS
+from mnist37_server.domain.commands import Request, Stepped, Written, count_of, epochs
+from mnist37_server.engine.live_model import LiveModel
+from mnist37_server.engine.subscription import A, Subscription
+from mnist37_server.errors import CallerLeft
+from mnist37_server.rpc.status import at_once, check_wanted, remaining, stream, unary
+from mnist37_server.rpc.thread_pools import ManyThreads, Room, run_on
+from mnist37_server.services import converters
+from mnist37_server.services.predict_codec import Question, decode, encode
+
+MAX_RPCS = 2048  # calls at a time, unless it is told otherwise
+MAX_STREAMS = 256  # of them, PredictStreams and WatchRuns
+
+SERVICE = pb.DESCRIPTOR.services_by_name["Mnist37Service"].full_name
+RPCS = {method.name for method in pb.DESCRIPTOR.services_by_name["Mnist37Service"].methods}
+SHORT = {"Predict", "GetModel"}
+
+# Bytes of images: up to these, to predict takes no longer than to ask whether a caller still waits.
+SOON_DONE = 64 * PIXELS
+
+# Few threads answer many short calls faster than many threads do: they are not in each other's way.
+SHORT_CALLS = 4
+# Whoever waits (for a write, for a stream's next message, for a loss over thousands of images) has
+# threads of their own, as many as there may be calls, so that waiting never uses up the short
+# calls', and whoever is slow to send a message is in nobody's way.
+
+
+M = TypeVar("M", bound=converters.Writing)
+
+
+class Activity:
+    """Counts what is being answered, so that the last answers can be waited for.
+
+    These are reads and writes, not streams that wait for a caller or a run.
+    """
+
+    PAUSE = 0.1  # seconds in which nothing begins or ends: there is no more, and the last is sent
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun = self._ended = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._begun += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._ended += 1
+
+    def settle(self, timeout: float) -> None:
+        """Returns when nothing is being answered, nor was for a moment, or in `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        seen = -1, -1
+        while time.monotonic() < deadline:
+            before, seen = seen, (self._begun, self._ended)
+            if before == seen and self._begun == self._ended:
+                return
+            time.sleep(min(self.PAUSE, timeout))
+
+
+class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
+    """Answers for one live model."""
+
+    def __init__(self, model: LiveModel, max_streams: int = MAX_STREAMS) -> None:
+        self._model = model
+        self._streams = Room(max_streams, "streams")
+        self.activity = Activity()
+
+    @at_once
+    def Predict(self, request: Question, context: grpc.ServicerContext) -> bytes:
+        """The probability, for each image, that it is a 3."""
+        if request.size > SOON_DONE:
+            check_wanted(context)
+        return self._predict(request)
+
+    @stream
+    def PredictStream(
+        self, requests: Iterator[Question], context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        """Predict, for one request after the other."""
+        with self._streams:
+            yield from map(self._predict, requests)
+
+    def _predict(self, question: Question) -> bytes:
+        message, start, size, version = question
+        with self.activity:
+            count = count_of(size)
+            return encode(*self._model.predict_bytes(message, start, count, version))
+
+    @unary
+    def GetLoss(
+        self, request: pb.GetLossRequest, context: grpc.ServicerContext
+    ) -> pb.GetLossResponse:
+        """The mean loss and the accuracy on some images."""
+        with self.activity:
+            found, version = self._model.evaluate(
+                converters.examples(request), converters.version(request)
+            )
+        return pb.GetLossResponse(**asdict(found), version=version)
+
+    @unary
+    def GetModel(
+        self, request: pb.GetModelRequest, context: grpc.ServicerContext
+    ) -> pb.GetModelResponse:
+        """The parameters."""
+        snapshot = self._model.at(converters.version(request))
+        return pb.GetModelResponse(
+            weights=snapshot.content[:-4],
+            bias=snapshot.parameters[-1],
+            version=snapshot.version,
+            digest=snapshot.digest,
+            device=str(self._model.device),
+        )
+
+    @at_once
+    def Step(self, request: pb.StepRequest, context: grpc.ServicerContext) -> pb.StepResponse:
+        """One step of SGD."""
+        answer = self._update(Stepped, converters.step, request, context)
+        return pb.StepResponse(loss=answer.loss, version=answer.version)
+
+    @stream
+    def Train(
+        self, request: pb.TrainRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.TrainResponse]:
+        """A run, with a message after each epoch, or of all that were committed together."""
+        with self.activity:
+            caller = self._write(converters.train, request, context)
+            yield from converters.told(map(epochs, caller.gathered()), request.gather)
+
+    @at_once
+    def Initialize(
+        self, request: pb.InitializeRequest, context: grpc.ServicerContext
+    ) -> pb.InitializeResponse:
+        """Fresh random parameters."""
+        answer = self._update(Written, converters.initialize, request, context)
+        return pb.InitializeResponse(version=answer.version)
+
+    @at_once
+    def Restore(
+        self, request: pb.RestoreRequest, context: grpc.ServicerContext
+    ) -> pb.RestoreResponse:
+        """An old version's parameters again."""
+        answer = self._update(Written, converters.restore, request, context)
+        return pb.RestoreResponse(version=answer.version)
+
+    @at_once
+    def Import(self, request: pb.ImportRequest, context: grpc.ServicerContext) -> pb.ImportResponse:
+        """Parameters from elsewhere."""
+        answer = self._update(Written, converters.parameters, request, context)
+        return pb.ImportResponse(version=answer.version)
+
+    @unary
+    def ListVersions(
+        self, request: pb.ListVersionsRequest, context: grpc.ServicerContext
+    ) -> pb.ListVersionsResponse:
+        """The versions that are kept."""
+        limit = converters.given(request, "limit", 2**32 - 1)
+        return pb.ListVersionsResponse(
+            versions=map(converters.kept_version, self._model.versions(limit))
+        )
+
+    @unary
+    def ListRuns(
+        self, request: pb.ListRunsRequest, context: grpc.ServicerContext
+    ) -> pb.ListRunsResponse:
+        """The runs that are kept."""
+        return pb.ListRunsResponse(runs=[converters.run(*found) for found in self._model.runs()])
+
+    @stream
+    def WatchRun(
+        self, request: pb.WatchRunRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchRunResponse]:
+        """A run as it stands, and as it goes on."""
+        number = request.run if request.HasField("run") else None
+        with self._streams, closing(self._model.watch(number)) as watch:
+            context.add_callback(watch.close)
+            stands = watch.record()
+            if stands is not None:
+                yield pb.WatchRunResponse(run=converters.run(*stands))
+            for progress in converters.told([watch.curve()], request.gather):
+                yield pb.WatchRunResponse(progress=progress)
+            if request.follow:
+                for progress in converters.told(watch.follow(), request.gather):
+                    yield pb.WatchRunResponse(progress=progress)
+                ended = watch.record()
+                if ended is not None:
+                    yield pb.WatchRunResponse(run=converters.run(*ended))
+
+    def _update(
+        self,
+        kind: type[A],
+        request_of: Callable[[M], Request],
+        message: M,
+        context: grpc.ServicerContext,
+    ) -> A:
+        """A write that has one answer, of this kind."""
+        with self.activity:
+            return self._write(request_of, message, context).only(kind)
+
+    def _write(
+        self,
+        request_of: Callable[[M], Request],
+        message: M,
+        context: grpc.ServicerContext,
+    ) -> Subscription:
+        caller = Subscription(time.monotonic() + remaining(context))
+        request, request_id = request_of(message), converters.request_id(message)
+        # First, so that whoever leaves from now on is noticed; who has left already gets a False.
+        if not context.add_callback(partial(self._model.leave, caller)):
+            raise CallerLeft("the caller left")
+        return self._model.submit(request, request_id, caller)
+
+
+def add_to(
+    server: grpc.Server,
+    model: LiveModel,
+    max_rpcs: int = MAX_RPCS,
+    max_streams: int = MAX_STREAMS,
+) -> Mnist37Servicer:
+    """Puts the service on a server, whose own threads are for the short calls.
+
+    Args:
+        server: not started yet.
+        model: what it serves.
+        max_rpcs: calls that the server takes at a time.
+        max_streams: PredictStreams and WatchRuns open at a time.
+    """
+    long_calls = ManyThreads(max_rpcs, "long-call")
+    servicer = Mnist37Servicer(model, max_streams)
+    run_on(long_calls, servicer, RPCS - SHORT)
+    mnist37_pb2_grpc.add_Mnist37ServiceServicer_to_server(servicer, server)
+    # In place of the generated handlers, whose messages are copied on their way in and out.
+    server.add_registered_method_handlers(
+        SERVICE,
+        {
+            "Predict": grpc.unary_unary_rpc_method_handler(servicer.Predict, decode),
+            "PredictStream": grpc.stream_stream_rpc_method_handler(servicer.PredictStream, decode),
+        },
+    )
+    return servicer

@@ -1,0 +1,134 @@
+"""The RPCs of the Open Inference Protocol, over the same live model: decode, one call, encode."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version as installed_version
+
+import grpc
+from mnist37_protos.inference import open_inference_pb2 as pb
+from mnist37_protos.inference import open_inference_pb2_grpc
+
+from mnist37_server.engine.live_model import LiveModel
+from mnist37_server.errors import NotFound, Reason
+from mnist37_server.rpc.status import unary
+from mnist37_server.rpc.thread_pools import run_on
+from mnist37_server.services import tensors
+from mnist37_server.services.health import Health
+from mnist37_server.services.mnist37_service import Activity
+
+MODEL = "mnist37"
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+RPCS = {method.name for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods}
+# A prediction has the short calls' threads. The others are what probes ask, and have theirs.
+SHORT = {"ModelInfer"}
+
+
+class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+    """Answers for one live model.
+
+    Args:
+        model: the live model.
+        activity: counts the predictions that are being answered.
+        health: knows whether the server is about to end.
+    """
+
+    def __init__(self, model: LiveModel, activity: Activity, health: Health) -> None:
+        self._model = model
+        self._activity = activity
+        self._health = health
+        self._installed = installed_version("mnist37")
+
+    @unary
+    def ServerLive(
+        self, request: pb.ServerLiveRequest, context: grpc.ServicerContext
+    ) -> pb.ServerLiveResponse:
+        """Whoever answers is alive."""
+        return pb.ServerLiveResponse(live=True)
+
+    @unary
+    def ServerReady(
+        self, request: pb.ServerReadyRequest, context: grpc.ServicerContext
+    ) -> pb.ServerReadyResponse:
+        """Whether more requests are welcome."""
+        return pb.ServerReadyResponse(ready=self._health.serving)
+
+    @unary
+    def ModelReady(
+        self, request: pb.ModelReadyRequest, context: grpc.ServicerContext
+    ) -> pb.ModelReadyResponse:
+        """The same, for a version that is kept."""
+        self._model.at(self._asked(request.name, request.version))
+        return pb.ModelReadyResponse(ready=self._health.serving)
+
+    @unary
+    def ServerMetadata(
+        self, request: pb.ServerMetadataRequest, context: grpc.ServicerContext
+    ) -> pb.ServerMetadataResponse:
+        """What server this is."""
+        return pb.ServerMetadataResponse(name="mnist37", version=self._installed)
+
+    @unary
+    def ModelMetadata(
+        self, request: pb.ModelMetadataRequest, context: grpc.ServicerContext
+    ) -> pb.ModelMetadataResponse:
+        """What goes in and comes out."""
+        self._model.at(self._asked(request.name, request.version))
+        return pb.ModelMetadataResponse(
+            name=MODEL,
+            versions=[str(kept.version) for kept in self._model.versions(2**32 - 1)],
+            platform="pytorch",
+            inputs=tensors.INPUTS,
+            outputs=tensors.OUTPUTS,
+        )
+
+    @unary
+    def ModelInfer(
+        self, question: tensors.Question, context: grpc.ServicerContext
+    ) -> pb.ModelInferResponse:
+        """The probability, for each image, that it is a 3."""
+        request = question.request
+        with self._activity:
+            version = self._asked(request.model_name, request.model_version)
+            tensors.check_outputs(request)
+            probabilities, version = self._model.predict(tensors.images(question), version)
+            return tensors.response(request, probabilities, version)
+
+    def _asked(self, model: str, version: str) -> int | None:
+        """The version that is asked for; None for the newest.
+
+        Raises:
+            NotFound: there is no such model, or it can have no such version.
+        """
+        if model != MODEL:
+            shown = tensors.shown(model)
+            raise NotFound(f"model: there is no {shown} here; there is {MODEL}", model=shown)
+        if not version:
+            return None
+        if not (version.isascii() and version.isdecimal() and len(version) <= 20):
+            shown, newest = tensors.shown(version), self._model.at().version
+            raise NotFound(
+                f"version: {shown} is not kept; versions are decimal numbers, the newest {newest}",
+                Reason.VERSION_NOT_KEPT,
+                version=shown,
+                newest=newest,
+            )
+        return int(version)
+
+
+def add_to(
+    server: grpc.Server,
+    model: LiveModel,
+    activity: Activity,
+    health: Health,
+    probes: ThreadPoolExecutor,
+) -> None:
+    """Puts the service on a server, whose own threads are for the predictions."""
+    servicer = OpenInferenceServicer(model, activity, health)
+    run_on(probes, servicer, RPCS - SHORT)
+    open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    # In place of the generated handler, whose message is copied on its way in.
+    infer = grpc.unary_unary_rpc_method_handler(
+        servicer.ModelInfer, tensors.decode, pb.ModelInferResponse.SerializeToString
+    )
+    server.add_registered_method_handlers(SERVICE, {"ModelInfer": infer})

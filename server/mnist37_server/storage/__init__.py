@@ -1,0 +1,1 @@
+"""The SQLite file: everything that must survive a crash."""

@@ -1,0 +1,63 @@
+"""A device that has no room or is lost: how to tell, and what its callers are told.
+
+torch and Triton have errors of many kinds for it, with paths, pids and advice in their texts; those
+are for the log.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from mnist37_server.domain.commands import Batch
+from mnist37_server.errors import Exhausted, Reason, ShuttingDown
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether this is for want of memory on a device.
+
+    torch's allocator has a class for it; CUDA, by torch or by Triton, has RuntimeErrors and words.
+    """
+    return isinstance(error, RuntimeError) and "out of memory" in str(error)
+
+
+def lost(device: torch.device) -> bool:
+    """Whether nothing can be done on a device any more.
+
+    Most errors of CUDA's end all use of the device by the process. Which ones is for CUDA to know:
+    it says so at whatever is asked next.
+    """
+    if device.type == "cpu":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except Exception:  # noqa: BLE001 - whatever it says, it does not work
+        return True
+    return False
+
+
+def device_full(device: torch.device, batch: Batch | None) -> Exhausted:
+    """Why a request could not be carried out that came with this batch, or with none."""
+    if batch is None:
+        return Exhausted(
+            f"{device} has no room left in its memory; what is committed is kept; try again when"
+            " less runs on the device",
+            Reason.DEVICE_FULL,
+            device=device,
+        )
+    count = len(batch.images)
+    return Exhausted(
+        f"batch: {device} has no room for {count:,} images; nothing is applied; send fewer, or try"
+        " again when less runs on the device",
+        Reason.DEVICE_FULL,
+        device=device,
+        images=count,
+    )
+
+
+def device_lost() -> ShuttingDown:
+    """Why nothing is written any more."""
+    return ShuttingDown(
+        "the device is lost and the model cannot be trained until the server is started again;"
+        " what was committed is kept, and predicted from",
+        Reason.DEVICE_LOST,
+    )

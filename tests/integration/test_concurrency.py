@@ -1,0 +1,182 @@
+"""Reads during writes: never torn, never waiting."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from mnist37_client import Client, Exhausted, Prediction, validation_images
+from mnist37_client.local_server import LocalServer
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_protos.v1 import mnist37_pb2_grpc
+from support.twin import Twin, data
+
+
+def test_every_answer_during_training_is_of_the_version_that_it_names(client: Client) -> None:
+    """8 threads ask without pause during a run; each answer is recomputed from its version's
+    parameters, which the core computes without a server.
+    """
+    images, _ = validation_images()
+    chosen = np.arange(0, 2038, 100)
+    start, epochs = client.get_model().version, 600
+    answers: list[Prediction] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            answers.append(client.predict(images[chosen]))
+
+    with ThreadPoolExecutor(8) as pool:
+        asking = [pool.submit(ask) for _ in range(8)]
+        versions = [progress.version for progress in client.train(epochs=epochs)]
+        done.set()
+        for future in asking:
+            future.result()
+    assert versions == [start + 49 * epoch for epoch in range(1, epochs + 1)]
+
+    twin = Twin()
+    expected = {start: twin.probabilities(data().valid_x[chosen])}
+    for epoch in range(1, epochs + 1):
+        twin.train(1, first=epoch)
+        expected[start + 49 * epoch] = twin.probabilities(data().valid_x[chosen])
+    seen = {answer.version for answer in answers}
+    assert len(seen) > 10, "the answers are from all along the run"
+    for answer in answers:
+        # The versions' own probabilities differ by more than this from epoch to epoch.
+        np.testing.assert_allclose(answer.probabilities, expected[answer.version], atol=1e-4)
+
+
+def test_versions_never_go_back(client: Client) -> None:
+    images, _ = validation_images()
+    versions: list[int] = []
+    with client.train(epochs=100_000) as run:
+        next(run)
+        for _ in range(300):
+            versions.append(client.predict(images[0]).version)
+    assert versions == sorted(versions)
+    assert len(set(versions)) > 1
+
+
+def test_writes_are_done_in_the_order_they_came(client: Client) -> None:
+    """During a run, 32 Steps queue up one after the other; their versions are in that order."""
+    run = client.train(epochs=150)
+    next(run)
+    with ThreadPoolExecutor(32) as pool:
+        futures = []
+        for _ in range(32):
+            futures.append(pool.submit(client.step))
+            time.sleep(0.04)
+        last = run.wait()
+        versions = [future.result().version for future in futures]
+    assert versions == list(range(last.version + 1, last.version + 33))
+
+
+def waiters(address: str, count: int, leave: ExitStack) -> list[Callable[[], None]]:
+    """Ways to begin `count` calls of each kind that wait: each lasts until `leave` closes."""
+    channel = leave.enter_context(grpc.insecure_channel(address))
+    stub = mnist37_pb2_grpc.Mnist37ServiceStub(channel)
+    over = threading.Event()
+    leave.callback(over.set)
+
+    def silence() -> Iterator[pb.PredictRequest]:
+        over.wait()
+        yield from ()
+
+    def train() -> None:
+        call = stub.Train(pb.TrainRequest(epochs=1_000_000, request_id="the run"))
+        leave.callback(call.cancel)
+        next(call)
+
+    def joined() -> None:
+        for _ in range(count):
+            call = stub.Train(pb.TrainRequest(epochs=1_000_000, request_id="the run"))
+            leave.callback(call.cancel)
+            next(call)
+
+    def steps() -> None:
+        for _ in range(count):
+            leave.callback(stub.Step.future(pb.StepRequest()).cancel)
+
+    def initializes() -> None:
+        for _ in range(count):
+            leave.callback(stub.Initialize.future(pb.InitializeRequest()).cancel)
+
+    def streams() -> None:
+        for _ in range(count):
+            leave.callback(stub.PredictStream(silence()).cancel)
+
+    def watches() -> None:
+        health = health_pb2_grpc.HealthStub(channel)
+        for _ in range(count):
+            call = health.Watch(health_pb2.HealthCheckRequest())
+            leave.callback(call.cancel)
+            next(call)
+
+    return [train, joined, steps, initializes, streams, watches]
+
+
+@pytest.mark.alone
+@pytest.mark.skipif("MNIST37_ADDRESS" in os.environ, reason="measures a server on this machine")
+def test_reads_never_wait_for_those_who_wait(server: LocalServer) -> None:
+    """64 callers each who wait to write, hold a stream open, or watch the health: Predict is as
+    quick as with the run alone. The two are measured in turn, so that the machine's moods even out.
+    """
+    images, _ = validation_images()
+
+    def median_latency(client: Client) -> float:
+        taken = []
+        for _ in range(150):
+            began = time.perf_counter()
+            client.predict(images[0])
+            taken.append(time.perf_counter() - began)
+        return statistics.median(taken)
+
+    ratios = []
+    with Client(server.address) as client:
+        median_latency(client)
+        for _ in range(5):
+            with ExitStack() as leave:
+                train, _, *waiting = waiters(server.address, 64, leave)
+                train()
+                alone = median_latency(client)
+                for begin in waiting:
+                    begin()
+                time.sleep(0.1)
+                ratios.append(median_latency(client) / alone)
+            time.sleep(0.1)
+    # With threads that the waiters use up it would be 1.4 s to 1 ms, or no answer at all.
+    assert statistics.median(ratios) < 1.5
+
+
+def test_sixty_four_who_follow_one_run_all_hear_of_it(server: LocalServer) -> None:
+    with ExitStack() as leave, Client(server.address, timeout=5) as client:
+        train, joined, *_ = waiters(server.address, 64, leave)
+        train()
+        joined()
+        images, _ = validation_images()
+        assert client.predict(images).version > 0
+
+
+def test_beyond_its_room_the_queue_refuses_at_once(server: LocalServer) -> None:
+    with ExitStack() as leave, Client(server.address) as client:
+        train, _, steps, initializes, *_ = waiters(server.address, 150, leave)
+        train()
+        steps()
+        initializes()
+        time.sleep(1.5)
+        with pytest.raises(Exhausted, match="256 callers wait for writes already"):
+            client.step()
+        assert client.get_loss("valid").count == 2038
+    with Client(server.address) as client:
+        time.sleep(0.2)
+        before = client.get_model().version
+        assert client.step().version == before + 1, "those who left are gone from the queue"

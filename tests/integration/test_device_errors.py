@@ -1,0 +1,218 @@
+"""A device without room, or lost: told in words, nothing lost, and predictions go on.
+
+There need not be a device: the errors are torch's own, raised where torch raises them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NoReturn, Self
+
+import numpy as np
+import pytest
+import torch
+from mnist37_client import Client, Exhausted, ServerError, Unavailable, health, validation_images
+from mnist37_server import app
+from mnist37_server.config import Config
+from mnist37_server.engine.live_model import LiveModel
+from mnist37_server.services import health as health_service
+from mnist37_server.services import mnist37_service
+from mnist37_server.storage.store import State
+from mnist37_server.training.device import Unusable, place_on
+from mnist37_server.training.trainer import Trainer
+from numpy.typing import NDArray
+from support.twin import Twin, data
+from torch import Tensor
+
+from mnist37.kernels import Floats
+from mnist37.training import HostExamples, Part, Sets, Stepped, Trained
+
+CPU = torch.device("cpu")
+FULL = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 12.00 MiB. Process 4711 has"),
+    torch.AcceleratorError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`"),
+    RuntimeError("Triton Error [CUDA]: out of memory"),
+)
+LOST = torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nat /usr/lib")
+no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+
+
+class Failing(HostExamples):
+    """On a device that does as it is told until `error` is set."""
+
+    error: Exception | None = None
+
+    def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, lr: float) -> int:
+        total = super().sgd(parameters, order, batch_size, lr)
+        if Failing.error is not None:  # half-way, as far as anybody knows
+            raise Failing.error
+        return total
+
+    def steps(
+        self,
+        parameters: Tensor,
+        order: NDArray[np.int64],
+        batch_size: int,
+        rates: Floats,
+        bound: float,
+    ) -> Stepped:
+        found = super().steps(parameters, order, batch_size, rates, bound)
+        if Failing.error is not None:
+            raise Failing.error
+        return found
+
+    def train(self, parameters: Tensor, part: Part, valid: Self) -> Trained:
+        found = super().train(parameters, part, valid)
+        if Failing.error is not None:
+            raise Failing.error
+        return found
+
+    def total(self, parameters: Tensor) -> tuple[int, int]:
+        if Failing.error is not None:
+            raise Failing.error
+        return super().total(parameters)
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LiveModel]:
+    torch.set_num_threads(1)
+    monkeypatch.setattr(Failing, "error", None)
+    monkeypatch.setattr(
+        "mnist37_server.training.trainer.examples_on",
+        lambda _, pixels, labels: Failing(pixels, labels),
+    )
+    sets = Sets(data(), CPU)
+    sets.train = Failing(data().train.pixels, data().train.labels)
+    sets.valid = Failing(data().valid.pixels, data().valid.labels)
+    model = LiveModel(sets, CPU, State(tmp_path))
+    yield model
+    model.stop_writing()
+    model.close()
+
+
+@pytest.fixture
+def address(model: LiveModel) -> Iterator[str]:
+    """Of a server with this model, put together as the real one is."""
+    config = Config("127.0.0.1:0")
+    server, port = app.listen(config)
+    mnist37_service.add_to(server, model, config.max_rpcs, config.max_streams)
+    with ThreadPoolExecutor() as probes:
+        model.when_lost = health_service.add_to(
+            server, [mnist37_service.SERVICE], probes, "cpu"
+        ).leave
+        server.start()
+        yield f"127.0.0.1:{port}"
+        server.stop(0).wait()
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[Client]:
+    """One that does not try again."""
+    with Client(address, retry_for=0) as client:
+        yield client
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_a_full_device_fails_what_asks_for_room_and_no_more(
+    client: Client, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    twin = Twin()
+    images, _ = validation_images()
+    run = client.train(500, request_id="run")
+    next(run)
+    monkeypatch.setattr(Failing, "error", error)
+    batch = images[:5], [1] * 5
+    for ask, said in (
+        (run.wait, "cpu has no room left .* is kept"),
+        (lambda: client.step(request_id="step"), "cpu has no room left"),
+        (lambda: client.step(*batch), "batch: cpu has no room for 5 images; .* send fewer"),
+        (lambda: client.get_loss("valid"), "cpu has no room left"),
+    ):
+        with pytest.raises(Exhausted, match=said) as refused:
+            ask()
+        assert refused.value.reason == "DEVICE_FULL"
+        assert not {"4711", "TORCH_USE", "Triton"} & set(str(refused.value).split())
+    reached = client.predict(images).version // 49
+    assert 0 < reached < 500
+    twin.train(reached)
+    assert client.get_model().digest == twin.digest
+
+    monkeypatch.setattr(Failing, "error", None)
+    client.train(500, request_id="run").wait()
+    twin.train(500 - reached, first=reached + 1)
+    client.step(request_id="step")
+    twin.step()
+    assert client.get_model().digest == twin.digest
+    assert client.get_loss("valid").count == 2038
+
+
+def test_an_error_that_the_device_survives_is_a_fault_of_one_call(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Failing, "error", LOST)
+    for ask in (client.step, lambda: client.get_loss("valid")):
+        with pytest.raises(ServerError, match="internal error") as fault:
+            ask()
+        assert "illegal" not in str(fault.value)
+    monkeypatch.setattr(Failing, "error", None)
+    assert client.step().version == 1
+
+
+def test_a_lost_device_ends_a_run_and_all_writes_and_is_seen_by_probes(
+    client: Client, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is on CUDA: whatever is done there fails from then on, in the midst of a run."""
+    images, _ = validation_images()
+    health.check(address)
+    run = client.train(100_000, request_id="run")
+    next(run)
+
+    def gone(*_: object) -> NoReturn:
+        raise LOST
+
+    monkeypatch.setattr(Failing, "error", LOST)
+    monkeypatch.setattr(Trainer, "reset", gone)
+    for ask in (run.wait, client.step, client.initialize):
+        with pytest.raises(Unavailable, match=r"the device is lost .* started again") as refused:
+            ask()
+        assert (refused.value.reason, refused.value.retry_after) == ("DEVICE_LOST", 5.0)
+        assert "illegal" not in str(refused.value)
+    with pytest.raises(Unavailable, match="is not serving"):
+        health.check(address)
+    reached = client.predict(images).version
+    twin = Twin()
+    twin.train(reached // 49)
+    assert client.get_model().digest == twin.digest, "all epochs that anybody heard of, and whole"
+
+
+@no_cuda
+def test_who_asks_for_a_loss_may_be_the_first_to_notice(model: LiveModel, client: Client) -> None:
+    """No driver is there: for torch as lost as a device can be."""
+    model.device = torch.device("cuda:0")
+    for ask in (lambda: client.get_loss("valid"), client.step, lambda: client.get_loss("train")):
+        with pytest.raises(Unavailable, match="the device is lost") as refused:
+            ask()
+        assert refused.value.reason == "DEVICE_LOST"
+    assert client.predict(validation_images()[0]).version == 0
+
+
+@no_cuda
+def test_a_device_that_cannot_be_used_is_one_line_at_the_start() -> None:
+    with pytest.raises(Unusable, match=r"^cuda:0 cannot be used: ") as no:
+        place_on(torch.device("cuda:0"), data())
+    assert "\n" not in str(no.value)
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_a_full_device_is_one_line_at_the_start(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr("mnist37_server.training.device.Sets", full)
+    with pytest.raises(Unusable, match=r"^cuda:0 has no room in its memory$") as no:
+        place_on(torch.device("cuda:0"), data())
+    assert no.value.advice == "end what else is on it"

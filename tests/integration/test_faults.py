@@ -1,0 +1,117 @@
+"""Faults of the machine under a running server: it says so, loses nothing, and goes on."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mnist37_client import Client, Exhausted, Unavailable, validation_images
+from mnist37_client.local_server import LocalServer
+from support.twin import Twin
+
+NO_LIMIT = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+
+
+def test_a_full_disk_fails_writes_alone_and_only_as_long_as_it_is_full(tmp_path: Path) -> None:
+    """The limit on the size of the server's files stands for the disk's."""
+    images, _ = validation_images()
+    twin = Twin()
+    with LocalServer("--state", str(tmp_path), "--device", "cpu") as server:
+        process = server.process.pid
+        with Client(server.address) as client:
+            client.step(request_id="first")
+            twin.step()
+            run = client.train(epochs=100_000, request_id="run")
+            for _ in range(5):
+                next(run)
+            resource.prlimit(process, resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
+            with pytest.raises(Exhausted, match="could not be stored, nothing is applied") as said:
+                run.wait()
+            assert str(tmp_path) not in str(said.value)
+            full = client.get_model()
+            for _ in range(3):
+                with pytest.raises(Exhausted):
+                    client.step(request_id="second")
+            model = client.get_model()
+            assert (model.version, model.digest) == (full.version, full.digest)
+            assert client.predict(images).version == full.version
+            assert client.get_loss("valid").count == 2038
+
+            resource.prlimit(process, resource.RLIMIT_FSIZE, NO_LIMIT)
+            epochs = (full.version - 1) // 49
+            twin.train(epochs)
+            assert full.digest == twin.digest, "what was committed before is whole"
+            assert client.step(request_id="second").version == full.version + 1
+            twin.step()
+            assert client.get_model().digest == twin.digest
+    with LocalServer("--state", str(tmp_path)) as server, Client(server.address) as client:
+        assert client.get_model().digest == twin.digest
+        assert client.step(request_id="first").version == 1
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder that cannot be written to; root can write to any that is not mounted so."""
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    if os.geteuid():
+        folder.chmod(0o500)
+        yield folder
+        folder.chmod(0o700)
+        return
+    mount = ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "none", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("root, but not allowed to mount a read-only folder")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_read_only_folder_is_refused(read_only: Path) -> None:
+    with pytest.raises(
+        Unavailable, match=r"--state: cannot write to .*; name a folder that can be"
+    ):
+        LocalServer("--state", str(read_only))
+
+
+@pytest.fixture
+def read_only_database(tmp_path: Path) -> Iterator[Path]:
+    """A state whose database cannot be written to; root can, unless it is mounted so."""
+    with LocalServer("--state", str(tmp_path)):
+        pass
+    database = tmp_path / "mnist37.sqlite3"
+    if os.geteuid():
+        database.chmod(0o400)
+        yield tmp_path
+        return
+    for mount in (["--bind", str(database)], ["-o", "remount,ro,bind"]):
+        mounting = ["mount", *mount, str(database)]
+        if subprocess.run(mounting, capture_output=True, check=False).returncode:
+            pytest.skip("root, but not allowed to mount a read-only file")
+    yield tmp_path
+    # Lazily: should a server have started after all, it still has the file open.
+    subprocess.run(["umount", "--lazy", str(database)], check=True)
+
+
+def test_a_read_only_database_is_refused_before_anybody_is_answered(
+    read_only_database: Path,
+) -> None:
+    with pytest.raises(Unavailable, match=r"--state: cannot write to .*sqlite3; make it writable"):
+        LocalServer("--state", str(read_only_database))
+
+
+def test_a_client_whose_connection_is_cut_in_a_run_can_go_on(server: LocalServer) -> None:
+    """As a run that is cancelled: the server notices, and keeps what was done."""
+    first = Client(server.address)
+    run = first.train(epochs=200, request_id="cut")
+    for _ in range(20):
+        next(run)
+    first.close()
+    with Client(server.address) as client:
+        assert client.train(epochs=200, request_id="cut").wait().epoch == 200
+        twin = Twin()
+        twin.train(200)
+        assert client.get_model().digest == twin.digest

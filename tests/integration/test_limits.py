@@ -1,0 +1,164 @@
+"""Under pressure: what waits too long is not begun, and what is too much is refused.
+
+The server is the real one, its model stands still until it is told to go on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import grpc
+import pytest
+from mnist37_client._rpc.status import from_rpc
+from mnist37_client.errors import Exhausted
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_protos.v1 import mnist37_pb2_grpc
+from mnist37_server import app
+from mnist37_server.config import SPARE_RPCS, Config
+from mnist37_server.engine.live_model import LiveModel
+from mnist37_server.errors import CannotStart
+from mnist37_server.rpc import thread_pools
+from mnist37_server.services import mnist37_service
+
+IMAGE = pb.PredictRequest(pixels=bytes(784))
+IMAGES = pb.PredictRequest(pixels=bytes(784 * 100))  # which are worth to ask who waits for them
+TIMEOUT = 20
+
+
+class StillModel:
+    """Counts what it is asked, and answers when it may."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Semaphore(0)
+        self.count = 0
+        self.go_on = threading.Event()
+
+    def predict_bytes(
+        self, message: bytes, start: int, count: int, version: int | None
+    ) -> tuple[bytearray, int]:
+        assert start + 784 * count == len(message)
+        self.count += 1
+        self.asked.release()
+        assert self.go_on.wait(TIMEOUT)
+        return bytearray(4 * count), version or 0
+
+
+@pytest.fixture
+def model() -> Iterator[StillModel]:
+    model = StillModel()
+    yield model
+    model.go_on.set()
+
+
+@pytest.fixture
+def stub(model: StillModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Of a server that takes 40 calls, and has no more threads for those that are held up."""
+    monkeypatch.setattr(thread_pools, "HELD_UP", TIMEOUT)
+    config = Config("127.0.0.1:0", max_rpcs=40, max_waiting=4, max_streams=4)
+    server, port = app.listen(config)
+    mnist37_service.add_to(server, cast(LiveModel, model), config.max_rpcs, config.max_streams)
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield mnist37_pb2_grpc.Mnist37ServiceStub(channel)
+        model.go_on.set()
+    server.stop(0).wait()
+
+
+def occupy(stub: Any, model: StillModel) -> list[Any]:
+    """Calls that hold all threads for short calls."""
+    calls = [
+        stub.Predict.future(IMAGE, timeout=TIMEOUT) for _ in range(mnist37_service.SHORT_CALLS)
+    ]
+    for _ in calls:
+        assert model.asked.acquire(timeout=TIMEOUT)
+    return calls
+
+
+def test_a_call_whose_deadline_passes_while_it_waits_for_a_thread_is_never_begun(
+    stub: Any, model: StillModel
+) -> None:
+    held = occupy(stub, model)
+    late = [stub.Predict.future(IMAGE, timeout=0.1) for _ in range(20)]
+    left = [stub.Predict.future(IMAGE, timeout=TIMEOUT) for _ in range(5)]
+    assert {call.code() for call in late} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    for call in left:
+        call.cancel()
+    with pytest.raises(grpc.RpcError):
+        stub.ListRuns(pb.ListRunsRequest(), timeout=TIMEOUT)  # the model has none; comes after them
+    model.go_on.set()
+    for call in held:
+        call.result()
+    stub.Predict(IMAGE, timeout=TIMEOUT)
+    assert model.count == len(held) + 1
+
+
+def test_a_deadline_that_passes_while_the_message_is_on_its_way_is_noticed_too() -> None:
+    """The server's one thread for events is busy meanwhile, so grpc itself cannot have noticed."""
+    model = StillModel()
+    model.go_on.set()
+    busy, over = threading.Event(), threading.Event()
+
+    class Busy(grpc.ServerInterceptor):
+        """What is done with a call in the thread for events takes long."""
+
+        def intercept_service(self, continuation: Any, details: Any) -> Any:
+            if details.method.endswith("GetModel"):
+                busy.set()
+                assert over.wait(TIMEOUT)
+            return continuation(details)
+
+    server = grpc.server(ThreadPoolExecutor(2), interceptors=[Busy()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    mnist37_service.add_to(server, cast(LiveModel, model))
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as mine:
+        channel: Any = mine
+        stub = mnist37_pb2_grpc.Mnist37ServiceStub(channel)
+        stub.Predict(IMAGE, timeout=TIMEOUT)
+
+        def when_busy() -> Iterator[bytes]:
+            stub.GetModel.future(pb.GetModelRequest(), timeout=TIMEOUT)
+            assert busy.wait(TIMEOUT)
+            yield IMAGES.SerializeToString()
+
+        late = channel.stream_unary("/mnist37.v1.Mnist37Service/Predict").future(
+            when_busy(), timeout=0.5
+        )
+        assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        over.set()
+        stub.Predict(IMAGE, timeout=TIMEOUT)
+    server.stop(0).wait()
+    assert model.count == 2
+
+
+def test_calls_beyond_the_cap_are_refused_at_once_and_the_others_are_answered(
+    stub: Any, model: StillModel
+) -> None:
+    """The server takes 40; those that wait for a thread count."""
+    held = occupy(stub, model)
+    more = [stub.Predict.future(IMAGE, timeout=TIMEOUT) for _ in range(60)]
+    until = time.monotonic() + TIMEOUT
+    while sum(call.done() for call in more) < 24 and time.monotonic() < until:
+        time.sleep(0.01)
+    refused = [call for call in more if call.done()]
+    assert len(refused) == 24
+    for call in refused:
+        error = from_rpc(call.exception(), "here")
+        assert isinstance(error, Exhausted)
+        assert (error.reason, error.retry_after) == ("TOO_MANY_RPCS", 1.0)
+    model.go_on.set()
+    for call in held + [call for call in more if call not in refused]:
+        assert call.code() is grpc.StatusCode.OK
+    assert stub.Predict(IMAGE, timeout=TIMEOUT).version == 0
+
+
+def test_those_who_wait_cannot_be_given_all_the_room() -> None:
+    least = 256 + 256 + SPARE_RPCS
+    assert Config(max_rpcs=least).max_rpcs == least
+    assert Config(max_rpcs=0).max_rpcs == 0, "no limit"
+    with pytest.raises(CannotStart, match=f"--max-rpcs: got 100; must be at least {least}, which"):
+        Config(max_rpcs=100)

@@ -1,0 +1,308 @@
+"""Health and reflection: right, bounded, and in nobody's way."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from typing import Any, NamedTuple, cast
+
+import grpc
+import pytest
+import torch
+from google.protobuf import descriptor_pool, message_factory
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+from mnist37_client import Client, validation_images
+from mnist37_client.local_server import LocalServer
+from mnist37_protos.inference import open_inference_pb2 as inference
+from mnist37_protos.inference import open_inference_pb2_grpc as inference_grpc
+from mnist37_server.engine.live_model import LiveModel
+from mnist37_server.services import health as health_service
+from mnist37_server.services import mnist37_service, open_inference
+from mnist37_server.storage.store import State
+from support.twin import sets
+
+MNIST37, INFERENCE = "mnist37.v1.Mnist37Service", "inference.GRPCInferenceService"
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+IMAGES = validation_images()[0][:3]
+TIMEOUT = 20
+
+
+def named(service: str) -> Any:
+    return health_pb2.HealthCheckRequest(service=service)
+
+
+def asked(**question: str) -> Any:
+    return reflection_pb2.ServerReflectionRequest(**question)
+
+
+def infer() -> inference.ModelInferRequest:
+    tensor = inference.ModelInferRequest.InferInputTensor(
+        name="pixels", datatype="UINT8", shape=IMAGES.shape
+    )
+    return inference.ModelInferRequest(
+        model_name="mnist37", inputs=[tensor], raw_input_contents=[IMAGES.tobytes()]
+    )
+
+
+class Here(NamedTuple):
+    """A server in this process, so that a test can decide when it is about to end."""
+
+    port: int
+    health: health_service.Health
+
+
+@pytest.fixture
+def here() -> Iterator[Here]:
+    server = grpc.server(ThreadPoolExecutor(mnist37_service.SHORT_CALLS))
+    model = LiveModel(sets(), torch.device("cpu"), State(None))
+    activity = mnist37_service.add_to(server, model).activity
+    probes = ThreadPoolExecutor(1024)
+    health = health_service.add_to(server, [MNIST37, INFERENCE], probes, "cpu")
+    open_inference.add_to(server, model, activity, health, probes)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield Here(port, health)
+    server.stop(0).wait(TIMEOUT)
+    probes.shutdown()
+    model.stop_writing()
+    model.close()
+
+
+@pytest.fixture
+def channel(here: Here) -> Iterator[Any]:
+    with grpc.insecure_channel(f"127.0.0.1:{here.port}") as channel:
+        yield channel
+
+
+def test_each_service_is_serving_under_its_name(address: str) -> None:
+    with grpc.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for name in ("", MNIST37, INFERENCE):
+            assert stub.Check(named(name), timeout=TIMEOUT).status == SERVING
+            watch = stub.Watch(named(name), timeout=TIMEOUT)
+            assert next(watch).status == SERVING
+            watch.cancel()
+        unknown = stub.Watch(named("no.such.Service"), timeout=TIMEOUT)
+        assert next(unknown).status == UNKNOWN
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Check(named("no.such.Service" * 1000), timeout=TIMEOUT)
+        error = cast(grpc.Call, caught.value)
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+        details = error.details() or ""
+        assert "service: there is no 'no.such.Service" in details
+        assert MNIST37 in details
+        assert len(details) < 300
+
+
+def test_before_it_ends_it_says_so_and_still_answers(here: Here, channel: Any) -> None:
+    health, stub = (
+        health_pb2_grpc.HealthStub(channel),
+        inference_grpc.GRPCInferenceServiceStub(channel),
+    )
+    names = ["", MNIST37, INFERENCE]
+    watches = [health.Watch(named(name), timeout=TIMEOUT) for name in names]
+    assert [next(watch).status for watch in watches] == [SERVING] * 3
+    assert stub.ServerReady(inference.ServerReadyRequest()).ready
+    here.health.leave()
+    assert [next(watch).status for watch in watches] == [NOT_SERVING] * 3
+    assert [health.Check(named(name)).status for name in names] == [NOT_SERVING] * 3
+    assert next(health.Watch(named(""))).status == NOT_SERVING
+    assert stub.ServerLive(inference.ServerLiveRequest()).live
+    assert not stub.ServerReady(inference.ServerReadyRequest()).ready
+    assert not stub.ModelReady(inference.ModelReadyRequest(name="mnist37")).ready
+    assert len(stub.ModelInfer(infer()).raw_output_contents[0]) == 3 * 4
+
+
+def test_a_probe_is_told_by_its_exit_status(here: Here) -> None:
+    address = f"127.0.0.1:{here.port}"
+
+    def probe() -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "mnist37_client.cli", "health", "--address", address]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    assert probe() == (0, "serving, the model is on cpu\n", "")
+    here.health.leave()
+    assert probe() == (3, "", f"mnist37: {address} is not serving\n")
+
+
+def test_a_server_that_ends_tells_its_watchers_first_and_waits_for_none(
+    server: LocalServer,
+) -> None:
+    """Neither open watches nor reflections nor a run keep it."""
+    over = threading.Event()
+    with grpc.insecure_channel(server.address) as mine, Client(server.address) as client:
+        channel: Any = mine
+        stub = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(named(MNIST37), timeout=TIMEOUT)
+        assert next(watch).status == SERVING
+        silent = reflection(channel, silence(over))
+        run = client.train(epochs=1_000_000)
+        next(run)
+        server.process.terminate()
+        assert next(watch).status == NOT_SERVING
+        with pytest.raises(grpc.RpcError):
+            next(watch)
+        with pytest.raises(grpc.RpcError):
+            next(silent)
+        over.set()
+        assert server.process.wait(TIMEOUT) == 0
+
+
+def test_whoever_holds_them_open_is_bounded_and_in_nobodys_way(channel: Any) -> None:
+    """As many as are let in, and beyond: the rest is refused, everything else is answered."""
+    health, stub = (
+        health_pb2_grpc.HealthStub(channel),
+        inference_grpc.GRPCInferenceServiceStub(channel),
+    )
+    over = threading.Event()
+    with ExitStack() as leave:
+        leave.callback(over.set)
+        held = [health.Watch(named(""), timeout=60) for _ in range(health_service.MAX_WATCHES)]
+        assert {next(watch).status for watch in held} == {SERVING}
+        open_reflections = [
+            reflection(channel, silence(over, first=asked(list_services="")))
+            for _ in range(health_service.MAX_REFLECTIONS)
+        ]
+        for stream in open_reflections:
+            next(stream)
+        for one_more in (
+            health.Watch(named(""), timeout=TIMEOUT),
+            reflection(channel, silence(over)),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                next(one_more)
+            error = cast(grpc.Call, caught.value)
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "are open already; try again later" in (error.details() or "")
+        assert health.Check(named(""), timeout=TIMEOUT).status == SERVING
+        assert stub.ServerLive(inference.ServerLiveRequest(), timeout=TIMEOUT).live
+        assert stub.ModelInfer(infer(), timeout=TIMEOUT).model_version == "0"
+        for watch in held:
+            watch.cancel()
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:  # those who left make room, in a moment
+        with suppress(grpc.RpcError):
+            assert next(health.Watch(named(""), timeout=TIMEOUT)).status == SERVING
+            return
+        time.sleep(0.05)
+    pytest.fail("there is no room again")
+
+
+def test_a_watcher_who_takes_nothing_holds_up_nobody(here: Here, channel: Any) -> None:
+    """One whose HTTP/2 window is 0, so that nothing that is sent to it is ever done with."""
+    health = health_pb2_grpc.HealthStub(channel)
+    with socket.create_connection(("127.0.0.1", here.port)) as watcher:
+        window_of_0 = struct.pack(">HI", 4, 0)
+        headers = {
+            ":method": "POST", ":scheme": "http", ":path": "/grpc.health.v1.Health/Watch",
+            ":authority": "here", "content-type": "application/grpc", "te": "trailers",
+        }  # fmt: skip
+        watcher.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, window_of_0))
+        watcher.sendall(frame(1, 4, 1, b"".join(map(literal, headers.items()))))
+        watcher.sendall(frame(0, 1, 1, bytes(5)) + frame(4, 1, 0, b""))
+        time.sleep(0.2)
+        other = health.Watch(named(""), timeout=TIMEOUT)
+        assert next(other).status == SERVING
+        assert health.Check(named(""), timeout=TIMEOUT).status == SERVING
+        here.health.leave()
+        assert next(other).status == NOT_SERVING
+
+
+def test_probers_who_never_send_their_message_hold_up_nobody(server: LocalServer) -> None:
+    over = threading.Event()
+    with grpc.insecure_channel(server.address) as mine, ExitStack() as leave:
+        channel: Any = mine
+        leave.callback(over.set)
+        silent = channel.stream_unary("/grpc.health.v1.Health/Check")
+        for _ in range(400):  # more than may watch and reflect
+            leave.callback(silent.future(silence(over), timeout=TIMEOUT).cancel)
+        health = health_pb2_grpc.HealthStub(channel)
+        for _ in range(20):
+            assert health.Check(named(""), timeout=TIMEOUT / 2).status == SERVING
+            time.sleep(0.01)
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Of HTTP/2 (RFC 9113, section 4.1)."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def literal(header: tuple[str, str]) -> bytes:
+    """A header that nobody remembers (RFC 7541, section 6.2.2)."""
+    return b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in header)
+
+
+# --- Reflection
+
+
+def silence(over: threading.Event, first: Any = None) -> Iterator[Any]:
+    if first is not None:
+        yield first
+    over.wait()
+
+
+def reflection(channel: Any, questions: Iterator[Any], version: str = "v1alpha") -> Any:
+    return channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        reflection_pb2.ServerReflectionRequest.SerializeToString,
+        reflection_pb2.ServerReflectionResponse.FromString,
+    )(questions, timeout=TIMEOUT)
+
+
+def test_a_client_without_our_proto_can_call_us(client: Client, address: str) -> None:
+    with grpc.insecure_channel(address) as mine:
+        channel: Any = mine
+        database = ProtoReflectionDescriptorDatabase(channel)
+        assert set(database.get_services()) == {
+            MNIST37, INFERENCE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"
+        }  # fmt: skip
+        pool = descriptor_pool.DescriptorPool(database)
+        method = pool.FindServiceByName(MNIST37).methods_by_name["Predict"]
+        request_class = message_factory.GetMessageClass(method.input_type)
+        answer_class = message_factory.GetMessageClass(method.output_type)
+        call = channel.unary_unary(
+            f"/{MNIST37}/Predict", request_class.SerializeToString, answer_class.FromString
+        )
+        answer = call(request_class(pixels=IMAGES.tobytes()), timeout=TIMEOUT)
+        expected = client.predict(IMAGES)
+        assert answer.version == expected.version
+        assert list(answer.probabilities) == expected.probabilities.tolist()
+
+
+@pytest.mark.parametrize("version", ["v1alpha", "v1"])
+def test_it_finds_what_grpcurl_asks_for(address: str, version: str) -> None:
+    found = {
+        f"{MNIST37}": "mnist37_protos/v1/mnist37.proto",
+        f"{MNIST37}.Train": "mnist37_protos/v1/mnist37.proto",
+        "mnist37.v1.Batch": "mnist37_protos/v1/mnist37.proto",
+        f"{INFERENCE}.ModelInfer": "mnist37_protos/inference/open_inference.proto",
+        "inference.ModelInferRequest.InferInputTensor": (
+            "mnist37_protos/inference/open_inference.proto"
+        ),
+        f"{MNIST37}.Forget": None,
+        "no.such.Thing": None,
+        "": None,
+    }
+    questions = [asked(file_containing_symbol=symbol) for symbol in found]
+    with grpc.insecure_channel(address) as channel:
+        answers = list(reflection(channel, iter(questions), version))
+    for file, answer in zip(found.values(), answers, strict=True):
+        if file is None:
+            assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+        else:
+            files = answer.file_descriptor_response.file_descriptor_proto
+            assert file.encode() in files[0]

@@ -1,0 +1,419 @@
+"""What has to hold whatever bytes come in: a target takes any, and raises where it does not hold.
+
+fuzz.py runs them by the million, led by what of the code is reached; test_fuzzing.py each for a moment.
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import logging
+import shutil
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status.rpc_status import to_status
+from mnist37_client import InvalidInput
+from mnist37_client._rpc.status import from_rpc
+from mnist37_client.cli.safetensors_file import load_model
+from mnist37_client.digits import read_digit
+from mnist37_client.errors import Mnist37Error
+from mnist37_client.images import to_images, to_labels
+from mnist37_protos.inference import open_inference_pb2 as inference
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_server.access.auth_interceptor import Tokens
+from mnist37_server.domain.commands import Fingerprinted, count_of, images_of
+from mnist37_server.domain.snapshot import Origin, Snapshot
+from mnist37_server.errors import CannotStart, Refused
+from mnist37_server.observability import logs
+from mnist37_server.rpc.status import CODES, details
+from mnist37_server.services import converters, tensors
+from mnist37_server.services.predict_codec import decode
+from PIL import Image
+from safetensors.numpy import save
+
+SNAPSHOT = Snapshot(0, np.linspace(-1, 1, 785, dtype="<f4").tobytes(), 0, Origin.INITIALIZE)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A property of any bytes."""
+
+    check: Callable[[bytes], None]
+    seeds: Sequence[bytes]  # to begin with; each is changed in many ways
+
+
+def predict(message: bytes) -> None:
+    """Predict's request, read by hand, is what protobuf makes of it."""
+    try:
+        expected = pb.PredictRequest.FromString(message)
+    except DecodeError:
+        expected = None
+    try:
+        question = decode(message)
+    except DecodeError:
+        assert expected is None, "protobuf reads it"
+        return
+    assert expected is not None, "protobuf refuses it"
+    pixels = question.message[question.start : question.start + question.size]
+    assert pixels == expected.pixels
+    assert question.version == (expected.version if expected.HasField("version") else None)
+    try:
+        count = count_of(question.size)
+    except Refused as error:
+        check_refusal(error, message)
+    else:
+        found = SNAPSHOT.predict_bytes(question.message, question.start, count)
+        assert found == SNAPSHOT.predict(images_of(pixels)).tobytes()
+
+
+def open_inference(message: bytes) -> None:
+    """ModelInfer's request likewise; and its tensors are images, or refused."""
+    try:
+        expected = inference.ModelInferRequest.FromString(message)
+    except DecodeError:
+        expected = None
+    try:
+        question = tensors.decode(message)
+    except DecodeError:
+        assert expected is None, "protobuf reads it"
+        return
+    assert expected is not None, "protobuf refuses it"
+    raw = list(expected.raw_input_contents)
+    assert [bytes(content) for content in question.raw] == raw
+    for one in (question.request, expected):
+        del one.raw_input_contents[:]
+    assert question.request.SerializeToString(deterministic=True) == expected.SerializeToString(
+        deterministic=True
+    )
+    try:
+        tensors.check_outputs(question.request)
+        images = tensors.images(question)
+    except Refused as error:
+        check_refusal(error, message)
+        return
+    assert images.shape[1:] == (784,)
+    assert images.dtype in (np.uint8, np.float32)
+    answer = tensors.response(question.request, np.zeros(len(images), np.float32), 1)
+    assert answer.id == expected.id
+
+
+def tokens(content: bytes) -> None:
+    """A file of tokens is one, or the server says why not without a word of what is in it."""
+    try:
+        known = Tokens(_file(content))
+    except CannotStart as error:
+        told = str(error).replace(str(_file(content)), "")
+        for line in content.decode("latin1").split():
+            assert len(line) < 17 or line not in told
+    else:
+        assert known.role(content.decode("latin1")) is None
+
+
+def fields(content: bytes) -> None:
+    """Messages of fields that are almost right, which one only comes upon by building them."""
+    for read, tags in ((predict, PREDICT_TAGS), (open_inference, INFER_TAGS)):
+        read(built(content, tags))
+
+
+def built(content: bytes, tags: bytes) -> bytes:
+    """A message by its recipe: a byte for each field's tag, one for the width of its number in
+    bytes, one for the number, which is the length of what follows where the tag has one.
+    """
+    message = bytearray()
+    for tag, width, number in zip(*(content[place::3] for place in range(3)), strict=False):
+        message.append(tags[tag % len(tags)])
+        digits = [number & 0x7F, number >> 7, *[0] * 9][: width % 11 + 1]
+        message += bytes([digit | 0x80 for digit in digits[:-1]]) + bytes(digits[-1:])
+        if message[-len(digits) - 1] & 7 == 2:
+            message += bytes(number if len(digits) > 1 else number & 0x7F)
+    return bytes(message)
+
+
+def requests(message: bytes) -> None:
+    """Whatever decodes is a right request, or refused in words that can be sent."""
+    for kind, read in READERS.items():
+        try:
+            decoded = kind.FromString(message)
+        except DecodeError:
+            continue
+        try:
+            request = read(decoded)
+        except Refused as error:
+            check_refusal(error, message)
+            continue
+        again = read(kind.FromString(decoded.SerializeToString()))
+        assert request == again
+        if hasattr(decoded, "request_id"):
+            assert isinstance(request, Fingerprinted)
+            assert isinstance(again, Fingerprinted)
+            assert request.fingerprint == again.fingerprint
+
+
+def _writing(read: Callable[..., object]) -> Callable[..., object]:
+    def both(message: converters.Writing) -> object:
+        converters.request_id(message)
+        return read(message)
+
+    return both
+
+
+READERS: dict[type[Message], Callable[..., object]] = {
+    pb.StepRequest: _writing(converters.step),
+    pb.TrainRequest: _writing(converters.train),
+    pb.InitializeRequest: _writing(converters.initialize),
+    pb.RestoreRequest: _writing(converters.restore),
+    pb.ImportRequest: _writing(converters.parameters),
+    pb.GetLossRequest: converters.examples,
+}
+
+
+def check_refusal(error: Refused, message: bytes) -> None:
+    """It has a code; text and details fit a message, say little and nothing of this machine.
+
+    What came, in the message, may be repeated.
+    """
+    text = str(error)
+    status = Status(code=CODES[type(error)].value[0], message=text)
+    for detail in details(error):
+        status.details.add().Pack(detail)
+    assert len(status.SerializeToString()) < 2000
+    for leaked in ("Traceback", ".py", " File"):
+        assert leaked not in text or leaked.encode() in message, text
+
+
+def refusal(trailer: bytes) -> None:
+    """Whatever details an error comes with, the client makes one of its own exceptions of it."""
+    error = Refusal(grpc.StatusCode.INVALID_ARGUMENT, trailer)
+    told = from_rpc(error, "here")
+    assert type(told) is InvalidInput
+    assert isinstance(told, Mnist37Error)
+    assert told.retry_after is None or 0 <= told.retry_after < 1e12
+
+
+class Refusal(grpc.RpcError):
+    """What grpc raises, with these bytes as google.rpc's details."""
+
+    def __init__(self, code: grpc.StatusCode, trailer: bytes) -> None:
+        self._code = code
+        self._trailer = trailer
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return "no"
+
+    def trailing_metadata(self) -> Any:
+        return (("grpc-status-details-bin", self._trailer),)
+
+
+def log_line(content: bytes) -> None:
+    """What a caller wrote stays on its line, in both forms of the log."""
+    text = content.decode("utf-8", "surrogateescape")
+    record = logging.LogRecord("mnist37_server", 20, "", 0, text, None, None)
+    record.request_id = text
+    line = logs.Text().format(record)
+    assert line.isprintable()
+    assert logs.Json().format(record).count("\n") == 0
+
+
+def picture_file(content: bytes) -> None:
+    """Any file that is said to be a picture is one, or is refused."""
+    _read_digit(_with_checksums(content) if content[:8] == PNG else content)
+
+
+def picture(content: bytes) -> None:
+    """A picture of any kind and size is read, or refused."""
+    if len(content) < 4:
+        return
+    mode = MODES[content[0] % len(MODES)]
+    size = content[1] % 64 + 1, content[2] % 64 + 1
+    needed = len(Image.new(mode, size).tobytes())
+    pixels = (content[4:] * needed or bytes(needed))[:needed]
+    made, file = Image.frombytes(mode, size, pixels), io.BytesIO()
+    exif = Image.Exif()
+    exif[274] = content[3]  # the orientation
+    jpeg = mode in ("L", "RGB", "CMYK") and content[3] & 128
+    made.save(file, "JPEG" if jpeg or mode == "CMYK" else "PNG", exif=exif)
+    _read_digit(file.getvalue())
+
+
+def safetensors(content: bytes) -> None:
+    """A file of parameters is one, or is refused."""
+    try:
+        weights, bias = load_model(_file(content))
+    except InvalidInput:
+        return
+    assert weights.shape == (784,)
+    assert weights.dtype == bias.dtype == np.float32
+
+
+def arrays(content: bytes) -> None:
+    """Any array is images or labels, or is refused."""
+    if len(content) < 2:
+        return
+    dtype = np.dtype(DTYPES[content[0] % len(DTYPES)])
+    whole = len(content[2:]) // dtype.itemsize * dtype.itemsize
+    flat = np.frombuffer(content[2 : 2 + whole], dtype)
+    if content[1] & 1:
+        flat = np.resize(flat, 784 * (content[1] >> 4)) if len(flat) else flat
+    shape = SHAPES[content[1] >> 1 & 7]
+    array = flat
+    with suppress(ValueError):
+        array = flat.reshape(shape)
+    for convert in (to_images, to_labels):
+        with np.errstate(all="ignore"):
+            try:
+                made = convert(array)
+            except InvalidInput:
+                continue
+        if not isinstance(made, bytes):
+            assert made.dtype == np.uint8
+            assert made.shape[1:] == (784,)
+            assert made.size == array.size
+
+
+def _read_digit(content: bytes) -> None:
+    try:
+        image = read_digit(_file(content))
+    except InvalidInput:
+        return
+    assert image.shape == (28, 28)
+    assert image.dtype == np.uint8
+    assert image.any(), "there is ink in it"
+
+
+PREDICT_TAGS = bytes([0x0A, 0x10, 0x12, 0x08, 0x18])  # pixels, version, and what is neither
+INFER_TAGS = bytes([0x3A, 0x0A, 0x12, 0x1A, 0x22, 0x2A, 0x32, 0x02, 0x10])  # raw contents first
+PNG = b"\x89PNG\r\n\x1a\n"
+MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA", "CMYK")
+DTYPES = ("u1", "i1", "?", "f4", "f8", "f2", "i8", "u8", "<u2", "c8", "S4", "U1", "M8[s]", "g")
+SHAPES = ((-1,), (-1, 784), (-1, 28, 28), (28, 28), (-1, 1), (1, -1), (-1, 2), (1, 1, -1))
+
+
+@cache
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    return folder
+
+
+def _file(content: bytes) -> Path:
+    path = _folder() / "input"
+    path.write_bytes(content)
+    return path
+
+
+def _with_checksums(png: bytes) -> bytes:
+    """With the right checksum for each chunk, so that what is inside is looked at."""
+    whole, place = bytearray(png), len(PNG)
+    while place + 12 <= len(whole):
+        (length,) = struct.unpack_from(">I", whole, place)
+        end = place + 8 + length
+        if end + 4 > len(whole):
+            break
+        struct.pack_into(">I", whole, end, zlib.crc32(whole[place + 4 : end]))
+        place = end + 4
+    return bytes(whole)
+
+
+def _pictures() -> Iterator[bytes]:
+    digit = np.zeros((9, 7), np.uint8)
+    digit[2:7, 3] = 200
+    grey = Image.fromarray(digit)
+    for mode in MODES:
+        for kind in ("PNG", "JPEG"):
+            file = io.BytesIO()
+            try:
+                grey.convert(mode).save(file, kind)
+            except (OSError, ValueError):
+                continue
+            yield file.getvalue()
+
+
+def _trailers() -> Iterator[bytes]:
+    status = Status(code=3, message="no")
+    for detail in (
+        ErrorInfo(reason="INVALID_FIELD", domain="mnist37", metadata={"a": "b"}),
+        BadRequest(field_violations=[BadRequest.FieldViolation(field="x", description="y")]),
+        RetryInfo(retry_delay={"seconds": 1}),
+    ):
+        status.details.add().Pack(detail)
+    trailer: Any = to_status(status).trailing_metadata
+    yield trailer[0][1]
+
+
+def _questions() -> Iterator[bytes]:
+    for datatype, field, item in (("UINT8", "uint_contents", 1), ("FP32", "fp32_contents", 4)):
+        for shape in ([1, 784], [2, 28, 28]):
+            count = shape[0] * 784
+            typed = inference.ModelInferRequest(model_name="mnist37", id="a")
+            tensor = typed.inputs.add(name="pixels", datatype=datatype, shape=shape)
+            typed.outputs.add(name="probability")
+            typed.parameters["a"].bool_param = True
+            raw = inference.ModelInferRequest()
+            raw.CopyFrom(typed)
+            raw.raw_input_contents.append(bytes(count * item))
+            yield raw.SerializeToString()
+            getattr(tensor.contents, field).extend([1] * count)
+            yield typed.SerializeToString()
+
+
+_batch = pb.Batch(pixels=bytes(784), labels=b"\1")
+_tensors = {"weight": np.zeros((1, 784), np.float32), "bias": np.zeros(1, np.float32)}
+
+TARGETS = {
+    "predict": Target(
+        predict,
+        [
+            pb.PredictRequest(pixels=b"abc").SerializeToString(),
+            pb.PredictRequest(pixels=bytes(784), version=2**63).SerializeToString(),
+        ],
+    ),
+    "fields": Target(
+        fields, [bytes([0, 0, 3, 1, 0, 7]), bytes([0, 1, 200]), bytes([0, 5, 3]), bytes([2, 0, 1])]
+    ),
+    "open_inference": Target(open_inference, list(_questions())),
+    "tokens": Target(
+        tokens,
+        [
+            b"# who may call\npredict " + b"a1" * 32 + b"  # ours\n\ntrain\t" + b"0F" * 32,
+            b"predict " + b"a1" * 32 + b"\r\ntrain " + b"a1" * 32,
+        ],
+    ),
+    "requests": Target(
+        requests,
+        [
+            message.SerializeToString()
+            for message in (
+                pb.StepRequest(learning_rate=0.5, request_id="a"),
+                pb.StepRequest(batch=_batch),
+                pb.TrainRequest(epochs=3, learning_rate=1, batch_size=7, seed=1, request_id="b"),
+                pb.InitializeRequest(seed=1, std=2, request_id="c"),
+                pb.RestoreRequest(version=3, request_id="d"),
+                pb.ImportRequest(weights=bytes(3136), bias=1, request_id="e"),
+                pb.GetLossRequest(split=pb.SPLIT_TRAIN, version=4),
+                pb.GetLossRequest(batch=_batch),
+            )
+        ],
+    ),
+    "refusal": Target(refusal, list(_trailers())),
+    "log_line": Target(log_line, [b"a\nb=\xff\x1b[0m \xe2\x80\xa8 \xed\xa0\x80"]),
+    "picture_file": Target(picture_file, list(_pictures())),
+    "picture": Target(picture, [bytes([mode, 9, 20, 1]) + bytes(range(99)) for mode in range(8)]),
+    "safetensors": Target(safetensors, [save(_tensors), save({}), save(_tensors, {"a": "b"})]),
+    "arrays": Target(arrays, [bytes([kind, 19]) + bytes(range(64)) for kind in range(14)]),
+}

@@ -1,0 +1,89 @@
+"""A server that is killed, at every kind of moment: nothing acknowledged is lost or done twice."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from mnist37_client import AsyncClient, Client, Unavailable
+from stress.crashes import MOMENTS, Script, Victim, random_kills
+
+
+def test_ten_kills_at_random_moments(tmp_path: Path) -> None:
+    assert random_kills(10, seed=time.time_ns(), folder=tmp_path) > 10
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_kill_at_a_commit(tmp_path: Path, moment: str) -> None:
+    """At the first commits of a server's life in turn: of Initializes, Steps, epochs of a run."""
+    victim, script = Victim(tmp_path), Script(seed=1)
+    with victim.client() as client:
+        for commit in range(1, 6):
+            victim.kill()
+            victim.start((moment, commit))
+
+            def restart() -> None:
+                victim.process.join()
+                victim.start()
+
+            supervisor = threading.Thread(target=restart)
+            supervisor.start()
+            writes = 0
+            while supervisor.is_alive():
+                script.write(client)
+                writes += 1
+                assert writes < 60, "the failpoint was never reached"
+            supervisor.join()
+        script.check(client)
+    victim.kill()
+
+
+def test_both_clients_live_through_a_restart(tmp_path: Path) -> None:
+    """In the midst of a run: its epochs go on, none is said twice, and the last one comes."""
+    victim = Victim(tmp_path)
+
+    def restart() -> None:
+        victim.kill()
+        time.sleep(0.5)
+        victim.start()
+
+    def follow(client: Client) -> list[int]:
+        run, seen = client.train(epochs=300), []
+        for progress in run:
+            seen.append(progress.epoch)
+            if len(seen) == 20:
+                restart()
+        return seen
+
+    async def follow_async() -> list[int]:
+        seen = []
+        async with AsyncClient(victim.config.address) as client:
+            await client.get_model()
+            async for progress in client.train(epochs=300):
+                seen.append(progress.epoch)
+                if len(seen) == 20:
+                    restart()
+        return seen
+
+    with victim.client() as client:
+        for seen in (follow(client), asyncio.run(follow_async())):
+            assert seen == sorted(set(seen))
+            assert seen[-1] == 300
+            assert len(seen) > 200
+        assert client.get_model().version == 600 * 49
+    victim.kill()
+
+
+def test_a_client_gives_up_in_its_time(tmp_path: Path) -> None:
+    victim = Victim(tmp_path)
+    victim.client().close()
+    with Client(victim.config.address, retry_for=1.0) as client:
+        client.step()
+        victim.kill()
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            client.step()
+        assert 0.3 < time.monotonic() - began < 2.0

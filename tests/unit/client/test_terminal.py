@@ -1,0 +1,168 @@
+"""What the command line draws, character by character."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from mnist37_client import Progress, Run
+from mnist37_client.cli.terminal import HEADER, follow, gallery, loss_curve, picture, row, summary
+from rich.console import Console
+
+BLANK = np.zeros((28, 28), np.uint8)
+INK = np.full((28, 28), 255, np.uint8)
+
+
+def run_of(epochs: int) -> list[Progress]:
+    """A run whose losses fall."""
+    return [
+        Progress(
+            epoch=epoch,
+            epochs=epochs,
+            train_loss=0.25 / epoch + 0.02,
+            valid_loss=0.12 / epoch + 0.03,
+            valid_accuracy=0.97 - 0.1 / epoch,
+            version=49 * epoch,
+            elapsed=0.02 * epoch,
+        )
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+def console(*, terminal: bool = False) -> tuple[Console, io.StringIO]:
+    written = io.StringIO()
+    return Console(file=written, width=80, force_terminal=terminal), written
+
+
+def epochs_of_rows(written: str) -> list[int]:
+    """The epochs that have a row of the table, in order."""
+    lines = [line.split() for line in written.splitlines()]
+    return [int(words[0]) for words in lines if len(words) == 4 and words[0].isdigit()]
+
+
+def test_an_image_is_14_lines_of_28_characters() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    for image in (BLANK, INK, noise):
+        drawn = picture(image)
+        assert len(drawn) == 14
+        assert {len(line) for line in drawn} == {28}
+
+
+def test_an_empty_image_is_blank() -> None:
+    assert picture(BLANK) == [" " * 28] * 14
+
+
+def test_full_ink_is_full_blocks() -> None:
+    assert picture(INK) == ["█" * 28] * 14
+
+
+def test_the_faintest_ink_is_not_blank() -> None:
+    image = BLANK.copy()
+    image[10, 20] = 1
+    drawn = picture(image)
+    assert drawn[5] == " " * 20 + "░" + " " * 7
+
+
+@pytest.mark.parametrize(("width", "abreast"), [(20, 1), (28, 1), (57, 1), (58, 2), (80, 2)])
+def test_a_gallery_wraps_to_the_width(width: int, abreast: int) -> None:
+    captions = ["first", "second", "third", "fourth"]
+    drawn = gallery(np.stack([INK] * 4), captions, width).splitlines()
+    assert max(map(len, drawn)) == 30 * abreast - 2
+    named = [line.split() for line in drawn if "█" not in line and line]
+    assert named == [captions[start : start + abreast] for start in range(0, 4, abreast)]
+
+
+def test_a_caption_is_below_the_middle_of_its_image() -> None:
+    drawn = gallery(np.stack([INK, INK]), ["one", "other"], 80).splitlines()
+    assert drawn[0] == "█" * 28 + "  " + "█" * 28
+    assert drawn[14] == ("one".center(28) + "  " + "other".center(28)).rstrip()
+
+
+def test_a_gallery_shows_an_odd_number_of_images_too() -> None:
+    drawn = gallery(np.stack([INK] * 3), ["a", "b", "c"], 80)
+    assert drawn.split("\n").count("█" * 28) == 14
+    assert [word for word in drawn.split() if "█" not in word] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("epoch", [0, 19, 999_999])
+def test_rows_line_up_with_the_header(epoch: int) -> None:
+    progress = run_of(epoch + 1)[-1] if epoch < 100 else run_of(1)[0]
+    line = row(progress)
+    assert len(line) == len(HEADER)
+    ends = [
+        HEADER.index(name) + len(name) for name in ("epoch", "training loss", "validation loss")
+    ]
+    values = line.split()
+    assert len(values) == 4
+    for end, value in zip([*ends, len(HEADER)], values, strict=True):
+        assert line[:end].endswith(value)
+        assert line[end : end + 2].strip() == ""
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("epochs", [2, 20, 1000])
+def test_the_curve_fits_the_width_and_has_no_escape_codes(width: int, epochs: int) -> None:
+    drawn = loss_curve(run_of(epochs), width)
+    assert "\x1b" not in drawn
+    assert max(map(len, drawn.splitlines())) <= width
+    assert len(drawn.splitlines()) == 14
+
+
+def test_a_curve_holds_nothing_of_the_one_before_it() -> None:
+    first = loss_curve(run_of(20), 80)
+    loss_curve(run_of(7), 60)
+    assert loss_curve(run_of(20), 80) == first
+
+
+def test_the_curve_of_a_loss_that_stays_the_same_is_drawn() -> None:
+    same = [Progress(epoch, 3, 0.5, 0.5, 0.5, epoch, 0.1) for epoch in (1, 2, 3)]
+    assert len(loss_curve(same, 80).splitlines()) == 14
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 25, 26, 49, 1000, 1001])
+def test_a_run_has_at_most_26_rows_its_first_and_last_epoch_among_them(epochs: int) -> None:
+    run = run_of(epochs)
+    to, written = console()
+    assert follow(iter(run), epochs, to) == run
+    assert written.getvalue().startswith(HEADER)
+    shown = epochs_of_rows(written.getvalue())
+    assert len(shown) <= 26
+    assert shown[0] == 1
+    assert shown[-1] == epochs
+    assert shown == sorted(set(shown))
+
+
+def test_a_short_run_has_a_row_for_every_epoch() -> None:
+    to, written = console()
+    follow(run_of(20), 20, to)
+    assert epochs_of_rows(written.getvalue()) == list(range(1, 21))
+
+
+def test_an_interrupted_run_says_how_far_it_came() -> None:
+    def interrupted() -> Iterator[Progress]:
+        yield from run_of(10)[:4]
+        raise KeyboardInterrupt
+
+    to, written = console()
+    with pytest.raises(KeyboardInterrupt):
+        follow(interrupted(), 10, to)
+    assert written.getvalue().rstrip().splitlines()[-1].startswith("stopped after epoch 4")
+
+
+def test_what_others_call_their_runs_commands_no_terminal() -> None:
+    began = datetime.now(UTC)
+    run = Run(7, "finished", "a\nrun 8: \x1b[31m", 1, 1.0, 256, 42, began, 49, None)
+    assert summary(run).isprintable()
+    assert r"id 'a\nrun 8: \x1b[31m'" in summary(run)
+
+
+def test_what_is_not_a_terminal_gets_no_escape_codes() -> None:
+    plain, written = console()
+    follow(run_of(5), 5, plain)
+    assert "\x1b" not in written.getvalue()
+    coloured, written = console(terminal=True)
+    follow(run_of(5), 5, coloured)
+    assert "\x1b" in written.getvalue()  # the bar, so that the check above means something

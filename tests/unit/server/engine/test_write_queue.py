@@ -1,0 +1,158 @@
+"""What the writer takes from the queue, and for whom it waits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+from mnist37_server.domain.commands import Request, Step, Stepped, Train
+from mnist37_server.engine import write_queue
+from mnist37_server.engine.stats import Journal
+from mnist37_server.engine.subscription import Write
+from mnist37_server.engine.write_queue import MAX_TOGETHER, WriteQueue
+
+LONG = 60.0  # seconds in which no test ends
+SOON = LONG / 2
+A_MOMENT = 0.05
+
+
+class Writes:
+    """A queue, from which a thread takes as a writer does."""
+
+    def __init__(self) -> None:
+        self.queue = WriteQueue(lambda _: None, Journal())
+        self._writer = ThreadPoolExecutor(1)
+
+    def answered(self, clients: int) -> None:
+        """So many step together, and have just been answered."""
+        for _ in range(clients):
+            self.queue.submit(Step())
+        while write := self.queue.depth() and self.queue.take():
+            self.queue.finish_all([(done, Stepped(0.1, 1)) for done in write])
+
+    def taking(self, patience: float = LONG) -> Future[list[Request] | None]:
+        """What is taken; it is under way when this returns."""
+        begun = threading.Event()
+
+        def take() -> list[Request] | None:
+            begun.set()
+            taken: list[Write] | None = self.queue.take(patience)
+            return None if taken is None else [write.request for write in taken]
+
+        future = self._writer.submit(take)
+        begun.wait()
+        return future
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Writes]:
+    monkeypatch.setattr(write_queue, "GATHERING", LONG)
+    writes = Writes()
+    yield writes
+    writes.queue.close()
+
+
+def test_those_who_were_just_answered_are_waited_for(writes: Writes) -> None:
+    writes.answered(3)
+    taking = writes.taking()
+    for _ in range(2):
+        writes.queue.submit(Step())
+        time.sleep(A_MOMENT)
+        assert not taking.done()
+    writes.queue.submit(Step())
+    assert taking.result(SOON) == [Step()] * 3
+
+
+def test_those_who_wait_while_others_are_answered_are_waited_for_with_them(writes: Writes) -> None:
+    for _ in range(2):
+        writes.queue.submit(Step())
+    under_way = writes.queue.take() or []
+    writes.queue.submit(Step())
+    writes.queue.finish_all([(write, Stepped(0.1, 1)) for write in under_way])
+    taking = writes.taking()
+    for _ in range(2):
+        time.sleep(A_MOMENT)
+        assert not taking.done()
+        writes.queue.submit(Step())
+    assert taking.result(SOON) == [Step()] * 3
+
+
+def test_nobody_is_waited_for_any_longer_than_it_pays(writes: Writes) -> None:
+    writes.answered(2)
+    writes.queue.submit(Step())
+    assert writes.queue.take(A_MOMENT)
+    writes.queue.submit(Step())
+    assert writes.queue.take(LONG)  # nor again, once somebody did not come
+
+
+def test_gathering_ends_even_if_somebody_comes_again_and_again(
+    writes: Writes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_queue, "GATHERING", 4 * A_MOMENT)
+    writes.answered(MAX_TOGETHER)
+    taking = writes.taking(patience=20 * A_MOMENT)
+    for _ in range(MAX_TOGETHER):
+        writes.queue.submit(Step())
+        time.sleep(A_MOMENT / 5)
+    assert 1 < len(taking.result(SOON) or []) < MAX_TOGETHER
+
+
+def test_one_who_steps_alone_waits_for_nobody(writes: Writes) -> None:
+    for _ in range(3):
+        writes.answered(1)
+        writes.queue.submit(Step())
+        assert writes.queue.take(LONG)
+
+
+def test_no_more_are_waited_for_than_are_taken_together(writes: Writes) -> None:
+    for _ in range(MAX_TOGETHER):
+        writes.queue.submit(Step())
+    under_way = writes.queue.take() or []
+    for _ in range(5):
+        writes.queue.submit(Step())
+    writes.queue.finish_all([(write, Stepped(0.1, 1)) for write in under_way])
+    taking = writes.taking()
+    for _ in range(MAX_TOGETHER - 5):
+        writes.queue.submit(Step())
+    assert taking.result(SOON) == [Step()] * MAX_TOGETHER
+
+
+def test_a_run_waits_for_no_steps_that_might_come(writes: Writes) -> None:
+    writes.answered(3)
+    taking = writes.taking()
+    writes.queue.submit(Step())
+    writes.queue.submit(Train(epochs=1))
+    assert taking.result(SOON) == [Step()]
+    assert writes.taking().result(SOON) == [Train(epochs=1)]
+
+
+def test_a_run_that_came_during_a_commit_waits_for_nobody(writes: Writes) -> None:
+    for _ in range(3):
+        writes.queue.submit(Step())
+    under_way = writes.queue.take() or []
+    writes.queue.submit(Train(epochs=1))
+    writes.queue.finish_all([(write, Stepped(0.1, 1)) for write in under_way])
+    assert writes.taking().result(SOON) == [Train(epochs=1)]
+
+
+def test_a_write_whose_caller_leaves_while_others_are_waited_for_is_not_done(
+    writes: Writes,
+) -> None:
+    writes.answered(2)
+    taking = writes.taking(A_MOMENT)
+    writes.queue.leave(writes.queue.submit(Step()))
+    time.sleep(2 * A_MOMENT)
+    assert not taking.done()
+    writes.queue.submit(Step(learning_rate=0.5))
+    assert taking.result(SOON) == [Step(learning_rate=0.5)]
+
+
+def test_closing_ends_the_wait(writes: Writes) -> None:
+    writes.answered(2)
+    taking = writes.taking()
+    writes.queue.submit(Step())
+    writes.queue.close()
+    assert taking.result(SOON) is None

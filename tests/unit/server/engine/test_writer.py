@@ -1,0 +1,304 @@
+"""The writer when what it stands on fails: nobody is left waiting, nothing wrong is committed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mnist37_server.domain.commands import (
+    Answer,
+    Batch,
+    Initialize,
+    Progress,
+    Restore,
+    Step,
+    Stepped,
+    Train,
+    Written,
+    magnitude,
+)
+from mnist37_server.domain.snapshot import Origin, Snapshot
+from mnist37_server.engine.committer import SLOW
+from mnist37_server.engine.live_model import LiveModel
+from mnist37_server.engine.subscription import Subscription
+from mnist37_server.errors import CallerLeft, InvalidArgument, NotFound, ShuttingDown
+from mnist37_server.storage.store import State
+from mnist37_server.training.trainer import Trainer
+from support.twin import Twin, data, sets
+
+from mnist37.training import HostExamples
+
+
+@pytest.fixture
+def model() -> Iterator[LiveModel]:
+    torch.set_num_threads(1)
+    model = LiveModel(sets(), torch.device("cpu"), State(None))
+    yield model
+    model.stop_writing()
+    model.close()
+
+
+def fails(*_: object) -> None:
+    raise RuntimeError("the device is lost")
+
+
+def test_an_unforeseen_failure_fails_its_own_write_alone(
+    model: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queued behind a run with others, which are done all the same."""
+    run = iter(model.submit(Train(epochs=50)))
+    next(run)
+    waiting = [model.submit(request) for request in (Step(), Initialize(seed=7), Step())]
+    monkeypatch.setattr("mnist37_server.training.trainer.Trainer.initialize", fails)
+    list(run)
+    first = waiting[0].only(Stepped)
+    with pytest.raises(RuntimeError, match="lost"):
+        waiting[1].only(Written)
+    assert [first.version, waiting[2].only(Stepped).version] == [50 * 49 + 1, 50 * 49 + 2]
+    twin = Twin()
+    twin.train(50)
+    twin.step()
+    twin.step()
+    assert model.at().digest == twin.digest
+
+
+def test_a_model_that_cannot_be_trained_any_more_takes_no_writes_and_is_read_on(
+    model: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = model.at()
+    monkeypatch.setattr("mnist37_server.training.trainer.Trainer.walk", fails)
+    monkeypatch.setattr("mnist37_server.training.trainer.Trainer.reset", fails)
+    for _ in range(2):
+        with pytest.raises(ShuttingDown, match="the device is lost"):
+            model.submit(Step()).only(Stepped)
+    assert model.at() is before
+
+
+def test_a_failing_commit_fails_what_was_computed_on_it_and_no_more(
+    model: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = model.submit(Train(epochs=100_000), "run")
+    answers = iter(run)
+    next(answers)
+    with monkeypatch.context() as broken:
+        broken.setattr("mnist37_server.storage.store.State.commit", fails)
+        with pytest.raises(RuntimeError, match="lost"):
+            list(answers)
+        reached = model.at().version
+    assert model.submit(Step()).only(Stepped).version == reached + 1
+    twin = Twin()
+    twin.train(reached // 49)
+    twin.step()
+    assert model.at().digest == twin.digest
+
+
+def test_on_a_slow_disk_steps_go_on_while_a_commit_is_under_way_and_fail_with_it(
+    model: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third commit fails; nothing that was computed on it is acknowledged."""
+    commits = count(1)
+    commit = State.commit
+
+    def slow(state: State, *what: Any) -> None:
+        number = next(commits)
+        time.sleep(2 * SLOW)
+        if number == 3:
+            fails()
+        commit(state, *what)
+
+    monkeypatch.setattr("mnist37_server.storage.store.State.commit", slow)
+    waiting = []
+    for _ in range(40):
+        waiting.append(model.submit(Step()))
+        time.sleep(SLOW / 4)
+    acknowledged, failed = [], 0
+    for write in waiting:
+        try:
+            acknowledged.append(write.only(Stepped).version)
+        except RuntimeError:
+            failed += 1
+    assert next(commits) > 4, "there were commits after the one that failed"
+    assert failed
+    assert acknowledged == list(range(1, 41 - failed)), "what failed left no gap"
+    twin = Twin()
+    for _ in acknowledged:
+        twin.step()
+    assert (model.at().version, model.at().digest) == (len(acknowledged), twin.digest)
+
+
+def test_a_step_that_overflows_is_refused_alone_among_those_that_wait(
+    model: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queued behind a run, so that all are done in one go."""
+    twin = Twin()
+    twin.train(50)
+    monkeypatch.setattr(
+        "mnist37_server.training.trainer.MOST_INK", 10 * magnitude(twin.parameters.numpy())
+    )
+    run = iter(model.submit(Train(epochs=50)))
+    next(run)
+    rates = [0.5, 1.0, 1e12, 2.0, 1e38, 1e12, 0.1]
+    waiting = [model.submit(Step(learning_rate=rate)) for rate in rates]
+    list(run)
+    versions = []
+    for rate, write in zip(rates, waiting, strict=True):
+        if rate > 10:
+            with pytest.raises(InvalidArgument, match="learning_rate: this one drives the model"):
+                write.only(Stepped)
+        else:
+            versions.append(write.only(Stepped).version)
+            twin.step(rate)
+    assert versions == list(range(50 * 49 + 1, 50 * 49 + 5)), "what was refused left no gap"
+    assert (model.at().version, model.at().digest) == (versions[-1], twin.digest)
+    assert model.at(versions[0]).origin is Origin.STEP
+    assert model.submit(Step()).only(Stepped).version == versions[-1] + 1
+
+
+def test_who_leaves_while_others_are_refused_is_not_waited_for(
+    model: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three Steps that are done in one go the first overflows, and the second's caller goes."""
+    run = iter(model.submit(Train(epochs=50)))
+    next(run)
+    waiting = [
+        model.submit(Step(learning_rate=rate), name)
+        for name, rate in (("first", 1.0), ("left", 2.0), ("last", 3.0))
+    ]
+    walked: list[Sequence[float]] = []
+    walk = Trainer.walk
+
+    def overflowing(trainer: Trainer, rates: Sequence[float]) -> list[tuple[float, Snapshot]]:
+        walked.append(rates)
+        if rates[0] == 1.0:
+            model.leave(waiting[1])
+            return []
+        return walk(trainer, rates)
+
+    monkeypatch.setattr(Trainer, "walk", overflowing)
+    list(run)
+    for caller, error in zip(waiting, (InvalidArgument, CallerLeft), strict=False):
+        with pytest.raises(error):
+            caller.only(Stepped)
+    assert waiting[2].only(Stepped).version == 50 * 49 + 1
+    assert walked == [[1.0, 2.0, 3.0], [3.0]]
+    monkeypatch.undo()
+    assert model.submit(Step(learning_rate=2.0), "left").only(Stepped).version == 50 * 49 + 2
+
+
+def test_all_kinds_of_writes_that_wait_are_done_in_their_order(model: LiveModel) -> None:
+    """Steps on a batch and without one among them, across the end of an epoch."""
+    run = iter(model.submit(Train(epochs=50)))
+    next(run)
+    pixels, labels = data().valid.pixels[:20], data().valid.labels[:20]
+    batch = Batch(pixels.tobytes(), labels.tobytes())
+    requests: list[Step] = [
+        Step(),
+        Step(batch, 0.3),
+        Step(learning_rate=0.2),
+        *[Step()] * 49,
+        Step(batch),
+    ]
+    waiting = [model.submit(request) for request in requests]
+    waiting += [model.submit(Initialize(seed=7)), model.submit(Step())]
+    list(run)
+    answers: list[Answer] = [answer for write in waiting for answer in write]
+    assert [answer.version - 50 * 49 for answer in answers] == list(range(1, len(waiting) + 1))
+    twin, resident = Twin(), HostExamples(pixels, labels)
+    twin.train(50)
+    for request in requests:
+        if request.batch is None:
+            twin.step(request.learning_rate)
+        else:
+            resident.sgd(twin.parameters, np.zeros(1, np.int64), 20, request.learning_rate)
+    before = model.at(answers[-3].version)
+    assert (before.digest, before.place) == (twin.digest, twin.place)
+    fresh = Twin(seed=7)
+    fresh.place = twin.place
+    fresh.step()
+    assert (model.at().digest, model.at().place) == (fresh.digest, fresh.place)
+
+
+def test_who_left_before_a_write_was_submitted_is_not_waited_for(model: LiveModel) -> None:
+    caller = Subscription()
+    model.leave(caller)
+    model.submit(Step(), "left", caller)
+    with pytest.raises(CallerLeft):
+        caller.only(Stepped)
+    assert model.submit(Step(), "left").only(Stepped).version == 1
+
+
+def test_restoring_what_is_not_kept_changes_nothing(model: LiveModel) -> None:
+    before = model.at()
+    with pytest.raises(NotFound):
+        model.submit(Restore(5)).only(Written)
+    assert model.at() is before
+
+
+def test_a_run_in_which_the_model_overflows_keeps_the_epochs_before(
+    model: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many of a run's epochs are done at a time; the one that overflows is among others."""
+    twin, magnitudes = Twin(), []
+    for epoch in range(1, 31):
+        twin.train(1, 10.0, first=epoch)
+        magnitudes.append(magnitude(twin.parameters.numpy()))
+    bound = max(magnitudes[:20])
+    last = next(i for i, found in enumerate(magnitudes) if found > bound)  # epochs before it
+    monkeypatch.setattr("mnist37_server.training.trainer.MOST_INK", bound)
+    monkeypatch.setattr("mnist37_server.training.trainer.SECONDS_AT_A_TIME", 100)
+    seen: list[Answer] = []
+    with pytest.raises(InvalidArgument, match="learning_rate"):
+        seen.extend(model.submit(Train(epochs=100, learning_rate=10.0), "large"))
+    with pytest.raises(InvalidArgument, match="learning_rate"):
+        list(model.submit(Train(epochs=100, learning_rate=10.0), "large"))  # it goes on as far
+    twin = Twin()
+    twin.train(last, 10.0)
+    assert len(seen) == last >= 20
+    assert (model.at().version, model.at().digest) == (49 * last, twin.digest)
+    monkeypatch.undo()
+    assert model.submit(Step()).only(Stepped).version == 49 * last + 1
+
+
+def test_a_run_that_is_stopped_again_and_again_ends_on_the_same_bits(
+    model: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many epochs at a time as there may be, from the second one on."""
+    monkeypatch.setattr("mnist37_server.training.trainer.SECONDS_AT_A_TIME", 100)
+    seen: dict[int, Answer] = {}
+    stops = 0
+    while 200 not in seen:
+        caller = model.submit(Train(epochs=200), "stopped")
+        with suppress(CallerLeft):
+            for progress in caller:
+                assert isinstance(progress, Progress)
+                seen[progress.epoch] = progress
+                if progress.epoch > 15 * (stops + 1):
+                    model.leave(caller)
+                    stops += 1
+    assert stops >= 3
+    twin = Twin()
+    twin.train(200)
+    assert (model.at().version, model.at().digest) == (200 * 49, twin.digest)
+    for epoch, progress in seen.items():
+        assert isinstance(progress, Progress)
+        assert (progress.version, progress.epochs) == (49 * epoch, 200)
+
+
+def test_answers_that_are_there_are_given_together() -> None:
+    caller = Subscription()
+    caller.put(Written(1), Written(2))
+    answers = caller.gathered()
+    assert next(answers) == [Written(1), Written(2)]
+    caller.put(Written(3))
+    assert next(answers) == [Written(3)]
+    caller.put(Written(4))
+    caller.end(Written(5), error=CallerLeft("left"))
+    assert next(answers) == [Written(4), Written(5)], "before the error"
+    with pytest.raises(CallerLeft):
+        next(answers)

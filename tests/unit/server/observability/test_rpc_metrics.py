@@ -1,0 +1,315 @@
+"""The counting of RPCs, around handlers of every kind and end; a real port, services of its own."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import urllib.error
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from mnist37_server.errors import CannotStart
+from mnist37_server.observability.prometheus import Monitor
+from support.scraping import Scrape, eventually
+
+SERVICE = "probe.v1.Probe"
+MOST = 16  # calls at a time
+KINDS = {
+    "Unary": (False, False),
+    "Upload": (True, False),
+    "Download": (False, True),
+    "Chat": (True, True),
+    "Watch": (False, True),
+}
+
+
+def contract() -> FileDescriptor:
+    """A .proto file of a service with a method of each kind."""
+    file = FileDescriptorProto(name="probe.proto", package="probe.v1", syntax="proto3")
+    file.message_type.add(name="Empty")
+    service = file.service.add(name="Probe")
+    for name, (client, server) in KINDS.items():
+        service.method.add(
+            name=name,
+            input_type=".probe.v1.Empty",
+            output_type=".probe.v1.Empty",
+            client_streaming=client,
+            server_streaming=server,
+        )
+    pool = DescriptorPool()
+    pool.Add(file)
+    return pool.FindFileByName("probe.proto")
+
+
+class Probe:
+    """Does what a request says, and notes the threads that its handlers run in."""
+
+    def __init__(self) -> None:
+        self.threads: set[str] = set()
+        self.watchers: list[Callable[[object], None]] = []
+
+    def unary(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self.threads.add(threading.current_thread().name)
+        match request:
+            case b"abort":
+                context.abort(grpc.StatusCode.NOT_FOUND, "")
+            case b"raise":
+                raise RuntimeError("probing")
+            case b"set code":
+                context.set_code(grpc.StatusCode.FAILED_PRECONDITION)
+            case b"odd code":
+                context.set_code(5)  # type: ignore[arg-type]
+            case b"wait":
+                gone = threading.Event()
+                context.add_callback(gone.set)
+                gone.wait(5)
+        return b""
+
+    def upload(self, requests: Iterator[bytes], _: grpc.ServicerContext) -> bytes:
+        return b"".join(requests)
+
+    def download(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        yield b"1"
+        self.unary(request, context)
+        while request == b"go on":
+            yield b"2"
+
+    def chat(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        for request in requests:
+            yield self.unary(request, context)
+
+    def watch(
+        self, request: bytes, context: grpc.ServicerContext, send: Callable[[object], None]
+    ) -> None:
+        self.unary(request, context)
+        send(b"1")
+        if request == b"end":
+            send(None)
+        self.watchers.append(send)
+
+
+def decode(data: bytes) -> bytes:
+    if data == b"malformed":
+        raise ValueError
+    return data
+
+
+def handlers(probe: Probe, pool: ThreadPoolExecutor) -> dict[str, Any]:
+    """As generated code and grpcio's own services register them."""
+    probe.unary.__func__.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    probe.watch.__func__.experimental_non_blocking = True  # type: ignore[attr-defined]
+    return {
+        "Unary": grpc.unary_unary_rpc_method_handler(probe.unary, decode),
+        "Upload": grpc.stream_unary_rpc_method_handler(probe.upload),
+        "Download": grpc.unary_stream_rpc_method_handler(probe.download),
+        "Chat": grpc.stream_stream_rpc_method_handler(probe.chat),
+        "Watch": grpc.unary_stream_rpc_method_handler(probe.watch),
+        "Unlisted": grpc.unary_unary_rpc_method_handler(probe.unary),
+    }
+
+
+class ChosenGate:
+    """Refuses the calls that ask for it."""
+
+    def refusal(self, call: grpc.HandlerCallDetails) -> Any:
+        if ("refuse", "me") not in call.invocation_metadata:
+            return None
+        return grpc.unary_unary_rpc_method_handler(
+            lambda _, context: context.abort(grpc.StatusCode.UNAUTHENTICATED, "")
+        )
+
+
+@pytest.fixture
+def port() -> Iterator[SimpleNamespace]:
+    """A server with the probe and a channel to it."""
+    monitor = Monitor("127.0.0.1:0", [contract()])
+    probe = Probe()
+    with ThreadPoolExecutor(4, "others") as others, ThreadPoolExecutor(4, "own") as own:
+        monitor.rpcs.gate = ChosenGate()  # type: ignore[assignment]
+        interceptors: list[grpc.ServerInterceptor] = [monitor.rpcs]
+        server = grpc.server(others, interceptors=interceptors, maximum_concurrent_rpcs=MOST)
+        server.add_registered_method_handlers(SERVICE, handlers(probe, own))
+        number = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        with grpc.insecure_channel(f"127.0.0.1:{number}") as channel:
+            yield SimpleNamespace(channel=channel, probe=probe, url=monitor.url)
+        server.stop(0).wait()
+        monitor.close()
+
+
+def code(call: Callable[[], object]) -> str:
+    """What it ends with."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        return str(error.code().name)
+    return "OK"
+
+
+def test_unary_calls_by_how_they_end(port: SimpleNamespace) -> None:
+    unary = port.channel.unary_unary(f"/{SERVICE}/Unary")
+    ends = {
+        b"": "OK",
+        b"abort": "NOT_FOUND",
+        b"raise": "UNKNOWN",
+        b"set code": "FAILED_PRECONDITION",
+        b"odd code": "UNKNOWN",
+        b"malformed": "INTERNAL",
+    }
+    for request, expected in ends.items():
+        assert code(partial(unary, request)) == expected
+    assert code(lambda: unary(b"wait", timeout=0.2)) == "DEADLINE_EXCEEDED"
+    waiting = unary.future(b"wait")
+    left = Scrape(port.url)
+    assert left.total("grpc_server_started_total", grpc_method="Unary") >= 7
+    labels = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": "Unary"}
+    assert eventually(lambda: Scrape(port.url).value("mnist37_rpcs_in_progress", **labels) == 1)
+    waiting.cancel()
+    assert code(lambda: unary(b"", metadata=[("refuse", "me")])) == "UNAUTHENTICATED"
+    assert code(lambda: unary(b"")) == "OK"
+    assert eventually(
+        lambda: (
+            Scrape(port.url).codes("Unary")
+            == {
+                "OK": 2,
+                "NotFound": 1,
+                "Unknown": 2,
+                "FailedPrecondition": 1,
+                "Internal": 1,
+                "DeadlineExceeded": 1,
+                "Canceled": 1,
+                "Unauthenticated": 1,
+            }
+        )
+    ), Scrape(port.url).codes("Unary")
+    now = Scrape(port.url)
+    assert now.value("grpc_server_started_total", **labels) == 10
+    assert now.value("grpc_server_handling_seconds_count", **labels) == 10
+    seconds = now.value("grpc_server_handling_seconds_sum", **labels)
+    assert seconds is not None
+    assert 0.2 < seconds < 5
+    assert now.value("grpc_server_handling_seconds_bucket", **labels, le="0.1") in {8, 9}
+    assert now.value("grpc_server_handling_seconds_bucket", **labels, le="+Inf") == 10
+    assert {name.split("_")[0] for name in port.probe.threads} == {"own"}, "its own thread pool"
+
+
+def test_streams_by_how_they_end(port: SimpleNamespace) -> None:
+    channel = port.channel
+    assert code(lambda: channel.stream_unary(f"/{SERVICE}/Upload")(iter([b"1", b"2"]))) == "OK"
+    download = channel.unary_stream(f"/{SERVICE}/Download")
+    for request in (b"", b"abort", b"raise"):
+        code(partial(list, download(request)))
+    endless = download(b"go on")
+    next(endless)
+    endless.cancel()
+    chat = channel.stream_stream(f"/{SERVICE}/Chat")
+    assert code(lambda: list(chat(iter([b"", b""])))) == "OK"
+    assert code(lambda: list(chat(iter([b"", b"abort"])))) == "NOT_FOUND"
+    assert eventually(lambda: sum(Scrape(port.url).codes("Download").values()) == 4)
+    now = Scrape(port.url)
+    assert now.codes("Download") == {"OK": 1, "NotFound": 1, "Unknown": 1, "Canceled": 1}
+    assert now.codes("Chat") == {"OK": 1, "NotFound": 1}
+    assert now.codes("Upload") == {"OK": 1}
+    for method, kind in (
+        ("Upload", "client_stream"),
+        ("Download", "server_stream"),
+        ("Chat", "bidi_stream"),
+    ):
+        labels = {"grpc_type": kind, "grpc_service": SERVICE, "grpc_method": method}
+        started = now.value("grpc_server_started_total", **labels)
+        assert started
+        assert started == now.value("grpc_server_handling_seconds_count", **labels)
+
+
+def test_a_handler_that_gives_its_thread_back_is_counted_to_the_end_of_its_rpc(
+    port: SimpleNamespace,
+) -> None:
+    """As health's Watch does, which would use up the threads otherwise."""
+    watch = port.channel.unary_stream(f"/{SERVICE}/Watch")
+    watches = [watch(b"") for _ in range(10)]  # more than there are threads
+    for open_one in watches:
+        next(open_one)
+    now = Scrape(port.url)
+    assert now.total("grpc_server_started_total", grpc_method="Watch") == 10
+    assert now.codes("Watch") == {}
+    assert now.total("mnist37_rpcs_in_progress", grpc_method="Watch") == 10
+    assert list(watch(b"end")) == [b"1"]
+    assert code(lambda: list(watch(b"abort"))) == "NOT_FOUND"
+    assert code(lambda: list(watch(b"raise"))) == "UNKNOWN"
+    for open_one in watches:
+        open_one.cancel()
+    expected = {"OK": 1, "NotFound": 1, "Unknown": 1, "Canceled": 10}
+    assert eventually(lambda: Scrape(port.url).codes("Watch") == expected)
+    assert Scrape(port.url).total("mnist37_rpcs_in_progress") == 0
+
+
+def test_calls_that_grpc_turns_away_itself_have_come_in(port: SimpleNamespace) -> None:
+    unary = port.channel.unary_unary(f"/{SERVICE}/Unary")
+    waiting = [unary.future(b"wait") for _ in range(MOST)]
+    labels = {"grpc_method": "Unary"}
+    assert eventually(lambda: Scrape(port.url).total("grpc_server_started_total", **labels) == MOST)
+    assert eventually(lambda: Scrape(port.url).total("mnist37_rpcs_in_progress", **labels) == 4)
+    assert code(partial(unary, b"")) == "RESOURCE_EXHAUSTED"
+    for call in waiting:
+        call.cancel()
+    assert eventually(lambda: Scrape(port.url).total("mnist37_rpcs_in_progress") == 0)
+    now = Scrape(port.url)
+    assert now.total("grpc_server_started_total", **labels) == MOST + 1
+    assert set(now.codes("Unary")) == {"Canceled"}
+
+
+def test_no_caller_can_make_up_labels(port: SimpleNamespace) -> None:
+    before = len(Scrape(port.url).samples)
+    for number in range(50):
+        call = port.channel.unary_unary(f"/made.up/M{number}")
+        assert code(partial(call, b"")) == "UNIMPLEMENTED"
+        assert code(partial(call, b"", metadata=[("refuse", "me")])) == "UNAUTHENTICATED"
+    assert code(lambda: port.channel.unary_unary(f"/{SERVICE}/Unlisted")(b"")) == "OK"
+    now = Scrape(port.url)
+    assert now.codes("unknown") == {"Unimplemented": 50, "Unauthenticated": 50, "OK": 1}
+    assert "made.up" not in now.text
+    assert "Unlisted" not in now.text
+    assert len(now.samples) < before + 50
+
+
+def test_an_address_that_cannot_be_had_is_refused() -> None:
+    first = Monitor("127.0.0.1:0", [])
+    taken = first.url.removeprefix("http://").removesuffix("/metrics")
+    with pytest.raises(CannotStart, match=f"--metrics-address: cannot listen on {taken}: .*use"):
+        Monitor(taken, [])
+    first.close()
+    with pytest.raises(CannotStart, match=r"cannot listen on nowhere\.invalid:0: "):
+        Monitor("nowhere.invalid:0", [])
+    with pytest.raises(urllib.error.URLError):
+        Scrape(first.url)
+
+
+def test_connections_that_say_nothing_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnist37_server.observability.prometheus.HANGING", 0.2)
+    monitor = Monitor("127.0.0.1:0", [])
+    host, _, port = monitor.url.removeprefix("http://").removesuffix("/metrics").rpartition(":")
+    silent = [socket.create_connection((host, int(port)), timeout=10) for _ in range(20)]
+    silent[0].sendall(b"GET /metr")
+    assert all(connection.recv(1) == b"" for connection in silent), "the server hangs up"
+    assert Scrape(monitor.url).value("process_open_fds")
+    for connection in silent:
+        connection.close()
+    monitor.close()
+
+
+def test_ipv6() -> None:
+    try:
+        monitor = Monitor("[::1]:0", [])
+    except CannotStart:
+        pytest.skip("this machine has no IPv6")
+    assert monitor.url.startswith("http://[::1]:")
+    assert Scrape(monitor.url).value("process_open_fds")
+    monitor.close()

@@ -1,0 +1,96 @@
+"""What the end of a server waits for: answers under way, writes' too, and no idle stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any, cast
+
+import grpc
+import pytest
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_protos.v1 import mnist37_pb2_grpc
+from mnist37_server.engine.live_model import LiveModel
+from mnist37_server.engine.subscription import Subscription
+from mnist37_server.errors import ShuttingDown
+from mnist37_server.services import mnist37_service
+from mnist37_server.services.mnist37_service import Activity
+
+TIMEOUT = 10
+PAUSE = Activity.PAUSE
+
+
+class SlowModel:
+    """Takes writes, and leaves them without an answer."""
+
+    def __init__(self) -> None:
+        self.callers: Future[Subscription] = Future()
+
+    def submit(self, _: object, __: object, caller: Subscription) -> Subscription:
+        self.callers.set_result(caller)
+        return caller
+
+    def leave(self, caller: Subscription) -> None:
+        caller.end(error=ShuttingDown("the caller left"))
+
+
+@pytest.fixture
+def port() -> Iterator[SimpleNamespace]:
+    model = SlowModel()
+    with ThreadPoolExecutor(4) as threads:
+        server = grpc.server(threads)
+        service = mnist37_service.add_to(server, cast(LiveModel, model), 16)
+        number = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        with grpc.insecure_channel(f"127.0.0.1:{number}") as channel:
+            stub: Any = mnist37_pb2_grpc.Mnist37ServiceStub(channel)
+            yield SimpleNamespace(model=model, stub=stub, activity=service.activity)
+        server.stop(0).wait()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda stub: stub.Step.future(pb.StepRequest()),
+        lambda stub: stub.Initialize.future(pb.InitializeRequest()),
+        lambda stub: stub.Restore.future(pb.RestoreRequest(version=1)),
+        lambda stub: stub.Import.future(pb.ImportRequest(weights=bytes(784 * 4), bias=0)),
+        lambda stub: stub.Train(pb.TrainRequest(epochs=1)),
+    ],
+    ids=["Step", "Initialize", "Restore", "Import", "Train"],
+)
+def test_a_write_is_waited_for(port: SimpleNamespace, write: Callable[[Any], Any]) -> None:
+    call = write(port.stub)
+    caller = port.model.callers.result(TIMEOUT)
+    with ThreadPoolExecutor(1) as beside:
+        settled = beside.submit(port.activity.settle, TIMEOUT)
+        time.sleep(4 * PAUSE)
+        assert not settled.done(), "it has no answer"
+        caller.end(error=ShuttingDown("probing"))
+        answered = time.monotonic()
+        settled.result(TIMEOUT)
+        assert time.monotonic() - answered >= PAUSE, "its answer is to go out"
+    assert call.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_an_idle_stream_is_not_waited_for(port: SimpleNamespace) -> None:
+    def silence() -> Iterator[pb.PredictRequest]:
+        time.sleep(8 * PAUSE)
+        yield from ()
+
+    stream = port.stub.PredictStream(silence())
+    began = time.monotonic()
+    port.activity.settle(TIMEOUT)
+    assert time.monotonic() - began < 6 * PAUSE
+    assert stream.is_active()
+
+
+def test_no_longer_than_it_is_told(port: SimpleNamespace) -> None:
+    call = port.stub.Step.future(pb.StepRequest())
+    port.model.callers.result(TIMEOUT)
+    began = time.monotonic()
+    port.activity.settle(3 * PAUSE)
+    assert 3 * PAUSE <= time.monotonic() - began < TIMEOUT / 2
+    assert not call.done()

@@ -1,0 +1,163 @@
+"""Every refusal reaches the client as an exception of its own, with all that is said of it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.any_pb2 import Any as Any_
+from google.rpc.status_pb2 import Status
+from mnist37_client import errors as client_errors
+from mnist37_client._rpc import status as client_status
+from mnist37_client._rpc.status import from_rpc
+from mnist37_client.aio import translated
+from mnist37_client.errors import Mnist37Error
+from mnist37_server import errors as server_errors
+from mnist37_server.errors import Reason, Refused
+from mnist37_server.rpc.status import CODES, RETRY_AFTER, stream, unary
+
+TEXT = "no healthy upstream"
+ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
+ODD = "\U000e0001" * 128  # the id that takes the most room to tell
+
+
+def refusals() -> list[type[Refused]]:
+    return Refused.__subclasses__()
+
+
+def example(refusal: type[Refused], reason: Reason | None = None) -> Refused:
+    if refusal is server_errors.InvalidArgument:
+        return server_errors.InvalidArgument("batch.labels", "got 2", "must be 1 or 0")
+    return refusal(f"request_id: {ODD!r} is odd; try 2 < 3 \N{SNOWMAN}", reason, request_id=ODD)
+
+
+class Service:
+    """Refuses whatever it is asked."""
+
+    def __init__(self) -> None:
+        self.error: Exception = RuntimeError("secret")
+
+    @unary
+    def one(self, _request: bytes, _context: grpc.ServicerContext) -> bytes:
+        raise self.error
+
+    @stream
+    def many(self, _request: bytes, _context: grpc.ServicerContext) -> Iterator[bytes]:
+        yield b"first"
+        raise self.error
+
+    def strange(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        """As something between the client and a server may do it."""
+        context.set_trailing_metadata((("grpc-status-details-bin", request),))
+        context.abort(grpc.StatusCode.UNAVAILABLE, TEXT)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[tuple[Service, str]]:
+    """It, and where it listens."""
+    service = Service()
+    handlers: dict[str, Any] = {
+        "one": grpc.unary_unary_rpc_method_handler(service.one),
+        "many": grpc.unary_stream_rpc_method_handler(service.many),
+        "strange": grpc.unary_unary_rpc_method_handler(service.strange),
+    }
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield service, f"127.0.0.1:{port}"
+    server.stop(0).wait()
+
+
+def ask(address: str, method: str, request: bytes = b"") -> Mnist37Error:
+    """What a client makes of it."""
+    with grpc.insecure_channel(address) as mine:
+        channel: Any = mine
+        with pytest.raises(grpc.RpcError) as caught:
+            list(channel.unary_stream(f"/test/{method}")(request, timeout=10))
+        return from_rpc(caught.value, address)
+
+
+def ask_async(address: str) -> Mnist37Error:
+    async def ask() -> None:
+        async with grpc.aio.insecure_channel(address) as mine:
+            channel: Any = mine
+            with translated(address):
+                await channel.unary_unary("/test/one")(b"", timeout=10)
+
+    with pytest.raises(Mnist37Error) as caught:
+        asyncio.run(ask())
+    return caught.value
+
+
+@pytest.mark.parametrize("how", ["one", "many", "asyncio"])
+@pytest.mark.parametrize("refusal", refusals())
+def test_a_refusal_makes_the_round_trip(
+    service: tuple[Service, str], refusal: type[Refused], how: str
+) -> None:
+    service[0].error = error = example(refusal)
+    address = service[1]
+    got = ask_async(address) if how == "asyncio" else ask(address, how)
+    assert type(got) is client_status.EXCEPTIONS[CODES[refusal]]
+    assert got.reason == error.reason.name
+    assert got.retry_after == RETRY_AFTER.get(error.reason)
+    if isinstance(error, server_errors.InvalidArgument):
+        assert isinstance(got, client_errors.InvalidInput)
+        assert got.field == "batch.labels"
+    if not isinstance(got, client_errors.DeadlineExceeded):  # the client has words of its own there
+        assert str(error) in str(got)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_makes_the_round_trip(service: tuple[Service, str], reason: Reason) -> None:
+    service[0].error = example(server_errors.Exhausted, reason)
+    got = ask(service[1], "one")
+    assert (got.reason, got.retry_after) == (reason.name, RETRY_AFTER.get(reason))
+
+
+def test_a_fault_has_a_reason_and_no_details_of_itself(service: tuple[Service, str]) -> None:
+    service[0].error = RuntimeError("secret")
+    got = ask(service[1], "one")
+    assert isinstance(got, client_errors.ServerError)
+    assert (got.reason, got.retry_after) == ("INTERNAL", None)
+    assert "secret" not in repr(got.__cause__) + str(got)
+
+
+def test_no_two_refusals_look_alike_to_the_client() -> None:
+    seen = {client_status.EXCEPTIONS[CODES[refusal]] for refusal in refusals()}
+    assert len(seen) == len(refusals())
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        b"",
+        b"\xff\xff\xff",  # no message
+        b"\x08\x05\x12\x05other",  # a Status, but of another code and text
+        Status(code=14, message=TEXT, details=[Any_(type_url=ERROR_INFO, value=b"\xff")]),
+        Status(code=14, message=TEXT, details=[Any_(type_url="another.com/Thing")]),
+    ],
+)
+def test_an_error_of_something_in_between_is_understood_without_details(
+    service: tuple[Service, str], details: bytes | Status
+) -> None:
+    sent = details if isinstance(details, bytes) else details.SerializeToString()
+    got = ask(service[1], "strange", sent)
+    assert type(got) is client_errors.Unavailable
+    assert str(got) == f"{service[1]}: {TEXT}"
+    assert not got.reason
+    assert got.retry_after is None
+
+
+def test_the_readme_lists_every_reason() -> None:
+    readme = (Path(__file__).parents[4] / "README.md").read_text()
+    listed = set(re.findall(r"^\| `([A-Z_]+)` \|", readme, re.MULTILINE))
+    by_grpc = {reason for reason, _ in client_status.REFUSED_BY_GRPC.values()}
+    assert listed == {reason.name for reason in Reason} | by_grpc

@@ -1,0 +1,60 @@
+"""The bytes of Predict's messages: what is read and written by hand is what protobuf says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_server.services.predict_codec import Question, decode, encode
+
+
+def pixels_of(question: Question) -> bytes:
+    message, start, size, _ = question
+    return message[start : start + size]
+
+
+pixels = st.binary(max_size=3 * 784)
+versions = st.none() | st.integers(0, 2**64 - 1)
+
+
+@given(pixels, versions)
+def test_a_request_is_read_as_protobuf_reads_it(content: bytes, version: int | None) -> None:
+    message = pb.PredictRequest(pixels=content, version=version).SerializeToString()
+    question = decode(message)
+    assert (pixels_of(question), question.version) == (content, version)
+
+
+@given(st.binary(max_size=64) | st.binary(max_size=8).map(lambda rest: b"\x0a\x03abc" + rest))
+def test_any_bytes_are_read_as_protobuf_reads_them(message: bytes) -> None:
+    try:
+        request = pb.PredictRequest.FromString(message)
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            decode(message)
+    else:
+        version = request.version if request.HasField("version") else None
+        question = decode(message)
+        assert (pixels_of(question), question.version) == (request.pixels, version)
+
+
+def test_a_length_in_more_bytes_than_protobuf_takes_is_refused_too() -> None:
+    assert pixels_of(decode(b"\x0a\x83\x80\x80\x80\x00abc")) == b"abc"
+    with pytest.raises(DecodeError):
+        decode(b"\x0a\x83\x80\x80\x80\x80\x00abc")
+
+
+def test_the_pixels_are_not_copied() -> None:
+    message = pb.PredictRequest(pixels=bytes(784), version=7).SerializeToString()
+    assert decode(message).message is message
+
+
+@given(st.lists(st.floats(0, 1, width=32), max_size=300), st.integers(0, 2**64 - 1))
+def test_an_answer_is_written_as_protobuf_writes_it(values: list[float], version: int) -> None:
+    written = encode(bytearray(np.array(values, "<f4").tobytes()), version)
+    expected = pb.PredictResponse(probabilities=values, version=version)
+    assert pb.PredictResponse.FromString(written) == expected
+    if values:
+        assert written == expected.SerializeToString()
