@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist37 import cuda_kernels
+from mnist37.examples import Part, Stepped, Trained
 from mnist37.kernels import Floats, Labels, Pixels
-from mnist37.training import Part, Stepped, Trained
 
 ROWS = cuda_kernels.ROWS  # images in a tile
 STEPS_A_LAUNCH = 1_024  # at the most: a run is stopped between two launches
@@ -21,7 +21,7 @@ STEPS_A_LAUNCH = 1_024  # at the most: a run is stopped between two launches
 
 @dataclass(frozen=True)
 class DeviceExamples:
-    """As mnist37.training.Examples says.
+    """As mnist37.examples.Examples says.
 
     Triton launches on a thread's current device, which is the first one; so each launch names the
     tensors' own.

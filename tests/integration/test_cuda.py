@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from support.twin import Twin, data
 
 from mnist37 import kernels
+from mnist37.host import HostExamples
 from mnist37.losses import Evaluation
-from mnist37.training import HostExamples, evaluate
+from mnist37.training import evaluate
 
 pytestmark = [
     pytest.mark.cuda,

@@ -26,8 +26,10 @@ from numpy.typing import NDArray
 from support.twin import Twin, data
 from torch import Tensor
 
+from mnist37.examples import Part, Stepped, Trained
+from mnist37.host import HostExamples
 from mnist37.kernels import Floats
-from mnist37.training import HostExamples, Part, Sets, Stepped, Trained
+from mnist37.training import Sets
 
 CPU = torch.device("cpu")
 FULL = (

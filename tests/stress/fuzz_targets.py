@@ -1,6 +1,6 @@
 """What has to hold whatever bytes come in: a target takes any, and raises where it does not hold.
 
-fuzz.py runs them by the million, led by what of the code is reached; test_fuzzing.py each for a moment.
+fuzz.py runs them by the million, led by what of the code is reached; test_fuzzing.py for a moment.
 """
 
 from __future__ import annotations

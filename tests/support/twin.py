@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from mnist37.data import Data, load
+from mnist37.host import HostExamples
 from mnist37.kernels import Labels, Pixels
-from mnist37.training import HostExamples, MiniBatches, Sets
+from mnist37.training import MiniBatches, Sets
 
 
 @cache

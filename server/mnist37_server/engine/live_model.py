@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mnist37.examples import Examples
 from mnist37.losses import Evaluation
-from mnist37.training import Examples, Sets, evaluate, examples_on
+from mnist37.training import Sets, evaluate, examples_on
 from mnist37_server.domain.commands import Batch, Initialize
 from mnist37_server.domain.snapshot import Images, Origin, Snapshot
 from mnist37_server.engine.run_watch import Watch

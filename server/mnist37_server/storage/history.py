@@ -17,7 +17,7 @@ from itertools import starmap
 from struct import Struct
 from typing import NamedTuple
 
-from mnist37.training import PARAMETERS
+from mnist37.examples import PARAMETERS
 from mnist37_server.domain.commands import Progress, Train
 from mnist37_server.domain.snapshot import Origin, Snapshot
 

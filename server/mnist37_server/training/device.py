@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from mnist37.data import Data
-from mnist37.training import PARAMETERS, Sets, evaluate
+from mnist37.examples import PARAMETERS
+from mnist37.training import Sets, evaluate
 from mnist37_server.errors import CannotStart
 from mnist37_server.training.device_errors import no_room
 

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mnist37.examples import PARAMETERS, Part, Trained
 from mnist37.kernels import Flag
 from mnist37.losses import mean_loss, mean_losses
 from mnist37.model import init_params
-from mnist37.training import PARAMETERS, Part, Sets, Trained, examples_on
+from mnist37.training import Sets, examples_on
 from mnist37_server.domain.commands import (
     MOST_INK,
     Batch,

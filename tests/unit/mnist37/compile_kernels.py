@@ -19,7 +19,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from mnist37.device import DeviceExamples
-from mnist37.training import PARAMETERS, MiniBatches, Part
+from mnist37.examples import PARAMETERS, Part
+from mnist37.training import MiniBatches
 
 
 class Driver:

@@ -15,18 +15,12 @@ from torch import Tensor
 
 from mnist37.data import Data, load
 from mnist37.device import DeviceExamples
+from mnist37.examples import Examples, Part
+from mnist37.host import HostExamples
 from mnist37.losses import LOSS_UNIT, mean_loss
 from mnist37.model import accuracy, init_params, linear1, mnist_loss, sigmoid
 from mnist37.shuffling import permutation, permutations
-from mnist37.training import (
-    Examples,
-    HostExamples,
-    MiniBatches,
-    Part,
-    Sets,
-    evaluate,
-    examples_on,
-)
+from mnist37.training import MiniBatches, Sets, evaluate, examples_on
 
 CPU = torch.device("cpu")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

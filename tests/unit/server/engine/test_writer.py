@@ -32,7 +32,7 @@ from mnist37_server.storage.store import State
 from mnist37_server.training.trainer import Trainer
 from support.twin import Twin, data, sets
 
-from mnist37.training import HostExamples
+from mnist37.host import HostExamples
 
 
 @pytest.fixture

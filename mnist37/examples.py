@@ -1,0 +1,110 @@
+"""Images and their labels on a device: what can be done with them, and what comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mnist37.kernels import Flag, Floats
+
+PARAMETERS = 784 + 1  # the weights, then the bias
+
+
+class Examples(Protocol):
+    """Images and their labels on a device."""
+
+    def __len__(self) -> int: ...
+
+    def permuted(self, order: NDArray[np.int64]) -> Self:
+        """A copy in this order (N,)."""
+
+    def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, lr: float) -> int:
+        """One step of SGD on mnist_loss after the other; moves `parameters` (785,) in place.
+
+        Args:
+            parameters: the weights, then the bias; float32, on the same device.
+            order: which mini-batches; number i is of the images from i * batch_size on.
+            batch_size: images in a mini-batch; the last one may be short.
+            lr: the learning rate.
+
+        Returns:
+            The sum of the images' losses, each from before its step, in LOSS_UNITs.
+        """
+
+    def steps(
+        self,
+        parameters: Tensor,
+        order: NDArray[np.int64],
+        batch_size: int,
+        rates: Floats,
+        bound: float,
+    ) -> Stepped:
+        """The steps of `sgd`, each with a learning rate of its own (S,).
+
+        They end with the first that brings the sum of the parameters' absolute values beyond
+        `bound`, or to NaN; it is not told of, and `parameters` are then of no use.
+        """
+
+    def total(self, parameters: Tensor) -> tuple[int, int]:
+        """The sum of all losses, in LOSS_UNITs, and how many images are told rightly."""
+
+    def train(self, parameters: Tensor, part: Part, valid: Self) -> Trained:
+        """Takes the steps of a part of a run; moves `parameters` (785,) in place.
+
+        Args:
+            parameters: as `sgd`.
+            part: which steps.
+            valid: the images to look at after each epoch, on the same device.
+        """
+
+
+class Stepped(NamedTuple):
+    """What came of some steps of SGD."""
+
+    losses: NDArray[np.int64]  # (S,), of each, summed over its images before it, in LOSS_UNITs
+    parameters: Floats  # (S, 785), after each
+
+    @classmethod
+    def empty(cls, steps: int) -> Self:
+        """To be filled."""
+        return cls(np.empty(steps, np.int64), np.empty((steps, PARAMETERS), np.float32))
+
+    def first(self, steps: int) -> Self:
+        """Of so many alone."""
+        return type(self)(self.losses[:steps], self.parameters[:steps])
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of a run's steps of SGD: the rest of an epoch, and epochs after it."""
+
+    orders: NDArray[np.int64]  # (E, S), which mini-batches in each epoch
+    start: int  # how many steps of the first of them are done
+    loss: int  # summed over the images of those steps, in LOSS_UNITs
+    most: int  # how many steps to take at the most
+    batch_size: int
+    learning_rate: float
+    stop: Flag  # (1,); once it is not 0, which may be at any time, there is no further step
+
+
+class Trained(NamedTuple):
+    """What came of a part of a run."""
+
+    steps: int  # how many were taken
+    loss: int  # summed over the images of the epoch that did not end, in LOSS_UNITs
+    totals: NDArray[np.int64]  # (E, 3), of each that did: its losses; what `total` finds after it
+    parameters: NDArray[np.float32]  # (E, 785), after each
+
+    @classmethod
+    def empty(cls, part: Part) -> Self:
+        """To be filled, with room for all of a part's epochs."""
+        room = len(part.orders)
+        return cls(0, 0, np.empty((room, 3), np.int64), np.empty((room, PARAMETERS), np.float32))
+
+    def of(self, steps: int, loss: int, epochs: int) -> Self:
+        """As filled: so many steps, and so many epochs that ended."""
+        return type(self)(steps, loss, self.totals[:epochs], self.parameters[:epochs])

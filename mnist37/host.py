@@ -1,0 +1,69 @@
+"""The images on the host, and the kernels of mnist37.kernels, which run there."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mnist37 import kernels
+from mnist37.examples import Part, Stepped, Trained
+from mnist37.kernels import Floats, Labels, Pixels
+
+
+class HostExamples:
+    """On the CPU, as the bytes they came as."""
+
+    def __init__(self, pixels: Pixels, labels: Labels) -> None:
+        self.pixels = np.ascontiguousarray(pixels)
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def permuted(self, order: NDArray[np.int64]) -> Self:
+        """As Examples says, like all that follow."""
+        return type(self)(self.pixels[order], self.labels[order])
+
+    def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, lr: float) -> int:
+        """See Examples."""
+        return kernels.sgd(self.pixels, self.labels, order, batch_size, parameters.numpy(), lr)
+
+    def steps(
+        self,
+        parameters: Tensor,
+        order: NDArray[np.int64],
+        batch_size: int,
+        rates: Floats,
+        bound: float,
+    ) -> Stepped:
+        """See Examples; without Python's lock."""
+        found = Stepped.empty(len(order))
+        images = (self.pixels, self.labels)
+        taken = kernels.steps(*images, order, batch_size, parameters.numpy(), rates, bound, *found)
+        return found.first(taken)
+
+    def total(self, parameters: Tensor) -> tuple[int, int]:
+        """See Examples."""
+        return kernels.evaluate(self.pixels, self.labels, parameters.numpy())
+
+    def train(self, parameters: Tensor, part: Part, valid: Self) -> Trained:
+        """See Examples; without Python's lock."""
+        found = Trained.empty(part)
+        images = (self.pixels, self.labels, valid.pixels, valid.labels)
+        steps, loss = kernels.train(
+            *images,
+            part.orders,
+            part.start,
+            part.most,
+            part.loss,
+            part.batch_size,
+            parameters.numpy(),
+            part.learning_rate,
+            part.stop,
+            found.totals,
+            found.parameters,
+        )
+        return found.of(steps, loss, (part.start + steps) // part.orders.shape[1])
