@@ -44,9 +44,10 @@ def serve_nothing() -> None:
     It is registered as the generated code does it, on Python's own executor as grpcio's examples
     have it, but neither parses nor serializes nor counts who is there.
     """
-    from mnist37_server import app
     from mnist37_server.config import Config
-    from mnist37_server.services.mnist37_service import SHORT, SHORT_CALLS
+    from mnist37_server.rpc.server import options
+    from mnist37_server.rpc.thread_pools import SHORT_CALLS
+    from mnist37_server.services.mnist37_service import SHORT
 
     config = Config()
 
@@ -64,7 +65,7 @@ def serve_nothing() -> None:
     for name, method in methods.items():
         if name not in SHORT:
             method.experimental_thread_pool = long_calls  # type: ignore[attr-defined]
-    server = grpc.server(ThreadPoolExecutor(SHORT_CALLS), options=app.options(config))
+    server = grpc.server(ThreadPoolExecutor(SHORT_CALLS), options=options(config))
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         name: grpc.unary_unary_rpc_method_handler(m) for name, m in methods.items()
     }

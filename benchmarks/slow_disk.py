@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from functools import partial
 from typing import Any
 
 from mnist37_server import __main__
-from mnist37_server.storage import store
+from mnist37_server.config import Config
 
 SECONDS = 0.005
 
@@ -21,6 +22,13 @@ class SlowSync(sqlite3.Connection):
         return super().execute(sql, *arguments)
 
 
+def serve(config: Config) -> None:
+    """As mnist37_server.app.run."""
+    from mnist37_server import app  # loads torch, which a wrong option does without
+    from mnist37_server.storage.store import State
+
+    app.run(config, partial(State, connection_class=SlowSync))
+
+
 if __name__ == "__main__":
-    store.connection_class = SlowSync
-    __main__.start()
+    __main__.start(serve)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from mnist37 import cuda_kernels
 from mnist37.examples import Part, Stepped, Trained
-from mnist37.kernels import Floats, Labels, Pixels
+from mnist37.kernels import Labels, Pixels
+from mnist37.optimizer import Sgd
 
 ROWS = cuda_kernels.ROWS  # images in a tile
 STEPS_A_LAUNCH = 1_024  # at the most: a run is stopped between two launches
@@ -43,7 +45,7 @@ class DeviceExamples:
         index = torch.from_numpy(order).to(self.labels.device)
         return type(self)(self.pixels[index], self.labels[index])
 
-    def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, lr: float) -> int:
+    def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, sgd: Sgd) -> int:
         """See Examples."""
         if not len(order):
             return 0
@@ -58,7 +60,7 @@ class DeviceExamples:
                 len(self),
                 batch_size,
                 parameters,
-                lr,
+                sgd.learning_rate,
                 total,
                 ROWS=ROWS,
                 num_warps=cuda_kernels.WARPS,
@@ -70,13 +72,13 @@ class DeviceExamples:
         parameters: Tensor,
         order: NDArray[np.int64],
         batch_size: int,
-        rates: Floats,
+        settings: Sequence[Sgd],
         bound: float,
     ) -> Stepped:
         """See Examples; a launch each."""
         found = Stepped.empty(len(order))
-        for step, rate in enumerate(rates.tolist()):
-            found.losses[step] = self.sgd(parameters, order[step : step + 1], batch_size, rate)
+        for step, sgd in enumerate(settings):
+            found.losses[step] = self.sgd(parameters, order[step : step + 1], batch_size, sgd)
             found.parameters[step] = parameters.cpu().numpy()
             if not np.abs(found.parameters[step], dtype=np.float64).sum() <= bound:
                 return found.first(step)
@@ -106,7 +108,7 @@ class DeviceExamples:
         for order in part.orders:
             while start < len(order) and steps < part.most and not part.stop[0]:
                 some = order[start : start + min(STEPS_A_LAUNCH, part.most - steps)]
-                loss += self.sgd(parameters, some, part.batch_size, part.learning_rate)
+                loss += self.sgd(parameters, some, part.batch_size, part.sgd)
                 steps += len(some)
                 start += len(some)
             if start < len(order):

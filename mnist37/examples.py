@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist37.kernels import Flag, Floats
+from mnist37.optimizer import Sgd
 
 PARAMETERS = 784 + 1  # the weights, then the bias
 
@@ -22,14 +24,14 @@ class Examples(Protocol):
     def permuted(self, order: NDArray[np.int64]) -> Self:
         """A copy in this order (N,)."""
 
-    def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, lr: float) -> int:
+    def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, sgd: Sgd) -> int:
         """One step of SGD on mnist_loss after the other; moves `parameters` (785,) in place.
 
         Args:
             parameters: the weights, then the bias; float32, on the same device.
             order: which mini-batches; number i is of the images from i * batch_size on.
             batch_size: images in a mini-batch; the last one may be short.
-            lr: the learning rate.
+            sgd: the optimizer's settings.
 
         Returns:
             The sum of the images' losses, each from before its step, in LOSS_UNITs.
@@ -40,10 +42,10 @@ class Examples(Protocol):
         parameters: Tensor,
         order: NDArray[np.int64],
         batch_size: int,
-        rates: Floats,
+        settings: Sequence[Sgd],
         bound: float,
     ) -> Stepped:
-        """The steps of `sgd`, each with a learning rate of its own (S,).
+        """The steps of `sgd`, each with settings of its own.
 
         They end with the first that brings the sum of the parameters' absolute values beyond
         `bound`, or to NaN; it is not told of, and `parameters` are then of no use.
@@ -87,7 +89,7 @@ class Part:
     loss: int  # summed over the images of those steps, in LOSS_UNITs
     most: int  # how many steps to take at the most
     batch_size: int
-    learning_rate: float
+    sgd: Sgd
     stop: Flag  # (1,); once it is not 0, which may be at any time, there is no further step
 
 

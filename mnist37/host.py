@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from mnist37 import kernels
 from mnist37.examples import Part, Stepped, Trained
-from mnist37.kernels import Floats, Labels, Pixels
+from mnist37.kernels import Labels, Pixels
+from mnist37.optimizer import Sgd
 
 
 class HostExamples:
@@ -27,21 +29,23 @@ class HostExamples:
         """As Examples says, like all that follow."""
         return type(self)(self.pixels[order], self.labels[order])
 
-    def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, lr: float) -> int:
+    def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, sgd: Sgd) -> int:
         """See Examples."""
-        return kernels.sgd(self.pixels, self.labels, order, batch_size, parameters.numpy(), lr)
+        rate = sgd.learning_rate
+        return kernels.sgd(self.pixels, self.labels, order, batch_size, parameters.numpy(), rate)
 
     def steps(
         self,
         parameters: Tensor,
         order: NDArray[np.int64],
         batch_size: int,
-        rates: Floats,
+        settings: Sequence[Sgd],
         bound: float,
     ) -> Stepped:
         """See Examples; without Python's lock."""
         found = Stepped.empty(len(order))
         images = (self.pixels, self.labels)
+        rates = np.array([sgd.learning_rate for sgd in settings], np.float32)
         taken = kernels.steps(*images, order, batch_size, parameters.numpy(), rates, bound, *found)
         return found.first(taken)
 
@@ -61,7 +65,7 @@ class HostExamples:
             part.loss,
             part.batch_size,
             parameters.numpy(),
-            part.learning_rate,
+            part.sgd.learning_rate,
             part.stop,
             found.totals,
             found.parameters,

@@ -7,6 +7,7 @@ the same steps as mnist37.model does, and the tests hold them against autograd.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -17,8 +18,9 @@ from torch import Tensor
 from mnist37.data import Data
 from mnist37.examples import Examples, Stepped
 from mnist37.host import HostExamples
-from mnist37.kernels import Floats, Labels, Pixels
+from mnist37.kernels import Labels, Pixels
 from mnist37.losses import Evaluation
+from mnist37.optimizer import Sgd
 from mnist37.shuffling import permutation, permutations
 
 
@@ -69,15 +71,15 @@ class MiniBatches:
         """The same of several."""
         return np.minimum(self.batch_size, len(self.examples) - order * self.batch_size)
 
-    def sgd(self, parameters: Tensor, order: NDArray[np.int64], lr: float) -> int:
+    def sgd(self, parameters: Tensor, order: NDArray[np.int64], sgd: Sgd) -> int:
         """A step on each of these mini-batches; see Examples."""
-        return self.examples.sgd(parameters, order, self.batch_size, lr)
+        return self.examples.sgd(parameters, order, self.batch_size, sgd)
 
     def steps(
-        self, parameters: Tensor, order: NDArray[np.int64], rates: Floats, bound: float
+        self, parameters: Tensor, order: NDArray[np.int64], settings: Sequence[Sgd], bound: float
     ) -> Stepped:
-        """The same, each with a learning rate of its own (S,); see Examples."""
-        return self.examples.steps(parameters, order, self.batch_size, rates, bound)
+        """The same, each with settings of its own; see Examples."""
+        return self.examples.steps(parameters, order, self.batch_size, settings, bound)
 
 
 class Sets:

@@ -132,8 +132,9 @@ def an_epoch(target: Target) -> Iterator[Measure]:
 @cache
 def old_state(options: Options) -> tempfile.TemporaryDirectory[str]:
     """A state with 100,000 versions behind it; gone when the command ends."""
+    from mnist37_server.domain.records import Record
     from mnist37_server.domain.snapshot import Origin, Snapshot
-    from mnist37_server.storage.store import Record, State
+    from mnist37_server.storage.store import State
 
     folder = tempfile.TemporaryDirectory(prefix=".bench-", dir=options.disk)
     state = State(Path(folder.name))

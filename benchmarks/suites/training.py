@@ -17,7 +17,7 @@ from benchmarks.harness import Aim, Benchmark, Figure, Measure, Options, Side
 from benchmarks.processes import BOTH, SERVER
 
 if TYPE_CHECKING:
-    from mnist37_server.domain.commands import Progress
+    from mnist37_server.domain.results import Progress
     from mnist37_server.training.trainer import Trainer
 
 GOOD = 0.97  # of the validation images
@@ -52,7 +52,7 @@ def trainer(*, validation: bool, device: str = "cpu") -> Trainer:
 def parts(trainer: Trainer) -> Iterator[list[Progress]]:
     """A run without end, as the server's writer does it, without its commits: some epochs each."""
     from mnist37_server.domain.commands import Train
-    from mnist37_server.storage.store import RunPlace
+    from mnist37_server.domain.records import RunPlace
 
     place = RunPlace(steps=0, loss=0, elapsed=0.0, run=1, began=time.time())
     return (ended.progress for ended in trainer.run(Train(epochs=1_000_000), place).parts())

@@ -41,8 +41,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from mnist37_client.aio import AsyncClient, AsyncTrainingRun
-    from mnist37_client.client import Client, TrainingRun
+    from mnist37_client.aio import AsyncClient
+    from mnist37_client.async_training_run import AsyncTrainingRun
+    from mnist37_client.client import Client
     from mnist37_client.errors import (
         Aborted,
         AlreadyExists,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     )
     from mnist37_client.images import validation_images
     from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
+    from mnist37_client.training_run import TrainingRun
 else:
 
     def __getattr__(name: str) -> object:
@@ -74,8 +76,10 @@ else:
 
 
 _NAMES = {
-    "aio": ("AsyncClient", "AsyncTrainingRun"),
-    "client": ("Client", "TrainingRun"),
+    "aio": ("AsyncClient",),
+    "async_training_run": ("AsyncTrainingRun",),
+    "client": ("Client",),
+    "training_run": ("TrainingRun",),
     "images": ("validation_images",),
     "results": ("Loss", "Model", "Prediction", "Progress", "Run", "Stepped", "Version"),
 }

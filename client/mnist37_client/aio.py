@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import grpc
 import grpc.aio
@@ -15,11 +14,12 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from numpy.typing import ArrayLike
 
 from mnist37_client._rpc import calls
+from mnist37_client._rpc.asyncio_errors import translated
 from mnist37_client._rpc.batching import A_FEW, Merger
 from mnist37_client._rpc.calls import Exchange, Request, Response, Result, Split
 from mnist37_client._rpc.channel import Access, Pem
 from mnist37_client._rpc.retry import Patience
-from mnist37_client._rpc.status import from_rpc
+from mnist37_client.async_training_run import AsyncTrainingRun
 from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT
 from mnist37_client.errors import Cancelled, Mnist37Error
 from mnist37_client.images import PIXELS, is_one_image, to_images
@@ -233,91 +233,3 @@ class AsyncClient:
             else:
                 attempts.succeeded()
                 return response
-
-
-def task_is_cancelled() -> bool:
-    """Whether a CancelledError means the task: grpc raises one for a closed channel too."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-@contextmanager
-def translated(address: str) -> Iterator[None]:
-    """What grpc raises within, as a Mnist37Error."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise from_rpc(error, address) from error
-    except asyncio.CancelledError:
-        if task_is_cancelled():
-            raise
-        raise Cancelled(f"{address}: the client was closed") from None
-
-
-class AsyncTrainingRun(AsyncIterator[Progress]):
-    """A run under way; as TrainingRun, with `async for`."""
-
-    def __init__(
-        self,
-        begin: Callable[[], grpc.aio.UnaryStreamCall[Any, pb.TrainResponse]],
-        address: str,
-        patience: Patience,
-    ) -> None:
-        self._begin = begin
-        self._address = address
-        self._attempts = patience.attempts()
-        self._told = calls.Told()
-        self._cancelled = False
-        self._call = begin()
-
-    async def __anext__(self) -> Progress:
-        if self._told.waiting:
-            await asyncio.sleep(0)  # many may have come in one message: others shall have a turn
-        while self._cancelled or not self._told.waiting:
-            try:
-                with translated(self._address):
-                    message = await self._call.read()
-            except Mnist37Error as error:
-                if self._cancelled:
-                    raise StopAsyncIteration from None
-                await asyncio.sleep(self._attempts.pause(error))
-                if self._cancelled:
-                    raise StopAsyncIteration from None
-                self._call = self._begin()
-                continue
-            except asyncio.CancelledError:
-                self._cancelled = True  # grpc ends the call with the task that reads from it
-                raise
-            if message is grpc.aio.EOF:
-                raise StopAsyncIteration
-            assert isinstance(message, pb.TrainResponse)
-            self._told.add(message)
-            self._attempts.succeeded()
-        return self._told.waiting.popleft()
-
-    async def wait(self) -> Progress:
-        """Follows the run to its end; returns its last progress."""
-        async for _ in self:
-            pass
-        if self._told.last is None:
-            raise Cancelled("the run was cancelled before its first epoch ended")
-        return self._told.last
-
-    def cancel(self) -> None:
-        """Stops the run within some milliseconds; harmless after its end."""
-        self._cancelled = True
-        self._call.cancel()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.cancel()
-
-    def __del__(self) -> None:
-        self.cancel()

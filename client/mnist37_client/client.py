@@ -20,6 +20,7 @@ from mnist37_client._rpc.status import from_rpc
 from mnist37_client.errors import Cancelled
 from mnist37_client.images import to_images
 from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
+from mnist37_client.training_run import TrainingRun
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_TIMEOUT = 30.0
@@ -271,69 +272,3 @@ class Client:
             else:
                 attempts.succeeded()
                 return response
-
-
-class TrainingRun(Iterator[Progress]):
-    """A run under way: gives its progress after each epoch.
-
-    The run stops when nobody follows it: after `cancel`, at the end of a `with`, or when the loop
-    over `client.train(...)` is left. What was done until then stays.
-    """
-
-    def __init__(
-        self, begin: Callable[[], Iterator[pb.TrainResponse]], address: str, patience: Patience
-    ) -> None:
-        self._begin = begin
-        self._address = address
-        self._attempts = patience.attempts()
-        self._told = calls.Told()
-        self._cancelled = False
-        self._call = begin()
-
-    def __next__(self) -> Progress:
-        while self._cancelled or not self._told.waiting:
-            try:
-                self._told.add(next(self._call))
-            except grpc.RpcError as error:
-                if self._cancelled:
-                    raise StopIteration from None
-                time.sleep(self._attempts.pause(from_rpc(error, self._address)))
-                if self._cancelled:
-                    raise StopIteration from None
-                self._call = self._begin()  # with the same id: it goes on
-                if self._cancelled:
-                    self.cancel()
-            else:
-                self._attempts.succeeded()
-        return self._told.waiting.popleft()
-
-    def wait(self) -> Progress:
-        """Follows the run to its end; returns its last progress.
-
-        Raises:
-            Cancelled: it was cancelled before its first epoch ended.
-        """
-        for _ in self:
-            pass
-        if self._told.last is None:
-            raise Cancelled("the run was cancelled before its first epoch ended")
-        return self._told.last
-
-    def cancel(self) -> None:
-        """Stops the run within some milliseconds; harmless after its end."""
-        self._cancelled = True
-        self._call.cancel()  # type: ignore[attr-defined]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.cancel()
-
-    def __del__(self) -> None:
-        self.cancel()

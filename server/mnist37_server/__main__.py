@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -142,7 +143,7 @@ def main(
     client_ca: Path | None,
     tokens: Path | None,
     insecure: bool,
-) -> None:
+) -> Config:
     """Train and serve one live model: a classifier of handwritten 3s and 7s.
 
     Prints "listening on HOST:PORT" when it is ready; ends on SIGINT and SIGTERM. Every option can
@@ -179,9 +180,7 @@ def main(
     # Until it serves: what is loaded stays, and to look through it again and again while it comes
     # is a tenth of the time that it takes.
     gc.disable()
-    from mnist37_server import app  # imports torch, which --help and a usage error do without
-
-    app.run(config)
+    return config
 
 
 def _folder(state: str | None) -> Path | None:
@@ -194,10 +193,23 @@ def _folder(state: str | None) -> Path | None:
     return Path(state)
 
 
-def start() -> None:
-    """Runs the command; what keeps it from starting is one line on stderr."""
+def serve(config: Config) -> None:
+    """Serves until SIGINT or SIGTERM."""
+    from mnist37_server import app  # loads torch, which --help and a wrong option do without
+
+    app.run(config)
+
+
+def start(serve: Callable[[Config], None] = serve) -> None:
+    """Runs the command; what keeps it from starting is one line on stderr.
+
+    Args:
+        serve: serves with the settings that the command line has.
+    """
     try:
-        main(prog_name="mnist37 serve", standalone_mode=False)
+        config = main(prog_name="mnist37 serve", standalone_mode=False)
+        if isinstance(config, Config):  # not where it was asked for help
+            serve(config)
     except click.ClickException as error:
         click.echo(f"mnist37 serve: {error.format_message()}", err=True)
         sys.exit(error.exit_code)

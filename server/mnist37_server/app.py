@@ -6,38 +6,38 @@ import gc
 import logging
 import os
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-import grpc
 import torch
 from mnist37_protos.inference import open_inference_pb2
 from mnist37_protos.v1 import mnist37_pb2
 
 from mnist37 import data
 from mnist37_server.access import tls
-from mnist37_server.access.auth_interceptor import Gate, Tokens
+from mnist37_server.access.auth_interceptor import Gate
+from mnist37_server.access.tokens import Tokens
 from mnist37_server.config import Config
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.errors import CannotStart
-from mnist37_server.rpc.thread_pools import FewThreads
+from mnist37_server.rpc import server as rpc_server
 from mnist37_server.services import health as health_service
 from mnist37_server.services import mnist37_service, open_inference
 from mnist37_server.storage.store import State
 from mnist37_server.training.device import place
 
-if TYPE_CHECKING:  # it loads Prometheus' library
-    from mnist37_server.observability.rpc_metrics import RpcMetrics
-
-ANSWER_TO_PING = 20  # seconds that a peer has to answer a ping, before its calls end
-LEAST_PING_INTERVAL = 10  # seconds between a peer's own pings; who asks more often is cut off
 CONTRACTS = [mnist37_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR, *health_service.CONTRACTS]
 
 log = logging.getLogger(__name__)
 
 
-def run(config: Config) -> None:
+def run(config: Config, open_state: Callable[[Path | None], State] = State) -> None:
     """Serves until SIGINT or SIGTERM.
+
+    Args:
+        config: the settings.
+        open_state: opens the folder that keeps the model.
 
     Raises:
         CannotStart: one of the settings cannot be had; says which and why.
@@ -46,15 +46,15 @@ def run(config: Config) -> None:
     # The bits of a sum depend on how many threads it is split over: on one they never change.
     torch.set_num_threads(1)
     sets, device = place(config.device, load_images(config))
+    gate = open_gate(config)
     monitor = None
     if config.metrics_address is not None:
-        from mnist37_server.observability.prometheus import (
-            Monitor,  # nothing of it is loaded where it is off
-        )
+        from mnist37_server.observability.prometheus import Monitor  # not loaded where it is off
 
-        monitor = Monitor(config.metrics_address, CONTRACTS)
-    server, port = listen(config, monitor.rpcs if monitor else None)
-    state = State(config.state)
+        monitor = Monitor(config.metrics_address, CONTRACTS, gate.refusal if gate else None)
+    first = monitor.rpcs if monitor else gate  # the one interceptor, where there is one
+    server, port = rpc_server.build(config, tls.credentials(config), [first] if first else [])
+    state = open_state(config.state)
     model = LiveModel(sets, device, state, config.max_waiting)
     if monitor:
         monitor.watch(model)
@@ -108,61 +108,20 @@ def watch_signals(*numbers: signal.Signals) -> int:
     return reading
 
 
-def listen(config: Config, rpcs: RpcMetrics | None = None) -> tuple[grpc.Server, int]:
-    """A server that is not started yet, and the port that it has.
-
-    Args:
-        config: where it is to listen, who may call, and how much it takes.
-        rpcs: is told of every call.
+def open_gate(config: Config) -> Gate | None:
+    """What asks callers for a token; None where anybody may call.
 
     Raises:
-        CannotStart: the address cannot be listened on, or a file that says who may call is not
-            right.
+        CannotStart: the file of tokens is not right.
     """
-    credentials = tls.credentials(config)
-    gate = None
-    if config.tokens is not None:
-        tokens = Tokens(config.tokens)
-        tokens.follow()
-        gate = Gate(tokens)
-        log.info("--tokens: %s", tokens)
     if not config.loopback and config.lacking:
         log.warning("strangers may read along or call; against that: %s", config.lacking)
-    if rpcs is not None:
-        rpcs.gate = gate
-    first = rpcs or gate  # the one interceptor, where there is one
-    server = grpc.server(
-        FewThreads(mnist37_service.SHORT_CALLS, "short-call"),  # type: ignore[arg-type]  # it submits
-        interceptors=[first] if first else [],
-        options=options(config),
-        maximum_concurrent_rpcs=config.max_rpcs or None,
-    )
-    try:
-        if credentials is None:
-            return server, server.add_insecure_port(config.address)
-        return server, server.add_secure_port(config.address, credentials)
-    except RuntimeError as error:
-        raise CannotStart(
-            f"--address: cannot listen on {config.address}; is the port in use? Name another"
-            " HOST:PORT, or port 0 for a free one"
-        ) from error
-
-
-def options(config: Config) -> list[tuple[str, int]]:
-    """What gRPC's core is told: what it is to refuse by itself, and when to give a peer up."""
-    keepalive = round(config.keepalive * 1000)
-    answer = min(keepalive, ANSWER_TO_PING * 1000)
-    return [
-        ("grpc.max_receive_message_length", config.max_message * 2**20),
-        ("grpc.max_send_message_length", config.max_message * 2**20),
-        # Connections with calls only: an idle client may sleep for as long as it likes.
-        ("grpc.keepalive_time_ms", keepalive),
-        ("grpc.keepalive_timeout_ms", answer),
-        # The core of 1.85 goes by this one, which is a minute unless it is set.
-        ("grpc.http2.ping_timeout_ms", answer),
-        ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_INTERVAL * 1000),
-        ("grpc.so_reuseport", 0),  # a port in use is an error, not a port shared
-    ]
+    if config.tokens is None:
+        return None
+    tokens = Tokens(config.tokens)
+    tokens.follow()
+    log.info("--tokens: %s", tokens)
+    return Gate(tokens)
 
 
 def load_images(config: Config) -> data.Data:

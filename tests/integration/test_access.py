@@ -28,8 +28,11 @@ from mnist37_client import (
 )
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
-from mnist37_server.app import listen
+from mnist37_server.access import tls
+from mnist37_server.access.auth_interceptor import Gate
+from mnist37_server.access.tokens import Tokens
 from mnist37_server.config import Config
+from mnist37_server.rpc.server import build
 
 IMAGES = validation_images()[0][:3]
 SERVICE = "/mnist37.v1.Mnist37Service/"
@@ -335,7 +338,9 @@ def test_with_both_a_certificate_and_a_token_the_token_decides(
         client_ca=pki / "ca.pem",
         tokens=tmp_path / "tokens",
     )
-    server, port = listen(config)
+    assert config.tokens
+    gate = Gate(Tokens(config.tokens))
+    server, port = build(config, tls.credentials(config), [gate])
     server.start()
 
     def seen(method: str, token: Token | None, certificate: str | None = "client") -> Code:

@@ -5,7 +5,7 @@ There need not be a device: the errors are torch's own, raised where torch raise
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, Self
@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from mnist37_client import Client, Exhausted, ServerError, Unavailable, health, validation_images
-from mnist37_server import app
 from mnist37_server.config import Config
 from mnist37_server.engine.live_model import LiveModel
+from mnist37_server.rpc.server import build
 from mnist37_server.services import health as health_service
 from mnist37_server.services import mnist37_service
 from mnist37_server.storage.store import State
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from mnist37.examples import Part, Stepped, Trained
 from mnist37.host import HostExamples
-from mnist37.kernels import Floats
+from mnist37.optimizer import Sgd
 from mnist37.training import Sets
 
 CPU = torch.device("cpu")
@@ -46,8 +46,8 @@ class Failing(HostExamples):
 
     error: Exception | None = None
 
-    def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, lr: float) -> int:
-        total = super().sgd(parameters, order, batch_size, lr)
+    def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, sgd: Sgd) -> int:
+        total = super().sgd(parameters, order, batch_size, sgd)
         if Failing.error is not None:  # half-way, as far as anybody knows
             raise Failing.error
         return total
@@ -57,10 +57,10 @@ class Failing(HostExamples):
         parameters: Tensor,
         order: NDArray[np.int64],
         batch_size: int,
-        rates: Floats,
+        settings: Sequence[Sgd],
         bound: float,
     ) -> Stepped:
-        found = super().steps(parameters, order, batch_size, rates, bound)
+        found = super().steps(parameters, order, batch_size, settings, bound)
         if Failing.error is not None:
             raise Failing.error
         return found
@@ -98,7 +98,7 @@ def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LiveModel
 def address(model: LiveModel) -> Iterator[str]:
     """Of a server with this model, put together as the real one is."""
     config = Config("127.0.0.1:0")
-    server, port = app.listen(config)
+    server, port = build(config)
     mnist37_service.add_to(server, model, config.max_rpcs, config.max_streams)
     with ThreadPoolExecutor() as probes:
         model.when_lost = health_service.add_to(

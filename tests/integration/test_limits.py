@@ -17,11 +17,11 @@ from mnist37_client._rpc.status import from_rpc
 from mnist37_client.errors import Exhausted
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
-from mnist37_server import app
 from mnist37_server.config import SPARE_RPCS, Config
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.errors import CannotStart
 from mnist37_server.rpc import thread_pools
+from mnist37_server.rpc.server import build
 from mnist37_server.services import mnist37_service
 
 IMAGE = pb.PredictRequest(pixels=bytes(784))
@@ -59,7 +59,7 @@ def stub(model: StillModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Of a server that takes 40 calls, and has no more threads for those that are held up."""
     monkeypatch.setattr(thread_pools, "HELD_UP", TIMEOUT)
     config = Config("127.0.0.1:0", max_rpcs=40, max_waiting=4, max_streams=4)
-    server, port = app.listen(config)
+    server, port = build(config)
     mnist37_service.add_to(server, cast(LiveModel, model), config.max_rpcs, config.max_streams)
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -70,9 +70,7 @@ def stub(model: StillModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def occupy(stub: Any, model: StillModel) -> list[Any]:
     """Calls that hold all threads for short calls."""
-    calls = [
-        stub.Predict.future(IMAGE, timeout=TIMEOUT) for _ in range(mnist37_service.SHORT_CALLS)
-    ]
+    calls = [stub.Predict.future(IMAGE, timeout=TIMEOUT) for _ in range(thread_pools.SHORT_CALLS)]
     for _ in calls:
         assert model.asked.acquire(timeout=TIMEOUT)
     return calls

@@ -27,8 +27,10 @@ from mnist37_client.local_server import LocalServer
 from mnist37_protos.inference import open_inference_pb2 as inference
 from mnist37_protos.inference import open_inference_pb2_grpc as inference_grpc
 from mnist37_server.engine.live_model import LiveModel
+from mnist37_server.rpc.thread_pools import SHORT_CALLS
 from mnist37_server.services import health as health_service
 from mnist37_server.services import mnist37_service, open_inference
+from mnist37_server.services.reflection import MAX_REFLECTIONS
 from mnist37_server.storage.store import State
 from support.twin import sets
 
@@ -66,7 +68,7 @@ class Here(NamedTuple):
 
 @pytest.fixture
 def here() -> Iterator[Here]:
-    server = grpc.server(ThreadPoolExecutor(mnist37_service.SHORT_CALLS))
+    server = grpc.server(ThreadPoolExecutor(SHORT_CALLS))
     model = LiveModel(sets(), torch.device("cpu"), State(None))
     activity = mnist37_service.add_to(server, model).activity
     probes = ThreadPoolExecutor(1024)
@@ -175,7 +177,7 @@ def test_whoever_holds_them_open_is_bounded_and_in_nobodys_way(channel: Any) -> 
         assert {next(watch).status for watch in held} == {SERVING}
         open_reflections = [
             reflection(channel, silence(over, first=asked(list_services="")))
-            for _ in range(health_service.MAX_REFLECTIONS)
+            for _ in range(MAX_REFLECTIONS)
         ]
         for stream in open_reflections:
             next(stream)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import click
 import pytest
-from mnist37_client.cli.main import commands
+from mnist37_client.cli.group import commands
 from mnist37_server.__main__ import main
 
 README = Path(__file__).parents[2] / "README.md"

@@ -18,17 +18,18 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from mnist37_client import Client, Unavailable
 from mnist37_server import app
 from mnist37_server.config import Config
-from mnist37_server.storage import store
+from mnist37_server.storage.store import State
 from support.twin import Twin
 
 # Forked from one process that has torch already, a server is there again in a fraction of a second.
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["crashes", "mnist37_server.app"])
+FORKSERVER.set_forkserver_preload(["stress.crashes", "mnist37_server.app"])
 
 MOMENTS = ("before", "inside", "after")
 
@@ -57,11 +58,12 @@ class Failpoint(sqlite3.Connection):
 
 def serve(config: Config, failpoint: tuple[str, int] | None) -> None:
     """A server's life; with a failpoint, until its nth commit."""
+    connection_class = sqlite3.Connection
     if failpoint is not None:
         Failpoint.moment, Failpoint.commits_left = failpoint
-        store.connection_class = Failpoint
+        connection_class = Failpoint
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    app.run(config)
+    app.run(config, partial(State, connection_class=connection_class))
 
 
 class Victim:

@@ -30,6 +30,8 @@ from support.twin import Twin, sets
 from support.vitals import MIB, Vitals
 from torch import Tensor
 
+from mnist37.optimizer import Sgd
+
 EVERY = 10  # seconds between samples
 SETTLED = 0.2  # of the time, after which nothing may grow: until then caches and histories fill
 MORE_MEMORY = 48 * MIB
@@ -121,7 +123,7 @@ class Load:
         epochs, steps = divmod(ended - self.version, 49)
         self.twin.train(epochs)
         batches = sets().mini_batches(42, BATCH_SIZE)
-        batches.sgd(self.twin.parameters, batches.order(epochs + 1)[:steps], 1.0)
+        batches.sgd(self.twin.parameters, batches.order(epochs + 1)[:steps], Sgd())
         self.wrote(ended, ended - self.version)
         assert self.client.restore(ended) == ended + 2
         self.wrote(ended + 2, 2)

@@ -33,8 +33,9 @@ from mnist37_client.errors import Mnist37Error
 from mnist37_client.images import to_images, to_labels
 from mnist37_protos.inference import open_inference_pb2 as inference
 from mnist37_protos.v1 import mnist37_pb2 as pb
-from mnist37_server.access.auth_interceptor import Tokens
-from mnist37_server.domain.commands import Fingerprinted, count_of, images_of
+from mnist37_server.access.tokens import Tokens
+from mnist37_server.domain.commands import Fingerprinted
+from mnist37_server.domain.examples import count_of, images_of
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.errors import CannotStart, Refused
 from mnist37_server.observability import logs

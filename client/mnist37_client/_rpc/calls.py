@@ -9,7 +9,6 @@ from __future__ import annotations
 import reprlib
 import secrets
 import time
-from collections import deque
 from collections.abc import Generator, Sequence
 from typing import Literal, TypeVar
 
@@ -17,6 +16,7 @@ import numpy as np
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import ArrayLike, NDArray
 
+from mnist37_client._rpc.progress import epochs
 from mnist37_client.errors import InvalidInput
 from mnist37_client.images import PIXELS, to_images, to_labels
 from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
@@ -236,26 +236,6 @@ def train_request(
         request_id=or_new(request_id),
         gather=True,
     )
-
-
-class Told:
-    """What has been told of a run, and not been given yet: each epoch once, oldest first."""
-
-    def __init__(self) -> None:
-        self.last: Progress | None = None  # that was told
-        self.waiting: deque[Progress] = deque()
-
-    def add(self, response: pb.TrainResponse) -> None:
-        """Takes in a message; a run that is asked for again repeats its last epoch."""
-        for at in epochs(response):
-            if self.last is None or at.epoch > self.last.epoch:
-                self.waiting.append(at)
-                self.last = at
-
-
-def epochs(response: pb.TrainResponse) -> list[Progress]:
-    """All that one message tells of, oldest first."""
-    return [*map(Progress.of, response.earlier), Progress.of(response)]
 
 
 def check_address(address: str) -> str:

@@ -1,4 +1,4 @@
-"""What the writes ask for and how they are answered, with the contract's defaults and ranges.
+"""What the writes ask for, with the contract's defaults and ranges.
 
 A request is a frozen dataclass that checks its values when it is made, so whatever holds one holds
 a right one. Its fingerprint tells whether a request_id comes again with the same request.
@@ -7,81 +7,45 @@ a right one. Its fingerprint tells whether a request_id comes again with the sam
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist37 import kernels
-from mnist37.kernels import PIXELS
+from mnist37.optimizer import Sgd
+from mnist37_server.domain.examples import Batch
+from mnist37_server.domain.parameters import MOST_INK, magnitude
 from mnist37_server.errors import InvalidArgument
 
 TRAINING_IMAGES = 12_396
 MAX_EPOCHS = 1_000_000
 MAX_STD = 100.0
-MOST_INK = 3e38  # what an image may score, so that no sum is beyond float32
 MAX_LEARNING_RATE = 3e38  # what the arithmetic's float32 can hold
 MAX_REQUEST_ID = 128  # characters
 
 
-def count_of(size: int, field: str = "pixels") -> int:
-    """How many images have so many bytes.
+class Fingerprinted(ABC):
+    """A request that can be told from others without keeping its values.
 
-    Raises:
-        InvalidArgument: none, or not a whole number of them; names `field`.
+    A fingerprint is stored with its request_id, so what is hashed never changes: the name of the
+    method and the names and the order of the fields are written out here, whatever the classes and
+    their attributes are called. A field that a later release adds is hashed only where it is not
+    its default (`added`): a request from before it keeps its fingerprint.
     """
-    count, left = divmod(size, PIXELS)
-    if left or not count:
-        raise InvalidArgument(
-            field, f"got {size:,} bytes", "must be 784 bytes (28 x 28) an image, 1 or more"
-        )
-    return count
 
+    @abstractmethod
+    def hashed_as(self) -> tuple[str, dict[str, object]]:
+        """Return the method's name and the values, by the names that are hashed."""
 
-def images_of(pixels: bytes, field: str = "pixels") -> NDArray[np.uint8]:
-    """The images (N, 784) in `pixels`, without copying; raises as `count_of`."""
-    return np.frombuffer(pixels, np.uint8).reshape(count_of(len(pixels), field), PIXELS)
+    @staticmethod
+    def added(**fields: tuple[object, object]) -> dict[str, object]:
+        """Return the values of fields that were added later, where they are not their defaults.
 
-
-@dataclass(frozen=True)
-class Batch:
-    """Images with what they show, as they came."""
-
-    pixels: bytes  # N x 784 uint8
-    labels: bytes  # N, 1 = three, 0 = seven
-
-    def __post_init__(self) -> None:
-        count = len(self.images)
-        if len(self.labels) != count:
-            raise InvalidArgument(
-                "batch.labels",
-                f"got {len(self.labels):,} bytes for {count:,} images",
-                "must be 1 byte an image",
-            )
-        wrong = np.flatnonzero(self.targets > 1)
-        if len(wrong):
-            raise InvalidArgument(
-                "batch.labels",
-                f"got {self.targets[wrong[0]]} for image {wrong[0]:,}",
-                "must be 1 (a three) or 0 (a seven)",
-            )
-
-    @property
-    def images(self) -> NDArray[np.uint8]:
-        """(N, 784)."""
-        return images_of(self.pixels, "batch.pixels")
-
-    @property
-    def targets(self) -> NDArray[np.uint8]:
-        """(N,), 1 = three, 0 = seven."""
-        return np.frombuffer(self.labels, np.uint8)
-
-
-@dataclass(frozen=True)
-class Fingerprinted:
-    """A request that can be told from others without keeping its values."""
+        Args:
+            fields: the value of each, and its default.
+        """
+        return {name: value for name, (value, default) in fields.items() if value != default}
 
     @property
     def fingerprint(self) -> bytes:
@@ -89,16 +53,10 @@ class Fingerprinted:
         # No cached_property: in Python 3.11 all requests would wait while one large one is hashed.
         found: bytes | None = self.__dict__.get("_fingerprint")
         if found is None:
-            found = self.__dict__["_fingerprint"] = self._hashed()
+            method, values = self.hashed_as()
+            found = hashlib.sha256(f"{method} {values!r}".encode()).digest()
+            self.__dict__["_fingerprint"] = found
         return found
-
-    def _hashed(self) -> bytes:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        batch = values.get("batch")
-        if batch is not None:
-            contents = [hashlib.sha256(part).digest() for part in (batch.pixels, batch.labels)]
-            values["batch"] = contents
-        return hashlib.sha256(f"{type(self).__name__} {values!r}".encode()).digest()
 
 
 @dataclass(frozen=True)
@@ -106,10 +64,18 @@ class Step(Fingerprinted):
     """One step of SGD, on `batch` or on the training set's next mini-batch."""
 
     batch: Batch | None = None
-    learning_rate: float = 1.0
+    sgd: Sgd = Sgd()
 
     def __post_init__(self) -> None:
-        check_learning_rate(self.learning_rate)
+        check_learning_rate(self.sgd.learning_rate)
+
+    def hashed_as(self) -> tuple[str, dict[str, object]]:
+        """See Fingerprinted."""
+        batch = None
+        if self.batch is not None:
+            contents = (self.batch.pixels, self.batch.labels)
+            batch = [hashlib.sha256(content).digest() for content in contents]
+        return "Step", {"batch": batch, "learning_rate": self.sgd.learning_rate}
 
 
 @dataclass(frozen=True)
@@ -117,14 +83,23 @@ class Train(Fingerprinted):
     """A run of SGD over the training set."""
 
     epochs: int
-    learning_rate: float = 1.0
+    sgd: Sgd = Sgd()
     batch_size: int = 256
     seed: int = 42
 
     def __post_init__(self) -> None:
         check_range("epochs", self.epochs, 1, MAX_EPOCHS)
-        check_learning_rate(self.learning_rate)
+        check_learning_rate(self.sgd.learning_rate)
         check_range("batch_size", self.batch_size, 1, TRAINING_IMAGES)
+
+    def hashed_as(self) -> tuple[str, dict[str, object]]:
+        """See Fingerprinted."""
+        return "Train", {
+            "epochs": self.epochs,
+            "learning_rate": self.sgd.learning_rate,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+        }
 
 
 @dataclass(frozen=True)
@@ -138,12 +113,20 @@ class Initialize(Fingerprinted):
         if not 0 <= self.std <= MAX_STD:  # false for NaN too
             raise InvalidArgument("std", f"got {self.std:g}", f"must be 0 to {MAX_STD:g}")
 
+    def hashed_as(self) -> tuple[str, dict[str, object]]:
+        """See Fingerprinted."""
+        return "Initialize", {"seed": self.seed, "std": self.std}
+
 
 @dataclass(frozen=True)
 class Restore(Fingerprinted):
     """The parameters of a kept version again."""
 
     version: int
+
+    def hashed_as(self) -> tuple[str, dict[str, object]]:
+        """See Fingerprinted."""
+        return "Restore", {"version": self.version}
 
 
 @dataclass(frozen=True)
@@ -166,6 +149,10 @@ class Import(Fingerprinted):
                 "weights", "their sum is beyond what float32 can hold", "must be smaller"
             )
 
+    def hashed_as(self) -> tuple[str, dict[str, object]]:
+        """See Fingerprinted."""
+        return "Import", {"weights": self.weights, "bias": self.bias}
+
     @property
     def parameters(self) -> NDArray[np.float32]:
         """(785,): the weights, then the bias."""
@@ -173,60 +160,6 @@ class Import(Fingerprinted):
 
 
 Request = Step | Train | Initialize | Restore | Import
-
-
-class Stepped(NamedTuple):
-    """A Step's answer."""
-
-    loss: float  # the mean on the batch, before the update
-    version: int  # that the update made
-
-
-class Progress(NamedTuple):
-    """A Train's answer after each epoch."""
-
-    epoch: int
-    epochs: int
-    train_loss: float
-    valid_loss: float
-    valid_accuracy: float
-    version: int
-    elapsed: float  # seconds of training since the run began
-
-
-class Written(NamedTuple):
-    """The answer to an Initialize, a Restore or an Import."""
-
-    version: int
-
-
-Answer = Stepped | Progress | Written
-
-
-def answer_to(request: Request, values: Sequence[Any]) -> Answer:
-    """The answer with these values, in the order of its fields."""
-    if isinstance(request, Step):
-        return Stepped._make(values)
-    return Progress._make(values) if isinstance(request, Train) else Written._make(values)
-
-
-def epochs(answers: Sequence[Answer]) -> list[Progress]:
-    """The answers to a Train, as what they are."""
-    found = [answer for answer in answers if isinstance(answer, Progress)]
-    assert len(found) == len(answers)
-    return found
-
-
-def magnitude(parameters: NDArray[np.float32]) -> float:
-    """The most that any image can score, or NaN; up to MOST_INK no partial sum overflows."""
-    return float(magnitudes(parameters[None])[0])
-
-
-def magnitudes(parameters: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The same (N,) of several (N, 785)."""
-    found = np.empty(len(parameters), np.float64)
-    kernels.magnitude(parameters, found)
-    return found
 
 
 def check_range(field: str, value: int, least: int, most: int) -> None:

@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mnist37_server.domain.commands import Progress
+from mnist37_server.domain.records import Record, RunRecord
+from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Snapshot
 from mnist37_server.engine.stats import Journal
-from mnist37_server.storage.history import RunRecord
-from mnist37_server.storage.store import Record, State
+from mnist37_server.storage.store import State
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from enum import Enum
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,38 +15,21 @@ from numpy.typing import NDArray
 from mnist37.examples import Examples
 from mnist37.losses import Evaluation
 from mnist37.training import Sets, evaluate, examples_on
-from mnist37_server.domain.commands import Batch, Initialize
+from mnist37_server.domain.commands import Initialize
+from mnist37_server.domain.examples import Batch, Split
+from mnist37_server.domain.records import Figures, RunRecord
 from mnist37_server.domain.snapshot import Images, Origin, Snapshot
 from mnist37_server.engine.run_watch import Watch
 from mnist37_server.engine.stats import Journal
 from mnist37_server.engine.write_queue import MAX_CALLERS, WriteQueue
 from mnist37_server.engine.writer import Writer
 from mnist37_server.errors import NotFound, Reason
-from mnist37_server.storage.history import KEPT_VERSIONS, RunRecord
+from mnist37_server.storage.history import KEPT_VERSIONS
 from mnist37_server.storage.store import State
 from mnist37_server.training.device_errors import device_full, device_lost, lost, no_room
 from mnist37_server.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
-
-
-class Split(Enum):
-    """The two sets of images that the server holds."""
-
-    TRAIN = "train"
-    VALID = "valid"
-
-
-class Figures(NamedTuple):
-    """How a live model stands at a moment."""
-
-    version: int  # the newest that is committed
-    steps: int  # of SGD, since the server began
-    images_trained: int  # on those steps
-    images_predicted: int  # since the server began
-    waiting: int  # writes whose turn has not come
-    running: bool  # whether a run is under way
-    state_bytes: int  # that the database has
 
 
 class LiveModel:

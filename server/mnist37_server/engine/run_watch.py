@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mnist37_server.domain.commands import Progress, epochs
+from mnist37_server.domain.records import RunRecord
+from mnist37_server.domain.results import Progress, epochs
 from mnist37_server.engine.write_queue import WriteQueue
 from mnist37_server.errors import NotFound, Reason
-from mnist37_server.storage.history import KEPT_RUNS, RunRecord
+from mnist37_server.storage.history import KEPT_RUNS
 from mnist37_server.storage.store import State
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from mnist37_server.domain.commands import Answer, Progress, Step, Stepped
+from mnist37_server.domain.commands import Step
+from mnist37_server.domain.results import Answer, Progress, Stepped
 from mnist37_server.domain.snapshot import Snapshot
 from mnist37_server.engine.subscription import Write
 from mnist37_server.errors import Refused

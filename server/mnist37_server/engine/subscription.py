@@ -11,7 +11,8 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from mnist37.kernels import Flag
-from mnist37_server.domain.commands import Answer, Request
+from mnist37_server.domain.commands import Request
+from mnist37_server.domain.results import Answer
 
 MAX_UNREAD = 10_000  # epochs that a slow reader may be behind before it misses the oldest
 MOST_AT_ONCE = 256  # epochs, so that no message and nobody's turn gets long

@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import Callable, Collection
 
 from mnist37.kernels import Flag
-from mnist37_server.domain.commands import Answer, Request, Restore, Train, answer_to
+from mnist37_server.domain.commands import Request, Restore, Train
+from mnist37_server.domain.records import Record
+from mnist37_server.domain.results import Answer, answer_to
 from mnist37_server.engine.stats import Journal
 from mnist37_server.engine.subscription import Subscription, Write
 from mnist37_server.errors import AlreadyExists, CallerLeft, Exhausted, ShuttingDown
-from mnist37_server.storage.store import Record
 
 MAX_CALLERS = 256  # who may wait for a write at a time, unless it is told otherwise
 ALONE = (Train, Restore)  # they look at what is committed

@@ -13,17 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
 
-from mnist37_server.domain.commands import (
-    Answer,
-    Import,
-    Initialize,
-    Request,
-    Restore,
-    Step,
-    Stepped,
-    Train,
-    Written,
-)
+from mnist37_server.domain.commands import Import, Initialize, Request, Restore, Step, Train
+from mnist37_server.domain.records import Record, RunPlace, RunRecord
+from mnist37_server.domain.results import Answer, Stepped, Written, to_values
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.engine.committer import Committer, Update
 from mnist37_server.engine.stats import Journal
@@ -35,14 +27,11 @@ from mnist37_server.errors import (
     Reason,
     Refused,
 )
-from mnist37_server.storage.history import RunRecord
-from mnist37_server.storage.store import Record, RunPlace, State
+from mnist37_server.storage.store import State
 from mnist37_server.training.device_errors import device_full, device_lost, no_room
 from mnist37_server.training.trainer import Ended, Trainer, overflow
 
 log = logging.getLogger(__name__)
-
-
 Done = tuple[Write, Answer, Snapshot]  # a small write that is to be committed
 
 
@@ -151,7 +140,7 @@ class Writer:
                 self._queue.finish(write, error=error)
 
         records = [
-            Record(write.request_id, write.fingerprint, snapshot.version, answer)
+            Record(write.request_id, write.fingerprint, snapshot.version, to_values(answer))
             for write, answer, snapshot in done
             if write.request_id is not None
         ]
@@ -186,14 +175,14 @@ class Writer:
     def _walk(self, writes: list[Write]) -> list[tuple[Answer, Snapshot]]:
         """Steps on the next mini-batches, up to the first that overflowed."""
         steps = [write.request for write in writes if isinstance(write.request, Step)]
-        done = self._trainer.walk([step.learning_rate for step in steps])
+        done = self._trainer.walk([step.sgd for step in steps])
         return [(Stepped(loss, snapshot.version), snapshot) for loss, snapshot in done]
 
     def _apply(self, request: Request) -> tuple[Answer, Snapshot]:
         trainer = self._trainer
         if isinstance(request, Step):
             assert request.batch is not None
-            loss = trainer.step_on(request.batch, request.learning_rate)
+            loss = trainer.step_on(request.batch, request.sgd)
             return Stepped(loss, trainer.version), trainer.snapshot(Origin.STEP)
         if isinstance(request, Initialize):
             trainer.initialize(request)
@@ -269,7 +258,7 @@ class Writer:
 
         records = []
         if write.request_id is not None:
-            outcome = (last, None) if finished else (None, place)
+            outcome = (to_values(last), None) if last and finished else (None, place)
             records.append(Record(write.request_id, write.fingerprint, version, *outcome))
         run = RunRecord(place.run, write.request_id, request, place.began, version, finished, last)
         update = Update(snapshots, records, (run, epochs), committed, failed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from google.protobuf.descriptor import FileDescriptor
 from prometheus_client import (
@@ -20,13 +21,38 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from mnist37_server.engine.live_model import LiveModel
+from mnist37_server.domain.records import Figures
 from mnist37_server.errors import CannotStart
+from mnist37_server.observability.histogram import Histogram
 from mnist37_server.observability.rpc_metrics import RpcMetrics, buckets
+from mnist37_server.rpc.handlers import Authorize
 
 HANGING = 10.0  # seconds for which a connection may say nothing; each has a thread
 
 log = logging.getLogger(__name__)
+
+
+class Events(Protocol):
+    """What happened to a model since the process began, as far as metrics show it."""
+
+    train_loss: float | None  # that an epoch or a Step last told; None before the first
+    valid_loss: float | None
+    valid_accuracy: float | None
+    runs_finished: int
+    runs_cut_off: int
+    commit_seconds: Histogram
+    commits_failed: int
+
+
+class Watchable(Protocol):
+    """A model whose figures are shown."""
+
+    @property
+    def journal(self) -> Events:
+        """What happened to it."""
+
+    def figures(self) -> Figures:
+        """How it stands now."""
 
 
 class Monitor:
@@ -35,13 +61,19 @@ class Monitor:
     Args:
         address: HOST:PORT to listen on; port 0 picks a free one.
         contracts: the .proto files of the services whose calls `rpcs` will be told of.
+        authorize: is asked what answers a call that may not pass; None lets all pass.
 
     Raises:
         CannotStart: the address cannot be listened on.
     """
 
-    def __init__(self, address: str, contracts: Iterable[FileDescriptor]) -> None:
-        self.rpcs = RpcMetrics(contracts)
+    def __init__(
+        self,
+        address: str,
+        contracts: Iterable[FileDescriptor],
+        authorize: Authorize | None = None,
+    ) -> None:
+        self.rpcs = RpcMetrics(contracts, authorize)
         self._registry = CollectorRegistry(auto_describe=True)
         self._registry.register(self.rpcs)
         ProcessCollector(registry=self._registry)
@@ -62,7 +94,7 @@ class Monitor:
         self._server.handle_error = self._failed  # type: ignore[method-assign,assignment]
         self.url = f"http://{host}:{self._server.server_port}/metrics"
 
-    def watch(self, model: LiveModel) -> None:
+    def watch(self, model: Watchable) -> None:
         """From now on a scrape has the model's figures too."""
         self._registry.register(ModelMetrics(model))
 
@@ -80,7 +112,7 @@ class Monitor:
 class ModelMetrics(Collector):
     """One live model's figures, read from it when they are asked for."""
 
-    def __init__(self, model: LiveModel) -> None:
+    def __init__(self, model: Watchable) -> None:
         self._model = model
 
     def collect(self) -> Iterator[Metric]:

@@ -9,13 +9,9 @@ is a third of what counters and a histogram of its library cost a call.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextvars import ContextVar
-from functools import lru_cache, wraps
+from collections.abc import Iterable, Iterator
 from math import inf
 from time import perf_counter
-from typing import Any
 
 import grpc
 from google.protobuf.descriptor import FileDescriptor
@@ -28,12 +24,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from mnist37_server.access.auth_interceptor import Continuation, Gate, Handler
-from mnist37_server.observability.histogram import Histogram
+from mnist37_server.observability.rpc_counts import CODES, Method, arrived, counting
+from mnist37_server.rpc.handlers import Authorize, Continuation, Handler
 
-# The usual ones, and both smaller and larger: a Predict takes less than a millisecond, a Train
-# minutes.
-BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
 LABELS = ["grpc_type", "grpc_service", "grpc_method"]
 TYPES = {
     (False, False): "unary",
@@ -41,68 +34,6 @@ TYPES = {
     (False, True): "server_stream",
     (True, True): "bidi_stream",
 }  # by whether the requests and whether the responses are a stream
-# As Go spells them, in whose words the dashboards ask: InvalidArgument, Canceled with one l.
-CODES = {
-    code: "OK" if code is StatusCode.OK else code.name.title().replace("_", "")
-    for code in StatusCode
-} | {StatusCode.CANCELLED: "Canceled"}
-
-FORMS: dict[tuple[bool, bool], tuple[str, Callable[..., Any]]] = {
-    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
-    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
-    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
-    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
-}
-
-OK = StatusCode.OK  # what most calls end with: a look-up in an Enum is slow
-
-arrived: ContextVar[float] = ContextVar("arrived")  # when the RPC came in, on perf_counter's clock
-
-Behavior = Callable[..., Any]
-
-
-class Method:
-    """The numbers of one RPC method."""
-
-    def __init__(self, kind: str, service: str, name: str) -> None:
-        self.labels = [kind, service, name]
-        self.started = 0  # by the one thread that interceptors run in
-        self.lock = threading.Lock()  # guards the three below
-        self.begun = 0
-        self._failed = dict.fromkeys(StatusCode, 0)  # all but OK: a look-up by code is slow
-        self.seconds = Histogram(BOUNDS)
-        self.handler: Handler | None = None  # counts, and does what the service's own does
-
-    def begin(self) -> None:
-        """A call's handler begins."""
-        with self.lock:
-            self.begun += 1
-
-    def handled(self, context: grpc.ServicerContext, otherwise: StatusCode) -> None:
-        """A call's handler is done.
-
-        Args:
-            context: the call's, in which this runs.
-            otherwise: the call's code, if it has set none and the caller is still there.
-        """
-        seconds = perf_counter() - arrived.get()
-        self.end(outcome(context, seconds, otherwise), seconds)
-
-    def end(self, code: StatusCode, seconds: float = 0.0) -> None:
-        """A call is over."""
-        with self.lock:
-            self.seconds.add(seconds)
-            if code is not OK:
-                self._failed[code] += 1
-
-    def read(self) -> tuple[int, dict[StatusCode, int], list[tuple[float, int]], float]:
-        """Calls in progress, calls ended by code, and how long those took: cumulated, in all."""
-        with self.lock:
-            begun, codes = self.begun, dict(self._failed)
-            cumulative, seconds = self.seconds.cumulative(), self.seconds.sum
-        ended = cumulative[-1][1]
-        codes[StatusCode.OK] = ended - sum(codes.values())
-        return begun - ended, codes, cumulative, seconds
 
 
 class RpcMetrics(grpc.ServerInterceptor, Collector):
@@ -111,11 +42,14 @@ class RpcMetrics(grpc.ServerInterceptor, Collector):
     Args:
         contracts: the .proto files of its services. Calls of anything else are counted together,
             so that no caller can make up labels.
+        authorize: is asked what answers a call that may not pass; None lets all pass. It is asked
+            from here: grpcio's way on to another interceptor takes longer than the asking.
     """
 
-    def __init__(self, contracts: Iterable[FileDescriptor]) -> None:
-        # Asked from here: grpcio's way on to another interceptor takes longer than the asking.
-        self.gate: Gate | None = None
+    def __init__(
+        self, contracts: Iterable[FileDescriptor], authorize: Authorize | None = None
+    ) -> None:
+        self._authorize = authorize
         self._unknown = Method("unknown", "unknown", "unknown")
         self._methods = {
             f"/{service.full_name}/{method.name}": Method(
@@ -135,8 +69,8 @@ class RpcMetrics(grpc.ServerInterceptor, Collector):
         arrived.set(perf_counter())  # in a context of the call's own, which the handler runs in too
         method = self._methods.get(handler_call_details.method, self._unknown)
         method.started += 1
-        if self.gate is not None:
-            refusal = self.gate.refusal(handler_call_details)
+        if self._authorize is not None:
+            refusal = self._authorize(handler_call_details)
             if refusal is not None:
                 return counting(method, refusal)
         handler = method.handler
@@ -180,132 +114,3 @@ class RpcMetrics(grpc.ServerInterceptor, Collector):
 def buckets(cumulative: list[tuple[float, int]]) -> list[tuple[str, float]]:
     """A histogram's numbers as Prometheus' library takes them."""
     return [("+Inf" if bound == inf else str(float(bound)), count) for bound, count in cumulative]
-
-
-@lru_cache(256)  # strangers' calls are refused with the same few handlers again and again
-def counting(method: Method, handler: Handler) -> Handler:
-    """A handler that does what this one does, and counts its calls."""
-    kind, make = FORMS[handler.request_streaming, handler.response_streaming]
-    behavior: Behavior = getattr(handler, kind)
-    if getattr(behavior, "experimental_non_blocking", False):
-        behavior = non_blocking(method, behavior)
-    elif handler.response_streaming:
-        behavior = stream(method, behavior)
-    else:
-        behavior = unary(method, behavior)
-    deserializer = handler.request_deserializer
-    if deserializer is not None and not handler.request_streaming:
-        deserializer = decoding(method, deserializer)
-    counted: Handler = make(behavior, deserializer, handler.response_serializer)
-    return counted
-
-
-def unary(method: Method, behavior: Behavior) -> Behavior:
-    """Counts the calls of a behavior that returns its one response."""
-    lock, seconds = method.lock, method.seconds
-
-    @wraps(behavior)  # with the thread pool that grpcio looks for on it
-    def answer(request: object, context: grpc.ServicerContext) -> object:
-        # begin() and handled(), without a call where a call ends well: between two of them the
-        # processor's caches are others', and each function that is passed through costs its share.
-        with lock:
-            method.begun += 1
-        try:
-            response = behavior(request, context)
-        except BaseException:
-            method.handled(context, StatusCode.UNKNOWN)
-            raise
-        if context.is_active() and context.code() is None:  # type: ignore[attr-defined]
-            took = perf_counter() - arrived.get()
-            with lock:
-                seconds.add(took)
-        else:
-            method.handled(context, OK)
-        return response
-
-    return answer
-
-
-def stream(method: Method, behavior: Behavior) -> Behavior:
-    """The same for one that returns an iterator of responses."""
-
-    @wraps(behavior)
-    def answers(request: object, context: grpc.ServicerContext) -> Iterator[object]:
-        method.begin()
-        code = StatusCode.UNKNOWN
-        try:
-            yield from behavior(request, context)
-            code = StatusCode.OK
-        finally:  # also where grpcio drops the iterator, since the caller left
-            method.handled(context, code)
-
-    return answers
-
-
-def non_blocking(method: Method, behavior: Behavior) -> Behavior:
-    """The same for one that is given a function to send its responses with, as Watch of health."""
-
-    @wraps(behavior)
-    def answer(
-        request: object, context: grpc.ServicerContext, send: Callable[[object], None]
-    ) -> object:
-        method.begin()
-        began = arrived.get()
-        code = StatusCode.CANCELLED  # unless it is told that there are no more responses
-
-        def sending(response: object) -> None:
-            nonlocal code
-            if response is None:
-                code = StatusCode.OK
-            send(response)
-
-        def over() -> None:
-            told = context.code()  # type: ignore[attr-defined]
-            method.end(code if told is None else known(told), perf_counter() - began)
-
-        if not context.add_callback(over):
-            over()
-        try:
-            return behavior(request, context, sending)
-        except BaseException:
-            code = StatusCode.UNKNOWN
-            raise
-
-    return answer
-
-
-def decoding(method: Method, deserializer: Callable[[bytes], object]) -> Callable[[bytes], object]:
-    """Counts the calls whose request cannot be decoded, which grpcio ends before their handler."""
-
-    def decode(data: bytes) -> object:
-        try:
-            return deserializer(data)
-        except Exception:
-            method.begin()
-            method.end(StatusCode.INTERNAL)
-            raise
-
-    return decode
-
-
-def outcome(context: grpc.ServicerContext, seconds: float, otherwise: StatusCode) -> StatusCode:
-    """The code of a call whose handler ends now, `otherwise` if it has set none.
-
-    Args:
-        context: the call's.
-        seconds: since it came in.
-        otherwise: what it is without a code of its own.
-    """
-    if context.is_active():
-        code = context.code()  # type: ignore[attr-defined]  # grpcio has it, its stubs do not
-        return otherwise if code is None else known(code)
-    # Whatever the handler says, grpcio tells nobody: the caller left, or its time is up.
-    # A client whose time is up says that it leaves, and that may be here before the time is up here
-    # too: timeouts travel rounded up, by a hundredth at most.
-    late = context.time_remaining() < 0.05 + seconds / 100
-    return StatusCode.DEADLINE_EXCEEDED if late else StatusCode.CANCELLED
-
-
-def known(code: object) -> StatusCode:
-    """What grpcio makes of a code that a handler has set."""
-    return code if isinstance(code, StatusCode) else StatusCode.UNKNOWN

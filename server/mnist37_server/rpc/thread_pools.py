@@ -15,34 +15,11 @@ from functools import partial
 from queue import SimpleQueue
 from typing import ParamSpec
 
-from mnist37_server.errors import Exhausted, Reason
-
 HELD_UP = 0.05  # seconds for which a call may wait while none begins, until it gets a thread
 
 P = ParamSpec("P")
 
 log = logging.getLogger(__name__)
-
-
-class Room:
-    """Room for so many streams at a time, entered by `with`; more are refused at once.
-
-    Args:
-        size: how many.
-        of: of which kind, for the text of the refusal.
-    """
-
-    def __init__(self, size: int, of: str) -> None:
-        self._free = threading.BoundedSemaphore(size)
-        self._refusal = f"{size} {of} are open already; try again later"
-
-    def __enter__(self) -> None:
-        """Raises Exhausted where there is no room left."""
-        if not self._free.acquire(blocking=False):
-            raise Exhausted(self._refusal, Reason.TOO_MANY_STREAMS)
-
-    def __exit__(self, *_: object) -> None:
-        self._free.release()
 
 
 def run_on(pool: ThreadPoolExecutor, servicer: object, methods: Iterable[str]) -> None:
@@ -260,3 +237,7 @@ class FewThreads:
                     if not scarce:  # once, and not 20 times a second
                         log.error("%d threads, and %s: calls wait", self._threads, error)
                     scarce = True
+
+
+# Few threads answer many short calls faster than many threads do: they are not in each other's way.
+SHORT_CALLS = 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from functools import lru_cache
 from typing import TypeVar
 
@@ -12,19 +11,20 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
+from mnist37.optimizer import Sgd
 from mnist37_server.domain.commands import (
-    Batch,
     Import,
     Initialize,
-    Progress,
     Restore,
     Step,
     Train,
     check_request_id,
 )
-from mnist37_server.engine.live_model import Split
+from mnist37_server.domain.examples import Batch, Split
+from mnist37_server.domain.records import RunRecord, Version
+from mnist37_server.domain.results import Progress
+from mnist37_server.domain.snapshot import Origin
 from mnist37_server.errors import InvalidArgument
-from mnist37_server.storage.history import RunRecord, Version
 
 T = TypeVar("T", int, float, str)
 
@@ -34,6 +34,14 @@ Writing = (
 )
 
 SPLITS = {pb.SPLIT_TRAIN: Split.TRAIN, pb.SPLIT_VALID: Split.VALID}
+
+ORIGINS = {
+    Origin.INITIALIZE: pb.ORIGIN_INITIALIZE,
+    Origin.STEP: pb.ORIGIN_STEP,
+    Origin.TRAIN: pb.ORIGIN_TRAIN,
+    Origin.RESTORE: pb.ORIGIN_RESTORE,
+    Origin.IMPORT: pb.ORIGIN_IMPORT,
+}
 
 
 def given(message: Message, field: str, default: T) -> T:
@@ -62,16 +70,16 @@ def batch(message: pb.Batch) -> Batch:
 
 def step(message: pb.StepRequest) -> Step:
     """Raises InvalidArgument, as do those below, where a value is out of its range."""
-    learning_rate = given(message, "learning_rate", Step.learning_rate)
+    learning_rate = given(message, "learning_rate", Sgd.learning_rate)
     if message.HasField("batch"):
-        return Step(batch(message.batch), learning_rate)
+        return Step(batch(message.batch), Sgd(learning_rate))
     return step_without_batch(learning_rate)
 
 
 @lru_cache  # who trains step by step sends the same again and again
 def step_without_batch(learning_rate: float) -> Step:
     """On the next mini-batch; raises as `step`."""
-    return Step(None, learning_rate)
+    return Step(None, Sgd(learning_rate))
 
 
 def train(message: pb.TrainRequest) -> Train:
@@ -80,7 +88,7 @@ def train(message: pb.TrainRequest) -> Train:
         raise InvalidArgument("epochs", "is missing", "must be 1 to 1,000,000")
     return Train(
         message.epochs,
-        given(message, "learning_rate", Train.learning_rate),
+        Sgd(given(message, "learning_rate", Sgd.learning_rate)),
         given(message, "batch_size", Train.batch_size),
         given(message, "seed", Train.seed),
     )
@@ -124,7 +132,7 @@ def kept_version(kept: Version) -> pb.ModelVersion:
     """A version in a list."""
     return pb.ModelVersion(
         version=kept.version,
-        origin=f"ORIGIN_{kept.origin.name}",
+        origin=ORIGINS[kept.origin],
         run=kept.run,
         committed=timestamp(kept.committed),
     )
@@ -140,7 +148,10 @@ def run(record: RunRecord, under_way: bool) -> pb.Run:
         began=timestamp(record.began),
         version=record.version,
         last=None if record.last is None else progress(record.last),
-        **asdict(record.request),
+        epochs=record.request.epochs,
+        learning_rate=record.request.sgd.learning_rate,
+        batch_size=record.request.batch_size,
+        seed=record.request.seed,
     )
 
 

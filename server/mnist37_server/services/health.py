@@ -10,22 +10,18 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
-from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import FileDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from mnist37_server.errors import NotFound
+from mnist37_server.rpc.admission import Room
 from mnist37_server.rpc.status import stream, unary
-from mnist37_server.rpc.thread_pools import Room, run_on
+from mnist37_server.rpc.thread_pools import run_on
+from mnist37_server.services.reflection import REFLECTION_V1, Reflection
 
 CONTRACTS = [health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR]
 MAX_WATCHES = 256  # of the health, open at a time
-MAX_REFLECTIONS = 16  # streams, open at a time
 DEVICE = "mnist37-device"  # the metadata in which Check names the device
-
-# The stable name of grpc.reflection.v1alpha; the messages are the same.
-REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
 class Health(health.HealthServicer):
@@ -79,41 +75,6 @@ class Health(health.HealthServicer):
         """Says from now on that nothing is serving; watchers hear it at once."""
         self.serving = False
         self.enter_graceful_shutdown()
-
-
-class Symbols:
-    """All descriptors of the process, a method found by its name like anything else."""
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(descriptor_pool.Default(), name)
-
-    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:
-        """Raises KeyError where there is no such symbol."""
-        pool = descriptor_pool.Default()
-        try:
-            return pool.FindFileContainingSymbol(symbol)
-        except KeyError:
-            # protobuf's own look-up passes methods by, which grpcurl describes too.
-            return pool.FindMethodByName(symbol).containing_service.file
-
-
-class Reflection(reflection.ReflectionServicer):
-    """What services there are, with all their messages."""
-
-    def __init__(self, services: Iterable[str], threads: ThreadPoolExecutor) -> None:
-        super().__init__(services, pool=Symbols())
-        run_on(threads, self, ["ServerReflectionInfo"])
-        self._room = Room(MAX_REFLECTIONS, "streams of the reflection")
-
-    @stream
-    def ServerReflectionInfo(
-        self,
-        requests: Iterator[reflection_pb2.ServerReflectionRequest],
-        context: grpc.ServicerContext,
-    ) -> Iterator[reflection_pb2.ServerReflectionResponse]:
-        """Answers one question after the other."""
-        with self._room:
-            yield from super().ServerReflectionInfo(requests, context)
 
 
 def add_to(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -15,12 +14,16 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 
 from mnist37.kernels import PIXELS
-from mnist37_server.domain.commands import Request, Stepped, Written, count_of, epochs
+from mnist37_server.domain.commands import Request
+from mnist37_server.domain.examples import count_of
+from mnist37_server.domain.results import Stepped, Written, epochs
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.engine.subscription import A, Subscription
 from mnist37_server.errors import CallerLeft
+from mnist37_server.rpc.admission import Room
+from mnist37_server.rpc.drain import Activity
 from mnist37_server.rpc.status import at_once, check_wanted, remaining, stream, unary
-from mnist37_server.rpc.thread_pools import ManyThreads, Room, run_on
+from mnist37_server.rpc.thread_pools import ManyThreads, run_on
 from mnist37_server.services import converters
 from mnist37_server.services.predict_codec import Question, decode, encode
 
@@ -34,45 +37,12 @@ SHORT = {"Predict", "GetModel"}
 # Bytes of images: up to these, to predict takes no longer than to ask whether a caller still waits.
 SOON_DONE = 64 * PIXELS
 
-# Few threads answer many short calls faster than many threads do: they are not in each other's way.
-SHORT_CALLS = 4
 # Whoever waits (for a write, for a stream's next message, for a loss over thousands of images) has
 # threads of their own, as many as there may be calls, so that waiting never uses up the short
 # calls', and whoever is slow to send a message is in nobody's way.
 
 
 M = TypeVar("M", bound=converters.Writing)
-
-
-class Activity:
-    """Counts what is being answered, so that the last answers can be waited for.
-
-    These are reads and writes, not streams that wait for a caller or a run.
-    """
-
-    PAUSE = 0.1  # seconds in which nothing begins or ends: there is no more, and the last is sent
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._begun = self._ended = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._begun += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._ended += 1
-
-    def settle(self, timeout: float) -> None:
-        """Returns when nothing is being answered, nor was for a moment, or in `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        seen = -1, -1
-        while time.monotonic() < deadline:
-            before, seen = seen, (self._begun, self._ended)
-            if before == seen and self._begun == self._ended:
-                return
-            time.sleep(min(self.PAUSE, timeout))
 
 
 class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):

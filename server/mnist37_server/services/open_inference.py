@@ -11,11 +11,11 @@ from mnist37_protos.inference import open_inference_pb2_grpc
 
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.errors import NotFound, Reason
+from mnist37_server.rpc.drain import Activity
 from mnist37_server.rpc.status import unary
 from mnist37_server.rpc.thread_pools import run_on
 from mnist37_server.services import tensors
 from mnist37_server.services.health import Health
-from mnist37_server.services.mnist37_service import Activity
 
 MODEL = "mnist37"
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name

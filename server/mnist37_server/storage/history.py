@@ -6,84 +6,27 @@ Nothing here begins or ends a transaction: mnist37_server.storage.store does, ar
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
-import struct
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import starmap
-from struct import Struct
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
 
-from mnist37.examples import PARAMETERS
-from mnist37_server.domain.commands import Progress, Train
-from mnist37_server.domain.snapshot import Origin, Snapshot
-
-VERSIONS = """
-CREATE TABLE versions (
-    slot       INTEGER PRIMARY KEY,     -- written over when none of its versions is kept any more
-    about      BLOB NOT NULL,           -- ABOUT of versions that were committed together
-    committed  REAL NOT NULL,           -- seconds since 1970, by the clock of the wall
-    parameters BLOB NOT NULL            -- of each, 785 little-endian float32
-);
-"""
-RUNS = """
-CREATE TABLE runs (
-    number     INTEGER PRIMARY KEY,
-    request_id TEXT,
-    request    TEXT NOT NULL,           -- JSON of a Train
-    began      REAL NOT NULL,
-    version    INTEGER NOT NULL,        -- of the model after the run's last commit
-    finished   INTEGER NOT NULL,
-    last       TEXT                     -- JSON of the last epoch's Progress
-);
-"""
-EPOCHS = """
-CREATE TABLE epochs (
-    run        INTEGER NOT NULL,
-    epoch      INTEGER NOT NULL,        -- the last of those in the row
-    progress   BLOB NOT NULL,           -- PROGRESS of epochs that were committed together
-    PRIMARY KEY (run, epoch)
-) WITHOUT ROWID;
-"""
-SCHEMA = VERSIONS + RUNS + EPOCHS
-
-# Rows hold several things that came together: to insert a row takes longer than to fill it.
-ABOUT = Struct("<qqii")  # of a version: its number, the run's (0: none), place, origin
-DIGEST = hashlib.sha256().digest_size  # follows on it: of that and the parameters, SHA-256
-PROGRESS = Struct("<IIdddqd")  # of an epoch, in the order of Progress's fields
-A_ROW = 16  # versions: so many are read to look at one
-BYTES = 4 * PARAMETERS  # of a version's parameters
-
-ORIGINS = frozenset(Origin)
+from mnist37_server.domain.records import RunRecord
+from mnist37_server.domain.results import Progress, to_values
+from mnist37_server.domain.snapshot import Snapshot
+from mnist37_server.storage.rows import (
+    A_ROW,
+    BYTES,
+    packed,
+    packed_epochs,
+    train_to_json,
+    unpacked,
+)
 
 KEPT_VERSIONS = 1_000
 KEPT_RUNS = 100
 KEPT_EPOCHS = 1_000  # of each run's curve, evenly spread
-
-
-class Version(NamedTuple):
-    """What is known of a kept version, besides its parameters."""
-
-    version: int
-    origin: Origin
-    run: int | None
-    committed: float  # seconds since 1970
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What is remembered of a run."""
-
-    number: int
-    request_id: str | None
-    request: Train
-    began: float  # seconds since 1970
-    version: int  # of the model after its last commit
-    finished: bool
-    last: Progress | None  # of the last epoch that was finished
 
 
 class History:
@@ -206,7 +149,7 @@ class History:
             if kept:
                 self._connection.execute(
                     "INSERT INTO epochs VALUES (?, ?, ?)",
-                    (run.number, kept[-1].epoch, b"".join(starmap(PROGRESS.pack, kept))),
+                    (run.number, kept[-1].epoch, packed_epochs(kept)),
                 )
             earlier = newest.get(run.number)
             last = earlier.last if run.last is None and earlier else run.last
@@ -215,8 +158,8 @@ class History:
             self._insert_run(run)
 
     def _insert_run(self, run: RunRecord) -> None:
-        last = None if run.last is None else json.dumps(run.last)
-        request = json.dumps(asdict(run.request))
+        last = None if run.last is None else json.dumps(to_values(run.last))
+        request = train_to_json(run.request)
         self._connection.execute(
             "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET"
             " version = excluded.version, finished = excluded.finished,"
@@ -234,94 +177,6 @@ class History:
                 self._drop(version)
 
 
-def packed(snapshots: Sequence[Snapshot], now: float) -> tuple[bytes, float, bytes]:
-    """The columns of a row of versions that were committed together, but for its slot."""
-    about = []
-    for snapshot in snapshots:
-        head = ABOUT.pack(snapshot.version, snapshot.run or 0, snapshot.place, snapshot.origin)
-        about += [head, hashlib.sha256(head + snapshot.content).digest()]
-    return b"".join(about), now, b"".join([snapshot.content for snapshot in snapshots])
-
-
-def unpacked(about: bytes) -> Iterator[tuple[int, int | None, int, Origin, bytes]]:
-    """What is known of each version in a row: number, run, place, origin, digest.
-
-    Raises:
-        sqlite3.DatabaseError: it is not what was stored.
-    """
-    size = ABOUT.size + DIGEST
-    if not about or len(about) % size:
-        raise sqlite3.DatabaseError("a row of versions is damaged")
-    for start in range(0, len(about), size):
-        version, run, place, origin = ABOUT.unpack_from(about, start)
-        if origin not in ORIGINS:
-            raise sqlite3.DatabaseError(f"what is known of version {version} is damaged")
-        digest = about[start + ABOUT.size : start + size]
-        yield version, run or None, place, Origin(origin), digest
-
-
 def stride(epochs: int) -> int:
     """How far apart the epochs are that are kept of a run of so many."""
     return -(-epochs // KEPT_EPOCHS)
-
-
-def snapshot(connection: sqlite3.Connection, slot: int, version: int) -> Snapshot | None:
-    """A version that is in this slot; None where it no longer is.
-
-    Raises:
-        sqlite3.DatabaseError: what is there is not what was stored.
-    """
-    row = connection.execute(
-        "SELECT about, parameters FROM versions WHERE slot = ?", (slot,)
-    ).fetchone()
-    if row is None:
-        return None
-    about, parameters = row
-    for i, (there, run, place, origin, digest) in enumerate(unpacked(about)):
-        if there == version:
-            content = parameters[i * BYTES : (i + 1) * BYTES]
-            head = ABOUT.pack(version, run or 0, place, origin)
-            if len(content) != BYTES or hashlib.sha256(head + content).digest() != digest:
-                raise sqlite3.DatabaseError(f"the parameters of version {version} are damaged")
-            return Snapshot(version, content, place, origin, run)
-    return None
-
-
-def versions(connection: sqlite3.Connection, wanted: Sequence[tuple[int, int]]) -> list[Version]:
-    """What is known of versions, each with the slot that it is in; newest first."""
-    found = {}
-    for slot in {slot for _, slot in wanted}:
-        rows = connection.execute("SELECT about, committed FROM versions WHERE slot = ?", (slot,))
-        for about, committed in rows:
-            for version, run, _, origin, _ in unpacked(about):
-                found[version] = Version(version, origin, run, committed)
-    return [found[version] for version, _ in wanted if version in found]
-
-
-def runs(connection: sqlite3.Connection, number: int | None = None) -> list[RunRecord]:
-    """The runs that are kept, newest first; or the one of this number, if it is."""
-    where = "" if number is None else "WHERE number = ?"
-    rows = connection.execute(
-        f"SELECT * FROM runs {where} ORDER BY number DESC", () if number is None else (number,)
-    )
-    return [
-        RunRecord(
-            row[0],
-            row[1],
-            Train(**json.loads(row[2])),
-            row[3],
-            row[4],
-            bool(row[5]),
-            None if row[6] is None else Progress(*json.loads(row[6])),
-        )
-        for row in rows
-    ]
-
-
-def curve(connection: sqlite3.Connection, number: int) -> list[Progress]:
-    """The epochs that are kept of a run, in their order."""
-    rows = connection.execute("SELECT progress FROM epochs WHERE run = ? ORDER BY epoch", (number,))
-    try:
-        return [Progress._make(values) for (some,) in rows for values in PROGRESS.iter_unpack(some)]
-    except struct.error as error:
-        raise sqlite3.DatabaseError(f"the curve of run {number} is damaged") from error

@@ -6,8 +6,8 @@ import json
 import sqlite3
 
 from mnist37_server.domain.snapshot import Origin, Snapshot
-from mnist37_server.storage import history
-from mnist37_server.storage.history import PROGRESS, packed
+from mnist37_server.storage import rows as tables
+from mnist37_server.storage.rows import PROGRESS, packed
 
 # A run's place had, third, the images that its loss is the sum of.
 FROM_1 = "UPDATE requests SET place = json_remove(place, '$[2]') WHERE place IS NOT NULL"
@@ -34,7 +34,7 @@ def _from_2(connection: sqlite3.Connection) -> None:
     """Versions and epochs had a row each; an epoch was JSON."""
     connection.execute("ALTER TABLE versions RENAME TO versions_2")
     connection.execute("ALTER TABLE epochs RENAME TO epochs_2")
-    for table in (history.VERSIONS, history.EPOCHS):
+    for table in (tables.VERSIONS, tables.EPOCHS):
         connection.execute(table)
     rows = connection.execute(
         "SELECT version, parameters, place, origin, run, committed, digest FROM versions_2"

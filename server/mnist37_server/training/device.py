@@ -14,6 +14,7 @@ import torch
 
 from mnist37.data import Data
 from mnist37.examples import PARAMETERS
+from mnist37.optimizer import Sgd
 from mnist37.training import Sets, evaluate
 from mnist37_server.errors import CannotStart
 from mnist37_server.training.device_errors import no_room
@@ -135,7 +136,7 @@ def place_on(device: torch.device, images: Data) -> tuple[Sets, torch.device]:
 def try_out(sets: Sets, device: torch.device) -> None:
     """Run each kernel once, so that what a device refuses is refused at the start."""
     parameters = torch.zeros(PARAMETERS, device=device)
-    sets.valid.sgd(parameters, np.zeros(1, np.int64), 1, 1.0)
+    sets.valid.sgd(parameters, np.zeros(1, np.int64), 1, Sgd())
     for examples in (sets.train, sets.valid):
         evaluate(parameters, examples)
 

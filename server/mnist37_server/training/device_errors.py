@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from mnist37_server.domain.commands import Batch
+from mnist37_server.domain.examples import Batch
 from mnist37_server.errors import Exhausted, Reason, ShuttingDown
 
 

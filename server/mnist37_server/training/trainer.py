@@ -19,18 +19,15 @@ from mnist37.examples import PARAMETERS, Part, Trained
 from mnist37.kernels import Flag
 from mnist37.losses import mean_loss, mean_losses
 from mnist37.model import init_params
+from mnist37.optimizer import Sgd
 from mnist37.training import Sets, examples_on
-from mnist37_server.domain.commands import (
-    MOST_INK,
-    Batch,
-    Initialize,
-    Progress,
-    Train,
-    magnitudes,
-)
+from mnist37_server.domain.commands import Initialize, Train
+from mnist37_server.domain.examples import Batch
+from mnist37_server.domain.parameters import MOST_INK, magnitudes
+from mnist37_server.domain.records import RunPlace
+from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.errors import InvalidArgument
-from mnist37_server.storage.store import RunPlace
 
 WALK = Train(epochs=1)  # whose seed and batch size order the Steps without a batch
 # What a run does in one go, and what is then committed, published and told of together. Between two
@@ -87,17 +84,17 @@ class Trainer:
         self.parameters.copy_(torch.cat([weights.detach().view(-1), bias.detach()]))
         self.version += 1
 
-    def step_on(self, batch: Batch, learning_rate: float) -> float:
+    def step_on(self, batch: Batch, sgd: Sgd) -> float:
         """One step of SGD on a batch of the caller's; returns the mean loss from before it."""
         examples = examples_on(self.device, batch.images, batch.targets)
         order, count = np.zeros(1, np.int64), len(examples)
-        total = examples.sgd(self.parameters, order, count, learning_rate)
+        total = examples.sgd(self.parameters, order, count, sgd)
         self.steps_done += 1
         self.images_done += count
         self.version += 1
         return mean_loss(total, count)
 
-    def walk(self, learning_rates: Sequence[float]) -> list[tuple[float, Snapshot]]:
+    def walk(self, settings: Sequence[Sgd]) -> list[tuple[float, Snapshot]]:
         """Steps of SGD on the training set's next mini-batches, in one go.
 
         Returns:
@@ -105,9 +102,9 @@ class Trainer:
             if the next one made the parameters overflow; then the model is to be `reset`.
         """
         walk = self.sets.mini_batches(WALK.seed, WALK.batch_size)
-        places = [(self._place + i) % len(walk) for i in range(len(learning_rates))]
-        order, rates = np.array(places, np.int64), np.array(learning_rates, np.float32)
-        totals, states = walk.steps(self.parameters, order, rates, MOST_INK)
+        places = [(self._place + i) % len(walk) for i in range(len(settings))]
+        order = np.array(places, np.int64)
+        totals, states = walk.steps(self.parameters, order, settings, MOST_INK)
         done = []
         # In Python's own numbers. What numpy needs for as much is no longer in the processor's
         # caches by now, and to fetch it takes as long as half a step.
@@ -200,7 +197,7 @@ class Run:
             loss=self._place.loss,
             most=most,
             batch_size=self._request.batch_size,
-            learning_rate=self._request.learning_rate,
+            sgd=self._request.sgd,
             stop=self.stop,
         )
 

@@ -12,9 +12,9 @@ import grpc
 import numpy as np
 import pytest
 from mnist37_client import Aborted, AlreadyExists, AsyncClient, Cancelled, Client, Model
-from mnist37_client._rpc.calls import Told
+from mnist37_client._rpc.progress import Told
 from mnist37_client._rpc.retry import Patience
-from mnist37_client.aio import AsyncTrainingRun
+from mnist37_client.async_training_run import AsyncTrainingRun
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import NDArray
 from support.both_clients import (

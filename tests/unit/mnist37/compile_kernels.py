@@ -20,6 +20,7 @@ from triton.runtime import driver
 
 from mnist37.device import DeviceExamples
 from mnist37.examples import PARAMETERS, Part
+from mnist37.optimizer import Sgd
 from mnist37.training import MiniBatches
 
 
@@ -74,14 +75,14 @@ def launch_everything() -> None:
     for count in (1, 17, 256, 12_396):
         pixels, labels = np.zeros((count, 784), np.uint8), np.zeros(count, np.uint8)
         examples = DeviceExamples.of(pixels, labels, cpu)
-        examples.sgd(parameters, np.zeros(1, np.int64), count, 1.0)
+        examples.sgd(parameters, np.zeros(1, np.int64), count, Sgd())
         for batch_size in (1, 255, 256):
             batches = MiniBatches(examples, 42, batch_size)
-            rates = np.ones(2, np.float32)
-            batches.steps(parameters, batches.order(1)[:2], rates[: len(batches)], np.inf)
+            settings = [Sgd()] * 2
+            batches.steps(parameters, batches.order(1)[:2], settings[: len(batches)], np.inf)
             orders = batches.orders(range(1, 4))
             stop = np.zeros(1, np.uint8)
-            part = Part(orders, 0, 0, 2 * len(batches), batch_size, 1.0, stop)
+            part = Part(orders, 0, 0, 2 * len(batches), batch_size, Sgd(), stop)
             batches.examples.train(parameters, part, valid)
         examples.total(parameters)
 

@@ -19,6 +19,7 @@ from mnist37.examples import Examples, Part
 from mnist37.host import HostExamples
 from mnist37.losses import LOSS_UNIT, mean_loss
 from mnist37.model import accuracy, init_params, linear1, mnist_loss, sigmoid
+from mnist37.optimizer import Sgd
 from mnist37.shuffling import permutation, permutations
 from mnist37.training import MiniBatches, Sets, evaluate, examples_on
 
@@ -87,7 +88,7 @@ def test_a_step_is_autograds(train: Train, std: float, lr: float) -> None:
     params = parameters(std)
     expected, loss = autograd_step(params.double(), train.x[chosen], train.y[chosen], lr)
     moved = placed(params, train.examples)
-    total = train.examples.sgd(moved, np.array([batch]), 200, lr)
+    total = train.examples.sgd(moved, np.array([batch]), 200, Sgd(lr))
     torch.testing.assert_close(moved.cpu().double(), expected, atol=1e-5 * lr, rtol=1e-5)
     assert mean_loss(total, 200) == pytest.approx(loss, abs=1e-6)
 
@@ -101,7 +102,7 @@ def test_a_run_is_the_books_loop(train: Train) -> None:
     for epoch in (1, 2):
         losses = []
         order = batches.order(epoch)
-        total = batches.sgd(fast, order, 1.0)
+        total = batches.sgd(fast, order, Sgd())
         for index in order:
             chosen = images[index * 256 : (index + 1) * 256]
             assert len(chosen) == batches.counts(np.array(index))
@@ -152,7 +153,7 @@ def test_mini_batches_cover_every_image_once(sets: Sets, batch_size: int) -> Non
     order = batches.order(1)
     assert sorted(order) == list(range(len(batches)))
     assert batches.counts(order).sum() == 12396
-    total = batches.sgd(parameters(0.0), order, 1e-30)
+    total = batches.sgd(parameters(0.0), order, Sgd(1e-30))
     assert total == round(12396 * 0.5 / LOSS_UNIT)
 
 
@@ -160,10 +161,10 @@ def test_steps_with_a_rate_each_are_the_same_one_by_one(train: Train) -> None:
     batches = MiniBatches(train.examples, 1, 100)
     order, rates = batches.order(1)[:4], np.array([1, 0.5, 2, 0.1], np.float32)
     together, one_by_one = (placed(parameters(), train.examples) for _ in range(2))
-    found = batches.steps(together, order, rates, np.inf)
+    found = batches.steps(together, order, [*map(Sgd, rates.tolist())], np.inf)
     assert len(found.losses) == 4
     for i, rate in enumerate(rates.tolist()):
-        assert found.losses[i] == batches.sgd(one_by_one, order[i : i + 1], rate)
+        assert found.losses[i] == batches.sgd(one_by_one, order[i : i + 1], Sgd(rate))
         assert np.array_equal(found.parameters[i], one_by_one.cpu().numpy())
     assert torch.equal(together, one_by_one)
 
@@ -171,9 +172,11 @@ def test_steps_with_a_rate_each_are_the_same_one_by_one(train: Train) -> None:
 def test_steps_end_before_the_first_that_overflows(train: Train) -> None:
     batches = MiniBatches(train.examples, 1, 100)
     order, rates = batches.order(1)[:4], np.array([1, 1e30, 1, 1], np.float32)
-    found = batches.steps(placed(parameters(), train.examples), order, rates, 1e20)
+    found = batches.steps(
+        placed(parameters(), train.examples), order, list(map(Sgd, rates.tolist())), 1e20
+    )
     expected = placed(parameters(), train.examples)
-    assert found.losses.tolist() == [batches.sgd(expected, order[:1], 1.0)]
+    assert found.losses.tolist() == [batches.sgd(expected, order[:1], Sgd())]
     assert np.array_equal(found.parameters, expected.cpu().numpy()[None])
 
 
@@ -181,8 +184,8 @@ def test_an_epoch_is_the_same_in_pieces(train: Train) -> None:
     batches = MiniBatches(train.examples, 1, 100)
     order = batches.order(1)
     whole, parts = (placed(parameters(), train.examples) for _ in range(2))
-    total = batches.sgd(whole, order, 1.0)
-    assert batches.sgd(parts, order[:3], 1.0) + batches.sgd(parts, order[3:], 1.0) == total
+    total = batches.sgd(whole, order, Sgd())
+    assert batches.sgd(parts, order[:3], Sgd()) + batches.sgd(parts, order[3:], Sgd()) == total
     assert torch.equal(parts, whole)
 
 
@@ -209,23 +212,23 @@ def test_many_epochs_are_those_that_are_done_one_by_one(train: Train, data: Data
     steps = len(batches)
     at_once, one_by_one = (placed(parameters(), train.examples) for _ in range(2))
     # A step of epoch 2 is done; then the rest of it, two more epochs, and a step of epoch 5.
-    loss = batches.sgd(at_once, batches.order(2)[:1], 0.5)
+    loss = batches.sgd(at_once, batches.order(2)[:1], Sgd(0.5))
     part = Part(
         orders=batches.orders(range(2, 7)),
         start=1,
         loss=loss,
         most=3 * steps,
         batch_size=300,
-        learning_rate=0.5,
+        sgd=Sgd(0.5),
         stop=np.zeros(1, np.uint8),
     )
     found = batches.examples.train(at_once, part, valid)
     for i, number in enumerate(range(2, 5)):
-        loss = batches.sgd(one_by_one, batches.order(number), 0.5)
+        loss = batches.sgd(one_by_one, batches.order(number), Sgd(0.5))
         assert found.totals[i].tolist() == [loss, *valid.total(one_by_one)]
         assert found.parameters[i].tolist() == one_by_one.tolist()
     assert found.steps == 3 * steps
-    assert found.loss == batches.sgd(one_by_one, batches.order(5)[:1], 0.5)
+    assert found.loss == batches.sgd(one_by_one, batches.order(5)[:1], Sgd(0.5))
     assert torch.equal(at_once, one_by_one)
     assert (len(found.totals), len(found.parameters)) == (3, 3)
 
@@ -234,7 +237,7 @@ def test_whoever_stops_a_run_need_not_wait_for_its_part(data: Data) -> None:
     examples = HostExamples(data.train.pixels, data.train.labels)
     batches = MiniBatches(examples, 1, 256)
     stop = np.zeros(1, np.uint8)
-    part = Part(batches.orders(range(1, 10_001)), 0, 0, 10**9, 256, 1.0, stop)
+    part = Part(batches.orders(range(1, 10_001)), 0, 0, 10**9, 256, Sgd(), stop)
     moved, done = parameters(), []
     thread = threading.Thread(
         target=lambda: done.append(batches.examples.train(moved, part, examples))
@@ -249,7 +252,7 @@ def test_whoever_stops_a_run_need_not_wait_for_its_part(data: Data) -> None:
     (found,) = done
     again = parameters()
     for number in range(1, len(found.totals) + 1):
-        batches.sgd(again, batches.order(number), 1.0)
+        batches.sgd(again, batches.order(number), Sgd())
     left = found.steps - len(found.totals) * len(batches)
-    assert batches.sgd(again, batches.order(len(found.totals) + 1)[:left], 1.0) == found.loss
+    assert batches.sgd(again, batches.order(len(found.totals) + 1)[:left], Sgd()) == found.loss
     assert torch.equal(moved, again)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from mnist37_server.access import tls
-from mnist37_server.access.auth_interceptor import READS, Role, Tokens
+from mnist37_server.access.roles import READS, Role
+from mnist37_server.access.tokens import Tokens
 from mnist37_server.config import Config
 from mnist37_server.errors import CannotStart
 

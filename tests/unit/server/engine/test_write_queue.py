@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from mnist37_server.domain.commands import Request, Step, Stepped, Train
+from mnist37_server.domain.commands import Request, Step, Train
+from mnist37_server.domain.results import Stepped
 from mnist37_server.engine import write_queue
 from mnist37_server.engine.stats import Journal
 from mnist37_server.engine.subscription import Write
 from mnist37_server.engine.write_queue import MAX_TOGETHER, WriteQueue
+
+from mnist37.optimizer import Sgd
 
 LONG = 60.0  # seconds in which no test ends
 SOON = LONG / 2
@@ -146,8 +149,8 @@ def test_a_write_whose_caller_leaves_while_others_are_waited_for_is_not_done(
     writes.queue.leave(writes.queue.submit(Step()))
     time.sleep(2 * A_MOMENT)
     assert not taking.done()
-    writes.queue.submit(Step(learning_rate=0.5))
-    assert taking.result(SOON) == [Step(learning_rate=0.5)]
+    writes.queue.submit(Step(sgd=Sgd(0.5)))
+    assert taking.result(SOON) == [Step(sgd=Sgd(0.5))]
 
 
 def test_closing_ends_the_wait(writes: Writes) -> None:

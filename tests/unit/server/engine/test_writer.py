@@ -11,18 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mnist37_server.domain.commands import (
-    Answer,
-    Batch,
-    Initialize,
-    Progress,
-    Restore,
-    Step,
-    Stepped,
-    Train,
-    Written,
-    magnitude,
-)
+from mnist37_server.domain.commands import Initialize, Restore, Step, Train
+from mnist37_server.domain.examples import Batch
+from mnist37_server.domain.parameters import magnitude
+from mnist37_server.domain.results import Answer, Progress, Stepped, Written
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.engine.committer import SLOW
 from mnist37_server.engine.live_model import LiveModel
@@ -33,6 +25,7 @@ from mnist37_server.training.trainer import Trainer
 from support.twin import Twin, data, sets
 
 from mnist37.host import HostExamples
+from mnist37.optimizer import Sgd
 
 
 @pytest.fixture
@@ -144,7 +137,7 @@ def test_a_step_that_overflows_is_refused_alone_among_those_that_wait(
     run = iter(model.submit(Train(epochs=50)))
     next(run)
     rates = [0.5, 1.0, 1e12, 2.0, 1e38, 1e12, 0.1]
-    waiting = [model.submit(Step(learning_rate=rate)) for rate in rates]
+    waiting = [model.submit(Step(sgd=Sgd(rate))) for rate in rates]
     list(run)
     versions = []
     for rate, write in zip(rates, waiting, strict=True):
@@ -167,18 +160,18 @@ def test_who_leaves_while_others_are_refused_is_not_waited_for(
     run = iter(model.submit(Train(epochs=50)))
     next(run)
     waiting = [
-        model.submit(Step(learning_rate=rate), name)
+        model.submit(Step(sgd=Sgd(rate)), name)
         for name, rate in (("first", 1.0), ("left", 2.0), ("last", 3.0))
     ]
-    walked: list[Sequence[float]] = []
+    walked: list[Sequence[Sgd]] = []
     walk = Trainer.walk
 
-    def overflowing(trainer: Trainer, rates: Sequence[float]) -> list[tuple[float, Snapshot]]:
-        walked.append(rates)
-        if rates[0] == 1.0:
+    def overflowing(trainer: Trainer, settings: Sequence[Sgd]) -> list[tuple[float, Snapshot]]:
+        walked.append(settings)
+        if settings[0] == Sgd(1.0):
             model.leave(waiting[1])
             return []
-        return walk(trainer, rates)
+        return walk(trainer, settings)
 
     monkeypatch.setattr(Trainer, "walk", overflowing)
     list(run)
@@ -186,9 +179,9 @@ def test_who_leaves_while_others_are_refused_is_not_waited_for(
         with pytest.raises(error):
             caller.only(Stepped)
     assert waiting[2].only(Stepped).version == 50 * 49 + 1
-    assert walked == [[1.0, 2.0, 3.0], [3.0]]
+    assert walked == [[Sgd(1.0), Sgd(2.0), Sgd(3.0)], [Sgd(3.0)]]
     monkeypatch.undo()
-    assert model.submit(Step(learning_rate=2.0), "left").only(Stepped).version == 50 * 49 + 2
+    assert model.submit(Step(sgd=Sgd(2.0)), "left").only(Stepped).version == 50 * 49 + 2
 
 
 def test_all_kinds_of_writes_that_wait_are_done_in_their_order(model: LiveModel) -> None:
@@ -199,8 +192,8 @@ def test_all_kinds_of_writes_that_wait_are_done_in_their_order(model: LiveModel)
     batch = Batch(pixels.tobytes(), labels.tobytes())
     requests: list[Step] = [
         Step(),
-        Step(batch, 0.3),
-        Step(learning_rate=0.2),
+        Step(batch, Sgd(0.3)),
+        Step(sgd=Sgd(0.2)),
         *[Step()] * 49,
         Step(batch),
     ]
@@ -213,9 +206,9 @@ def test_all_kinds_of_writes_that_wait_are_done_in_their_order(model: LiveModel)
     twin.train(50)
     for request in requests:
         if request.batch is None:
-            twin.step(request.learning_rate)
+            twin.step(request.sgd.learning_rate)
         else:
-            resident.sgd(twin.parameters, np.zeros(1, np.int64), 20, request.learning_rate)
+            resident.sgd(twin.parameters, np.zeros(1, np.int64), 20, request.sgd)
     before = model.at(answers[-3].version)
     assert (before.digest, before.place) == (twin.digest, twin.place)
     fresh = Twin(seed=7)
@@ -254,9 +247,9 @@ def test_a_run_in_which_the_model_overflows_keeps_the_epochs_before(
     monkeypatch.setattr("mnist37_server.training.trainer.SECONDS_AT_A_TIME", 100)
     seen: list[Answer] = []
     with pytest.raises(InvalidArgument, match="learning_rate"):
-        seen.extend(model.submit(Train(epochs=100, learning_rate=10.0), "large"))
+        seen.extend(model.submit(Train(epochs=100, sgd=Sgd(10.0)), "large"))
     with pytest.raises(InvalidArgument, match="learning_rate"):
-        list(model.submit(Train(epochs=100, learning_rate=10.0), "large"))  # it goes on as far
+        list(model.submit(Train(epochs=100, sgd=Sgd(10.0)), "large"))  # it goes on as far
     twin = Twin()
     twin.train(last, 10.0)
     assert len(seen) == last >= 20

@@ -130,10 +130,9 @@ class ChosenGate:
 @pytest.fixture
 def port() -> Iterator[SimpleNamespace]:
     """A server with the probe and a channel to it."""
-    monitor = Monitor("127.0.0.1:0", [contract()])
+    monitor = Monitor("127.0.0.1:0", [contract()], ChosenGate().refusal)
     probe = Probe()
     with ThreadPoolExecutor(4, "others") as others, ThreadPoolExecutor(4, "own") as own:
-        monitor.rpcs.gate = ChosenGate()  # type: ignore[assignment]
         interceptors: list[grpc.ServerInterceptor] = [monitor.rpcs]
         server = grpc.server(others, interceptors=interceptors, maximum_concurrent_rpcs=MOST)
         server.add_registered_method_handlers(SERVICE, handlers(probe, own))

@@ -15,8 +15,8 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.engine.subscription import Subscription
 from mnist37_server.errors import ShuttingDown
+from mnist37_server.rpc.drain import Activity
 from mnist37_server.services import mnist37_service
-from mnist37_server.services.mnist37_service import Activity
 
 TIMEOUT = 10
 PAUSE = Activity.PAUSE

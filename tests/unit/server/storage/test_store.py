@@ -17,11 +17,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mnist37_server.domain.commands import Progress, Train
+from mnist37_server.domain.commands import Train
+from mnist37_server.domain.records import Record, RunPlace, RunRecord, Version
+from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.errors import CannotStart, Exhausted
-from mnist37_server.storage.history import KEPT_EPOCHS, KEPT_RUNS, KEPT_VERSIONS, RunRecord, Version
-from mnist37_server.storage.store import FORGET_EVERY, KEPT_REQUESTS, Record, RunPlace, State
+from mnist37_server.storage.history import KEPT_EPOCHS, KEPT_RUNS, KEPT_VERSIONS
+from mnist37_server.storage.request_log import FORGET_EVERY, KEPT_REQUESTS
+from mnist37_server.storage.rows import train_to_json
+from mnist37_server.storage.store import State
+
+from mnist37.optimizer import Sgd
 
 
 def snapshot(version: int, place: int = 0) -> Snapshot:
@@ -141,7 +147,7 @@ def test_what_is_known_of_a_version(state: State, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_run_and_its_curve_are_found(state: State) -> None:
-    request = Train(epochs=3, learning_rate=0.5, batch_size=100, seed=2**64 - 1)
+    request = Train(epochs=3, sgd=Sgd(0.5), batch_size=100, seed=2**64 - 1)
     run = RunRecord(state.next_run(), "a", request, 1.5, 2, False, progress(2, 3, 2))
     state.commit([snapshot(1), snapshot(2)], [], [(run, [progress(1, 3, 1), progress(2, 3, 2)])])
     assert state.runs() == state.runs(1) == [run]
@@ -292,7 +298,7 @@ def test_a_database_of_an_earlier_schema_is_taken_over(
             connection.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, 1.5)", row)
         connection.execute(
             "INSERT INTO runs VALUES (7, 'run', ?, 0.5, 6, 0, ?)",
-            (json.dumps(vars(Train(epochs=9))), json.dumps(progress(2, 9, 6))),
+            (train_to_json(Train(epochs=9)), json.dumps(progress(2, 9, 6))),
         )
         for epoch in (1, 2):
             told = json.dumps(progress(epoch, 9, 3 * epoch))
@@ -373,7 +379,7 @@ def test_a_kill_while_an_earlier_database_is_taken_over_loses_nothing(
     written_by_schema_2(tmp_path)
     script = """
 import os, pathlib, signal, sqlite3, sys
-import mnist37_server.storage.store as state
+from mnist37_server.storage.store import State
 class Killed(sqlite3.Connection):
     def execute(self, sql, *arguments):
         if sql.startswith(sys.argv[2]) and self.in_transaction:
@@ -382,8 +388,7 @@ class Killed(sqlite3.Connection):
     def executemany(self, sql, *arguments):
         return self.execute(sql) if sql.startswith(sys.argv[2]) else super().executemany(
             sql, *arguments)
-state.connection_class = Killed
-state.State(pathlib.Path(sys.argv[1]))
+State(pathlib.Path(sys.argv[1]), Killed)
 """
     command = [sys.executable, "-c", script, str(tmp_path), before]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
@@ -526,9 +531,7 @@ def test_a_damaged_version_does_no_harm_to_those_beside_it(tmp_path: Path) -> No
     state.close()
 
 
-def test_after_a_commit_that_could_not_be_undone_the_next_one_is_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_a_commit_that_could_not_be_undone_the_next_one_is_whole(tmp_path: Path) -> None:
     class Failing(sqlite3.Connection):
         fails: frozenset[str] = frozenset()
 
@@ -537,8 +540,7 @@ def test_after_a_commit_that_could_not_be_undone_the_next_one_is_whole(
                 raise sqlite3.OperationalError("disk I/O error")
             return super().execute(sql, *arguments)
 
-    monkeypatch.setattr("mnist37_server.storage.store.connection_class", Failing)
-    state = State(tmp_path)
+    state = State(tmp_path, Failing)
     state.commit([snapshot(1)], [])
     Failing.fails = frozenset({"COMMIT", "SELECT number, version FROM runs ORDER BY number"})
     with pytest.raises(Exhausted):

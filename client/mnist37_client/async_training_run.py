@@ -1,0 +1,87 @@
+"""A training run under way, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+from mnist37_protos.v1 import mnist37_pb2 as pb
+
+from mnist37_client._rpc.asyncio_errors import translated
+from mnist37_client._rpc.progress import Told
+from mnist37_client._rpc.retry import Patience
+from mnist37_client.errors import Cancelled, Mnist37Error
+from mnist37_client.results import Progress
+
+
+class AsyncTrainingRun(AsyncIterator[Progress]):
+    """A run under way; as TrainingRun, with `async for`."""
+
+    def __init__(
+        self,
+        begin: Callable[[], grpc.aio.UnaryStreamCall[Any, pb.TrainResponse]],
+        address: str,
+        patience: Patience,
+    ) -> None:
+        self._begin = begin
+        self._address = address
+        self._attempts = patience.attempts()
+        self._told = Told()
+        self._cancelled = False
+        self._call = begin()
+
+    async def __anext__(self) -> Progress:
+        if self._told.waiting:
+            await asyncio.sleep(0)  # many may have come in one message: others shall have a turn
+        while self._cancelled or not self._told.waiting:
+            try:
+                with translated(self._address):
+                    message = await self._call.read()
+            except Mnist37Error as error:
+                if self._cancelled:
+                    raise StopAsyncIteration from None
+                await asyncio.sleep(self._attempts.pause(error))
+                if self._cancelled:
+                    raise StopAsyncIteration from None
+                self._call = self._begin()
+                continue
+            except asyncio.CancelledError:
+                self._cancelled = True  # grpc ends the call with the task that reads from it
+                raise
+            if message is grpc.aio.EOF:
+                raise StopAsyncIteration
+            assert isinstance(message, pb.TrainResponse)
+            self._told.add(message)
+            self._attempts.succeeded()
+        return self._told.waiting.popleft()
+
+    async def wait(self) -> Progress:
+        """Follows the run to its end; returns its last progress."""
+        async for _ in self:
+            pass
+        if self._told.last is None:
+            raise Cancelled("the run was cancelled before its first epoch ended")
+        return self._told.last
+
+    def cancel(self) -> None:
+        """Stops the run within some milliseconds; harmless after its end."""
+        self._cancelled = True
+        self._call.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.cancel()
+
+    def __del__(self) -> None:
+        self.cancel()

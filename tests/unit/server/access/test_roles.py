@@ -1,0 +1,28 @@
+"""The table of roles names every RPC that the server has, and none that it has not."""
+
+from __future__ import annotations
+
+from mnist37_server.access.roles import NEEDED, OPEN, READS, Role
+from mnist37_server.app import CONTRACTS
+
+
+def test_the_table_is_of_the_servers_rpcs() -> None:
+    served = {
+        service.full_name: {method.name for method in service.methods}
+        for contract in CONTRACTS
+        for service in contract.services_by_name.values()
+    }
+    served["grpc.reflection.v1.ServerReflection"] = {"ServerReflectionInfo"}
+    listed = {
+        service: [method for methods in needed.values() for method in methods]
+        for service, needed in NEEDED.items()
+    }
+    assert {service: set(methods) for service, methods in listed.items()} == served
+    assert all(len(methods) == len(set(methods)) for methods in listed.values())
+
+
+def test_what_writes_needs_train_and_what_is_open_is_nobodys_model() -> None:
+    service = "mnist37.v1.Mnist37Service"
+    assert set(NEEDED[service]) == {Role.PREDICT, Role.TRAIN}
+    assert not READS & {f"/{service}/{method}" for method in NEEDED[service][Role.TRAIN]}
+    assert all(prefix.startswith(("/grpc.health.", "/grpc.reflection.")) for prefix in OPEN)
