@@ -1,4 +1,4 @@
-"""A service that trains the live model again and again, and goes on with what was cut off.
+"""A service that trains the live model again and again, and goes on with what was interrupted.
 
 python examples/trainer.py [HOST:PORT [EPOCHS [PAUSE]]]     epochs of a run, seconds between two
 """

@@ -4,9 +4,9 @@ An epoch is one launch of one block of threads. Its steps depend on each other, 
 that to launch or to synchronise more of the device would take longer than the step; the images
 stay in the device's cache. One block also adds in one order, so the bits never change.
 
-An image is read as two parts of 512 bytes, the second of them cut off after 272: then each image
-belongs to one warp, which adds up its score without waiting for the other warps. While a tile of
-images is computed on, the next one is already on its way from memory.
+An image is read as two parts, of 512 bytes and of the 272 that are left: then each image belongs to
+one warp, which adds up its score without waiting for the other warps. While a tile of images is
+computed on, the next one is already on its way from memory.
 
 Parameters have no annotations but tl.constexpr: Triton's compiler looks up the names in them, and
 refuses those that it does not know. Its interpreter does not, so only `make device-compile` and

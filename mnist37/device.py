@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist37 import cuda_kernels
-from mnist37.examples import Part, Stepped, Trained
+from mnist37.examples import Part, StepsOutput, Trained
 from mnist37.kernels import Labels, Pixels
 from mnist37.optimizer import Sgd
 
@@ -74,9 +74,9 @@ class DeviceExamples:
         batch_size: int,
         settings: Sequence[Sgd],
         bound: float,
-    ) -> Stepped:
+    ) -> StepsOutput:
         """See Examples; a launch each."""
-        found = Stepped.empty(len(order))
+        found = StepsOutput.empty(len(order))
         for step, sgd in enumerate(settings):
             found.losses[step] = self.sgd(parameters, order[step : step + 1], batch_size, sgd)
             found.parameters[step] = parameters.cpu().numpy()

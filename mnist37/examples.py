@@ -44,7 +44,7 @@ class Examples(Protocol):
         batch_size: int,
         settings: Sequence[Sgd],
         bound: float,
-    ) -> Stepped:
+    ) -> StepsOutput:
         """The steps of `sgd`, each with settings of its own.
 
         They end with the first that brings the sum of the parameters' absolute values beyond
@@ -64,7 +64,7 @@ class Examples(Protocol):
         """
 
 
-class Stepped(NamedTuple):
+class StepsOutput(NamedTuple):
     """What came of some steps of SGD."""
 
     losses: NDArray[np.int64]  # (S,), of each, summed over its images before it, in LOSS_UNITs

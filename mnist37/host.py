@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist37 import kernels
-from mnist37.examples import Part, Stepped, Trained
+from mnist37.examples import Part, StepsOutput, Trained
 from mnist37.kernels import Labels, Pixels
 from mnist37.optimizer import Sgd
 
@@ -41,9 +41,9 @@ class HostExamples:
         batch_size: int,
         settings: Sequence[Sgd],
         bound: float,
-    ) -> Stepped:
+    ) -> StepsOutput:
         """See Examples; without Python's lock."""
-        found = Stepped.empty(len(order))
+        found = StepsOutput.empty(len(order))
         images = (self.pixels, self.labels)
         rates = np.array([sgd.learning_rate for sgd in settings], np.float32)
         taken = kernels.steps(*images, order, batch_size, parameters.numpy(), rates, bound, *found)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Losses are added up as whole numbers of this unit: such a sum is exact, so it is the same in
-# whatever order and pieces it is taken, on every device, in a run that was cut off and resumed.
+# whatever order and pieces it is taken, on every device, in a run that was interrupted and resumed.
 # As float64 it is exact for up to 16,384 images, as an int64 for 16 million.
 LOSS_UNIT = 2.0**-39
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist37.data import Data
-from mnist37.examples import Examples, Stepped
+from mnist37.examples import Examples, StepsOutput
 from mnist37.host import HostExamples
 from mnist37.kernels import Labels, Pixels
 from mnist37.losses import Evaluation
@@ -77,7 +77,7 @@ class MiniBatches:
 
     def steps(
         self, parameters: Tensor, order: NDArray[np.int64], settings: Sequence[Sgd], bound: float
-    ) -> Stepped:
+    ) -> StepsOutput:
         """The same, each with settings of its own; see Examples."""
         return self.examples.steps(parameters, order, self.batch_size, settings, bound)
 

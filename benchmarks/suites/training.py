@@ -54,7 +54,7 @@ def parts(trainer: Trainer) -> Iterator[list[Progress]]:
     from mnist37_server.domain.commands import Train
     from mnist37_server.domain.records import RunPlace
 
-    place = RunPlace(steps=0, loss=0, elapsed=0.0, run=1, began=time.time())
+    place = RunPlace(steps=0, loss=0, elapsed=0.0, run=1, started_at=time.time())
     return (ended.progress for ended in trainer.run(Train(epochs=1_000_000), place).parts())
 
 

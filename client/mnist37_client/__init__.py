@@ -32,7 +32,7 @@ __all__ = [
     "Progress",
     "Run",
     "ServerError",
-    "Stepped",
+    "StepResult",
     "TrainingRun",
     "Unauthenticated",
     "Unavailable",
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from mnist37_client.images import validation_images
-    from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
+    from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Version
     from mnist37_client.training_run import TrainingRun
 else:
 
@@ -81,6 +81,6 @@ _NAMES = {
     "client": ("Client",),
     "training_run": ("TrainingRun",),
     "images": ("validation_images",),
-    "results": ("Loss", "Model", "Prediction", "Progress", "Run", "Stepped", "Version"),
+    "results": ("Loss", "Model", "Prediction", "Progress", "Run", "StepResult", "Version"),
 }
 _NAMES["errors"] = tuple(name for name in __all__ if name not in sum(_NAMES.values(), ()))

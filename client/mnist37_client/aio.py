@@ -23,7 +23,7 @@ from mnist37_client.async_training_run import AsyncTrainingRun
 from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT
 from mnist37_client.errors import Cancelled, Mnist37Error
 from mnist37_client.images import PIXELS, is_one_image, to_images
-from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
+from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Version
 
 
 class AsyncClient:
@@ -122,7 +122,7 @@ class AsyncClient:
         *,
         learning_rate: float | None = None,
         request_id: str | None = None,
-    ) -> Stepped:
+    ) -> StepResult:
         """As Client.step."""
         exchange = calls.step(images, labels, learning_rate, request_id)
         return await self._carry_out(self._stub.Step, exchange)

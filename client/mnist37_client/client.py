@@ -19,7 +19,7 @@ from mnist37_client._rpc.retry import Patience
 from mnist37_client._rpc.status import from_rpc
 from mnist37_client.errors import Cancelled
 from mnist37_client.images import to_images
-from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
+from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Version
 from mnist37_client.training_run import TrainingRun
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -139,7 +139,7 @@ class Client:
         *,
         learning_rate: float | None = None,
         request_id: str | None = None,
-    ) -> Stepped:
+    ) -> StepResult:
         """One step of SGD.
 
         Args:

@@ -63,7 +63,7 @@ def read_digit(path: Path) -> NDArray[np.uint8]:
 
 def grey_on(picture: Image.Image, paper: str) -> Picture:
     """The picture in shades of grey, 0 = black, 255 = white, laid on paper of a colour."""
-    if picture.mode.startswith("I"):  # 16 bits a pixel, which convert would cut off at 255
+    if picture.mode.startswith("I"):  # 16 bits a pixel, which convert would clip at 255
         picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
     colours = picture.convert("RGBA")
     below = Image.new("RGBA", colours.size, paper)

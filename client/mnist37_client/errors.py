@@ -22,7 +22,7 @@ from __future__ import annotations
 class Mnist37Error(Exception):
     """Any failure of a call."""
 
-    reason: str | None = None  # a name that stays, such as TOO_MANY_CALLERS
+    reason: str | None = None  # a name that stays, such as TOO_MANY_PENDING_WRITES
     retry_after: float | None = None  # seconds, where the same call may well succeed later
 
 
@@ -41,7 +41,7 @@ class AlreadyExists(Mnist37Error):
 
 
 class Aborted(Mnist37Error):
-    """A run that was cut off cannot go on, since another write came between."""
+    """A run that was interrupted cannot go on, since another write came between."""
 
 
 class Exhausted(Mnist37Error):

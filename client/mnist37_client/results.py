@@ -50,7 +50,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Stepped:
+class StepResult:
     """What one step of SGD did."""
 
     loss: float  # the mean on its batch, before the update
@@ -74,7 +74,7 @@ class Version:
     version: int
     origin: str  # what made it: initialize, step, train, restore, import
     run: int | None  # the number of the run, where one made it
-    committed: datetime
+    committed_at: datetime
 
     @classmethod
     def of(cls, message: pb.ModelVersion) -> Version:
@@ -83,7 +83,7 @@ class Version:
             message.version,
             pb.Origin.Name(message.origin).removeprefix("ORIGIN_").lower(),
             message.run if message.HasField("run") else None,
-            message.committed.ToDatetime(UTC),
+            message.committed_at.ToDatetime(UTC),
         )
 
 
@@ -92,13 +92,13 @@ class Run:
     """A training run: its settings, and how it stands."""
 
     run: int  # its number
-    state: str  # running, finished or cut off
+    state: str  # running, finished or interrupted
     request_id: str | None
     epochs: int
     learning_rate: float
     batch_size: int
     seed: int
-    began: datetime
+    started_at: datetime
     version: int  # of the model after its last commit
     last: Progress | None  # of the last epoch that was finished
 
@@ -113,7 +113,7 @@ class Run:
             message.learning_rate,
             message.batch_size,
             message.seed,
-            message.began.ToDatetime(UTC),
+            message.started_at.ToDatetime(UTC),
             message.version,
             Progress.of(message.last) if message.HasField("last") else None,
         )

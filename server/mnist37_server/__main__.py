@@ -47,16 +47,16 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--download", is_flag=True, help="Let torchvision fetch MNIST into --data-root.")
 @click.option(
-    "--grace",
+    "--shutdown-grace",
     type=float,
-    default=DEFAULT.grace,
+    default=DEFAULT.shutdown_grace,
     metavar="SECONDS",
     help="How long predictions under way may go on at the end.",
 )
 @click.option(
-    "--max-message",
+    "--max-message-mib",
     type=click.IntRange(1, 1024),
-    default=DEFAULT.max_message,
+    default=DEFAULT.max_message_mib,
     metavar="MIB",
     help="How large a message may be.",
 )
@@ -68,9 +68,9 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     help="How many calls may be under way; those that wait for a thread count too; 0: no limit.",
 )
 @click.option(
-    "--max-waiting",
+    "--max-pending-writes",
     type=click.IntRange(1),
-    default=DEFAULT.max_waiting,
+    default=DEFAULT.max_pending_writes,
     metavar="N",
     help="How many callers may wait for a write, or for a run of theirs.",
 )
@@ -129,10 +129,10 @@ def main(
     state: str | None,
     data_root: Path | None,
     download: bool,
-    grace: float,
-    max_message: int,
+    shutdown_grace: float,
+    max_message_mib: int,
     max_rpcs: int,
-    max_waiting: int,
+    max_pending_writes: int,
     max_streams: int,
     keepalive: float,
     metrics_address: str | None,
@@ -159,10 +159,10 @@ def main(
         _folder(state),
         data_root,
         download,
-        grace,
-        max_message=max_message,
+        shutdown_grace,
+        max_message_mib=max_message_mib,
         max_rpcs=max_rpcs,
-        max_waiting=max_waiting,
+        max_pending_writes=max_pending_writes,
         max_streams=max_streams,
         keepalive=keepalive,
         metrics_address=metrics_address,

@@ -55,7 +55,7 @@ def run(config: Config, open_state: Callable[[Path | None], State] = State) -> N
     first = monitor.rpcs if monitor else gate  # the one interceptor, where there is one
     server, port = rpc_server.build(config, tls.credentials(config), [first] if first else [])
     state = open_state(config.state)
-    model = LiveModel(sets, device, state, config.max_waiting)
+    model = LiveModel(sets, device, state, config.max_pending_writes)
     if monitor:
         monitor.watch(model)
     long_calls = config.max_rpcs or mnist37_service.MAX_RPCS
@@ -82,8 +82,8 @@ def run(config: Config, open_state: Callable[[Path | None], State] = State) -> N
     log.info("stopping", extra={"signal": signal.Signals(number).name})
     health.leave()
     model.stop_writing()
-    stopped = server.stop(config.grace)  # refuses new calls from now on
-    service.activity.settle(config.grace)
+    stopped = server.stop(config.shutdown_grace)  # refuses new calls from now on
+    service.activity.settle(config.shutdown_grace)
     server.stop(0)  # what is left are open streams that nothing comes in by
     # grpcio can lose track of a call that it has ended itself, over a malformed message.
     stopped.wait(1)

@@ -21,10 +21,10 @@ class Config:
     state: Path | None = None  # the folder that keeps the model; None: memory, for throw-away runs
     data_root: Path | None = None  # MNIST as torchvision keeps it; None: the shipped images
     download: bool = False  # let torchvision fetch MNIST into data_root
-    grace: float = 10.0  # seconds that answers under way are given at the end
-    max_message: int = 64  # MiB that a message may have
+    shutdown_grace: float = 10.0  # seconds that answers under way are given at the end
+    max_message_mib: int = 64  # MiB that a message may have
     max_rpcs: int = 2048  # calls under way at a time, waiting ones included; 0: as many as come
-    max_waiting: int = 256  # of them, who wait for a write or follow a run that they train
+    max_pending_writes: int = 256  # of them, who wait for a write or follow a run that they train
     max_streams: int = 256  # of them, PredictStreams and WatchRuns
     keepalive: float = 60.0  # seconds without a sign of a peer until it is asked for one
     metrics_address: str | None = None  # HOST:PORT to answer Prometheus on; None: nowhere
@@ -43,7 +43,7 @@ class Config:
         not be able to take all the room there is.
         """
         for flag, seconds, least in (
-            ("--grace", self.grace, 0),
+            ("--shutdown-grace", self.shutdown_grace, 0),
             ("--keepalive", self.keepalive, 1),
         ):
             if not least <= seconds <= LONGEST:  # true for NaN too
@@ -53,12 +53,12 @@ class Config:
         check_address("--address", self.address)
         if self.metrics_address is not None:
             check_address("--metrics-address", self.metrics_address)
-        room = self.max_waiting + self.max_streams + SPARE_RPCS
+        room = self.max_pending_writes + self.max_streams + SPARE_RPCS
         if self.max_rpcs and self.max_rpcs < room:
             raise CannotStart(
                 f"--max-rpcs: got {self.max_rpcs:,}; must be at least {room:,}, which is"
-                f" --max-waiting and --max-streams and {SPARE_RPCS}, so that those who wait leave"
-                " room for the others, or 0 for no limit"
+                f" --max-pending-writes and --max-streams and {SPARE_RPCS}, so that those who wait"
+                " leave room for the others, or 0 for no limit"
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             given, missing = "--tls-cert", "--tls-key"

@@ -2,7 +2,7 @@
 
 Refused                   whatever is said to the caller, in its own words
 ├── InvalidArgument       a field's value is wrong, whatever the state
-├── NotFound              a version or run that is not kept
+├── NotFound              a version or run that is not retained
 ├── AlreadyExists         a request_id that was used for something else
 ├── Aborted               a run cannot go on: another write came between
 ├── Exhausted             too many callers, or no room on the disk or on the device
@@ -20,25 +20,28 @@ from enum import Enum, auto
 
 
 class Reason(Enum):
-    """Why a request is refused, for programs: these names stay, whatever becomes of the texts."""
+    """Why a request is refused, for programs.
+
+    From release 0.1.0 on these names never change, whatever becomes of the texts.
+    """
 
     INVALID_FIELD = auto()
     NOT_FOUND = auto()  # other than the two below
-    VERSION_NOT_KEPT = auto()
-    RUN_NOT_KEPT = auto()
+    VERSION_NOT_RETAINED = auto()
+    RUN_NOT_RETAINED = auto()
     REQUEST_ID_REUSED = auto()
-    RUN_CANNOT_GO_ON = auto()
-    TOO_MANY_CALLERS = auto()
+    RUN_NOT_RESUMABLE = auto()
+    TOO_MANY_PENDING_WRITES = auto()
     TOO_MANY_STREAMS = auto()
-    NO_ROOM = auto()  # on the disk
-    DEVICE_FULL = auto()
+    STORAGE_FULL = auto()  # on the disk
+    DEVICE_OUT_OF_MEMORY = auto()
     SHUTTING_DOWN = auto()
     DEVICE_LOST = auto()
-    CALLER_LEFT = auto()
-    DEADLINE_PASSED = auto()
-    NO_TOKEN = auto()
-    TOKEN_UNKNOWN = auto()
-    ROLE_NOT_ENOUGH = auto()
+    CALLER_CANCELLED = auto()
+    DEADLINE_EXCEEDED = auto()
+    TOKEN_MISSING = auto()
+    TOKEN_INVALID = auto()
+    ROLE_INSUFFICIENT = auto()
     INTERNAL = auto()
 
 
@@ -71,9 +74,25 @@ class InvalidArgument(Refused):
 
 
 class NotFound(Refused):
-    """A version of the model, or a run, that is not kept."""
+    """A version of the model, or a run, that is not retained."""
 
     reason = Reason.NOT_FOUND
+
+
+def version_not_retained(version: object, newest: int) -> NotFound:
+    """Return why a version cannot be had: the one refusal for it, whoever asks.
+
+    Args:
+        version: as it was asked for.
+        newest: the newest committed version.
+    """
+    return NotFound(
+        f"version: {version} is not retained; the model is at {newest}, and ListVersions names the"
+        " versions that are",
+        Reason.VERSION_NOT_RETAINED,
+        version=version,
+        newest=newest,
+    )
 
 
 class AlreadyExists(Refused):
@@ -83,15 +102,15 @@ class AlreadyExists(Refused):
 
 
 class Aborted(Refused):
-    """A run that was cut off cannot go on, since another write was committed after it."""
+    """A run that was interrupted cannot go on, since another write was committed after it."""
 
-    reason = Reason.RUN_CANNOT_GO_ON
+    reason = Reason.RUN_NOT_RESUMABLE
 
 
 class Exhausted(Refused):
     """Too many callers wait, or there is no room: to store the state, or on the device."""
 
-    reason = Reason.TOO_MANY_CALLERS
+    reason = Reason.TOO_MANY_PENDING_WRITES
 
 
 class ShuttingDown(Refused):
@@ -106,25 +125,25 @@ class ShuttingDown(Refused):
 class Unauthenticated(Refused):
     """The caller has no token, or one that is not known here."""
 
-    reason = Reason.TOKEN_UNKNOWN
+    reason = Reason.TOKEN_INVALID
 
 
 class PermissionDenied(Refused):
     """The caller's role does not allow this call."""
 
-    reason = Reason.ROLE_NOT_ENOUGH
+    reason = Reason.ROLE_INSUFFICIENT
 
 
 class CallerLeft(Refused):
     """Nobody waits for the answer any more."""
 
-    reason = Reason.CALLER_LEFT
+    reason = Reason.CALLER_CANCELLED
 
 
 class TooLate(Refused):
     """The deadline had passed when the call's turn came, so nothing was done for it."""
 
-    reason = Reason.DEADLINE_PASSED
+    reason = Reason.DEADLINE_EXCEEDED
 
 
 class CannotStart(Exception):

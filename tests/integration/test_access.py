@@ -161,7 +161,7 @@ def test_a_token_allows_what_its_role_may(
     for call in WRITING:
         with pytest.raises(PermissionDenied, match="is predict; this call needs train") as said:
             ask(guarded, *call, tls_ca=pki / "ca.pem", token=predict.secret)
-        assert said.value.reason == "ROLE_NOT_ENOUGH"
+        assert said.value.reason == "ROLE_INSUFFICIENT"
     assert ask(guarded, "get_model", tls_ca=pki / "ca.pem", token=train.secret).version == before
 
 

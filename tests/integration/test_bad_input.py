@@ -198,7 +198,11 @@ def test_a_version_that_is_not_kept_is_not_found(
     stub: Any, ask: Callable[[int], Request], version: int
 ) -> None:
     newest = stub.GetModel(pb.GetModelRequest()).version
-    said = (f"version: {version} is not kept", f"the model is at {newest}", "1,000 versions")
+    said = (
+        f"version: {version} is not retained",
+        f"the model is at {newest}",
+        "ListVersions names",
+    )
     with refused(stub, grpc.StatusCode.NOT_FOUND, *said):
         send(stub, ask(version))
 
@@ -350,7 +354,7 @@ def test_bad_pixels_end_their_stream_and_nothing_else(stub: Any, size: int) -> N
 
 
 def test_a_version_that_is_not_kept_ends_its_stream(stub: Any) -> None:
-    with refused(stub, grpc.StatusCode.NOT_FOUND, f"version: {2**64 - 1} is not kept"):
+    with refused(stub, grpc.StatusCode.NOT_FOUND, f"version: {2**64 - 1} is not retained"):
         requests = [pb.PredictRequest(pixels=IMAGE, version=2**64 - 1)]
         list(stub.PredictStream(iter(requests), timeout=TIMEOUT))
 

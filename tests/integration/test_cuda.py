@@ -152,7 +152,7 @@ def test_a_full_device_refuses_what_is_too_large_and_loses_nothing(client: Clien
         ):
             with pytest.raises(Exhausted, match="has no room for 80,000 images") as refused:
                 ask()
-            assert refused.value.reason == "DEVICE_FULL"
+            assert refused.value.reason == "DEVICE_OUT_OF_MEMORY"
         after = client.get_model()
         assert (after.version, after.digest) == (before.version, before.digest)
         assert client.predict(images[:5]).version == before.version

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from support.twin import Twin, data
 from torch import Tensor
 
-from mnist37.examples import Part, Stepped, Trained
+from mnist37.examples import Part, StepsOutput, Trained
 from mnist37.host import HostExamples
 from mnist37.optimizer import Sgd
 from mnist37.training import Sets
@@ -59,7 +59,7 @@ class Failing(HostExamples):
         batch_size: int,
         settings: Sequence[Sgd],
         bound: float,
-    ) -> Stepped:
+    ) -> StepsOutput:
         found = super().steps(parameters, order, batch_size, settings, bound)
         if Failing.error is not None:
             raise Failing.error
@@ -134,7 +134,7 @@ def test_a_full_device_fails_what_asks_for_room_and_no_more(
     ):
         with pytest.raises(Exhausted, match=said) as refused:
             ask()
-        assert refused.value.reason == "DEVICE_FULL"
+        assert refused.value.reason == "DEVICE_OUT_OF_MEMORY"
         assert not {"4711", "TORCH_USE", "Triton"} & set(str(refused.value).split())
     reached = client.predict(images).version // 49
     assert 0 < reached < 500

@@ -104,8 +104,8 @@ def test_a_run_goes_on_while_one_of_its_callers_stays(client: Client) -> None:
 
 
 @own_server
-def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(client: Client) -> None:
-    """Cut off several times, in the midst of an epoch: mini-batches of 2 make epochs long."""
+def test_a_run_that_was_interrupted_goes_on_to_the_same_bits(client: Client) -> None:
+    """Interrupted several times, in the midst of an epoch: mini-batches of 2 make epochs long."""
     name, epochs, steps = new_id(), [], 6198
     start = client.get_model().version
     finished = None
@@ -126,7 +126,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(client: Client) -> None
     assert client.get_model().digest == twin.digest
     assert finished.version == client.get_model().version == start + 200 * steps
     uncut = cut_free_losses(client)
-    assert finished.train_loss == uncut, "the epochs' losses are those of a run never cut off"
+    assert finished.train_loss == uncut, "the epochs' losses are those of a run never interrupted"
 
 
 def cut_free_losses(client: Client) -> float:
@@ -143,7 +143,7 @@ def settled_version(client: Client) -> int:
     return version
 
 
-def test_a_cut_off_run_cannot_go_on_after_another_write(client: Client) -> None:
+def test_a_interrupted_run_cannot_go_on_after_another_write(client: Client) -> None:
     name = new_id()
     run = client.train(epochs=100_000, request_id=name)
     next(run)
@@ -151,7 +151,7 @@ def test_a_cut_off_run_cannot_go_on_after_another_write(client: Client) -> None:
     settled_version(client)
     client.step()
     model = client.get_model()
-    with pytest.raises(Aborted, match=r"cut off at version \d+ and the model is at \d+"):
+    with pytest.raises(Aborted, match=r"interrupted at version \d+ and the model is at \d+"):
         client.train(epochs=100_000, request_id=name).wait()
     assert client.get_model().digest == model.digest
 

@@ -98,7 +98,7 @@ def test_a_full_device_refuses_what_is_too_large_and_a_lost_one_all_writes(
             for ask in too_large:
                 with pytest.raises(Exhausted, match=r"cuda:0 has no room for 2,038 images") as no:
                     ask()
-                assert no.value.reason == "DEVICE_FULL"
+                assert no.value.reason == "DEVICE_OUT_OF_MEMORY"
             assert client.step(images[:99], labels[:99]).version == 1, "what fits goes on"
 
             run = client.train(1000, batch_size=BATCH)

@@ -46,7 +46,7 @@ def test_versions_say_what_made_them(client: Client) -> None:
     assert [found.version for found in newest[:4]] == [restored + 1, restored, last, last - 49]
     assert newest[2].run == client.runs()[0].run
     assert newest[0].run is None
-    assert abs(newest[0].committed.timestamp() - time.time()) < 60
+    assert abs(newest[0].committed_at.timestamp() - time.time()) < 60
 
 
 def test_restore_makes_an_old_version_the_newest(client: Client) -> None:
@@ -183,7 +183,7 @@ def test_runs_are_listed_with_their_settings(client: Client) -> None:
         last.version,
     )
     assert (run.epochs, run.learning_rate, run.batch_size, run.seed) == (3, 0.5, 1000, 7)
-    assert abs(run.began.timestamp() - time.time()) < 60
+    assert abs(run.started_at.timestamp() - time.time()) < 60
     shown, *curve = client.watch_run(run.run)
     assert shown == run
     assert [found.epoch for found in curve if isinstance(found, Progress)] == [1, 2, 3]
@@ -220,11 +220,11 @@ def test_a_run_that_is_only_watched_stops(client: Client, address: str) -> None:
         run.cancel()
         *_, ended = heard
     assert isinstance(ended, Run)
-    assert ended.state == "cut off"
+    assert ended.state == "interrupted"
 
 
 def test_a_run_that_is_not_kept_cannot_be_watched(client: Client) -> None:
-    with pytest.raises(NotFound, match="run: 999999 is not kept; the newest 100 are"):
+    with pytest.raises(NotFound, match="run: 999999 is not retained; the newest 100 are"):
         list(client.watch_run(999_999))
 
 

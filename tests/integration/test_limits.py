@@ -58,7 +58,7 @@ def model() -> Iterator[StillModel]:
 def stub(model: StillModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Of a server that takes 40 calls, and has no more threads for those that are held up."""
     monkeypatch.setattr(thread_pools, "HELD_UP", TIMEOUT)
-    config = Config("127.0.0.1:0", max_rpcs=40, max_waiting=4, max_streams=4)
+    config = Config("127.0.0.1:0", max_rpcs=40, max_pending_writes=4, max_streams=4)
     server, port = build(config)
     mnist37_service.add_to(server, cast(LiveModel, model), config.max_rpcs, config.max_streams)
     server.start()

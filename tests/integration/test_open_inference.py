@@ -173,10 +173,10 @@ def bad_requests() -> Iterator[tuple[str, grpc.StatusCode, pb.ModelInferRequest,
             (f"model: there is no '{name}'", "there is mnist37"),
         )
     for version in ("newest", "-1", "1.0", "1e2", " 1", "\u0663", "9" * 21, "9" * 5000):
-        said = (f"version: {version[:64]!r} is not kept",)
+        said = (f"version: {version[:64]!r} is not retained",)
         yield f"version {version[:9]}", MISSING, infer(IMAGES, model_version=version), said
     for number in (2**62, 2**64 - 1, 10**20 - 1):
-        said = (f"version: {number} is not kept",)
+        said = (f"version: {number} is not retained",)
         yield f"version {number}", MISSING, infer(IMAGES, model_version=str(number)), said
 
     request = changed(lambda r: r.inputs.pop())

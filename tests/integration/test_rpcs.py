@@ -55,24 +55,24 @@ def test_train_is_the_cores_run_to_the_bit(client: Client) -> None:
     assert (seen[-1].valid_loss, seen[-1].valid_accuracy) == (valid.loss, valid.accuracy)
 
 
-@pytest.mark.parametrize("gather", [None, False, True])
-def test_epochs_come_one_by_one_or_gathered(address: str, gather: bool | None) -> None:
+@pytest.mark.parametrize("coalesce", [None, False, True])
+def test_epochs_come_one_by_one_or_gathered(address: str, coalesce: bool | None) -> None:
     """As the caller asks; in either case each of them once, in order."""
 
     def epochs(told: list[pb.TrainResponse]) -> list[int]:
-        if not gather:
+        if not coalesce:
             assert not any(message.earlier for message in told)
         return [at.epoch for message in told for at in (*message.earlier, message)]
 
     with grpc.insecure_channel(address) as channel:
         stub = mnist37_pb2_grpc.Mnist37ServiceStub(channel)
-        run = stub.Train(pb.TrainRequest(epochs=500, gather=gather), timeout=60)
+        run = stub.Train(pb.TrainRequest(epochs=500, coalesce=coalesce), timeout=60)
         told = [next(run)]  # it is under way
-        watching = stub.WatchRun(pb.WatchRunRequest(follow=True, gather=gather), timeout=60)
+        watching = stub.WatchRun(pb.WatchRunRequest(follow=True, coalesce=coalesce), timeout=60)
         told += run
         watched = list(watching)
     assert epochs(told) == list(range(1, 501))
-    assert len(told) < 250 if gather else len(told) == 500
+    assert len(told) < 250 if coalesce else len(told) == 500
     assert watched[-1].run.state == pb.RUN_STATE_FINISHED
     seen = epochs([message.progress for message in watched if message.HasField("progress")])
     assert seen == sorted(set(seen))

@@ -57,7 +57,7 @@ def test_an_earlier_commits_database_is_taken_up(client: Client) -> None:
         client.train(4, **settings, request_id="train").wait()
     assert client.get_model().version == model.version, "nothing was applied again"
     killed, finished = client.runs()
-    assert (killed.state, finished.state) == ("cut off", "finished")
+    assert (killed.state, finished.state) == ("interrupted", "finished")
     assert (finished.epochs, finished.learning_rate, finished.batch_size) == (3, 2.0, 1000)
 
     settings = {"batch_size": 6198, "learning_rate": 1.5, "seed": 3}

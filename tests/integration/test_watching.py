@@ -90,7 +90,7 @@ def test_the_figures_are_those_of_what_was_done(watched: tuple[LocalServer, str]
         waiting.result()
         after = Scrape(url)
         assert after.value("mnist37_queue_depth") == after.value("mnist37_runs_in_progress") == 0
-        assert after.value("mnist37_runs_total", outcome="cut_off") == 1
+        assert after.value("mnist37_runs_total", outcome="interrupted") == 1
         assert eventually(lambda: Scrape(url).codes("Train") == {"OK": 1, "Canceled": 1})
 
 
@@ -130,12 +130,12 @@ def test_the_log_has_one_line_an_event_and_nothing_secret(
         line.pop("logger")
     began, finished, *others = [line for line in lines if line.get("method") == "Train"]
     named = {"level": "INFO", "method": "Train", "request_id": "run", "run": 1}
-    assert began == {"message": "run began", **named}
+    assert began == {"message": "run started", **named}
     assert finished == {"message": "run finished", **named, "version": 98}
-    cut_off = next(line for line in others if line["message"] == "run cut off")
-    assert cut_off["run"] == 2
-    assert cut_off["version"] == versions[4].version
-    assert cut_off["reason"] == "nobody waited for it any more"
+    interrupted = next(line for line in others if line["message"] == "run interrupted")
+    assert interrupted["run"] == 2
+    assert interrupted["version"] == versions[4].version
+    assert interrupted["reason"] == "nobody waited for it any more"
 
     messages = [line["message"] for line in lines]
     started = {"address": server.address, "device": "cpu", "state": str(tmp_path), "version": 0}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+import mnist37_client.cli.main  # noqa: F401 - its commands join the group
 import pytest
 from mnist37_client.cli.group import commands
 from mnist37_server.__main__ import main

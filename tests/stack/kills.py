@@ -3,7 +3,7 @@
     python tests/stack/kills.py      needs a Docker engine; COMPOSE="docker compose" names another
 
 Its process is killed by SIGKILL, and started again by the container's restart policy. The trainer's
-container must live through that, and its run end with the parameters of one never cut off.
+container must live through that, and its run end with the parameters of one never interrupted.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def main() -> None:
             client.initialize()
             uncut = client.train(EPOCHS, seed=run.seed).wait()
             assert client.get_model(version=uncut.version).digest == ended
-        print(f"{KILLS} kills in {EPOCHS:,} epochs: the parameters of a run never cut off, {ended}")
+        print(f"{KILLS} kills in {EPOCHS:,} epochs: those of one never interrupted, {ended}")
     finally:
         containers.compose("down", "--volumes")
 

@@ -397,7 +397,7 @@ def test_whatever_becomes_of_calls_the_server_is_then_as_before(
 def test_shutting_down_ends_every_call_and_keeps_every_answered_update(tmp_path: Path) -> None:
     state = ("--device", "cpu", "--state", str(tmp_path))
     with ExitStack() as leave:
-        server = leave.enter_context(LocalServer("--grace", "1", *state))
+        server = leave.enter_context(LocalServer("--shutdown-grace", "1", *state))
         channel = leave.enter_context(grpc.insecure_channel(server.address))
         stub: Any = Mnist37ServiceStub(channel)
         run = stub.Train(pb.TrainRequest(epochs=1_000_000))

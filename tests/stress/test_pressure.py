@@ -23,9 +23,9 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 IMAGES, _ = validation_images()
 TIMEOUT = 20
 SMALL = {
-    "--max-message": 1,
+    "--max-message-mib": 1,
     "--max-rpcs": 24,
-    "--max-waiting": 4,
+    "--max-pending-writes": 4,
     "--max-streams": 4,
     "--keepalive": 1,
 }
@@ -93,7 +93,7 @@ def test_beyond_max_rpcs_calls_are_refused_at_once_and_the_server_goes_on(
             assert time.monotonic() < until
 
 
-def test_beyond_max_waiting_writes_are_refused(small: str, client: Client) -> None:
+def test_beyond_max_pending_writes_writes_are_refused(small: str, client: Client) -> None:
     with grpc.insecure_channel(small) as channel, ExitStack() as leave:
         stub = mnist37_pb2_grpc.Mnist37ServiceStub(channel)
         next(leave.enter_context(client.train(1_000_000)))
@@ -104,7 +104,7 @@ def test_beyond_max_waiting_writes_are_refused(small: str, client: Client) -> No
             refused = from_rpc(call.exception(), small)
             assert isinstance(refused, Exhausted)
             assert str(refused) == "4 callers wait for writes already; try again later"
-            assert (refused.reason, refused.retry_after) == ("TOO_MANY_CALLERS", 1.0)
+            assert (refused.reason, refused.retry_after) == ("TOO_MANY_PENDING_WRITES", 1.0)
         assert client.get_loss("valid").count == 2038
 
 
@@ -154,12 +154,12 @@ def test_the_run_of_a_peer_that_is_gone_without_a_word_stops(small: str, client:
             process.send_signal(signal.SIGSTOP)
             assert client.runs()[0].state == "running"
             assert client.step().version > 0  # it waits for the run's end
-            assert client.runs()[0].state == "cut off"
+            assert client.runs()[0].state == "interrupted"
         finally:
             process.kill()
 
 
-def test_who_asks_for_a_sign_of_life_all_the_time_is_cut_off(small: str) -> None:
+def test_who_asks_for_a_sign_of_life_all_the_time_is_hung_up_on(small: str) -> None:
     over = threading.Event()
 
     def silence() -> Iterator[pb.PredictRequest]:

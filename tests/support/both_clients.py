@@ -21,7 +21,7 @@ from mnist37_client import (
     Model,
     Prediction,
     Progress,
-    Stepped,
+    StepResult,
     validation_images,
 )
 from numpy.typing import NDArray
@@ -88,7 +88,7 @@ class Blocking:
         self._runs.append(self.run(begin()))
         return BlockingRun(self, self._runs[-1])
 
-    def step(self, *args: Any, **kwargs: Any) -> Stepped:
+    def step(self, *args: Any, **kwargs: Any) -> StepResult:
         return self.run(self.client.step(*args, **kwargs))
 
     def get_loss(self, *args: Any, **kwargs: Any) -> Loss:

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from mnist37_client._rpc.progress import epochs
 from mnist37_client.errors import InvalidInput
 from mnist37_client.images import PIXELS, to_images, to_labels
-from mnist37_client.results import Loss, Model, Prediction, Progress, Run, Stepped, Version
+from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Version
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -117,7 +117,7 @@ def step(
     labels: ArrayLike | None,
     learning_rate: float | None,
     request_id: str | None,
-) -> Exchange[pb.StepRequest, pb.StepResponse, Stepped]:
+) -> Exchange[pb.StepRequest, pb.StepResponse, StepResult]:
     """Step, on the given batch or on the server's next mini-batch."""
     batch = None
     if images is not None or labels is not None:
@@ -133,7 +133,7 @@ def step(
         learning_rate=learning_rate,
         request_id=or_new(request_id),
     )
-    return Stepped(response.loss, response.version)
+    return StepResult(response.loss, response.version)
 
 
 def initialize(
@@ -195,7 +195,7 @@ def runs() -> Exchange[pb.ListRunsRequest, pb.ListRunsResponse, list[Run]]:
 
 def watch_request(run: int | None, follow: bool) -> pb.WatchRunRequest:
     """The request to look at a run."""
-    return message(pb.WatchRunRequest, run=run, follow=follow, gather=True)
+    return message(pb.WatchRunRequest, run=run, follow=follow, coalesce=True)
 
 
 def watched(response: pb.WatchRunResponse) -> Sequence[Run | Progress]:
@@ -234,7 +234,7 @@ def train_request(
         batch_size=batch_size,
         seed=seed,
         request_id=or_new(request_id),
-        gather=True,
+        coalesce=True,
     )
 
 

@@ -103,7 +103,7 @@ def versions(client: Client, limit: int, as_json: bool) -> None:
             print_json(**dataclasses.asdict(found))
         else:
             by = f"run {found.run}" if found.run else found.origin
-            click.echo(f"{found.version:>10}  {local_time(found.committed)}  {by}")
+            click.echo(f"{found.version:>10}  {local_time(found.committed_at)}  {by}")
 
 
 @commands.command()

@@ -129,6 +129,6 @@ def summary(run: Run) -> str:
     name = f", id {printable(run.request_id)}" if run.request_id else ""
     return (
         f"run {run.run}: {run.state}, epoch {epoch} of {run.epochs}{accuracy}, version"
-        f" {run.version}, began {local_time(run.began)}, learning rate {run.learning_rate:g}, batch"
-        f" size {run.batch_size}, seed {run.seed}{name}"
+        f" {run.version}, started {local_time(run.started_at)}, learning rate"
+        f" {run.learning_rate:g}, batch size {run.batch_size}, seed {run.seed}{name}"
     )

@@ -31,7 +31,7 @@ class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RUN_STATE_UNSPECIFIED: _ClassVar[RunState]
     RUN_STATE_RUNNING: _ClassVar[RunState]
     RUN_STATE_FINISHED: _ClassVar[RunState]
-    RUN_STATE_CUT_OFF: _ClassVar[RunState]
+    RUN_STATE_INTERRUPTED: _ClassVar[RunState]
 SPLIT_UNSPECIFIED: Split
 SPLIT_TRAIN: Split
 SPLIT_VALID: Split
@@ -44,7 +44,7 @@ ORIGIN_IMPORT: Origin
 RUN_STATE_UNSPECIFIED: RunState
 RUN_STATE_RUNNING: RunState
 RUN_STATE_FINISHED: RunState
-RUN_STATE_CUT_OFF: RunState
+RUN_STATE_INTERRUPTED: RunState
 
 class Batch(_message.Message):
     __slots__ = ("pixels", "labels")
@@ -89,20 +89,20 @@ class StepResponse(_message.Message):
     def __init__(self, loss: _Optional[float] = ..., version: _Optional[int] = ...) -> None: ...
 
 class TrainRequest(_message.Message):
-    __slots__ = ("epochs", "learning_rate", "batch_size", "seed", "request_id", "gather")
+    __slots__ = ("epochs", "learning_rate", "batch_size", "seed", "request_id", "coalesce")
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
-    GATHER_FIELD_NUMBER: _ClassVar[int]
+    COALESCE_FIELD_NUMBER: _ClassVar[int]
     epochs: int
     learning_rate: float
     batch_size: int
     seed: int
     request_id: str
-    gather: bool
-    def __init__(self, epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., request_id: _Optional[str] = ..., gather: _Optional[bool] = ...) -> None: ...
+    coalesce: bool
+    def __init__(self, epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., request_id: _Optional[str] = ..., coalesce: _Optional[bool] = ...) -> None: ...
 
 class TrainResponse(_message.Message):
     __slots__ = ("epoch", "epochs", "train_loss", "valid_loss", "valid_accuracy", "version", "elapsed", "earlier")
@@ -195,16 +195,16 @@ class ListVersionsResponse(_message.Message):
     def __init__(self, versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("version", "origin", "run", "committed")
+    __slots__ = ("version", "origin", "run", "committed_at")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
-    COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_AT_FIELD_NUMBER: _ClassVar[int]
     version: int
     origin: Origin
     run: int
-    committed: _timestamp_pb2.Timestamp
-    def __init__(self, version: _Optional[int] = ..., origin: _Optional[_Union[Origin, str]] = ..., run: _Optional[int] = ..., committed: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    committed_at: _timestamp_pb2.Timestamp
+    def __init__(self, version: _Optional[int] = ..., origin: _Optional[_Union[Origin, str]] = ..., run: _Optional[int] = ..., committed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class RestoreRequest(_message.Message):
     __slots__ = ("version", "request_id")
@@ -247,7 +247,7 @@ class ListRunsResponse(_message.Message):
     def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run", "state", "request_id", "epochs", "learning_rate", "batch_size", "seed", "began", "version", "last")
+    __slots__ = ("run", "state", "request_id", "epochs", "learning_rate", "batch_size", "seed", "started_at", "version", "last")
     RUN_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -255,7 +255,7 @@ class Run(_message.Message):
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
-    BEGAN_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
     run: int
@@ -265,20 +265,20 @@ class Run(_message.Message):
     learning_rate: float
     batch_size: int
     seed: int
-    began: _timestamp_pb2.Timestamp
+    started_at: _timestamp_pb2.Timestamp
     version: int
     last: TrainResponse
-    def __init__(self, run: _Optional[int] = ..., state: _Optional[_Union[RunState, str]] = ..., request_id: _Optional[str] = ..., epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., began: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[int] = ..., last: _Optional[_Union[TrainResponse, _Mapping]] = ...) -> None: ...
+    def __init__(self, run: _Optional[int] = ..., state: _Optional[_Union[RunState, str]] = ..., request_id: _Optional[str] = ..., epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[int] = ..., last: _Optional[_Union[TrainResponse, _Mapping]] = ...) -> None: ...
 
 class WatchRunRequest(_message.Message):
-    __slots__ = ("run", "follow", "gather")
+    __slots__ = ("run", "follow", "coalesce")
     RUN_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
-    GATHER_FIELD_NUMBER: _ClassVar[int]
+    COALESCE_FIELD_NUMBER: _ClassVar[int]
     run: int
     follow: bool
-    gather: bool
-    def __init__(self, run: _Optional[int] = ..., follow: _Optional[bool] = ..., gather: _Optional[bool] = ...) -> None: ...
+    coalesce: bool
+    def __init__(self, run: _Optional[int] = ..., follow: _Optional[bool] = ..., coalesce: _Optional[bool] = ...) -> None: ...
 
 class WatchRunResponse(_message.Message):
     __slots__ = ("run", "progress")

@@ -52,7 +52,8 @@ class Mnist37ServiceStub:
     all that does not write, *train* all.
     INTERNAL: a fault of the server; the message has an id that stands in the server's log.
     Each has details in google.rpc's messages (the trailing metadata grpc-status-details-bin):
-    ErrorInfo with a reason of the domain "mnist37", which the README lists and which never change;
+    ErrorInfo with a reason of the domain "mnist37", which the README lists; from release 0.1.0 on
+    these never change;
     BadRequest with the field; RetryInfo where the same request may well succeed later.
     """
 
@@ -151,7 +152,8 @@ class Mnist37ServiceServicer:
     all that does not write, *train* all.
     INTERNAL: a fault of the server; the message has an id that stands in the server's log.
     Each has details in google.rpc's messages (the trailing metadata grpc-status-details-bin):
-    ErrorInfo with a reason of the domain "mnist37", which the README lists and which never change;
+    ErrorInfo with a reason of the domain "mnist37", which the README lists; from release 0.1.0 on
+    these never change;
     BadRequest with the field; RetryInfo where the same request may well succeed later.
     """
 
@@ -345,7 +347,8 @@ class Mnist37Service:
     all that does not write, *train* all.
     INTERNAL: a fault of the server; the message has an id that stands in the server's log.
     Each has details in google.rpc's messages (the trailing metadata grpc-status-details-bin):
-    ErrorInfo with a reason of the domain "mnist37", which the README lists and which never change;
+    ErrorInfo with a reason of the domain "mnist37", which the README lists; from release 0.1.0 on
+    these never change;
     BadRequest with the field; RetryInfo where the same request may well succeed later.
     """
 

@@ -27,12 +27,12 @@ def refusing(refusal: Refused) -> Handler:
     return grpc.stream_stream_rpc_method_handler(answer)
 
 
-NO_TOKEN = refusing(
+TOKEN_MISSING = refusing(
     Unauthenticated(
-        "no token; send one in the metadata, as authorization: Bearer TOKEN", Reason.NO_TOKEN
+        "no token; send one in the metadata, as authorization: Bearer TOKEN", Reason.TOKEN_MISSING
     )
 )
-NO_BEARER = refusing(Unauthenticated("authorization: must be Bearer TOKEN", Reason.NO_TOKEN))
+NO_BEARER = refusing(Unauthenticated("authorization: must be Bearer TOKEN", Reason.TOKEN_MISSING))
 UNKNOWN = refusing(Unauthenticated("the token is unknown here; it may have been taken back"))
 ONLY_PREDICT = refusing(
     PermissionDenied(
@@ -65,7 +65,7 @@ class Gate(grpc.ServerInterceptor):
             if call.method.startswith(OPEN):
                 return None
             if authorization is None:
-                return NO_TOKEN
+                return TOKEN_MISSING
             scheme, _, token = str(authorization).partition(" ")
             if scheme.lower() != "bearer":
                 return NO_BEARER

@@ -17,7 +17,7 @@ class RunPlace(NamedTuple):
     loss: int  # summed over the images of the epoch under way, in LOSS_UNITs
     elapsed: float  # seconds of training
     run: int  # its number
-    began: float  # seconds since 1970
+    started_at: float  # seconds since 1970
 
 
 class Record(NamedTuple):
@@ -36,7 +36,7 @@ class Version(NamedTuple):
     version: int
     origin: Origin
     run: int | None
-    committed: float  # seconds since 1970
+    committed_at: float  # seconds since 1970
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class RunRecord:
     number: int
     request_id: str | None
     request: Train
-    began: float  # seconds since 1970
+    started_at: float  # seconds since 1970
     version: int  # of the model after its last commit
     finished: bool
     last: Progress | None  # of the last epoch that was finished

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mnist37_server.domain.commands import Request, Step, Train
 
 
-class Stepped(NamedTuple):
+class StepResult(NamedTuple):
     """A Step's answer."""
 
     loss: float  # the mean on the batch, before the update
@@ -33,12 +33,12 @@ class Written(NamedTuple):
     version: int
 
 
-Answer = Stepped | Progress | Written
+Answer = StepResult | Progress | Written
 
 
 def to_values(answer: Answer) -> tuple[float, ...]:
     """Return an answer's values in the order in which they are stored, which never changes."""
-    if isinstance(answer, Stepped):
+    if isinstance(answer, StepResult):
         return answer.loss, answer.version
     if isinstance(answer, Progress):
         return (
@@ -71,7 +71,7 @@ def answer_to(request: Request, values: Sequence[Any]) -> Answer:
     """Return the answer to a request whose `to_values` these are."""
     if isinstance(request, Step):
         loss, version = values
-        return Stepped(loss=loss, version=version)
+        return StepResult(loss=loss, version=version)
     if isinstance(request, Train):
         return to_progress(values)
     (version,) = values

@@ -141,7 +141,7 @@ class Committer:
         """Seconds that it pays to wait for what can go into the next commit too.
 
         They are what a commit takes, for that is what is saved. On a slow disk it is nothing: there
-        writes gather during the commit before.
+        writes pile up during the commit before.
         """
         return self._took if self._took <= SLOW else 0.0
 

@@ -23,8 +23,7 @@ from mnist37_server.engine.run_watch import Watch
 from mnist37_server.engine.stats import Journal
 from mnist37_server.engine.write_queue import MAX_CALLERS, WriteQueue
 from mnist37_server.engine.writer import Writer
-from mnist37_server.errors import NotFound, Reason
-from mnist37_server.storage.history import KEPT_VERSIONS
+from mnist37_server.errors import version_not_retained
 from mnist37_server.storage.store import State
 from mnist37_server.training.device_errors import device_full, device_lost, lost, no_room
 from mnist37_server.training.trainer import Trainer
@@ -81,20 +80,14 @@ class LiveModel:
         """The newest committed version, or a kept one.
 
         Raises:
-            NotFound: this version is not kept.
+            NotFound: this version is not retained.
         """
         snapshot = self._snapshot
         if version is None or version == snapshot.version:
             return snapshot
         kept = self._state.version(version)
         if kept is None:
-            raise NotFound(
-                f"version: {version} is not kept; the model is at {snapshot.version}, and kept are"
-                f" the newest {KEPT_VERSIONS:,} versions that an epoch or another write ended on",
-                Reason.VERSION_NOT_KEPT,
-                version=version,
-                newest=snapshot.version,
-            )
+            raise version_not_retained(version, snapshot.version)
         return kept
 
     def predict(
@@ -103,7 +96,7 @@ class LiveModel:
         """The probability (N,), for each image of (N, 784), that it is a 3; and the version.
 
         Raises:
-            NotFound: this version is not kept.
+            NotFound: this version is not retained.
         """
         snapshot = self.at(version)
         probabilities = snapshot.predict(images)
@@ -125,7 +118,7 @@ class LiveModel:
         """The loss and the accuracy on a resident set or on a caller's batch; and the version.
 
         Raises:
-            NotFound: this version is not kept.
+            NotFound: this version is not retained.
             Exhausted: there is no room on the device.
             ShuttingDown: the device is lost.
         """

@@ -21,7 +21,7 @@ class Watch:
         number: of the run; None for the newest.
 
     Raises:
-        NotFound: it is not kept, or there is none yet.
+        NotFound: it is not retained, or there is none yet.
     """
 
     def __init__(self, queue: WriteQueue, state: State, number: int | None) -> None:
@@ -30,7 +30,7 @@ class Watch:
         if number is None:
             number, runs = queue.running(), state.runs()
             if number is None and not runs:
-                raise NotFound("run: there is none yet; Train begins one", Reason.RUN_NOT_KEPT)
+                raise NotFound("run: there is none yet; Train begins one")
             number = number or runs[0].number
         # First the subscription, then the look at what is committed: so nothing falls between.
         self._number = number
@@ -43,14 +43,14 @@ class Watch:
         """How the run stands, and whether it is under way; None before its first commit.
 
         Raises:
-            NotFound: it is not kept.
+            NotFound: it is not retained.
         """
         under_way = self._queue.running() == self._number
         found = self._state.runs(self._number)
         if not found and not under_way:
             raise NotFound(
-                f"run: {self._number} is not kept; the newest {KEPT_RUNS} are",
-                Reason.RUN_NOT_KEPT,
+                f"run: {self._number} is not retained; the newest {KEPT_RUNS} are",
+                Reason.RUN_NOT_RETAINED,
                 run=self._number,
             )
         return (found[0], under_way) if found else None
@@ -67,7 +67,7 @@ class Watch:
         Those that were committed together come together.
         """
         if self._subscription is not None:
-            for answers in self._subscription.gathered():
+            for answers in self._subscription.coalesced():
                 yield [at for at in epochs(answers) if at.epoch > self._seen]
 
     def close(self) -> None:

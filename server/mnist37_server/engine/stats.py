@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from mnist37_server.domain.commands import Step
-from mnist37_server.domain.results import Answer, Progress, Stepped
+from mnist37_server.domain.results import Answer, Progress, StepResult
 from mnist37_server.domain.snapshot import Snapshot
 from mnist37_server.engine.subscription import Write
 from mnist37_server.errors import Refused
@@ -29,7 +29,7 @@ class Journal:
         self.valid_loss: float | None = None
         self.valid_accuracy: float | None = None
         self.runs_finished = 0
-        self.runs_cut_off = 0
+        self.runs_interrupted = 0
         self.commit_seconds = Histogram(COMMIT_BOUNDS)
         self.commits_failed = 0
         self._version: int | None = None  # the newest that is committed
@@ -47,14 +47,14 @@ class Journal:
         log.error("a commit failed: %s", error, exc_info=unforeseen)
 
     def run_began(self, write: Write) -> None:
-        """The first step of a run is next, or the first since it was cut off."""
+        """The first step of a run is next, or the first since it was interrupted."""
         self._run = write
-        log.info("run began", extra=fields(write))
+        log.info("run started", extra=fields(write))
 
     def reached(self, answers: Sequence[Answer]) -> None:
         """Answers of a write that are committed: how good the model is after the last."""
         answer = answers[-1]
-        if isinstance(answer, Stepped):
+        if isinstance(answer, StepResult):
             self.train_loss = answer.loss
         elif isinstance(answer, Progress):
             self.train_loss = answer.train_loss
@@ -73,9 +73,9 @@ class Journal:
                 self.runs_finished += 1
                 log.info("run finished", extra=fields(write, self._version))
             else:
-                self.runs_cut_off += 1
+                self.runs_interrupted += 1
                 extra = {**fields(write, self._version), "reason": reason(error)}
-                log.info("run cut off", extra=extra)
+                log.info("run interrupted", extra=extra)
         elif answers:
             level = logging.DEBUG if isinstance(write.request, Step) else logging.INFO
             if log.isEnabledFor(level):
@@ -93,5 +93,5 @@ def fields(write: Write, version: int | None = None) -> dict[str, object]:
 
 
 def reason(error: BaseException | None) -> str:
-    """Why a run was cut off, without what an unforeseen error may say."""
+    """Why a run was interrupted, without what an unforeseen error may say."""
     return str(error) if isinstance(error, Refused) else type(error).__name__

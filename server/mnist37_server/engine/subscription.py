@@ -31,10 +31,10 @@ class Subscription:
 
     def __iter__(self) -> Iterator[Answer]:
         """Gives each answer; raises what the write failed with."""
-        for answers in self.gathered():
+        for answers in self.coalesced():
             yield from answers
 
-    def gathered(self) -> Iterator[list[Answer]]:
+    def coalesced(self) -> Iterator[list[Answer]]:
         """The same, but gives answers at once that are there."""
         over = False
         while not over:

@@ -18,7 +18,7 @@ from mnist37_server.errors import AlreadyExists, CallerLeft, Exhausted, Shutting
 MAX_CALLERS = 256  # who may wait for a write at a time, unless it is told otherwise
 ALONE = (Train, Restore)  # they look at what is committed
 MAX_TOGETHER = 64  # small writes that are taken together
-GATHERING = 0.005  # seconds in which small writes may gather, at the most
+GATHERING = 0.005  # seconds in which small writes may come together, at the most
 
 
 class WriteQueue:

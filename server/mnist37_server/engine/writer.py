@@ -15,7 +15,7 @@ from itertools import groupby
 
 from mnist37_server.domain.commands import Import, Initialize, Request, Restore, Step, Train
 from mnist37_server.domain.records import Record, RunPlace, RunRecord
-from mnist37_server.domain.results import Answer, Stepped, Written, to_values
+from mnist37_server.domain.results import Answer, StepResult, Written, to_values
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.engine.committer import Committer, Update
 from mnist37_server.engine.stats import Journal
@@ -23,9 +23,8 @@ from mnist37_server.engine.subscription import Write
 from mnist37_server.engine.write_queue import WriteQueue
 from mnist37_server.errors import (
     Aborted,
-    NotFound,
-    Reason,
     Refused,
+    version_not_retained,
 )
 from mnist37_server.storage.store import State
 from mnist37_server.training.device_errors import device_full, device_lost, no_room
@@ -176,14 +175,14 @@ class Writer:
         """Steps on the next mini-batches, up to the first that overflowed."""
         steps = [write.request for write in writes if isinstance(write.request, Step)]
         done = self._trainer.walk([step.sgd for step in steps])
-        return [(Stepped(loss, snapshot.version), snapshot) for loss, snapshot in done]
+        return [(StepResult(loss, snapshot.version), snapshot) for loss, snapshot in done]
 
     def _apply(self, request: Request) -> tuple[Answer, Snapshot]:
         trainer = self._trainer
         if isinstance(request, Step):
             assert request.batch is not None
             loss = trainer.step_on(request.batch, request.sgd)
-            return Stepped(loss, trainer.version), trainer.snapshot(Origin.STEP)
+            return StepResult(loss, trainer.version), trainer.snapshot(Origin.STEP)
         if isinstance(request, Initialize):
             trainer.initialize(request)
             origin = Origin.INITIALIZE
@@ -200,23 +199,19 @@ class Writer:
     def _kept(self, version: int) -> Snapshot:
         snapshot = self._state.version(version)
         if snapshot is None:
-            raise NotFound(
-                f"version: {version} is not kept; ListVersions names those that are",
-                Reason.VERSION_NOT_KEPT,
-                version=version,
-            )
+            raise version_not_retained(version, self._computed.version)
         return snapshot
 
     def _train(self, write: Write, request: Train) -> None:
-        """A run: an update after each of its parts, and where it is cut off."""
+        """A run: an update after each of its parts, and where it is interrupted."""
         self._settle()  # what is remembered of the run must be compared with what is committed
         record = None if write.request_id is None else self._state.find(write.request_id)
         if record is not None and record.version != self._computed.version:
             raise Aborted(
-                f"request_id: this run was cut off at version {record.version} and the model is at"
-                f" {self._computed.version} now: it cannot go on; begin another run",
+                f"request_id: this run was interrupted at version {record.version} and the model is"
+                f" at {self._computed.version} now: it cannot go on; begin another run",
                 request_id=write.request_id,
-                cut_off=record.version,
+                interrupted_at=record.version,
                 newest=self._computed.version,
             )
         place = record.place if record else None
@@ -260,6 +255,14 @@ class Writer:
         if write.request_id is not None:
             outcome = (to_values(last), None) if last and finished else (None, place)
             records.append(Record(write.request_id, write.fingerprint, version, *outcome))
-        run = RunRecord(place.run, write.request_id, request, place.began, version, finished, last)
+        run = RunRecord(
+            number=place.run,
+            request_id=write.request_id,
+            request=request,
+            started_at=place.started_at,
+            version=version,
+            finished=finished,
+            last=last,
+        )
         update = Update(snapshots, records, (run, epochs), committed, failed)
         return self._committer.commit(update, urgent=finished or not epochs)

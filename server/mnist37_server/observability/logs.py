@@ -54,7 +54,7 @@ class Text(logging.Formatter):
 
 
 class Json(JsonFormatter):
-    """{"time": ..., "level": "INFO", "message": "run began", "method": "Train", "run": 3}."""
+    """{"time": ..., "level": "INFO", "message": "run started", "method": "Train", "run": 3}."""
 
     def __init__(self) -> None:
         names = {"levelname": "level", "name": "logger", "exc_info": "traceback"}

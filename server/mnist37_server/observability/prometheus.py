@@ -39,7 +39,7 @@ class Events(Protocol):
     valid_loss: float | None
     valid_accuracy: float | None
     runs_finished: int
-    runs_cut_off: int
+    runs_interrupted: int
     commit_seconds: Histogram
     commits_failed: int
 
@@ -135,7 +135,7 @@ class ModelMetrics(Collector):
         yield gauge("runs_in_progress", "Training runs under way.", figures.running)
         runs = CounterMetricFamily("mnist37_runs", "Training runs that ended.", labels=["outcome"])
         runs.add_metric(["finished"], journal.runs_finished)
-        runs.add_metric(["cut_off"], journal.runs_cut_off)
+        runs.add_metric(["interrupted"], journal.runs_interrupted)
         yield runs
         commits = HistogramMetricFamily("mnist37_commit_seconds", "Seconds that commits took.")
         seconds = journal.commit_seconds

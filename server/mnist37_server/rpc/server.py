@@ -11,7 +11,9 @@ from mnist37_server.errors import CannotStart
 from mnist37_server.rpc.thread_pools import SHORT_CALLS, FewThreads
 
 ANSWER_TO_PING = 20  # seconds that a peer has to answer a ping, before its calls end
-LEAST_PING_INTERVAL = 10  # seconds between a peer's own pings; who asks more often is cut off
+LEAST_PING_INTERVAL = (
+    10  # seconds between a peer's own pings; a peer that asks more often is hung up on
+)
 
 
 def build(
@@ -51,8 +53,8 @@ def options(config: Config) -> list[tuple[str, int]]:
     keepalive = round(config.keepalive * 1000)
     answer = min(keepalive, ANSWER_TO_PING * 1000)
     return [
-        ("grpc.max_receive_message_length", config.max_message * 2**20),
-        ("grpc.max_send_message_length", config.max_message * 2**20),
+        ("grpc.max_receive_message_length", config.max_message_mib * 2**20),
+        ("grpc.max_send_message_length", config.max_message_mib * 2**20),
         # Connections with calls only: an idle client may sleep for as long as it likes.
         ("grpc.keepalive_time_ms", keepalive),
         ("grpc.keepalive_timeout_ms", answer),

@@ -52,7 +52,7 @@ CODES: dict[type[Refused], grpc.StatusCode] = {
 
 # Where the same request may well be carried out a little later: after how many seconds.
 RETRY_AFTER: dict[Reason, float] = {
-    Reason.TOO_MANY_CALLERS: 1.0,
+    Reason.TOO_MANY_PENDING_WRITES: 1.0,
     Reason.TOO_MANY_STREAMS: 1.0,
     Reason.SHUTTING_DOWN: 0.5,  # there may be another server soon
     Reason.DEVICE_LOST: 5.0,  # likewise, once somebody has noticed

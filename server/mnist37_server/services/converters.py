@@ -134,18 +134,18 @@ def kept_version(kept: Version) -> pb.ModelVersion:
         version=kept.version,
         origin=ORIGINS[kept.origin],
         run=kept.run,
-        committed=timestamp(kept.committed),
+        committed_at=timestamp(kept.committed_at),
     )
 
 
 def run(record: RunRecord, under_way: bool) -> pb.Run:
     """How a run stands."""
-    state = pb.RUN_STATE_FINISHED if record.finished else pb.RUN_STATE_CUT_OFF
+    state = pb.RUN_STATE_FINISHED if record.finished else pb.RUN_STATE_INTERRUPTED
     return pb.Run(
         run=record.number,
         state=pb.RUN_STATE_RUNNING if under_way else state,
         request_id=record.request_id,
-        began=timestamp(record.began),
+        started_at=timestamp(record.started_at),
         version=record.version,
         last=None if record.last is None else progress(record.last),
         epochs=record.request.epochs,
@@ -162,11 +162,11 @@ def timestamp(seconds: float) -> Timestamp:
     return message
 
 
-def told(groups: Iterable[Sequence[Progress]], gather: bool) -> Iterator[pb.TrainResponse]:
+def told(groups: Iterable[Sequence[Progress]], coalesce: bool) -> Iterator[pb.TrainResponse]:
     """The messages of epochs, some of which come together: one of those, or one of each."""
     for group in groups:
         messages = list(map(progress, group))
-        if gather and messages:
+        if coalesce and messages:
             last = messages.pop()
             last.earlier.extend(messages)
             messages = [last]

@@ -16,7 +16,7 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from mnist37.kernels import PIXELS
 from mnist37_server.domain.commands import Request
 from mnist37_server.domain.examples import count_of
-from mnist37_server.domain.results import Stepped, Written, epochs
+from mnist37_server.domain.results import StepResult, Written, epochs
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.engine.subscription import A, Subscription
 from mnist37_server.errors import CallerLeft
@@ -102,7 +102,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     @at_once
     def Step(self, request: pb.StepRequest, context: grpc.ServicerContext) -> pb.StepResponse:
         """One step of SGD."""
-        answer = self._update(Stepped, converters.step, request, context)
+        answer = self._update(StepResult, converters.step, request, context)
         return pb.StepResponse(loss=answer.loss, version=answer.version)
 
     @stream
@@ -112,7 +112,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         """A run, with a message after each epoch, or of all that were committed together."""
         with self.activity:
             caller = self._write(converters.train, request, context)
-            yield from converters.told(map(epochs, caller.gathered()), request.gather)
+            yield from converters.told(map(epochs, caller.coalesced()), request.coalesce)
 
     @at_once
     def Initialize(
@@ -164,10 +164,10 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
             stands = watch.record()
             if stands is not None:
                 yield pb.WatchRunResponse(run=converters.run(*stands))
-            for progress in converters.told([watch.curve()], request.gather):
+            for progress in converters.told([watch.curve()], request.coalesce):
                 yield pb.WatchRunResponse(progress=progress)
             if request.follow:
-                for progress in converters.told(watch.follow(), request.gather):
+                for progress in converters.told(watch.follow(), request.coalesce):
                     yield pb.WatchRunResponse(progress=progress)
                 ended = watch.record()
                 if ended is not None:

@@ -10,7 +10,7 @@ from mnist37_protos.inference import open_inference_pb2 as pb
 from mnist37_protos.inference import open_inference_pb2_grpc
 
 from mnist37_server.engine.live_model import LiveModel
-from mnist37_server.errors import NotFound, Reason
+from mnist37_server.errors import NotFound, version_not_retained
 from mnist37_server.rpc.drain import Activity
 from mnist37_server.rpc.status import unary
 from mnist37_server.rpc.thread_pools import run_on
@@ -98,7 +98,7 @@ class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer
         """The version that is asked for; None for the newest.
 
         Raises:
-            NotFound: there is no such model, or it can have no such version.
+            NotFound: there is no such model, or the version is not a decimal number.
         """
         if model != MODEL:
             shown = tensors.shown(model)
@@ -106,13 +106,7 @@ class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer
         if not version:
             return None
         if not (version.isascii() and version.isdecimal() and len(version) <= 20):
-            shown, newest = tensors.shown(version), self._model.at().version
-            raise NotFound(
-                f"version: {shown} is not kept; versions are decimal numbers, the newest {newest}",
-                Reason.VERSION_NOT_KEPT,
-                version=shown,
-                newest=newest,
-            )
+            raise version_not_retained(tensors.shown(version), self._model.at().version)
         return int(version)
 
 

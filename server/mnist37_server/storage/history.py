@@ -164,7 +164,7 @@ class History:
             "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET"
             " version = excluded.version, finished = excluded.finished,"
             " last = coalesce(excluded.last, last)",
-            (run.number, run.request_id, request, run.began, run.version, run.finished, last),
+            (run.number, run.request_id, request, run.started_at, run.version, run.finished, last),
         )
         released = [self._runs[run.number]] if run.number in self._runs else []
         self._runs[run.number] = run.version

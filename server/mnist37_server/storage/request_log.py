@@ -87,7 +87,7 @@ def find(connection: sqlite3.Connection, request_id: str) -> Record | None:
     place = None
     if row[4] is not None:
         steps, loss, elapsed, run, began = json.loads(row[4])
-        place = RunPlace(steps=steps, loss=loss, elapsed=elapsed, run=run, began=began)
+        place = RunPlace(steps=steps, loss=loss, elapsed=elapsed, run=run, started_at=began)
     return Record(row[0], row[1], row[2], answer, place)
 
 
@@ -95,7 +95,7 @@ def _place(record: Record) -> tuple[float, ...] | None:
     place = record.place
     if place is None:
         return None
-    return place.steps, place.loss, place.elapsed, place.run, place.began
+    return place.steps, place.loss, place.elapsed, place.run, place.started_at
 
 
 def _json(values: tuple[float, ...] | None) -> str | None:

@@ -154,7 +154,8 @@ class State:
                 if not isinstance(error, sqlite3.Error):
                     raise
                 raise Exhausted(
-                    f"the state could not be stored, nothing is applied: {error}", Reason.NO_ROOM
+                    f"the state could not be stored, nothing is applied: {error}",
+                    Reason.STORAGE_FULL,
                 ) from error
 
     def close(self) -> None:

@@ -41,14 +41,14 @@ def device_full(device: torch.device, batch: Batch | None) -> Exhausted:
         return Exhausted(
             f"{device} has no room left in its memory; what is committed is kept; try again when"
             " less runs on the device",
-            Reason.DEVICE_FULL,
+            Reason.DEVICE_OUT_OF_MEMORY,
             device=device,
         )
     count = len(batch.images)
     return Exhausted(
         f"batch: {device} has no room for {count:,} images; nothing is applied; send fewer, or try"
         " again when less runs on the device",
-        Reason.DEVICE_FULL,
+        Reason.DEVICE_OUT_OF_MEMORY,
         device=device,
         images=count,
     )

@@ -134,7 +134,10 @@ def picture(folder: Path, place: int) -> Path:
         ("model", ["--json"]),
         ("health", ["--tls-ca", "--tls-server-name"]),
         ("demo", []),
-        ("serve", ["--address", "--device", "--state", "--data-root", "--download", "--grace"]),
+        (
+            "serve",
+            ["--address", "--device", "--state", "--data-root", "--download", "--shutdown-grace"],
+        ),
     ],
 )
 def test_help_lists_the_options_of_a_command(command: str, options: list[str]) -> None:
@@ -291,7 +294,7 @@ def test_restore_goes_back_to_an_old_version(address: str, client: Client) -> No
     version = client.step().version
     assert lines(mnist37(address, "restore", old.version)) == [f"version {version + 1}"]
     assert client.get_model().digest == old.digest
-    assert "version: 10000000 is not kept" in error(mnist37(address, "restore", 10_000_000), 4)
+    assert "version: 10000000 is not retained" in error(mnist37(address, "restore", 10_000_000), 4)
 
 
 def test_runs_lists_runs_and_shows_one(address: str, client: Client) -> None:
@@ -300,14 +303,15 @@ def test_runs_lists_runs_and_shows_one(address: str, client: Client) -> None:
     summary = f"run {number}: finished, epoch 30 of 30, accuracy {last.valid_accuracy:.4f}"
     first = lines(mnist37(address, "runs"))[0]
     assert first.startswith(summary)
-    assert first.split("began")[1].split(", ", 1)[1].startswith("learning rate 0.5, batch size 256")
+    settings = first.split("started")[1].split(", ", 1)[1]
+    assert settings.startswith("learning rate 0.5, batch size 256")
     shown = lines(mnist37(address, "runs", number))
     assert shown[0].startswith(summary)
     assert any("loss by epoch" in line for line in shown)
     assert objects(mnist37(address, "runs", "--json"))[0]["run"] == number
     run, *curve = objects(mnist37(address, "runs", number, "--json"))
     assert (run["state"], curve[-1]["epoch"], len(curve)) == ("finished", 30, 30)
-    assert "run: 999999 is not kept" in error(mnist37(address, "runs", 999999), 4)
+    assert "run: 999999 is not retained" in error(mnist37(address, "runs", 999999), 4)
 
 
 def test_a_run_is_followed_from_a_second_terminal(address: str, client: Client) -> None:
@@ -320,7 +324,7 @@ def test_a_run_is_followed_from_a_second_terminal(address: str, client: Client) 
             run.cancel()
             rest, printed = process.communicate(timeout=10)
     assert (process.returncode, printed) == (0, "")
-    assert ": cut off, epoch" in rest
+    assert ": interrupted, epoch" in rest
 
 
 def test_export_and_import_give_the_model_back(
@@ -498,7 +502,7 @@ def test_an_address_to_listen_on_that_is_none_is_refused(wrong: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["nan", "inf", "1e300", "3000000", "-1"])
-@pytest.mark.parametrize("flag", ["--grace", "--keepalive"])
+@pytest.mark.parametrize("flag", ["--shutdown-grace", "--keepalive"])
 def test_seconds_that_are_none_or_endless_are_refused(flag: str, wrong: str) -> None:
     message = refusal(flag, wrong)
     assert f"{flag}: got {float(wrong):g}; must be " in message

@@ -178,7 +178,7 @@ def test_a_cancelled_task_stops_its_run(client: Client) -> None:
     assert_still(client)
 
 
-def test_a_run_that_was_cut_off_goes_on_with_its_request_id(caller: AnyClient) -> None:
+def test_a_run_that_was_interrupted_goes_on_with_its_request_id(caller: AnyClient) -> None:
     whole = caller.train(20).wait()
     digest = caller.get_model().digest
     caller.initialize()
@@ -193,7 +193,7 @@ def test_a_run_that_was_cut_off_goes_on_with_its_request_id(caller: AnyClient) -
     assert rest[-1].elapsed > cut.elapsed
 
 
-def test_a_run_that_was_cut_off_and_overtaken_is_aborted(caller: AnyClient) -> None:
+def test_a_run_that_was_interrupted_and_overtaken_is_aborted(caller: AnyClient) -> None:
     name = some_id()
     with caller.train(FOR_EVER, request_id=name) as run:
         next(run)

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from mnist37_server.domain.commands import Request, Step, Train
-from mnist37_server.domain.results import Stepped
+from mnist37_server.domain.results import StepResult
 from mnist37_server.engine import write_queue
 from mnist37_server.engine.stats import Journal
 from mnist37_server.engine.subscription import Write
@@ -34,7 +34,7 @@ class Writes:
         for _ in range(clients):
             self.queue.submit(Step())
         while write := self.queue.depth() and self.queue.take():
-            self.queue.finish_all([(done, Stepped(0.1, 1)) for done in write])
+            self.queue.finish_all([(done, StepResult(0.1, 1)) for done in write])
 
     def taking(self, patience: float = LONG) -> Future[list[Request] | None]:
         """What is taken; it is under way when this returns."""
@@ -74,7 +74,7 @@ def test_those_who_wait_while_others_are_answered_are_waited_for_with_them(write
         writes.queue.submit(Step())
     under_way = writes.queue.take() or []
     writes.queue.submit(Step())
-    writes.queue.finish_all([(write, Stepped(0.1, 1)) for write in under_way])
+    writes.queue.finish_all([(write, StepResult(0.1, 1)) for write in under_way])
     taking = writes.taking()
     for _ in range(2):
         time.sleep(A_MOMENT)
@@ -116,7 +116,7 @@ def test_no_more_are_waited_for_than_are_taken_together(writes: Writes) -> None:
     under_way = writes.queue.take() or []
     for _ in range(5):
         writes.queue.submit(Step())
-    writes.queue.finish_all([(write, Stepped(0.1, 1)) for write in under_way])
+    writes.queue.finish_all([(write, StepResult(0.1, 1)) for write in under_way])
     taking = writes.taking()
     for _ in range(MAX_TOGETHER - 5):
         writes.queue.submit(Step())
@@ -137,7 +137,7 @@ def test_a_run_that_came_during_a_commit_waits_for_nobody(writes: Writes) -> Non
         writes.queue.submit(Step())
     under_way = writes.queue.take() or []
     writes.queue.submit(Train(epochs=1))
-    writes.queue.finish_all([(write, Stepped(0.1, 1)) for write in under_way])
+    writes.queue.finish_all([(write, StepResult(0.1, 1)) for write in under_way])
     assert writes.taking().result(SOON) == [Train(epochs=1)]
 
 

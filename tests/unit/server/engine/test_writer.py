@@ -14,7 +14,7 @@ import torch
 from mnist37_server.domain.commands import Initialize, Restore, Step, Train
 from mnist37_server.domain.examples import Batch
 from mnist37_server.domain.parameters import magnitude
-from mnist37_server.domain.results import Answer, Progress, Stepped, Written
+from mnist37_server.domain.results import Answer, Progress, StepResult, Written
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.engine.committer import SLOW
 from mnist37_server.engine.live_model import LiveModel
@@ -50,10 +50,10 @@ def test_an_unforeseen_failure_fails_its_own_write_alone(
     waiting = [model.submit(request) for request in (Step(), Initialize(seed=7), Step())]
     monkeypatch.setattr("mnist37_server.training.trainer.Trainer.initialize", fails)
     list(run)
-    first = waiting[0].only(Stepped)
+    first = waiting[0].only(StepResult)
     with pytest.raises(RuntimeError, match="lost"):
         waiting[1].only(Written)
-    assert [first.version, waiting[2].only(Stepped).version] == [50 * 49 + 1, 50 * 49 + 2]
+    assert [first.version, waiting[2].only(StepResult).version] == [50 * 49 + 1, 50 * 49 + 2]
     twin = Twin()
     twin.train(50)
     twin.step()
@@ -69,7 +69,7 @@ def test_a_model_that_cannot_be_trained_any_more_takes_no_writes_and_is_read_on(
     monkeypatch.setattr("mnist37_server.training.trainer.Trainer.reset", fails)
     for _ in range(2):
         with pytest.raises(ShuttingDown, match="the device is lost"):
-            model.submit(Step()).only(Stepped)
+            model.submit(Step()).only(StepResult)
     assert model.at() is before
 
 
@@ -84,7 +84,7 @@ def test_a_failing_commit_fails_what_was_computed_on_it_and_no_more(
         with pytest.raises(RuntimeError, match="lost"):
             list(answers)
         reached = model.at().version
-    assert model.submit(Step()).only(Stepped).version == reached + 1
+    assert model.submit(Step()).only(StepResult).version == reached + 1
     twin = Twin()
     twin.train(reached // 49)
     twin.step()
@@ -113,7 +113,7 @@ def test_on_a_slow_disk_steps_go_on_while_a_commit_is_under_way_and_fail_with_it
     acknowledged, failed = [], 0
     for write in waiting:
         try:
-            acknowledged.append(write.only(Stepped).version)
+            acknowledged.append(write.only(StepResult).version)
         except RuntimeError:
             failed += 1
     assert next(commits) > 4, "there were commits after the one that failed"
@@ -143,14 +143,14 @@ def test_a_step_that_overflows_is_refused_alone_among_those_that_wait(
     for rate, write in zip(rates, waiting, strict=True):
         if rate > 10:
             with pytest.raises(InvalidArgument, match="learning_rate: this one drives the model"):
-                write.only(Stepped)
+                write.only(StepResult)
         else:
-            versions.append(write.only(Stepped).version)
+            versions.append(write.only(StepResult).version)
             twin.step(rate)
     assert versions == list(range(50 * 49 + 1, 50 * 49 + 5)), "what was refused left no gap"
     assert (model.at().version, model.at().digest) == (versions[-1], twin.digest)
     assert model.at(versions[0]).origin is Origin.STEP
-    assert model.submit(Step()).only(Stepped).version == versions[-1] + 1
+    assert model.submit(Step()).only(StepResult).version == versions[-1] + 1
 
 
 def test_who_leaves_while_others_are_refused_is_not_waited_for(
@@ -177,11 +177,11 @@ def test_who_leaves_while_others_are_refused_is_not_waited_for(
     list(run)
     for caller, error in zip(waiting, (InvalidArgument, CallerLeft), strict=False):
         with pytest.raises(error):
-            caller.only(Stepped)
-    assert waiting[2].only(Stepped).version == 50 * 49 + 1
+            caller.only(StepResult)
+    assert waiting[2].only(StepResult).version == 50 * 49 + 1
     assert walked == [[Sgd(1.0), Sgd(2.0), Sgd(3.0)], [Sgd(3.0)]]
     monkeypatch.undo()
-    assert model.submit(Step(sgd=Sgd(2.0)), "left").only(Stepped).version == 50 * 49 + 2
+    assert model.submit(Step(sgd=Sgd(2.0)), "left").only(StepResult).version == 50 * 49 + 2
 
 
 def test_all_kinds_of_writes_that_wait_are_done_in_their_order(model: LiveModel) -> None:
@@ -222,8 +222,8 @@ def test_who_left_before_a_write_was_submitted_is_not_waited_for(model: LiveMode
     model.leave(caller)
     model.submit(Step(), "left", caller)
     with pytest.raises(CallerLeft):
-        caller.only(Stepped)
-    assert model.submit(Step(), "left").only(Stepped).version == 1
+        caller.only(StepResult)
+    assert model.submit(Step(), "left").only(StepResult).version == 1
 
 
 def test_restoring_what_is_not_kept_changes_nothing(model: LiveModel) -> None:
@@ -255,7 +255,7 @@ def test_a_run_in_which_the_model_overflows_keeps_the_epochs_before(
     assert len(seen) == last >= 20
     assert (model.at().version, model.at().digest) == (49 * last, twin.digest)
     monkeypatch.undo()
-    assert model.submit(Step()).only(Stepped).version == 49 * last + 1
+    assert model.submit(Step()).only(StepResult).version == 49 * last + 1
 
 
 def test_a_run_that_is_stopped_again_and_again_ends_on_the_same_bits(
@@ -286,7 +286,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_on_the_same_bits(
 def test_answers_that_are_there_are_given_together() -> None:
     caller = Subscription()
     caller.put(Written(1), Written(2))
-    answers = caller.gathered()
+    answers = caller.coalesced()
     assert next(answers) == [Written(1), Written(2)]
     caller.put(Written(3))
     assert next(answers) == [Written(3)]

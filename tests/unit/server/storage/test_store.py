@@ -96,7 +96,7 @@ def test_a_commit_is_all_or_nothing(state: State) -> None:
         state.commit([snapshot(1)], [Record("a", b"x", 2, (0.1, 2))], twice[:1])
     assert state.find("a") is None
     assert (state.runs(), state.curve(1), state.next_run()) == ([], [], 1)
-    assert state.versions(10) == [Version(1, Origin.TRAIN, 7, state.versions(1)[0].committed)]
+    assert state.versions(10) == [Version(1, Origin.TRAIN, 7, state.versions(1)[0].committed_at)]
     state.commit([snapshot(2)], [])
     assert same(state.latest(), snapshot(2))
 
@@ -161,15 +161,15 @@ def test_a_run_and_its_curve_are_found(state: State) -> None:
 
 
 def test_one_commit_may_hold_much_of_a_run(state: State) -> None:
-    """Some epochs, and the half of one that it was cut off in."""
+    """Some epochs, and the half of one that it was interrupted in."""
     run = RunRecord(1, "a", Train(epochs=9), 0, 1, False, progress(1, 9, 1))
     second = replace(run, version=2, last=progress(2, 9, 2))
-    cut_off = replace(run, version=3, last=None)
-    told = [(run, [progress(1, 9, 1)]), (second, [progress(2, 9, 2)]), (cut_off, [])]
+    interrupted = replace(run, version=3, last=None)
+    told = [(run, [progress(1, 9, 1)]), (second, [progress(2, 9, 2)]), (interrupted, [])]
     places = [RunPlace(49 * version, 0, 0.1, 1, 0.0) for version in (1, 2, 3)]
     records = [Record("a", b"x", place.steps // 49, None, place) for place in places]
     state.commit([snapshot(1), snapshot(2), snapshot(3)], records, told)
-    assert state.runs() == [replace(cut_off, last=progress(2, 9, 2))]
+    assert state.runs() == [replace(interrupted, last=progress(2, 9, 2))]
     assert state.curve(1) == [progress(1, 9, 1), progress(2, 9, 2)]
     assert state.find("a") == records[-1]
 
@@ -554,7 +554,7 @@ def test_after_a_commit_that_could_not_be_undone_the_next_one_is_whole(tmp_path:
     state.close()
 
 
-def test_a_first_start_that_was_cut_off_is_begun_again(tmp_path: Path) -> None:
+def test_a_first_start_that_was_interrupted_is_begun_again(tmp_path: Path) -> None:
     (tmp_path / "mnist37.new").write_bytes(b"half a database")
     state = State(tmp_path)
     assert state.latest() is None

@@ -1,0 +1,295 @@
+"""Each reason of the README's table, provoked on the wire: its code and its metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import grpc
+import pytest
+import torch
+from google.rpc.error_details_pb2 import ErrorInfo
+from grpc_status import rpc_status
+from mnist37_protos.inference import open_inference_pb2 as inference
+from mnist37_protos.inference import open_inference_pb2_grpc as inference_grpc
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_protos.v1 import mnist37_pb2_grpc
+from mnist37_server.access.auth_interceptor import Gate
+from mnist37_server.access.tokens import Tokens
+from mnist37_server.config import Config
+from mnist37_server.engine.live_model import LiveModel
+from mnist37_server.rpc.server import build
+from mnist37_server.services import health, mnist37_service, open_inference
+from mnist37_server.storage.store import State
+from mnist37_server.training.trainer import Trainer
+from support.twin import sets
+
+from mnist37.host import HostExamples
+
+README = Path(__file__).parents[2] / "README.md"
+TIMEOUT = 30
+IMAGE = bytes(784)
+UNKNOWN = 10**6  # a version, a run
+
+# Whoever these are for has left, and hears gRPC's own CANCELLED or DEADLINE_EXCEEDED.
+HEARD_BY_NOBODY = {"CALLER_CANCELLED", "DEADLINE_EXCEEDED"}
+BY_GRPC = {"TOO_MANY_RPCS", "MESSAGE_TOO_LARGE"}  # which gives no details
+
+
+class Row(NamedTuple):
+    """What the table says of a reason."""
+
+    code: str
+    metadata: set[str]  # that it may have
+
+
+def table() -> dict[str, Row]:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| ([A-Z_]+) \| (.*) \|$", README.read_text(), re.MULTILINE)
+    return {reason: Row(code, set(re.findall(r"`([a-z_]+)`", text))) for reason, code, text in rows}
+
+
+class Full(sqlite3.Connection):
+    """A database on a disk that can be full."""
+
+    is_full = False
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        if sql == "COMMIT" and Full.is_full:
+            raise sqlite3.OperationalError("database or disk is full")
+        return super().execute(sql, *arguments)
+
+
+class Server:
+    """A server in this process, on a real port, whose parts a test can break."""
+
+    def __init__(self, folder: Path) -> None:
+        names = ("one", "two")
+        lines = (
+            f"{r} {hashlib.sha256(n.encode()).hexdigest()}\n"
+            for r, n in zip(("train", "predict"), names, strict=True)
+        )
+        (folder / "tokens").write_text("".join(lines))
+        config = Config("127.0.0.1:0", max_rpcs=50, max_pending_writes=1, max_streams=1)
+        self.model = LiveModel(sets(), torch.device("cpu"), State(None, Full), 1)
+        self._server, port = build(config, None, [Gate(Tokens(folder / "tokens"))])
+        servicer = mnist37_service.add_to(self._server, self.model, 50, 1)
+        self._probes = ThreadPoolExecutor(50)
+        services = [mnist37_service.SERVICE, open_inference.SERVICE]
+        serving = health.add_to(self._server, services, self._probes, "cpu")
+        open_inference.add_to(self._server, self.model, servicer.activity, serving, self._probes)
+        self._server.start()
+        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        self.stub: Any = mnist37_pb2_grpc.Mnist37ServiceStub(self._channel)
+        self.inference: Any = inference_grpc.GRPCInferenceServiceStub(self._channel)
+
+    def close(self) -> None:
+        self._channel.close()
+        self._server.stop(0).wait()
+        self._probes.shutdown()
+        self.model.stop_writing()
+        self.model.close()
+
+    def provoke(
+        self, method: Callable[..., Any], request: Any, token: str | None = "one"
+    ) -> tuple[str, ErrorInfo]:
+        """Make a call that is refused; return its code, and what the server says for programs."""
+        metadata = [] if token is None else [("authorization", f"Bearer {token}")]
+
+        def ask() -> None:
+            answer = method(request, timeout=TIMEOUT, metadata=metadata)
+            if hasattr(answer, "__next__"):
+                list(answer)
+
+        with pytest.raises(grpc.RpcError) as caught:
+            ask()
+        call: Any = caught.value
+        status, info = rpc_status.from_call(call), ErrorInfo()
+        assert any(detail.Unpack(info) for detail in (status.details if status else ()))
+        return call.code().name, info
+
+    def train(self, request_id: str) -> Any:
+        """Begin a run without end."""
+        request = pb.TrainRequest(epochs=1_000_000, request_id=request_id)
+        run = self.stub.Train(request, metadata=[("authorization", "Bearer one")])
+        next(run)
+        return run
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    torch.set_num_threads(1)
+    Full.is_full = False
+    server = Server(tmp_path)
+    yield server
+    server.close()
+
+
+Found = list[tuple[str, ErrorInfo]]
+PROVOCATIONS: dict[str, Callable[[Server, pytest.MonkeyPatch], Found]] = {}
+Provocation = Callable[[Server, pytest.MonkeyPatch], Found]
+
+
+def provokes(reason: str) -> Callable[[Provocation], Provocation]:
+    def listed(provocation: Provocation) -> Provocation:
+        PROVOCATIONS[reason] = provocation
+        return provocation
+
+    return listed
+
+
+@provokes("INVALID_FIELD")
+def invalid_field(server: Server, _: pytest.MonkeyPatch) -> Found:
+    return [server.provoke(server.stub.Predict, pb.PredictRequest(pixels=b"1"))]
+
+
+@provokes("NOT_FOUND")
+def not_found(server: Server, _: pytest.MonkeyPatch) -> Found:
+    return [
+        server.provoke(server.stub.WatchRun, pb.WatchRunRequest()),
+        server.provoke(server.inference.ModelReady, inference.ModelReadyRequest(name="other")),
+    ]
+
+
+@provokes("VERSION_NOT_RETAINED")
+def version_not_retained(server: Server, _: pytest.MonkeyPatch) -> Found:
+    stub, oip = server.stub, server.inference
+    return [
+        server.provoke(stub.Predict, pb.PredictRequest(pixels=IMAGE, version=UNKNOWN)),
+        server.provoke(stub.GetModel, pb.GetModelRequest(version=UNKNOWN)),
+        server.provoke(stub.GetLoss, pb.GetLossRequest(split=pb.SPLIT_VALID, version=UNKNOWN)),
+        server.provoke(stub.Restore, pb.RestoreRequest(version=UNKNOWN)),
+        *(
+            server.provoke(oip.ModelReady, inference.ModelReadyRequest(name="mnist37", version=v))
+            for v in (str(UNKNOWN), "monday")
+        ),
+    ]
+
+
+@provokes("RUN_NOT_RETAINED")
+def run_not_retained(server: Server, _: pytest.MonkeyPatch) -> Found:
+    return [server.provoke(server.stub.WatchRun, pb.WatchRunRequest(run=UNKNOWN))]
+
+
+@provokes("REQUEST_ID_REUSED")
+def request_id_reused(server: Server, _: pytest.MonkeyPatch) -> Found:
+    server.stub.Step(pb.StepRequest(request_id="id"), metadata=[("authorization", "Bearer one")])
+    return [server.provoke(server.stub.Initialize, pb.InitializeRequest(request_id="id"))]
+
+
+@provokes("RUN_NOT_RESUMABLE")
+def run_not_resumable(server: Server, _: pytest.MonkeyPatch) -> Found:
+    server.train("run").cancel()
+    while server.model.figures().running:
+        pass
+    server.stub.Step(pb.StepRequest(), metadata=[("authorization", "Bearer one")])
+    request = pb.TrainRequest(epochs=1_000_000, request_id="run")
+    return [server.provoke(server.stub.Train, request)]
+
+
+@provokes("TOO_MANY_PENDING_WRITES")
+def too_many_pending_writes(server: Server, _: pytest.MonkeyPatch) -> Found:
+    run = server.train("run")
+    found = server.provoke(server.stub.Step, pb.StepRequest())
+    run.cancel()
+    return [found]
+
+
+@provokes("TOO_MANY_STREAMS")
+def too_many_streams(server: Server, _: pytest.MonkeyPatch) -> Found:
+    run = server.train("run")
+    watching = server.stub.WatchRun(
+        pb.WatchRunRequest(follow=True), metadata=[("authorization", "Bearer one")]
+    )
+    next(watching)
+    found = server.provoke(server.stub.WatchRun, pb.WatchRunRequest())
+    watching.cancel()
+    run.cancel()
+    return [found]
+
+
+@provokes("STORAGE_FULL")
+def storage_full(server: Server, _: pytest.MonkeyPatch) -> Found:
+    Full.is_full = True
+    found = server.provoke(server.stub.Step, pb.StepRequest())
+    Full.is_full = False
+    return [found]
+
+
+@provokes("DEVICE_OUT_OF_MEMORY")
+def device_out_of_memory(server: Server, monkeypatch: pytest.MonkeyPatch) -> Found:
+    def full(*_: object) -> NoReturn:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    for name in ("sgd", "steps", "total"):
+        monkeypatch.setattr(HostExamples, name, full)
+    batch = pb.Batch(pixels=IMAGE, labels=b"\1")
+    return [
+        server.provoke(server.stub.Step, pb.StepRequest()),
+        server.provoke(server.stub.Step, pb.StepRequest(batch=batch)),
+        server.provoke(server.stub.GetLoss, pb.GetLossRequest(batch=batch)),
+    ]
+
+
+@provokes("SHUTTING_DOWN")
+def shutting_down(server: Server, _: pytest.MonkeyPatch) -> Found:
+    server.model.stop_writing()
+    return [server.provoke(server.stub.Step, pb.StepRequest())]
+
+
+@provokes("DEVICE_LOST")
+def device_lost(server: Server, monkeypatch: pytest.MonkeyPatch) -> Found:
+    def gone(*_: object) -> NoReturn:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(HostExamples, "steps", gone)
+    monkeypatch.setattr(Trainer, "reset", gone)
+    return [
+        server.provoke(server.stub.Step, pb.StepRequest()),
+        server.provoke(server.stub.Initialize, pb.InitializeRequest()),
+    ]
+
+
+@provokes("TOKEN_MISSING")
+def token_missing(server: Server, _: pytest.MonkeyPatch) -> Found:
+    return [server.provoke(server.stub.Step, pb.StepRequest(), token=None)]
+
+
+@provokes("TOKEN_INVALID")
+def token_invalid(server: Server, _: pytest.MonkeyPatch) -> Found:
+    return [server.provoke(server.stub.Step, pb.StepRequest(), token="three")]
+
+
+@provokes("ROLE_INSUFFICIENT")
+def role_insufficient(server: Server, _: pytest.MonkeyPatch) -> Found:
+    return [server.provoke(server.stub.Step, pb.StepRequest(), token="two")]
+
+
+@provokes("INTERNAL")
+def internal(server: Server, monkeypatch: pytest.MonkeyPatch) -> Found:
+    monkeypatch.setattr(server.model, "at", None)
+    return [server.provoke(server.stub.GetModel, pb.GetModelRequest())]
+
+
+@pytest.mark.parametrize("reason", PROVOCATIONS)
+def test_a_reason_is_what_the_table_says(
+    reason: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = table()[reason]
+    seen = set()
+    for code, info in PROVOCATIONS[reason](server, monkeypatch):
+        assert (info.domain, info.reason, code) == ("mnist37", reason, row.code)
+        assert all(info.metadata.values())
+        assert set(info.metadata) <= row.metadata
+        if reason not in ("NOT_FOUND", "DEVICE_OUT_OF_MEMORY"):  # of which some is for some alone
+            assert set(info.metadata) == row.metadata
+        seen |= set(info.metadata)
+    assert seen == row.metadata - ({"service"} if reason == "NOT_FOUND" else set())
+
+
+def test_every_reason_of_the_table_is_provoked() -> None:
+    assert set(PROVOCATIONS) == set(table()) - HEARD_BY_NOBODY - BY_GRPC
