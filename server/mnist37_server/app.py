@@ -59,7 +59,7 @@ def run(config: Config, open_state: Callable[[Path | None], State] = State) -> N
     if monitor:
         monitor.watch(model)
     long_calls = config.max_rpcs or mnist37_service.MAX_RPCS
-    service = mnist37_service.add_to(server, model, long_calls, config.max_streams)
+    service = mnist37_service.add_to(server, model, model, long_calls, config.max_streams)
     probes = ThreadPoolExecutor(long_calls, thread_name_prefix="probe")
     services = [mnist37_service.SERVICE, open_inference.SERVICE]
     health = health_service.add_to(server, services, probes, str(device))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import grpc
 import numpy as np
@@ -18,8 +18,8 @@ from mnist37_client._rpc.status import from_rpc
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
-from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.services import mnist37_service
+from support.models import UnaskedModel
 
 SERVICE = "/mnist37.v1.Mnist37Service/"
 IMAGE = validation_images()[0][0].tobytes()  # a three
@@ -448,13 +448,11 @@ def test_an_unknown_method_is_refused(channel: Any, stub: Any, method: str) -> N
 SECRET = "secret /etc/passwd"
 
 
-class Broken:
+class Broken(UnaskedModel):
     """A model whose every method fails in a way that is no business of the caller's."""
 
-    def fail(self, *_: object) -> Any:
+    def unasked(self) -> NoReturn:
         raise RuntimeError(SECRET)
-
-    predict_bytes = evaluate = at = submit = leave = fail
 
 
 @pytest.fixture(scope="module")
@@ -462,7 +460,7 @@ def broken() -> Iterator[Any]:
     """The stub of a server whose model is broken."""
     server = grpc.server(ThreadPoolExecutor(2))
     port = server.add_insecure_port("127.0.0.1:0")
-    mnist37_service.add_to(server, cast(LiveModel, Broken()))
+    mnist37_service.add_to(server, Broken(), Broken())
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield mnist37_pb2_grpc.Mnist37ServiceStub(channel)

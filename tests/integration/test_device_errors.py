@@ -99,7 +99,7 @@ def address(model: LiveModel) -> Iterator[str]:
     """Of a server with this model, put together as the real one is."""
     config = Config("127.0.0.1:0")
     server, port = build(config)
-    mnist37_service.add_to(server, model, config.max_rpcs, config.max_streams)
+    mnist37_service.add_to(server, model, model, config.max_rpcs, config.max_streams)
     with ThreadPoolExecutor() as probes:
         model.when_lost = health_service.add_to(
             server, [mnist37_service.SERVICE], probes, "cpu"
@@ -192,7 +192,7 @@ def test_a_lost_device_ends_a_run_and_all_writes_and_is_seen_by_probes(
 @no_cuda
 def test_who_asks_for_a_loss_may_be_the_first_to_notice(model: LiveModel, client: Client) -> None:
     """No driver is there: for torch as lost as a device can be."""
-    model.device = torch.device("cuda:0")
+    model._evaluator.device = torch.device("cuda:0")
     for ask in (lambda: client.get_loss("valid"), client.step, lambda: client.get_loss("train")):
         with pytest.raises(Unavailable, match="the device is lost") as refused:
             ask()

@@ -66,7 +66,7 @@ def test_restore_makes_an_old_version_the_newest(client: Client) -> None:
 def test_a_version_that_is_not_kept_cannot_be_restored(client: Client) -> None:
     model = client.get_model()
     for version in (model.version + 1000, 2**64 - 1):
-        with pytest.raises(NotFound, match="ListVersions names those that are"):
+        with pytest.raises(NotFound, match="ListVersions names the versions that are"):
             client.restore(version)
     assert client.get_model().version == model.version
 

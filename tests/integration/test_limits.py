@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import pytest
@@ -18,18 +18,18 @@ from mnist37_client.errors import Exhausted
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 from mnist37_server.config import SPARE_RPCS, Config
-from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.errors import CannotStart
 from mnist37_server.rpc import thread_pools
 from mnist37_server.rpc.server import build
 from mnist37_server.services import mnist37_service
+from support.models import UnaskedModel
 
 IMAGE = pb.PredictRequest(pixels=bytes(784))
 IMAGES = pb.PredictRequest(pixels=bytes(784 * 100))  # which are worth to ask who waits for them
 TIMEOUT = 20
 
 
-class StillModel:
+class StillModel(UnaskedModel):
     """Counts what it is asked, and answers when it may."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class StillModel:
         self.go_on = threading.Event()
 
     def predict_bytes(
-        self, message: bytes, start: int, count: int, version: int | None
+        self, message: bytes, start: int, count: int, version: int | None = None
     ) -> tuple[bytearray, int]:
         assert start + 784 * count == len(message)
         self.count += 1
@@ -60,7 +60,7 @@ def stub(model: StillModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(thread_pools, "HELD_UP", TIMEOUT)
     config = Config("127.0.0.1:0", max_rpcs=40, max_pending_writes=4, max_streams=4)
     server, port = build(config)
-    mnist37_service.add_to(server, cast(LiveModel, model), config.max_rpcs, config.max_streams)
+    mnist37_service.add_to(server, model, model, config.max_rpcs, config.max_streams)
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield mnist37_pb2_grpc.Mnist37ServiceStub(channel)
@@ -111,7 +111,7 @@ def test_a_deadline_that_passes_while_the_message_is_on_its_way_is_noticed_too()
 
     server = grpc.server(ThreadPoolExecutor(2), interceptors=[Busy()])
     port = server.add_insecure_port("127.0.0.1:0")
-    mnist37_service.add_to(server, cast(LiveModel, model))
+    mnist37_service.add_to(server, model, model)
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as mine:
         channel: Any = mine

@@ -77,7 +77,7 @@ class Server:
         config = Config("127.0.0.1:0", max_rpcs=50, max_pending_writes=1, max_streams=1)
         self.model = LiveModel(sets(), torch.device("cpu"), State(None, Full), 1)
         self._server, port = build(config, None, [Gate(Tokens(folder / "tokens"))])
-        servicer = mnist37_service.add_to(self._server, self.model, 50, 1)
+        servicer = mnist37_service.add_to(self._server, self.model, self.model, 50, 1)
         self._probes = ThreadPoolExecutor(50)
         services = [mnist37_service.SERVICE, open_inference.SERVICE]
         serving = health.add_to(self._server, services, self._probes, "cpu")

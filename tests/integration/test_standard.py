@@ -70,7 +70,7 @@ class Here(NamedTuple):
 def here() -> Iterator[Here]:
     server = grpc.server(ThreadPoolExecutor(SHORT_CALLS))
     model = LiveModel(sets(), torch.device("cpu"), State(None))
-    activity = mnist37_service.add_to(server, model).activity
+    activity = mnist37_service.add_to(server, model, model).activity
     probes = ThreadPoolExecutor(1024)
     health = health_service.add_to(server, [MNIST37, INFERENCE], probes, "cpu")
     open_inference.add_to(server, model, activity, health, probes)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from mnist37_server.domain.records import Record, RunRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Snapshot
+from mnist37_server.engine.commit_delay import CommitDelay
+from mnist37_server.engine.snapshot_feed import SnapshotFeed
 from mnist37_server.engine.stats import Journal
 from mnist37_server.storage.store import State
 
@@ -23,7 +25,6 @@ log = logging.getLogger(__name__)
 
 MAX_PENDING = 512  # versions that may be ahead of what is committed
 COMMIT_SHARE = 0.05  # of the time that commits may take, while nobody waits for more than progress
-SLOW = 0.005  # seconds that a commit takes on a disk that is worth a hand-over
 MAX_REST = 0.5  # seconds between such commits, however slow the disk is
 
 
@@ -45,32 +46,32 @@ class Committer:
 
     Args:
         state: where commits go.
-        newest: the newest version that is committed.
-        publish: is given the newest snapshot of each commit, before anybody is answered.
+        feed: has the newest committed version; is given the newest of each commit, before anybody
+            is answered.
+        delay: is told how long commits take.
         journal: is told of each commit.
     """
 
     def __init__(
         self,
         state: State,
-        newest: Snapshot,
-        publish: Callable[[Snapshot], None],
+        feed: SnapshotFeed,
+        delay: CommitDelay,
         journal: Journal,
     ) -> None:
         self._state = state
         self._journal = journal
-        self._newest = newest
-        self._publish = publish
+        self._feed = feed
+        self._delay = delay
         self._pending: deque[Update] = deque()
         self._busy = False
         self._error: BaseException | None = None
         self._urgent = False  # whether somebody waits for what is pending
         self._closing = False
         self._rest_until = 0.0  # on time.monotonic's clock
-        lock = threading.Lock()  # guards the seven above
+        lock = threading.Lock()  # guards all from _pending on
         self._arrived = threading.Condition(lock)  # something to commit: for this thread
         self._done = threading.Condition(lock)  # something is taken or committed: for the writer
-        self._took = 0.0  # seconds, for the last commit
         self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
         self._thread.start()
 
@@ -111,7 +112,7 @@ class Committer:
         Returns:
             As `put`.
         """
-        if self._took > SLOW:
+        if self._delay.is_disk_slow:
             return self.put(update, urgent=urgent)
         with self._done:
             self._wait_until_idle()
@@ -128,22 +129,13 @@ class Committer:
         with self._done:
             self._wait_until_idle()
             self._error = None
-            return self._newest
+            return self._feed.newest
 
     def _wait_until_idle(self) -> None:
         if self._pending:
             self._urgent = True
             self._arrived.notify()
         self._done.wait_for(lambda: not self._pending and not self._busy)
-
-    @property
-    def patience(self) -> float:
-        """Seconds that it pays to wait for what can go into the next commit too.
-
-        They are what a commit takes, for that is what is saved. On a slow disk it is nothing: there
-        writes pile up during the commit before.
-        """
-        return self._took if self._took <= SLOW else 0.0
 
     @property
     def broken(self) -> bool:
@@ -212,9 +204,8 @@ class Committer:
             self._journal.commit_failed(error)
             return error
         ended = time.monotonic()
-        self._took = ended - began
-        self._rest_until = ended + min(self._took / COMMIT_SHARE, MAX_REST)
-        self._newest = snapshots[-1]
-        self._journal.committed(self._newest, self._took)
-        self._publish(self._newest)
+        took = self._delay.commit_seconds = ended - began
+        self._rest_until = ended + min(took / COMMIT_SHARE, MAX_REST)
+        self._journal.committed(snapshots[-1], took)
+        self._feed.publish(snapshots[-1])
         return None

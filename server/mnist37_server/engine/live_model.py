@@ -5,27 +5,29 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mnist37.examples import Examples
 from mnist37.losses import Evaluation
-from mnist37.training import Sets, evaluate, examples_on
-from mnist37_server.domain.commands import Initialize
+from mnist37.training import Sets
+from mnist37_server.domain.commands import Initialize, Request
 from mnist37_server.domain.examples import Batch, Split
-from mnist37_server.domain.records import Figures, RunRecord
+from mnist37_server.domain.records import Figures, RunRecord, Version
 from mnist37_server.domain.snapshot import Images, Origin, Snapshot
+from mnist37_server.engine.commit_delay import CommitDelay
 from mnist37_server.engine.run_watch import Watch
+from mnist37_server.engine.snapshot_feed import SnapshotFeed
 from mnist37_server.engine.stats import Journal
+from mnist37_server.engine.subscription import Subscription
 from mnist37_server.engine.write_queue import MAX_CALLERS, WriteQueue
 from mnist37_server.engine.writer import Writer
 from mnist37_server.errors import version_not_retained
 from mnist37_server.storage.store import State
-from mnist37_server.training.device_errors import device_full, device_lost, lost, no_room
+from mnist37_server.training.device_errors import device_lost
+from mnist37_server.training.evaluator import Evaluator
 from mnist37_server.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -47,8 +49,6 @@ class LiveModel:
     def __init__(
         self, sets: Sets, device: torch.device, state: State, max_callers: int = MAX_CALLERS
     ) -> None:
-        self.device = device
-        self._sets = sets
         self._state = state
         trainer = Trainer(sets, device)
         snapshot = state.latest()
@@ -57,24 +57,52 @@ class LiveModel:
             snapshot = replace(trainer.snapshot(Origin.INITIALIZE), version=0)
             state.commit([snapshot], [])
         trainer.reset(snapshot)
-        self._snapshot = snapshot
+        self.feed = SnapshotFeed(snapshot)
         self._trainer = trainer  # the writer's alone; here only its counts are looked at
         self._predicted = 0
         self._predicting = threading.Lock()  # guards the one above
         self.journal = Journal()
-        self._queue = WriteQueue(state.find, self.journal, max_callers)
+        self._evaluator = Evaluator(sets, device, self._lose)
         self.when_lost: Callable[[], None] = lambda: None  # called when the device is lost
         self._device_lost = False
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        delay = CommitDelay()
+        self._queue = WriteQueue(state.find, self.journal, max_callers, delay)
         self._writer = Writer(
-            self._queue, trainer, state, snapshot, self._publish, self.journal, self._lose
+            self._queue, trainer, state, self.feed, delay, self.journal, self._lose
         )
-        self.submit = self._queue.submit
-        self.leave = self._queue.leave
-        self.versions = state.versions
 
-    def _publish(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+    @property
+    def device(self) -> torch.device:
+        """Where the model is trained."""
+        return self._evaluator.device
+
+    def submit(
+        self, request: Request, request_id: str | None = None, caller: Subscription | None = None
+    ) -> Subscription:
+        """Queue a write, join the one that has this id, or repeat its first answer.
+
+        Args:
+            request: what to do.
+            request_id: makes it safe to submit the request again.
+            caller: who is to be answered; one without a deadline, if none is given.
+
+        Returns:
+            The caller, to be iterated over for the answers.
+
+        Raises:
+            AlreadyExists: the id stands for another request.
+            Exhausted: too many callers wait.
+            ShuttingDown: no more writes are taken.
+        """
+        return self._queue.submit(request, request_id, caller)
+
+    def leave(self, caller: Subscription) -> None:
+        """Take note that a caller waits no longer: it cancelled, or its deadline passed."""
+        self._queue.leave(caller)
+
+    def versions(self, limit: int) -> list[Version]:
+        """Return the retained versions, newest first, at most `limit`."""
+        return self._state.versions(limit)
 
     def at(self, version: int | None = None) -> Snapshot:
         """The newest committed version, or a kept one.
@@ -82,7 +110,7 @@ class LiveModel:
         Raises:
             NotFound: this version is not retained.
         """
-        snapshot = self._snapshot
+        snapshot = self.feed.newest
         if version is None or version == snapshot.version:
             return snapshot
         kept = self._state.version(version)
@@ -125,19 +153,7 @@ class LiveModel:
         snapshot = self.at(version)
         if self._device_lost:
             raise device_lost()
-        try:
-            with self._beside():
-                parameters = torch.tensor(snapshot.parameters, device=self.device)
-                return evaluate(parameters, self._examples(on)), snapshot.version
-        except Exception as error:
-            if no_room(error):
-                log.warning("GetLoss failed", exc_info=error)
-                batch = on if isinstance(on, Batch) else None
-                raise device_full(self.device, batch) from error
-            if lost(self.device):
-                self._lose()
-                raise device_lost() from error
-            raise
+        return self._evaluator.evaluate(snapshot, on), snapshot.version
 
     def runs(self) -> list[tuple[RunRecord, bool]]:
         """The runs that are kept, newest first, and whether each is under way."""
@@ -163,15 +179,6 @@ class LiveModel:
             running=self._queue.running() is not None,
             state_bytes=self._state.size(),
         )
-
-    def _examples(self, on: Split | Batch) -> Examples:
-        if isinstance(on, Batch):
-            return examples_on(self.device, on.images, on.targets)
-        return self._sets.train if on is Split.TRAIN else self._sets.valid
-
-    def _beside(self) -> AbstractContextManager[object]:
-        """For what the device is to do beside the training, and not after it."""
-        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def _lose(self) -> None:
         """For good: CUDA gives a process no second device; called where an error is handled."""

@@ -11,6 +11,7 @@ from mnist37.kernels import Flag
 from mnist37_server.domain.commands import Request, Restore, Train
 from mnist37_server.domain.records import Record
 from mnist37_server.domain.results import Answer, answer_to
+from mnist37_server.engine.commit_delay import CommitDelay
 from mnist37_server.engine.stats import Journal
 from mnist37_server.engine.subscription import Subscription, Write
 from mnist37_server.errors import AlreadyExists, CallerLeft, Exhausted, ShuttingDown
@@ -18,7 +19,6 @@ from mnist37_server.errors import AlreadyExists, CallerLeft, Exhausted, Shutting
 MAX_CALLERS = 256  # who may wait for a write at a time, unless it is told otherwise
 ALONE = (Train, Restore)  # they look at what is committed
 MAX_TOGETHER = 64  # small writes that are taken together
-GATHERING = 0.005  # seconds in which small writes may come together, at the most
 
 
 class WriteQueue:
@@ -28,6 +28,7 @@ class WriteQueue:
         find: looks up what is remembered of a request_id.
         journal: is told of each run and of each write that ends.
         max_callers: how many may wait at a time.
+        delay: how long those who have just been answered are waited for.
     """
 
     def __init__(
@@ -35,18 +36,20 @@ class WriteQueue:
         find: Callable[[str], Record | None],
         journal: Journal,
         max_callers: int = MAX_CALLERS,
+        delay: CommitDelay | None = None,
     ) -> None:
         self._find = find
         self._journal = journal
         self._max_callers = max_callers
+        self._delay = delay or CommitDelay()
         self._queue: deque[Write] = deque()
         self._named: dict[str, Write] = {}  # queued or under way, by request_id
         self._waiting: dict[Subscription, Write] = {}
         self._running: Write | None = None  # the run under way
-        self._expected = 0  # small writes that the next commit may well be of
         self.closing = False
         self._why = shutting_down  # once it is closing
-        self._lock = threading.RLock()  # guards the seven above; a look at one may do without
+        # Guards all from _queue on, and the delay's siblings; a look at one may do without.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)  # something to do: for the writer
 
     def submit(
@@ -95,7 +98,7 @@ class WriteQueue:
             if write is None:
                 write = Write(request, request_id, mark)
                 self._queue.append(write)
-                if len(self._queue) in (1, self._expected) or isinstance(request, ALONE):
+                if len(self._queue) in (1, self._delay.siblings) or isinstance(request, ALONE):
                     self._changed.notify()
                 if request_id is not None:
                     self._named[request_id] = write
@@ -160,20 +163,16 @@ class WriteQueue:
                 self._steer(self._running)
             self._changed.notify()
 
-    def take(self, patience: float = 0.0) -> list[Write] | None:
+    def take(self) -> list[Write] | None:
         """Waits for the next writes to do together: small ones, or one that has to be alone.
-
-        Args:
-            patience: in so many seconds one more of those who have just been answered has to come
-                back, or the others are not waited for.
 
         Returns:
             None when the queue is closed.
         """
         with self._lock:
-            while not self._gather(patience) and not self.closing:
+            while not self._await_siblings() and not self.closing:
                 self._changed.wait()
-            self._expected = 0
+            self._delay.siblings = 0
             if self.closing:
                 while self._queue:
                     self.finish(self._queue.popleft(), error=self._why())
@@ -185,16 +184,16 @@ class WriteQueue:
                 writes.append(self._queue.popleft())
             return writes
 
-    def _gather(self, patience: float) -> bool:
+    def _await_siblings(self) -> bool:
         """Waits for those who have just been answered, while one after the other comes back.
 
         Returns:
             Whether there is something to do.
         """
-        here, until = 0, time.monotonic() + GATHERING
-        while here < len(self._queue) < self._expected and not self._pressed():
-            here = len(self._queue)
-            self._changed.wait(min(patience, until - time.monotonic()))
+        before, since = 0, time.monotonic()
+        while self._delay.expects_more(before, len(self._queue)) and not self._pressed():
+            before = len(self._queue)
+            self._changed.wait(self._delay.seconds(since))
         return bool(self._queue)
 
     def _pressed(self) -> bool:
@@ -245,7 +244,7 @@ class WriteQueue:
         with self._lock:
             for write, answer in answered:
                 self.finish(write, answer)
-            self._expected = min(len(answered) + len(self._queue), MAX_TOGETHER)
+            self._delay.siblings = min(len(answered) + len(self._queue), MAX_TOGETHER)
 
     def finish(self, write: Write, *answers: Answer, error: BaseException | None = None) -> None:
         """Gives the write's callers the last they will hear of it, and forgets it."""

@@ -17,7 +17,9 @@ from mnist37_server.domain.commands import Import, Initialize, Request, Restore,
 from mnist37_server.domain.records import Record, RunPlace, RunRecord
 from mnist37_server.domain.results import Answer, StepResult, Written, to_values
 from mnist37_server.domain.snapshot import Origin, Snapshot
+from mnist37_server.engine.commit_delay import CommitDelay
 from mnist37_server.engine.committer import Committer, Update
+from mnist37_server.engine.snapshot_feed import SnapshotFeed
 from mnist37_server.engine.stats import Journal
 from mnist37_server.engine.subscription import Write
 from mnist37_server.engine.write_queue import WriteQueue
@@ -55,8 +57,9 @@ class Writer:
         queue: where they come from, and where their answers go.
         trainer: does the arithmetic; from now on only this writer's thread touches it.
         state: where commits go.
-        committed: the newest version; the trainer's too.
-        publish: is given each committed snapshot before anybody is answered.
+        feed: has the newest version, the trainer's too; is given each that is committed, before
+            anybody is answered.
+        delay: how long commits wait for more writes.
         journal: is told of each commit.
         lose: is called when the device is lost; has to close the queue.
     """
@@ -66,8 +69,8 @@ class Writer:
         queue: WriteQueue,
         trainer: Trainer,
         state: State,
-        committed: Snapshot,
-        publish: Callable[[Snapshot], None],
+        feed: SnapshotFeed,
+        delay: CommitDelay,
         journal: Journal,
         lose: Callable[[], None],
     ) -> None:
@@ -75,8 +78,8 @@ class Writer:
         self._trainer = trainer
         self._state = state
         self._lose = lose
-        self._computed = committed  # the newest version, committed or on its way to be
-        self._committer = Committer(state, committed, publish, journal)
+        self._computed = feed.newest  # the newest version, committed or on its way to be
+        self._committer = Committer(state, feed, delay, journal)
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
 
@@ -87,7 +90,7 @@ class Writer:
         self._committer.close()
 
     def _work(self) -> None:
-        while (writes := self._queue.take(self._committer.patience)) is not None:
+        while (writes := self._queue.take()) is not None:
             try:
                 if self._committer.broken:
                     self._settle()

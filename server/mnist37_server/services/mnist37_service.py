@@ -17,7 +17,7 @@ from mnist37.kernels import PIXELS
 from mnist37_server.domain.commands import Request
 from mnist37_server.domain.examples import count_of
 from mnist37_server.domain.results import StepResult, Written, epochs
-from mnist37_server.engine.live_model import LiveModel
+from mnist37_server.engine.read_model import ReadModel, WriteModel
 from mnist37_server.engine.subscription import A, Subscription
 from mnist37_server.errors import CallerLeft
 from mnist37_server.rpc.admission import Room
@@ -46,10 +46,19 @@ M = TypeVar("M", bound=converters.Writing)
 
 
 class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
-    """Answers for one live model."""
+    """Answers for one model.
 
-    def __init__(self, model: LiveModel, max_streams: int = MAX_STREAMS) -> None:
+    Args:
+        model: is read.
+        writes: takes the writes.
+        max_streams: PredictStreams and WatchRuns open at a time.
+    """
+
+    def __init__(
+        self, model: ReadModel, writes: WriteModel, max_streams: int = MAX_STREAMS
+    ) -> None:
         self._model = model
+        self._writes = writes
         self._streams = Room(max_streams, "streams")
         self.activity = Activity()
 
@@ -193,14 +202,15 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
         caller = Subscription(time.monotonic() + remaining(context))
         request, request_id = request_of(message), converters.request_id(message)
         # First, so that whoever leaves from now on is noticed; who has left already gets a False.
-        if not context.add_callback(partial(self._model.leave, caller)):
+        if not context.add_callback(partial(self._writes.leave, caller)):
             raise CallerLeft("the caller left")
-        return self._model.submit(request, request_id, caller)
+        return self._writes.submit(request, request_id, caller)
 
 
 def add_to(
     server: grpc.Server,
-    model: LiveModel,
+    model: ReadModel,
+    writes: WriteModel,
     max_rpcs: int = MAX_RPCS,
     max_streams: int = MAX_STREAMS,
 ) -> Mnist37Servicer:
@@ -208,12 +218,13 @@ def add_to(
 
     Args:
         server: not started yet.
-        model: what it serves.
+        model: what it reads.
+        writes: what takes the writes.
         max_rpcs: calls that the server takes at a time.
         max_streams: PredictStreams and WatchRuns open at a time.
     """
     long_calls = ManyThreads(max_rpcs, "long-call")
-    servicer = Mnist37Servicer(model, max_streams)
+    servicer = Mnist37Servicer(model, writes, max_streams)
     run_on(long_calls, servicer, RPCS - SHORT)
     mnist37_pb2_grpc.add_Mnist37ServiceServicer_to_server(servicer, server)
     # In place of the generated handlers, whose messages are copied on their way in and out.

@@ -9,7 +9,7 @@ import grpc
 from mnist37_protos.inference import open_inference_pb2 as pb
 from mnist37_protos.inference import open_inference_pb2_grpc
 
-from mnist37_server.engine.live_model import LiveModel
+from mnist37_server.engine.read_model import ReadModel
 from mnist37_server.errors import NotFound, version_not_retained
 from mnist37_server.rpc.drain import Activity
 from mnist37_server.rpc.status import unary
@@ -25,15 +25,15 @@ SHORT = {"ModelInfer"}
 
 
 class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
-    """Answers for one live model.
+    """Answers for one model.
 
     Args:
-        model: the live model.
+        model: is read.
         activity: counts the predictions that are being answered.
         health: knows whether the server is about to end.
     """
 
-    def __init__(self, model: LiveModel, activity: Activity, health: Health) -> None:
+    def __init__(self, model: ReadModel, activity: Activity, health: Health) -> None:
         self._model = model
         self._activity = activity
         self._health = health
@@ -112,7 +112,7 @@ class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer
 
 def add_to(
     server: grpc.Server,
-    model: LiveModel,
+    model: ReadModel,
     activity: Activity,
     health: Health,
     probes: ThreadPoolExecutor,

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from mnist37_server.domain.commands import Request, Step, Train
 from mnist37_server.domain.results import StepResult
-from mnist37_server.engine import write_queue
+from mnist37_server.engine.commit_delay import CommitDelay
 from mnist37_server.engine.stats import Journal
 from mnist37_server.engine.subscription import Write
 from mnist37_server.engine.write_queue import MAX_TOGETHER, WriteQueue
@@ -25,24 +25,27 @@ A_MOMENT = 0.05
 class Writes:
     """A queue, from which a thread takes as a writer does."""
 
-    def __init__(self) -> None:
-        self.queue = WriteQueue(lambda _: None, Journal())
+    def __init__(self, most: float = LONG) -> None:
+        self.delay = CommitDelay(most=most, slow=2 * LONG)
+        self.queue = WriteQueue(lambda _: None, Journal(), delay=self.delay)
         self._writer = ThreadPoolExecutor(1)
 
     def answered(self, clients: int) -> None:
         """So many step together, and have just been answered."""
+        self.delay.commit_seconds = 0.0
         for _ in range(clients):
             self.queue.submit(Step())
         while write := self.queue.depth() and self.queue.take():
             self.queue.finish_all([(done, StepResult(0.1, 1)) for done in write])
 
-    def taking(self, patience: float = LONG) -> Future[list[Request] | None]:
-        """What is taken; it is under way when this returns."""
+    def taking(self, commit_seconds: float = LONG) -> Future[list[Request] | None]:
+        """What is taken after a commit that took so long; it is under way when this returns."""
+        self.delay.commit_seconds = commit_seconds
         begun = threading.Event()
 
         def take() -> list[Request] | None:
             begun.set()
-            taken: list[Write] | None = self.queue.take(patience)
+            taken: list[Write] | None = self.queue.take()
             return None if taken is None else [write.request for write in taken]
 
         future = self._writer.submit(take)
@@ -51,8 +54,7 @@ class Writes:
 
 
 @pytest.fixture
-def writes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Writes]:
-    monkeypatch.setattr(write_queue, "GATHERING", LONG)
+def writes() -> Iterator[Writes]:
     writes = Writes()
     yield writes
     writes.queue.close()
@@ -86,28 +88,27 @@ def test_those_who_wait_while_others_are_answered_are_waited_for_with_them(write
 def test_nobody_is_waited_for_any_longer_than_it_pays(writes: Writes) -> None:
     writes.answered(2)
     writes.queue.submit(Step())
-    assert writes.queue.take(A_MOMENT)
+    assert writes.taking(A_MOMENT).result(SOON)
     writes.queue.submit(Step())
-    assert writes.queue.take(LONG)  # nor again, once somebody did not come
+    assert writes.taking().result(SOON)  # nor again, once somebody did not come
 
 
-def test_gathering_ends_even_if_somebody_comes_again_and_again(
-    writes: Writes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(write_queue, "GATHERING", 4 * A_MOMENT)
+def test_the_delay_ends_even_if_somebody_comes_again_and_again() -> None:
+    writes = Writes(most=4 * A_MOMENT)
     writes.answered(MAX_TOGETHER)
-    taking = writes.taking(patience=20 * A_MOMENT)
+    taking = writes.taking(20 * A_MOMENT)
     for _ in range(MAX_TOGETHER):
         writes.queue.submit(Step())
         time.sleep(A_MOMENT / 5)
     assert 1 < len(taking.result(SOON) or []) < MAX_TOGETHER
+    writes.queue.close()
 
 
 def test_one_who_steps_alone_waits_for_nobody(writes: Writes) -> None:
     for _ in range(3):
         writes.answered(1)
         writes.queue.submit(Step())
-        assert writes.queue.take(LONG)
+        assert writes.taking().result(SOON)
 
 
 def test_no_more_are_waited_for_than_are_taken_together(writes: Writes) -> None:
@@ -159,3 +160,9 @@ def test_closing_ends_the_wait(writes: Writes) -> None:
     writes.queue.submit(Step())
     writes.queue.close()
     assert taking.result(SOON) is None
+
+
+def test_on_a_slow_disk_nobody_is_waited_for(writes: Writes) -> None:
+    writes.answered(2)
+    writes.queue.submit(Step())
+    assert writes.taking(3 * LONG).result(SOON) == [Step()]

@@ -16,7 +16,7 @@ from mnist37_server.domain.examples import Batch
 from mnist37_server.domain.parameters import magnitude
 from mnist37_server.domain.results import Answer, Progress, StepResult, Written
 from mnist37_server.domain.snapshot import Origin, Snapshot
-from mnist37_server.engine.committer import SLOW
+from mnist37_server.engine.commit_delay import SLOW
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.engine.subscription import Subscription
 from mnist37_server.errors import CallerLeft, InvalidArgument, NotFound, ShuttingDown

@@ -6,29 +6,33 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import pytest
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
-from mnist37_server.engine.live_model import LiveModel
+from mnist37_server.domain.commands import Request
 from mnist37_server.engine.subscription import Subscription
 from mnist37_server.errors import ShuttingDown
 from mnist37_server.rpc.drain import Activity
 from mnist37_server.services import mnist37_service
+from support.models import UnaskedModel
 
 TIMEOUT = 10
 PAUSE = Activity.PAUSE
 
 
-class SlowModel:
+class SlowModel(UnaskedModel):
     """Takes writes, and leaves them without an answer."""
 
     def __init__(self) -> None:
         self.callers: Future[Subscription] = Future()
 
-    def submit(self, _: object, __: object, caller: Subscription) -> Subscription:
+    def submit(
+        self, request: Request, request_id: str | None = None, caller: Subscription | None = None
+    ) -> Subscription:
+        assert caller is not None
         self.callers.set_result(caller)
         return caller
 
@@ -41,7 +45,7 @@ def port() -> Iterator[SimpleNamespace]:
     model = SlowModel()
     with ThreadPoolExecutor(4) as threads:
         server = grpc.server(threads)
-        service = mnist37_service.add_to(server, cast(LiveModel, model), 16)
+        service = mnist37_service.add_to(server, model, model, 16)
         number = server.add_insecure_port("127.0.0.1:0")
         server.start()
         with grpc.insecure_channel(f"127.0.0.1:{number}") as channel:

@@ -1,0 +1,99 @@
+"""The feed of committed versions: the newest, in order, and nobody is waited for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from mnist37_server.domain.commands import Step, Train
+from mnist37_server.domain.snapshot import Origin, Snapshot
+from mnist37_server.engine.live_model import LiveModel
+from mnist37_server.engine.snapshot_feed import SnapshotFeed
+from mnist37_server.storage.store import State
+from support.twin import sets
+
+LONG = 30.0
+A_MOMENT = 0.05
+
+
+def version(number: int) -> Snapshot:
+    return Snapshot(number, bytes(785 * 4), 0, Origin.STEP)
+
+
+def test_a_subscriber_is_given_the_newest_then_each_new_one() -> None:
+    feed = SnapshotFeed(version(1))
+    with feed.subscribe() as subscriber:
+        assert subscriber.next(0) == version(1)
+        assert subscriber.next(A_MOMENT) is None
+        with ThreadPoolExecutor() as threads:
+            waiting = threads.submit(subscriber.next, LONG)
+            time.sleep(A_MOMENT)
+            assert not waiting.done()
+            feed.publish(version(2))
+            assert waiting.result(LONG) == version(2)
+        assert feed.newest == version(2)
+
+
+def test_a_slow_subscriber_misses_what_was_between_and_never_the_newest() -> None:
+    feed = SnapshotFeed(version(1))
+    with feed.subscribe() as slow:
+        for number in range(2, 100):
+            feed.publish(version(number))
+        assert slow.next(0) == version(99)
+        assert slow.next(0) is None
+
+
+def test_versions_never_go_back_however_they_come() -> None:
+    feed = SnapshotFeed(version(0))
+    seen: list[int] = []
+    last = 20_000
+
+    def read() -> None:
+        with feed.subscribe() as subscriber:
+            while not seen or seen[-1] < last:
+                snapshot = subscriber.next(LONG)
+                assert snapshot is not None
+                seen.append(snapshot.version)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for number in range(1, last + 1):
+        feed.publish(version(number))
+    thread.join(LONG)
+    assert seen == sorted(set(seen))
+    assert seen[-1] == last
+
+
+def test_closing_ends_the_wait() -> None:
+    feed = SnapshotFeed(version(1))
+    subscriber = feed.subscribe()
+    assert subscriber.next(0) == version(1)
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(subscriber.next)
+        time.sleep(A_MOMENT)
+        subscriber.close()
+        assert waiting.result(LONG) is None
+    feed.publish(version(2))
+    assert subscriber.next(0) is None
+
+
+def test_a_live_model_feeds_what_it_commits() -> None:
+    torch.set_num_threads(1)
+    model = LiveModel(sets(), torch.device("cpu"), State(None))
+    with model.feed.subscribe() as subscriber:
+        first = subscriber.next(0)
+        assert first is not None
+        assert first.version == 0
+        for answer in model.submit(Step()):
+            assert answer.version == 1
+        stepped = subscriber.next(LONG)
+        assert stepped is model.at()
+        list(model.submit(Train(epochs=3)))
+        trained = subscriber.next(LONG)
+        while trained is not None and trained.version < 1 + 3 * 49:
+            trained = subscriber.next(LONG)
+        assert trained is model.at()
+    model.stop_writing()
+    model.close()
