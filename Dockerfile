@@ -1,7 +1,7 @@
 # The images, all of one wheel: docker build --target NAME .
 #   client       the client, the command line, the examples: no torch
-#   server       with torch
-#   server-gpu   the server, and what it takes to compile kernels for a CUDA device
+#   server       on the CPU: no torch either
+#   server-gpu   with torch, and what it takes to compile kernels for a CUDA device
 #   tests        what proves that a running stack works
 # Dependencies come before the source, each in a layer that only a change of their own makes anew.
 
@@ -33,50 +33,53 @@ COPY --from=wheel /dist /dist
 RUN pip install --no-deps /dist/*.whl
 USER 10001:10001
 
-FROM base AS torch
-# Where torch comes from, beside pip's own index: PyTorch's index of builds for the CPU has it without
-# CUDA, which makes the image smaller by 5 GB. Of two builds of one release pip takes that one.
-ARG TORCH_INDEX=
-COPY --from=needs /needs/torch.txt needs/
-RUN pip install ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} --requirement needs/torch.txt
-
-FROM torch AS needed
+# What a server on the CPU needs: no torch.
+FROM base AS serving
 COPY constraints.txt ./
-COPY --from=needs /needs/base.txt /needs/server.txt needs/
-RUN pip install --constraint constraints.txt -r needs/base.txt -r needs/server.txt
-
-FROM needed AS server
-# One folder is written to: the model's state, and beside it the machine code that numba compiled.
+COPY --from=needs /needs/base.txt /needs/serve-cpu.txt needs/
+RUN pip install --constraint constraints.txt -r needs/base.txt -r needs/serve-cpu.txt
+# One folder is written to: the model's state, and beside it the machine code that was compiled.
 RUN install --directory --owner 10001 --group 10001 --mode 700 /var/lib/mnist37
 VOLUME /var/lib/mnist37
 ENV MNIST37_ADDRESS=0.0.0.0:50051 \
     MNIST37_STATE=/var/lib/mnist37/state \
-    NUMBA_CACHE_DIR=/var/lib/mnist37/numba
+    NUMBA_CACHE_DIR=/var/lib/mnist37/numba \
+    TRITON_CACHE_DIR=/var/lib/mnist37/triton
 EXPOSE 50051
 # It asks grpc.health.v1. A process of Python costs a quarter of a second, hence not more often.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
   CMD ["mnist37", "health", "--address", "127.0.0.1:50051"]
 ENTRYPOINT ["python", "-m", "mnist37_server"]
+
+FROM serving AS server
 COPY --from=wheel /dist /dist
 RUN pip install --no-deps /dist/*.whl
 USER 10001:10001
 
-FROM needed AS tests
+FROM serving AS torch
+# Where torch comes from, beside pip's own index: PyTorch's index of builds for the CPU has it without
+# CUDA, which makes the image of the tests smaller by 5 GB. Of two builds of one release pip takes it.
+ARG TORCH_INDEX=
+COPY --from=needs /needs/torch.txt needs/
+RUN pip install ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} --requirement needs/torch.txt
+
+FROM torch AS server-gpu
+# Triton, which compiles the kernels for CUDA devices, has a part of its own compiled first, by gcc.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=wheel /dist /dist
+RUN pip install --no-deps /dist/*.whl
+USER 10001:10001
+
+FROM torch AS tests
+HEALTHCHECK NONE
 COPY --from=needs /needs/dev.txt needs/
 RUN pip install --constraint constraints.txt --requirement needs/dev.txt
 ENTRYPOINT ["python", "-m", "pytest", "-p", "no:cacheprovider"]
 CMD ["tests/stack"]
-COPY pyproject.toml ./
+COPY pyproject.toml README.md ./
 COPY examples examples
 COPY tests tests
 COPY --from=wheel /dist /dist
 RUN pip install --no-deps /dist/*.whl
-USER 10001:10001
-
-FROM server AS server-gpu
-# Triton, which compiles the kernels for CUDA devices, has a part of its own compiled first, by gcc.
-USER root
-RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
- && rm -rf /var/lib/apt/lists/*
-ENV TRITON_CACHE_DIR=/var/lib/mnist37/triton
 USER 10001:10001

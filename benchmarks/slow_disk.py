@@ -24,7 +24,7 @@ class SlowSync(sqlite3.Connection):
 
 def serve(config: Config) -> None:
     """As mnist37_server.app.run."""
-    from mnist37_server import app  # loads torch, which a wrong option does without
+    from mnist37_server import app  # loads the kernels, which a wrong option does without
     from mnist37_server.storage.store import State
 
     app.run(config, partial(State, connection_class=SlowSync))

@@ -1,4 +1,4 @@
-"""Writes what pyproject.toml asks for as files for pip: base.txt, server.txt, dev.txt, build.txt.
+"""Write what pyproject.toml asks for as files for pip: one for each extra, base.txt, build.txt.
 
 So an image has its dependencies in layers of their own, which a change of the source leaves alone;
 and torch, by far the largest, in one that only another release of torch makes anew: torch.txt.
@@ -17,6 +17,10 @@ needs = {
     **project["optional-dependencies"],
 }
 pins = (here / "constraints.txt").read_text().splitlines()
+needs = {  # an extra may hold another one
+    name: [need for need in lines if not need.startswith("mnist37[")]
+    for name, lines in needs.items()
+}
 needs["torch"] = [pin for pin in pins if pin.startswith(("torch==", "torchvision=="))]
 there.mkdir(exist_ok=True)
 for name, lines in needs.items():

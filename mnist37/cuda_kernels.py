@@ -22,6 +22,10 @@ WARPS = 8  # of a block, each with two images of a tile
 _PIXELS = tl.constexpr(784)
 _PART = tl.constexpr(512)  # bytes of an image that a warp reads at once: 16 for each thread
 
+# Weights are held divided by this, so that a sum over pixels of 0 to 255 does not overflow where
+# one over 0 to 1 would not. A power of 2 changes no bit of them.
+_SCALE = tl.constexpr(256)
+
 # A loss is counted in units of 2**-39 as mnist37.losses says, here in two numbers of 32 bits: a
 # consumer's device has few units for 64.
 _HIGH_UNITS = tl.constexpr(2.0**20)
@@ -43,18 +47,18 @@ def _load(pixels, labels, first, count, ROWS: tl.constexpr):
 
 @triton.jit
 def _load_parameters(parameters):
-    """Read the weights of the two parts, and the bias."""
+    """Read the weights of the two parts, divided by _SCALE, and the bias."""
     column = tl.arange(0, _PART)
     head = tl.load(parameters + column)
     tail = tl.load(parameters + _PART + column, mask=column < _PIXELS - _PART, other=0.0)
-    return head, tail, tl.load(parameters + _PIXELS)
+    return head / _SCALE, tail / _SCALE, tl.load(parameters + _PIXELS)
 
 
 @triton.jit
 def _scores(head, tail, head_weights, tail_weights, bias):
     """Return the scores (ROWS,) of images of 0 to 255."""
     products = head * head_weights[None, :] + tail * tail_weights[None, :]
-    return tl.sum(products, axis=1) / 255 + bias
+    return tl.sum(products, axis=1) * (_SCALE / 255) + bias
 
 
 @triton.jit
@@ -130,14 +134,14 @@ def sgd(
             tail_slopes += tail_pixels * slope[:, None]
             bias_slopes += slope
             head, tail, marks = next_head, next_tail, next_marks
-        head_weights -= rate * (tl.sum(head_slopes, axis=0) / 255)
-        tail_weights -= rate * (tl.sum(tail_slopes, axis=0) / 255)
+        head_weights -= rate * (tl.sum(head_slopes, axis=0) / 255) / _SCALE
+        tail_weights -= rate * (tl.sum(tail_slopes, axis=0) / 255) / _SCALE
         bias -= rate * tl.sum(bias_slopes, axis=0)
         first = following
         size = tl.minimum(count - first, batch_size)
     column = tl.arange(0, _PART)
-    tl.store(parameters + column, head_weights)
-    tl.store(parameters + _PART + column, tail_weights, mask=column < _PIXELS - _PART)
+    tl.store(parameters + column, head_weights * _SCALE)
+    tl.store(parameters + _PART + column, tail_weights * _SCALE, mask=column < _PIXELS - _PART)
     tl.store(parameters + _PIXELS, bias)
     tl.store(total, tl.sum(losses, axis=0))
 

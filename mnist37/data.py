@@ -1,5 +1,7 @@
 """The images as the notes build them: threes first, then sevens, as tensors in 0..1.
 
+torch is loaded when a tensor is asked for; the server on a CPU asks for none.
+
 data = load()
 data.train_x    (12396, 784) float32        data.train_y    (12396, 1) int64, 1 = three
 data.valid_x    (2038, 784)                 data.valid_y    (2038, 1)
@@ -12,14 +14,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mnist37.prepare import in_notes_order
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Images = NDArray[np.uint8]  # (count, 28, 28), 0 = background, 255 = ink
 
@@ -48,22 +51,22 @@ class Data:
     @cached_property
     def train_x(self) -> Tensor:
         """(12396, 784) float32 in 0..1."""
-        return torch.from_numpy(self.train.pixels).float() / 255
+        return _scaled(self.train.pixels)
 
     @cached_property
     def train_y(self) -> Tensor:
         """(12396, 1) int64, 1 = three."""
-        return torch.from_numpy(self.train.labels).long().unsqueeze(1)
+        return _column(self.train.labels)
 
     @cached_property
     def valid_x(self) -> Tensor:
         """(2038, 784) float32 in 0..1."""
-        return torch.from_numpy(self.valid.pixels).float() / 255
+        return _scaled(self.valid.pixels)
 
     @cached_property
     def valid_y(self) -> Tensor:
         """(2038, 1) int64, 1 = three."""
-        return torch.from_numpy(self.valid.labels).long().unsqueeze(1)
+        return _column(self.valid.labels)
 
     @cached_property
     def dset(self) -> list[tuple[Tensor, Tensor]]:
@@ -111,3 +114,15 @@ def from_torchvision(root: Path, *, download: bool = False) -> dict[str, Images]
         images[f"{split}_threes"] = in_notes_order(pixels, labels, 3)
         images[f"{split}_sevens"] = in_notes_order(pixels, labels, 7)
     return images
+
+
+def _scaled(pixels: NDArray[np.uint8]) -> Tensor:
+    import torch
+
+    return torch.from_numpy(pixels).float() / 255
+
+
+def _column(labels: NDArray[np.uint8]) -> Tensor:
+    import torch
+
+    return torch.from_numpy(labels).long().unsqueeze(1)

@@ -1,19 +1,47 @@
-"""Images and their labels on a device: what can be done with them, and what comes of it."""
+"""A device, and images with their labels on it: what can be done with them.
+
+Nothing here loads torch: mnist37.host does the arithmetic on the CPU, mnist37.cuda on CUDA.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from mnist37.kernels import Flag, Floats
+from mnist37.kernels import Flag, Floats, Labels, Pixels
 from mnist37.optimizer import Sgd
 
 PARAMETERS = 784 + 1  # the weights, then the bias
+
+# What a device has of the parameters (785,), float32: an array on the host, a tensor on CUDA.
+Parameters: TypeAlias = Any
+
+
+class Device(Protocol):
+    """Where the arithmetic is done; its str is the device's name, as torch prints it."""
+
+    def place(self, pixels: Pixels, labels: Labels) -> Examples:
+        """Put images (N, 784), 0 = background, 255 = ink, and labels (N,), 1 = three, there."""
+
+    def put(self, values: Floats) -> Parameters:
+        """Put parameters (785,) there: a copy."""
+
+    def assign(self, parameters: Parameters, values: Floats) -> None:
+        """Change parameters that are there to these values (785,)."""
+
+    def fetch(self, parameters: Parameters) -> Floats:
+        """Return a copy (785,) of parameters that are there."""
+
+    def beside(self) -> AbstractContextManager[object]:
+        """Return a context for work that the device is to do beside the training."""
+
+    def is_lost(self) -> bool:
+        """Return whether nothing can be done there any more."""
 
 
 class Examples(Protocol):
@@ -24,11 +52,13 @@ class Examples(Protocol):
     def permuted(self, order: NDArray[np.int64]) -> Self:
         """A copy in this order (N,)."""
 
-    def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, sgd: Sgd) -> int:
+    def sgd(
+        self, parameters: Parameters, order: NDArray[np.int64], batch_size: int, sgd: Sgd
+    ) -> int:
         """One step of SGD on mnist_loss after the other; moves `parameters` (785,) in place.
 
         Args:
-            parameters: the weights, then the bias; float32, on the same device.
+            parameters: the weights, then the bias, on the same device.
             order: which mini-batches; number i is of the images from i * batch_size on.
             batch_size: images in a mini-batch; the last one may be short.
             sgd: the optimizer's settings.
@@ -39,7 +69,7 @@ class Examples(Protocol):
 
     def steps(
         self,
-        parameters: Tensor,
+        parameters: Parameters,
         order: NDArray[np.int64],
         batch_size: int,
         settings: Sequence[Sgd],
@@ -51,10 +81,10 @@ class Examples(Protocol):
         `bound`, or to NaN; it is not told of, and `parameters` are then of no use.
         """
 
-    def total(self, parameters: Tensor) -> tuple[int, int]:
+    def total(self, parameters: Parameters) -> tuple[int, int]:
         """The sum of all losses, in LOSS_UNITs, and how many images are told rightly."""
 
-    def train(self, parameters: Tensor, part: Part, valid: Self) -> Trained:
+    def train(self, parameters: Parameters, part: Part, valid: Self) -> Trained:
         """Takes the steps of a part of a run; moves `parameters` (785,) in place.
 
         Args:

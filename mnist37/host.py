@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mnist37 import kernels
 from mnist37.examples import Part, StepsOutput, Trained
-from mnist37.kernels import Labels, Pixels
+from mnist37.kernels import Floats, Labels, Pixels
 from mnist37.optimizer import Sgd
+
+
+class Host:
+    """The CPU, whose memory holds parameters as arrays."""
+
+    def __str__(self) -> str:
+        return "cpu"
+
+    def place(self, pixels: Pixels, labels: Labels) -> HostExamples:
+        """See mnist37.examples.Device, as for what follows."""
+        return HostExamples(pixels, labels)
+
+    def put(self, values: Floats) -> Floats:
+        """See Device."""
+        return np.array(values, np.float32)
+
+    def assign(self, parameters: Floats, values: Floats) -> None:
+        """See Device."""
+        parameters[:] = values
+
+    def fetch(self, parameters: Floats) -> Floats:
+        """See Device."""
+        return parameters.copy()
+
+    def beside(self) -> AbstractContextManager[object]:
+        """See Device; a kernel runs without Python's lock anyway."""
+        return nullcontext()
+
+    def is_lost(self) -> bool:
+        """See Device."""
+        return False
 
 
 class HostExamples:
@@ -29,14 +60,14 @@ class HostExamples:
         """As Examples says, like all that follow."""
         return type(self)(self.pixels[order], self.labels[order])
 
-    def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, sgd: Sgd) -> int:
+    def sgd(self, parameters: Floats, order: NDArray[np.int64], batch_size: int, sgd: Sgd) -> int:
         """See Examples."""
         rate = sgd.learning_rate
-        return kernels.sgd(self.pixels, self.labels, order, batch_size, parameters.numpy(), rate)
+        return kernels.sgd(self.pixels, self.labels, order, batch_size, parameters, rate)
 
     def steps(
         self,
-        parameters: Tensor,
+        parameters: Floats,
         order: NDArray[np.int64],
         batch_size: int,
         settings: Sequence[Sgd],
@@ -46,14 +77,14 @@ class HostExamples:
         found = StepsOutput.empty(len(order))
         images = (self.pixels, self.labels)
         rates = np.array([sgd.learning_rate for sgd in settings], np.float32)
-        taken = kernels.steps(*images, order, batch_size, parameters.numpy(), rates, bound, *found)
+        taken = kernels.steps(*images, order, batch_size, parameters, rates, bound, *found)
         return found.first(taken)
 
-    def total(self, parameters: Tensor) -> tuple[int, int]:
+    def total(self, parameters: Floats) -> tuple[int, int]:
         """See Examples."""
-        return kernels.evaluate(self.pixels, self.labels, parameters.numpy())
+        return kernels.evaluate(self.pixels, self.labels, parameters)
 
-    def train(self, parameters: Tensor, part: Part, valid: Self) -> Trained:
+    def train(self, parameters: Floats, part: Part, valid: Self) -> Trained:
         """See Examples; without Python's lock."""
         found = Trained.empty(part)
         images = (self.pixels, self.labels, valid.pixels, valid.labels)
@@ -64,7 +95,7 @@ class HostExamples:
             part.most,
             part.loss,
             part.batch_size,
-            parameters.numpy(),
+            parameters,
             part.sgd.learning_rate,
             part.stop,
             found.totals,

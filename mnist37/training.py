@@ -11,29 +11,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mnist37.data import Data
-from mnist37.examples import Examples, StepsOutput
-from mnist37.host import HostExamples
-from mnist37.kernels import Labels, Pixels
+from mnist37.examples import Device, Examples, Parameters, StepsOutput
 from mnist37.losses import Evaluation
 from mnist37.optimizer import Sgd
 from mnist37.shuffling import permutation, permutations
 
 
-def examples_on(device: torch.device, pixels: Pixels, labels: Labels) -> Examples:
-    """Images (N, 784), 0 = background, 255 = ink, and their labels (N,), 1 = three, on a device."""
-    if device.type == "cpu":
-        return HostExamples(pixels, labels)
-    from mnist37.device import DeviceExamples
-
-    return DeviceExamples.of(pixels, labels, device)
-
-
-def evaluate(parameters: Tensor, examples: Examples) -> Evaluation:
+def evaluate(parameters: Parameters, examples: Examples) -> Evaluation:
     """The loss and the accuracy of `parameters` (785,), the weights and the bias."""
     total, correct = examples.total(parameters)
     return Evaluation.of(total, correct, len(examples))
@@ -71,12 +58,16 @@ class MiniBatches:
         """The same of several."""
         return np.minimum(self.batch_size, len(self.examples) - order * self.batch_size)
 
-    def sgd(self, parameters: Tensor, order: NDArray[np.int64], sgd: Sgd) -> int:
+    def sgd(self, parameters: Parameters, order: NDArray[np.int64], sgd: Sgd) -> int:
         """A step on each of these mini-batches; see Examples."""
         return self.examples.sgd(parameters, order, self.batch_size, sgd)
 
     def steps(
-        self, parameters: Tensor, order: NDArray[np.int64], settings: Sequence[Sgd], bound: float
+        self,
+        parameters: Parameters,
+        order: NDArray[np.int64],
+        settings: Sequence[Sgd],
+        bound: float,
     ) -> StepsOutput:
         """The same, each with settings of its own; see Examples."""
         return self.examples.steps(parameters, order, self.batch_size, settings, bound)
@@ -85,9 +76,9 @@ class MiniBatches:
 class Sets:
     """The training and the validation images, resident on a device."""
 
-    def __init__(self, data: Data, device: torch.device) -> None:
-        self.train = examples_on(device, data.train.pixels, data.train.labels)
-        self.valid = examples_on(device, data.valid.pixels, data.valid.labels)
+    def __init__(self, data: Data, device: Device) -> None:
+        self.train = device.place(data.train.pixels, data.train.labels)
+        self.valid = device.place(data.valid.pixels, data.valid.labels)
         # A permuted copy is another 10 MB: one is kept for the run and one for the single steps.
         self.mini_batches = lru_cache(maxsize=2)(self._mini_batches)
 

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import trustme
 from mnist37_client import Client
 from mnist37_client.local_server import LocalServer
+
+# Where there is no CUDA device, Triton's interpreter runs the kernels; read as they are imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -31,19 +31,18 @@ def trainer(*, validation: bool, device: str = "cpu") -> Trainer:
             (on CUDA a launch).
         device: where.
     """
-    import torch
     from mnist37_server.domain.commands import Initialize
+    from mnist37_server.training.device import find_device
     from mnist37_server.training.trainer import Trainer
 
     from mnist37 import data
     from mnist37.training import Sets
 
-    torch.set_num_threads(1)
     images = data.load()
     if not validation:
         one = replace(images.valid, pixels=images.valid.pixels[:1], labels=images.valid.labels[:1])
         images = replace(images, valid=one)
-    place = torch.device(device)
+    place = find_device(device)
     made = Trainer(Sets(images, place), place)
     made.initialize(Initialize())
     return made

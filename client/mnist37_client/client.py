@@ -125,8 +125,8 @@ class Client:
             learning_rate: above 0; the server's default is 1.0.
             batch_size: 1 to 12,396; 256.
             seed: of the shuffling; 42.
-            request_id: up to 128 characters; the same id and values go on with a run that was cut
-                off.
+            request_id: up to 128 characters; the same id and values go on with a run that was
+                interrupted.
         """
         self._raise_if_closed()
         request = calls.train_request(epochs, learning_rate, batch_size, seed, request_id)

@@ -149,8 +149,11 @@ def main(
     Prints "listening on HOST:PORT" when it is ready; ends on SIGINT and SIGTERM. Every option can
     be set by an environment variable too: MNIST37_ADDRESS, MNIST37_DEVICE, ...
     """
-    if importlib.util.find_spec("torch") is None:
-        sys.exit("mnist37 serve needs torch, which comes with: pip install 'mnist37[server]'")
+    if importlib.util.find_spec("numba") is None:
+        sys.exit(
+            "mnist37 serve needs more than the client: pip install 'mnist37[server]', or"
+            " 'mnist37[serve-cpu]' for a server without torch and CUDA"
+        )
     if download and data_root is None:
         raise click.UsageError("--download needs --data-root, the folder to fetch MNIST into")
     config = Config(
@@ -195,7 +198,10 @@ def _folder(state: str | None) -> Path | None:
 
 def serve(config: Config) -> None:
     """Serves until SIGINT or SIGTERM."""
-    from mnist37_server import app  # loads torch, which --help and a wrong option do without
+    from mnist37_server.training.compilation import announce
+
+    announce()
+    from mnist37_server import app  # loads the kernels, which --help and a wrong option do without
 
     app.run(config)
 
@@ -216,9 +222,11 @@ def start(serve: Callable[[Config], None] = serve) -> None:
     except CannotStart as error:
         click.echo(f"mnist37 serve: {error}", err=True)
         sys.exit(2)  # as click ends where an option is not right
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    # All is committed and closed. Python would take torch and the compiler apart piece by piece,
+    except BrokenPipeError:  # nobody reads what it prints
+        sys.exit(1)
+    # All is committed and closed. Python would take gRPC and the compiler apart piece by piece,
     # for a second in which whoever restarts the server waits; the system takes them back at once.
     logging.shutdown()
     sys.stdout.flush()

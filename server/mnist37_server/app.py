@@ -10,7 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import torch
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 from mnist37_protos.inference import open_inference_pb2
 from mnist37_protos.v1 import mnist37_pb2
 
@@ -23,11 +24,16 @@ from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.errors import CannotStart
 from mnist37_server.rpc import server as rpc_server
 from mnist37_server.services import health as health_service
-from mnist37_server.services import mnist37_service, open_inference
+from mnist37_server.services import mnist37_service, open_inference, reflection
 from mnist37_server.storage.store import State
-from mnist37_server.training.device import place
+from mnist37_server.training.device import INSTALL_TORCH, check_name, place
 
-CONTRACTS = [mnist37_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR, *health_service.CONTRACTS]
+CONTRACTS = [
+    mnist37_pb2.DESCRIPTOR,
+    open_inference_pb2.DESCRIPTOR,
+    health_pb2.DESCRIPTOR,
+    reflection_pb2.DESCRIPTOR,
+]
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +49,7 @@ def run(config: Config, open_state: Callable[[Path | None], State] = State) -> N
         CannotStart: one of the settings cannot be had; says which and why.
     """
     signals = watch_signals(signal.SIGINT, signal.SIGTERM)
-    # The bits of a sum depend on how many threads it is split over: on one they never change.
-    torch.set_num_threads(1)
-    sets, device = place(config.device, load_images(config))
+    check_name(config.device)
     gate = open_gate(config)
     monitor = None
     if config.metrics_address is not None:
@@ -55,6 +59,8 @@ def run(config: Config, open_state: Callable[[Path | None], State] = State) -> N
     first = monitor.rpcs if monitor else gate  # the one interceptor, where there is one
     server, port = rpc_server.build(config, tls.credentials(config), [first] if first else [])
     state = open_state(config.state)
+    # After the state, which is this server's alone: no second one uses the device of the first.
+    sets, device = place(config.device, load_images(config))
     model = LiveModel(sets, device, state, config.max_pending_writes)
     if monitor:
         monitor.watch(model)
@@ -63,10 +69,11 @@ def run(config: Config, open_state: Callable[[Path | None], State] = State) -> N
     probes = ThreadPoolExecutor(long_calls, thread_name_prefix="probe")
     services = [mnist37_service.SERVICE, open_inference.SERVICE]
     health = health_service.add_to(server, services, probes, str(device))
+    reflection.add_to(server, [*services, health_service.NAME], probes)
     open_inference.add_to(server, model, service.activity, health, probes)
     model.when_lost = health.leave  # so that whoever watches the server starts it again
     # What is there by now stays. Once in a while Python's collector would look through all of it,
-    # torch included: 0.2 s in which nobody is answered. So it takes half a millisecond.
+    # the compiler included: 0.2 s in which nobody is answered. So it takes half a millisecond.
     gc.freeze()
     gc.enable()
     server.start()
@@ -128,9 +135,13 @@ def load_images(config: Config) -> data.Data:
     """The training and the validation images.
 
     Raises:
-        CannotStart: there is no MNIST in the folder that was named.
+        CannotStart: there is no MNIST in the folder that was named, or nothing to read it with.
     """
     try:
         return data.load(config.data_root, download=config.download)
+    except ModuleNotFoundError as error:
+        raise CannotStart(
+            f"--data-root: needs torchvision, which is not installed: {INSTALL_TORCH}"
+        ) from error
     except (RuntimeError, OSError) as error:
         raise CannotStart(f"--data-root: no MNIST in {config.data_root}: {error}") from error

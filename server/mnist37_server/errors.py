@@ -87,8 +87,8 @@ def version_not_retained(version: object, newest: int) -> NotFound:
         newest: the newest committed version.
     """
     return NotFound(
-        f"version: {version} is not retained; the model is at {newest}, and ListVersions names the"
-        " versions that are",
+        f"version: {version} is not retained; versions are decimal numbers, the model is at"
+        f" {newest}, and ListVersions names the versions that are",
         Reason.VERSION_NOT_RETAINED,
         version=version,
         newest=newest,

@@ -55,7 +55,7 @@ def by_the_host(model: Model, images: kernels.Pixels) -> NDArray[np.float32]:
 
 
 def loss_by_the_host(model: Model, examples: HostExamples) -> Evaluation:
-    return evaluate(torch.from_numpy(parameters(model)), examples)
+    return evaluate(parameters(model), examples)
 
 
 def test_the_device_gives_the_cpus_results_and_its_own_to_the_bit() -> None:

@@ -24,14 +24,14 @@ from mnist37_server.training.device import Unusable, place_on
 from mnist37_server.training.trainer import Trainer
 from numpy.typing import NDArray
 from support.twin import Twin, data
-from torch import Tensor
 
+from mnist37.cuda import Cuda
 from mnist37.examples import Part, StepsOutput, Trained
-from mnist37.host import HostExamples
+from mnist37.host import Host, HostExamples
+from mnist37.kernels import Floats, Labels, Pixels
 from mnist37.optimizer import Sgd
 from mnist37.training import Sets
 
-CPU = torch.device("cpu")
 FULL = (
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 12.00 MiB. Process 4711 has"),
     torch.AcceleratorError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`"),
@@ -46,7 +46,7 @@ class Failing(HostExamples):
 
     error: Exception | None = None
 
-    def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, sgd: Sgd) -> int:
+    def sgd(self, parameters: Floats, order: NDArray[np.int64], batch_size: int, sgd: Sgd) -> int:
         total = super().sgd(parameters, order, batch_size, sgd)
         if Failing.error is not None:  # half-way, as far as anybody knows
             raise Failing.error
@@ -54,7 +54,7 @@ class Failing(HostExamples):
 
     def steps(
         self,
-        parameters: Tensor,
+        parameters: Floats,
         order: NDArray[np.int64],
         batch_size: int,
         settings: Sequence[Sgd],
@@ -65,30 +65,28 @@ class Failing(HostExamples):
             raise Failing.error
         return found
 
-    def train(self, parameters: Tensor, part: Part, valid: Self) -> Trained:
+    def train(self, parameters: Floats, part: Part, valid: Self) -> Trained:
         found = super().train(parameters, part, valid)
         if Failing.error is not None:
             raise Failing.error
         return found
 
-    def total(self, parameters: Tensor) -> tuple[int, int]:
+    def total(self, parameters: Floats) -> tuple[int, int]:
         if Failing.error is not None:
             raise Failing.error
         return super().total(parameters)
 
 
+class FailingDevice(Host):
+    def place(self, pixels: Pixels, labels: Labels) -> Failing:
+        return Failing(pixels, labels)
+
+
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LiveModel]:
-    torch.set_num_threads(1)
     monkeypatch.setattr(Failing, "error", None)
-    monkeypatch.setattr(
-        "mnist37_server.training.trainer.examples_on",
-        lambda _, pixels, labels: Failing(pixels, labels),
-    )
-    sets = Sets(data(), CPU)
-    sets.train = Failing(data().train.pixels, data().train.labels)
-    sets.valid = Failing(data().valid.pixels, data().valid.labels)
-    model = LiveModel(sets, CPU, State(tmp_path))
+    device = FailingDevice()
+    model = LiveModel(Sets(data(), device), device, State(tmp_path))
     yield model
     model.stop_writing()
     model.close()
@@ -192,7 +190,7 @@ def test_a_lost_device_ends_a_run_and_all_writes_and_is_seen_by_probes(
 @no_cuda
 def test_who_asks_for_a_loss_may_be_the_first_to_notice(model: LiveModel, client: Client) -> None:
     """No driver is there: for torch as lost as a device can be."""
-    model._evaluator.device = torch.device("cuda:0")
+    model._evaluator.device = Cuda(torch.device("cuda:0"))
     for ask in (lambda: client.get_loss("valid"), client.step, lambda: client.get_loss("train")):
         with pytest.raises(Unavailable, match="the device is lost") as refused:
             ask()
@@ -203,7 +201,7 @@ def test_who_asks_for_a_loss_may_be_the_first_to_notice(model: LiveModel, client
 @no_cuda
 def test_a_device_that_cannot_be_used_is_one_line_at_the_start() -> None:
     with pytest.raises(Unusable, match=r"^cuda:0 cannot be used: ") as no:
-        place_on(torch.device("cuda:0"), data())
+        place_on(Cuda(torch.device("cuda:0")), data())
     assert "\n" not in str(no.value)
 
 
@@ -216,5 +214,5 @@ def test_a_full_device_is_one_line_at_the_start(
 
     monkeypatch.setattr("mnist37_server.training.device.Sets", full)
     with pytest.raises(Unusable, match=r"^cuda:0 has no room in its memory$") as no:
-        place_on(torch.device("cuda:0"), data())
+        place_on(Cuda(torch.device("cuda:0")), data())
     assert no.value.advice == "end what else is on it"

@@ -12,6 +12,8 @@ from mnist37_client import Client, Exhausted, Unavailable, health, validation_im
 from mnist37_client.local_server import LocalServer
 from support.twin import Twin, data
 
+pytest.importorskip("triton", reason="torch is here without CUDA, and so without Triton")
+
 FAKE = Path(__file__).parents[1] / "support" / "fake_cuda.py"
 BATCH = 6_198  # two steps an epoch: the interpreter takes its time
 
@@ -65,13 +67,13 @@ def test_it_trains_and_answers_on_the_device(tmp_path: Path) -> None:
         assert client.get_model().digest == model.digest
 
 
-def test_a_run_that_was_killed_goes_on_there(tell: Callable[[str], Path], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("tell")
+def test_a_run_that_was_killed_goes_on_there(tmp_path: Path) -> None:
     def train(client: Client, epochs: int) -> None:
         run = client.train(3, batch_size=BATCH, request_id="run")
         while next(run).epoch < epochs:
             pass
 
-    assert not tell("lost").exists()
     state = ("--device", "cuda", "--state", str(tmp_path / "state"))
     with FakeCudaServer(*state) as server, Client(server.address, retry_for=0) as client:
         train(client, 1)
@@ -152,3 +154,16 @@ def test_a_device_that_cannot_be_used_is_refused_and_by_auto_passed_over(
     assert len(warnings) == 1
     assert f"no CUDA device is used: {why}" in warnings[0]
     assert warnings[0].endswith("; the model is on the CPU")
+
+
+def test_a_second_server_leaves_the_device_alone(
+    tell: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """What it is told is that the state is in use, whatever the device would say."""
+    state = ("--state", str(tmp_path / "state"))
+    with LocalServer("--device", "cpu", *state):
+        tell("busy").touch()
+        with pytest.raises(Unavailable, match="is in use by another server"):
+            FakeCudaServer("--device", "cuda", *state)
+    with pytest.raises(Unavailable, match="--device: there is no 'gpu'"):
+        FakeCudaServer("--device", "gpu", "--data-root", str(tmp_path / "nothing"))

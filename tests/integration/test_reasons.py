@@ -14,6 +14,7 @@ import grpc
 import pytest
 import torch
 from google.rpc.error_details_pb2 import ErrorInfo
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from mnist37_protos.inference import open_inference_pb2 as inference
 from mnist37_protos.inference import open_inference_pb2_grpc as inference_grpc
@@ -27,9 +28,10 @@ from mnist37_server.rpc.server import build
 from mnist37_server.services import health, mnist37_service, open_inference
 from mnist37_server.storage.store import State
 from mnist37_server.training.trainer import Trainer
+from support.scraping import eventually
 from support.twin import sets
 
-from mnist37.host import HostExamples
+from mnist37.host import Host, HostExamples
 
 README = Path(__file__).parents[2] / "README.md"
 TIMEOUT = 30
@@ -75,7 +77,7 @@ class Server:
         )
         (folder / "tokens").write_text("".join(lines))
         config = Config("127.0.0.1:0", max_rpcs=50, max_pending_writes=1, max_streams=1)
-        self.model = LiveModel(sets(), torch.device("cpu"), State(None, Full), 1)
+        self.model = LiveModel(sets(), Host(), State(None, Full), 1)
         self._server, port = build(config, None, [Gate(Tokens(folder / "tokens"))])
         servicer = mnist37_service.add_to(self._server, self.model, self.model, 50, 1)
         self._probes = ThreadPoolExecutor(50)
@@ -85,6 +87,7 @@ class Server:
         self._server.start()
         self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         self.stub: Any = mnist37_pb2_grpc.Mnist37ServiceStub(self._channel)
+        self.health: Any = health_pb2_grpc.HealthStub(self._channel)
         self.inference: Any = inference_grpc.GRPCInferenceServiceStub(self._channel)
 
     def close(self) -> None:
@@ -152,6 +155,7 @@ def not_found(server: Server, _: pytest.MonkeyPatch) -> Found:
     return [
         server.provoke(server.stub.WatchRun, pb.WatchRunRequest()),
         server.provoke(server.inference.ModelReady, inference.ModelReadyRequest(name="other")),
+        server.provoke(server.health.Check, health_pb2.HealthCheckRequest(service="other")),
     ]
 
 
@@ -184,8 +188,7 @@ def request_id_reused(server: Server, _: pytest.MonkeyPatch) -> Found:
 @provokes("RUN_NOT_RESUMABLE")
 def run_not_resumable(server: Server, _: pytest.MonkeyPatch) -> Found:
     server.train("run").cancel()
-    while server.model.figures().running:
-        pass
+    assert eventually(lambda: not server.model.figures().running)
     server.stub.Step(pb.StepRequest(), metadata=[("authorization", "Bearer one")])
     request = pb.TrainRequest(epochs=1_000_000, request_id="run")
     return [server.provoke(server.stub.Train, request)]
@@ -288,7 +291,7 @@ def test_a_reason_is_what_the_table_says(
         if reason not in ("NOT_FOUND", "DEVICE_OUT_OF_MEMORY"):  # of which some is for some alone
             assert set(info.metadata) == row.metadata
         seen |= set(info.metadata)
-    assert seen == row.metadata - ({"service"} if reason == "NOT_FOUND" else set())
+    assert seen == row.metadata
 
 
 def test_every_reason_of_the_table_is_provoked() -> None:

@@ -51,7 +51,7 @@ def test_train_is_the_cores_run_to_the_bit(client: Client) -> None:
     assert {progress.epochs for progress in seen} == {3}
     assert [progress.version for progress in seen] == [start + 124 * epoch for epoch in (1, 2, 3)]
     assert seen[0].elapsed < seen[1].elapsed < seen[2].elapsed
-    valid = evaluate(twin.parameters, sets().valid)
+    valid = evaluate(twin.parameters.numpy(), sets().valid)
     assert (seen[-1].valid_loss, seen[-1].valid_accuracy) == (valid.loss, valid.accuracy)
 
 
@@ -127,7 +127,7 @@ def test_get_loss_is_the_notes_loss(client: Client) -> None:
     client.initialize(std=0.1)
     twin = Twin(42, 0.1)
     for split, examples in (("train", sets().train), ("valid", sets().valid)):
-        expected = evaluate(twin.parameters, examples)
+        expected = evaluate(twin.parameters.numpy(), examples)
         found = client.get_loss("train" if split == "train" else "valid")
         assert found.count == expected.count
         assert found.loss == pytest.approx(expected.loss, abs=1e-6)

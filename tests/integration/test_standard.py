@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, cast
 
 import grpc
 import pytest
-import torch
 from google.protobuf import descriptor_pool, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
@@ -30,9 +29,12 @@ from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.rpc.thread_pools import SHORT_CALLS
 from mnist37_server.services import health as health_service
 from mnist37_server.services import mnist37_service, open_inference
+from mnist37_server.services import reflection as reflection_service
 from mnist37_server.services.reflection import MAX_REFLECTIONS
 from mnist37_server.storage.store import State
 from support.twin import sets
+
+from mnist37.host import Host
 
 MNIST37, INFERENCE = "mnist37.v1.Mnist37Service", "inference.GRPCInferenceService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -69,10 +71,11 @@ class Here(NamedTuple):
 @pytest.fixture
 def here() -> Iterator[Here]:
     server = grpc.server(ThreadPoolExecutor(SHORT_CALLS))
-    model = LiveModel(sets(), torch.device("cpu"), State(None))
+    model = LiveModel(sets(), Host(), State(None))
     activity = mnist37_service.add_to(server, model, model).activity
     probes = ThreadPoolExecutor(1024)
     health = health_service.add_to(server, [MNIST37, INFERENCE], probes, "cpu")
+    reflection_service.add_to(server, [MNIST37, INFERENCE, health_service.NAME], probes)
     open_inference.add_to(server, model, activity, health, probes)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

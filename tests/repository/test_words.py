@@ -12,9 +12,10 @@ ROOT = Path(__file__).parents[2]
 
 # The contract's words until commit d40bbcd. What is stored under such a name keeps it.
 OLD_WORDS = [
-    r"[Cc]ut[ _-]?off|CUT_OFF",
+    r"[Cc]ut(?:[ _-]|\s+(?:#\s*)?)?off|CUT_OFF",
     r"(?<!asyncio\.)\bgather\b(?!\()",
     r"NOT_KEPT\b",
+    r"INFO run began|\"run began\"",
     r"RUN_CANNOT_GO_ON",
     r"TOO_MANY_CALLERS",
     r"\bNO_ROOM",

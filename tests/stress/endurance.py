@@ -123,7 +123,7 @@ class Load:
         epochs, steps = divmod(ended - self.version, 49)
         self.twin.train(epochs)
         batches = sets().mini_batches(42, BATCH_SIZE)
-        batches.sgd(self.twin.parameters, batches.order(epochs + 1)[:steps], Sgd())
+        batches.sgd(self.twin.parameters.numpy(), batches.order(epochs + 1)[:steps], Sgd())
         self.wrote(ended, ended - self.version)
         assert self.client.restore(ended) == ended + 2
         self.wrote(ended + 2, 2)

@@ -1,6 +1,6 @@
 """The targets of tests/stress/fuzz_targets.py, by the million, led by what of the code is reached.
 
-    python -m stress.fuzz [INPUTS [TARGET ...]]      as many inputs to each (1,000,000)
+    PYTHONPATH=tests python -m stress.fuzz [INPUTS [TARGET ...]]      so many to each (1,000,000)
 
 Needs atheris, which is there for Linux alone: pip install '.[fuzz]'. It ends with status 1 at the
 first input that breaks a property, which it prints and keeps in the folder that it was started in.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mnist37.data import Data, load
-from mnist37.host import HostExamples
+from mnist37.host import Host, HostExamples
 from mnist37.kernels import Labels, Pixels
 from mnist37.optimizer import Sgd
 from mnist37.training import MiniBatches, Sets
@@ -23,7 +23,7 @@ def data() -> Data:
 
 @cache
 def sets() -> Sets:
-    return Sets(data(), torch.device("cpu"))
+    return Sets(data(), Host())
 
 
 class Twin:
@@ -41,16 +41,16 @@ class Twin:
     ) -> None:
         batches: MiniBatches = sets().mini_batches(seed, batch_size)
         for epoch in range(first, first + epochs):
-            batches.sgd(self.parameters, batches.order(epoch), Sgd(lr))
+            batches.sgd(self.parameters.numpy(), batches.order(epoch), Sgd(lr))
 
     def step(self, lr: float = 1.0) -> None:
         batches = sets().mini_batches(42, 256)
-        batches.sgd(self.parameters, np.array([self.place]), Sgd(lr))
+        batches.sgd(self.parameters.numpy(), np.array([self.place]), Sgd(lr))
         self.place = (self.place + 1) % len(batches)
 
     def step_on(self, pixels: Pixels, labels: Labels, lr: float = 1.0) -> None:
         examples = HostExamples(pixels, labels)
-        examples.sgd(self.parameters, np.zeros(1, np.int64), len(labels), Sgd(lr))
+        examples.sgd(self.parameters.numpy(), np.zeros(1, np.int64), len(labels), Sgd(lr))
 
     @property
     def digest(self) -> str:

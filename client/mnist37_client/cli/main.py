@@ -33,7 +33,7 @@ COMMANDS = (model, training)  # modules whose commands join the group as they ar
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def serve(options: tuple[str, ...]) -> None:
     """Start a server; `mnist37 serve --help` lists its options."""
-    # The server is another package, with torch: it is run, not imported.
+    # The server is another package, with a compiler: it is run, not imported.
     os.execv(sys.executable, [sys.executable, "-m", "mnist37_server", *options])
 
 

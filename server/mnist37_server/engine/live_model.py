@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from mnist37.examples import Device
 from mnist37.losses import Evaluation
 from mnist37.training import Sets
 from mnist37_server.domain.commands import Initialize, Request
@@ -47,7 +47,7 @@ class LiveModel:
     """
 
     def __init__(
-        self, sets: Sets, device: torch.device, state: State, max_callers: int = MAX_CALLERS
+        self, sets: Sets, device: Device, state: State, max_callers: int = MAX_CALLERS
     ) -> None:
         self._state = state
         trainer = Trainer(sets, device)
@@ -72,7 +72,7 @@ class LiveModel:
         )
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> Device:
         """Where the model is trained."""
         return self._evaluator.device
 

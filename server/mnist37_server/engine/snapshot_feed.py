@@ -1,8 +1,13 @@
-"""The committed versions as they come: the newest for readers, and a feed for subscribers."""
+"""The committed versions as they come: the newest for readers, and a feed for subscribers.
+
+Subscribers are whoever has to hear of each commit, and not only ask now and then: copies of the
+model in other processes, pages that show it.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
@@ -69,7 +74,10 @@ class FeedSubscriber:
         Returns:
             The newest version; None when the time is over or the subscription closed.
         """
-        while self._news.wait(timeout) and not self._closed:
+        until = None if timeout is None else time.monotonic() + timeout
+        while self._news.wait(None if until is None else until - time.monotonic()):
+            if self._closed:
+                return None
             # First: what is published from now on sets it again.
             self._news.clear()
             newest = self._feed.newest

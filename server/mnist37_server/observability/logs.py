@@ -40,7 +40,7 @@ def configure(log_format: str, level: str) -> None:
 
 
 class Text(logging.Formatter):
-    """2026-01-31 12:00:00,123 INFO run began method=Train run=3, and a stack trace indented."""
+    """2026-01-31 12:00:00,123 INFO run started method=Train run=3, and a stack trace indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, and those of a stack trace."""

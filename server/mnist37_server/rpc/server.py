@@ -11,9 +11,7 @@ from mnist37_server.errors import CannotStart
 from mnist37_server.rpc.thread_pools import SHORT_CALLS, FewThreads
 
 ANSWER_TO_PING = 20  # seconds that a peer has to answer a ping, before its calls end
-LEAST_PING_INTERVAL = (
-    10  # seconds between a peer's own pings; a peer that asks more often is hung up on
-)
+LEAST_PING_INTERVAL = 10  # seconds between a peer's own pings; more often, and it is hung up on
 
 
 def build(

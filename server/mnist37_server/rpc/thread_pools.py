@@ -15,6 +15,11 @@ from functools import partial
 from queue import SimpleQueue
 from typing import ParamSpec
 
+# Few threads answer many short calls faster than many threads do: they are not in each other's way.
+# Whoever waits (for a write, for a stream's next message, for a loss over thousands of images) has
+# threads of their own, as many as there may be calls, so that waiting never uses up the short
+# calls', and whoever is slow to send a message is in nobody's way.
+SHORT_CALLS = 4
 HELD_UP = 0.05  # seconds for which a call may wait while none begins, until it gets a thread
 
 P = ParamSpec("P")
@@ -237,7 +242,3 @@ class FewThreads:
                     if not scarce:  # once, and not 20 times a second
                         log.error("%d threads, and %s: calls wait", self._threads, error)
                     scarce = True
-
-
-# Few threads answer many short calls faster than many threads do: they are not in each other's way.
-SHORT_CALLS = 4

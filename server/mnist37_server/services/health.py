@@ -1,6 +1,6 @@
-"""What any gRPC server may be asked: grpc.health.v1 and server reflection.
+"""grpc.health.v1: whether the server and its services are serving.
 
-Both are open to all, so what anybody can hold open is bounded, and none of it is in the way of
+It is open to all, so what anybody can hold open is bounded, and none of it is in the way of
 predictions, nor they in its way: it has threads of its own.
 """
 
@@ -11,15 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from mnist37_server.errors import NotFound
 from mnist37_server.rpc.admission import Room
 from mnist37_server.rpc.status import stream, unary
 from mnist37_server.rpc.thread_pools import run_on
-from mnist37_server.services.reflection import REFLECTION_V1, Reflection
 
-CONTRACTS = [health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR]
+NAME = health.SERVICE_NAME
 MAX_WATCHES = 256  # of the health, open at a time
 DEVICE = "mnist37-device"  # the metadata in which Check names the device
 
@@ -80,7 +78,7 @@ class Health(health.HealthServicer):
 def add_to(
     server: grpc.Server, services: Iterable[str], threads: ThreadPoolExecutor, device: str
 ) -> Health:
-    """Puts both on a server that has these other services.
+    """Put it on a server that has these other services.
 
     Args:
         server: not started yet.
@@ -91,14 +89,4 @@ def add_to(
     """
     health_service = Health(services, threads, device)
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
-    all_services = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
-    reflection_service = Reflection(all_services, threads)
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection_service, server)
-    handler = grpc.stream_stream_rpc_method_handler(
-        reflection_service.ServerReflectionInfo,
-        reflection_pb2.ServerReflectionRequest.FromString,
-        reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    stable = grpc.method_handlers_generic_handler(REFLECTION_V1, {"ServerReflectionInfo": handler})
-    server.add_generic_rpc_handlers((stable,))
     return health_service

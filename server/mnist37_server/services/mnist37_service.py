@@ -37,11 +37,6 @@ SHORT = {"Predict", "GetModel"}
 # Bytes of images: up to these, to predict takes no longer than to ask whether a caller still waits.
 SOON_DONE = 64 * PIXELS
 
-# Whoever waits (for a write, for a stream's next message, for a loss over thousands of images) has
-# threads of their own, as many as there may be calls, so that waiting never uses up the short
-# calls', and whoever is slow to send a message is in nobody's way.
-
-
 M = TypeVar("M", bound=converters.Writing)
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from mnist37_server.rpc.admission import Room
 from mnist37_server.rpc.status import stream
@@ -53,3 +53,22 @@ class Reflection(reflection.ReflectionServicer):
         """Answers one question after the other."""
         with self._room:
             yield from super().ServerReflectionInfo(requests, context)
+
+
+def add_to(server: grpc.Server, services: Iterable[str], threads: ThreadPoolExecutor) -> None:
+    """Put it on a server, under both of its names.
+
+    Args:
+        server: not started yet.
+        services: the names of all other services.
+        threads: for the calls; as many as there can be calls.
+    """
+    servicer = Reflection([*services, reflection.SERVICE_NAME], threads)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    stable = grpc.method_handlers_generic_handler(REFLECTION_V1, {"ServerReflectionInfo": handler})
+    server.add_generic_rpc_handlers((stable,))

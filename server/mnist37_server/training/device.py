@@ -1,26 +1,32 @@
-"""Where the model is trained: finds the device, and puts the images there."""
+"""Where the model is trained: finds the device, and puts the images there.
+
+torch is loaded where there is a CUDA device to be used, and nowhere else: it takes seconds.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import logging
 import os
+import re
 import shutil
 import warnings
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
-import torch
 
 from mnist37.data import Data
-from mnist37.examples import PARAMETERS
+from mnist37.examples import PARAMETERS, Device
+from mnist37.host import Host
 from mnist37.optimizer import Sgd
 from mnist37.training import Sets, evaluate
 from mnist37_server.errors import CannotStart
 from mnist37_server.training.device_errors import no_room
 
-CPU = torch.device("cpu")
-NVIDIA_DRIVER = Path("/dev/nvidiactl")  # there where NVIDIA's driver is loaded
+DRIVER = "libcuda.so.1"  # comes with NVIDIA's driver
+NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
+INSTALL_TORCH = "pip install 'mnist37[server]'"
 
 log = logging.getLogger(__name__)
 
@@ -38,31 +44,39 @@ class Unusable(Exception):
         self.advice = advice
 
 
-def place(name: str, images: Data) -> tuple[Sets, torch.device]:
+def check_name(name: str) -> None:
+    """Raise CannotStart unless a device can have this name; whether it is there is not asked."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", name):
+        raise CannotStart(f"--device: there is no {name!r}; use auto, cpu, cuda or cuda:N")
+
+
+def place(name: str, images: Data) -> tuple[Sets, Device]:
     """Put the images on the device of this name, and have it show that it works.
 
     Of `auto` that is the first CUDA device. Where it cannot be used, a warning says why, and the
     CPU is taken.
 
     Args:
-        name: auto, cpu, cuda or cuda:N.
+        name: auto, cpu, cuda or cuda:N, as `check_name` lets pass.
         images: the training and the validation images.
 
     Returns:
         The images on the device, and the device.
 
     Raises:
-        CannotStart: a device was named, and there is no such device or it cannot be used.
+        CannotStart: a device was named, and it is not there or cannot be used.
     """
     if name == "auto":
         try:
-            if cuda_is_there():
+            if driver_finds_device() and torch_finds_device():
                 return place_on(find_device("cuda"), images)
         except Unusable as error:
             log.warning("no CUDA device is used: %s; the model is on the CPU", error)
-        with suppress(Exception):  # a device that fails may fail at this too
-            torch.cuda.empty_cache()
-        return place_on(CPU, images)
+            with suppress(Exception):  # a device that fails may fail at this too
+                import torch
+
+                torch.cuda.empty_cache()
+        return place_on(Host(), images)
     try:
         return place_on(find_device(name), images)
     except Unusable as error:
@@ -70,49 +84,63 @@ def place(name: str, images: Data) -> tuple[Sets, torch.device]:
         raise CannotStart(f"--device: {error}; {advice} auto, cpu or another device") from error
 
 
-def cuda_is_there() -> bool:
+def driver_finds_device() -> bool:
+    """Return whether NVIDIA's driver is there and finds a device; asked without torch."""
+    try:
+        driver = ctypes.CDLL(DRIVER)
+    except OSError:
+        return False
+    # Any other error is for torch to explain.
+    return bool(driver.cuInit(0) != NO_DEVICE)
+
+
+def torch_finds_device() -> bool:
     """Return whether torch finds a CUDA device.
 
     Raises:
-        Unusable: there is a device, and torch says why it is not found.
+        Unusable: torch says why it finds none, or there is no torch, or it has no CUDA.
     """
+    if importlib.util.find_spec("torch") is None:
+        raise Unusable("CUDA needs torch, which is not installed", f"install it: {INSTALL_TORCH}")
+    import torch
+
+    if torch.version.cuda is None:
+        raise Unusable("this torch is a build without CUDA", "install another")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         found = torch.cuda.is_available()
-    if not found and said:  # a driver that is too old, say
-        raise Unusable(first_line(said[0].message))
-    if not found and torch.version.cuda is None and NVIDIA_DRIVER.exists():
-        raise Unusable("this torch is a build without CUDA")
+    why = [first_line(warning.message) for warning in said if "CUDA" in str(warning.message)]
+    if not found and why:  # a driver that is too old, say
+        raise Unusable(why[0])
     return found
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str) -> Device:
     """Return the device of this name: cpu, cuda or cuda:N.
 
     Raises:
-        CannotStart: a device cannot have this name.
         Unusable: the device is not there, or lacks a compiler.
     """
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or not (device.type == "cuda" or str(device) == "cpu"):
-        raise CannotStart(f"--device: there is no {name!r}; use auto, cpu, cuda or cuda:N")
-    if device.type == "cpu":
-        return device
-    count = torch.cuda.device_count() if cuda_is_there() else 0
-    if (device.index or 0) >= count:
+    if name == "cpu":
+        return Host()
+    index = int(name.partition(":")[2] or 0)
+    found = torch_finds_device()
+    import torch
+
+    count = torch.cuda.device_count() if found else 0
+    if index >= count:
         raise Unusable(f"{name} is not there; torch sees {count} CUDA devices")
     # Triton would ask these, and say at the first Train what it misses.
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         raise Unusable(
             "on CUDA the kernels are built with a C compiler, and there is none", "install gcc"
         )
-    return torch.device("cuda", device.index or 0)
+    from mnist37.cuda import Cuda
+
+    return Cuda(torch.device("cuda", index))
 
 
-def place_on(device: torch.device, images: Data) -> tuple[Sets, torch.device]:
+def place_on(device: Device, images: Data) -> tuple[Sets, Device]:
     """Put the images on a device, and run each kernel there once.
 
     Raises:
@@ -122,7 +150,7 @@ def place_on(device: torch.device, images: Data) -> tuple[Sets, torch.device]:
         sets = Sets(images, device)
         try_out(sets, device)
     except Exception as error:
-        if device.type == "cpu":
+        if isinstance(device, Host):
             raise
         log.debug("%s cannot be used", device, exc_info=error)
         if no_room(error):
@@ -133,9 +161,9 @@ def place_on(device: torch.device, images: Data) -> tuple[Sets, torch.device]:
     return sets, device
 
 
-def try_out(sets: Sets, device: torch.device) -> None:
+def try_out(sets: Sets, device: Device) -> None:
     """Run each kernel once, so that what a device refuses is refused at the start."""
-    parameters = torch.zeros(PARAMETERS, device=device)
+    parameters = device.put(np.zeros(PARAMETERS, np.float32))
     sets.valid.sgd(parameters, np.zeros(1, np.int64), 1, Sgd())
     for examples in (sets.train, sets.valid):
         evaluate(parameters, examples)

@@ -6,8 +6,7 @@ are for the log.
 
 from __future__ import annotations
 
-import torch
-
+from mnist37.examples import Device
 from mnist37_server.domain.examples import Batch
 from mnist37_server.errors import Exhausted, Reason, ShuttingDown
 
@@ -20,22 +19,7 @@ def no_room(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "out of memory" in str(error)
 
 
-def lost(device: torch.device) -> bool:
-    """Whether nothing can be done on a device any more.
-
-    Most errors of CUDA's end all use of the device by the process. Which ones is for CUDA to know:
-    it says so at whatever is asked next.
-    """
-    if device.type == "cpu":
-        return False
-    try:
-        torch.cuda.synchronize(device)
-    except Exception:  # noqa: BLE001 - whatever it says, it does not work
-        return True
-    return False
-
-
-def device_full(device: torch.device, batch: Batch | None) -> Exhausted:
+def device_full(device: Device, batch: Batch | None) -> Exhausted:
     """Why a request could not be carried out that came with this batch, or with none."""
     if batch is None:
         return Exhausted(

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
-import torch
-
-from mnist37.examples import Examples
+from mnist37.examples import Device, Examples
 from mnist37.losses import Evaluation
-from mnist37.training import Sets, evaluate, examples_on
+from mnist37.training import Sets, evaluate
 from mnist37_server.domain.examples import Batch, Split
 from mnist37_server.domain.snapshot import Snapshot
-from mnist37_server.training.device_errors import device_full, device_lost, lost, no_room
+from mnist37_server.training.device_errors import device_full, device_lost, no_room
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +24,10 @@ class Evaluator:
         lose: is called where the device turns out to be lost.
     """
 
-    def __init__(self, sets: Sets, device: torch.device, lose: Callable[[], None]) -> None:
+    def __init__(self, sets: Sets, device: Device, lose: Callable[[], None]) -> None:
         self.device = device
         self._sets = sets
         self._lose = lose
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def evaluate(self, snapshot: Snapshot, on: Split | Batch) -> Evaluation:
         """Return the loss and the accuracy of a version.
@@ -41,24 +37,20 @@ class Evaluator:
             ShuttingDown: the device is lost.
         """
         try:
-            with self._beside():
-                parameters = torch.tensor(snapshot.parameters, device=self.device)
+            with self.device.beside():
+                parameters = self.device.put(snapshot.parameters)
                 return evaluate(parameters, self._examples(on))
         except Exception as error:
             if no_room(error):
                 log.warning("GetLoss failed", exc_info=error)
                 batch = on if isinstance(on, Batch) else None
                 raise device_full(self.device, batch) from error
-            if lost(self.device):
+            if self.device.is_lost():
                 self._lose()
                 raise device_lost() from error
             raise
 
     def _examples(self, on: Split | Batch) -> Examples:
         if isinstance(on, Batch):
-            return examples_on(self.device, on.images, on.targets)
+            return self.device.place(on.images, on.targets)
         return self._sets.train if on is Split.TRAIN else self._sets.valid
-
-    def _beside(self) -> AbstractContextManager[object]:
-        """For what the device is to do beside the training, and not after it."""
-        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)

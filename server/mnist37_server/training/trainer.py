@@ -12,15 +12,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from mnist37.examples import PARAMETERS, Part, Trained
+from mnist37.draw import draw_parameters
+from mnist37.examples import PARAMETERS, Device, Part, Trained
 from mnist37.kernels import Flag
 from mnist37.losses import mean_loss, mean_losses
-from mnist37.model import init_params
 from mnist37.optimizer import Sgd
-from mnist37.training import Sets, examples_on
+from mnist37.training import Sets
 from mnist37_server.domain.commands import Initialize, Train
 from mnist37_server.domain.examples import Batch
 from mnist37_server.domain.parameters import MOST_INK, magnitudes
@@ -40,10 +39,10 @@ GROWTH = 2  # so many times the part before, at the most
 class Trainer:
     """The parameters on the device, and the resident images they are trained on."""
 
-    def __init__(self, sets: Sets, device: torch.device) -> None:
+    def __init__(self, sets: Sets, device: Device) -> None:
         self.sets = sets
         self.device = device
-        self.parameters = torch.zeros(PARAMETERS, device=device)
+        self.parameters = device.put(np.zeros(PARAMETERS, np.float32))
         self.version = 0
         self.steps_done = self.images_done = 0  # since the server began, committed or not
         self._place = 0
@@ -54,7 +53,7 @@ class Trainer:
         Raises:
             InvalidArgument: an update's learning rate was so large that the parameters overflowed.
         """
-        parameters = self.parameters.cpu().numpy()
+        parameters = self.device.fetch(self.parameters)
         if not survived(parameters[None]):
             raise overflow()
         return self.snapshot_of(parameters, self.version, origin, run)
@@ -68,25 +67,22 @@ class Trainer:
 
     def reset(self, snapshot: Snapshot) -> None:
         """Makes the model what it was at a snapshot, as if nothing had been done since."""
-        self.parameters.copy_(torch.tensor(snapshot.parameters))
+        self.device.assign(self.parameters, snapshot.parameters)
         self.version, self._place = snapshot.version, snapshot.place
 
     def adopt(self, parameters: NDArray[np.float32]) -> None:
         """Makes parameters (785,) from elsewhere the model's, as an update."""
-        self.parameters.copy_(torch.tensor(parameters))
+        self.device.assign(self.parameters, parameters)
         self.version += 1
 
     def initialize(self, request: Initialize) -> None:
         """Draws fresh parameters, on the CPU whatever the device, as the notes do."""
-        generator = torch.Generator().manual_seed(request.seed)
-        weights = init_params((784, 1), request.std, generator)
-        bias = init_params(1, request.std, generator)
-        self.parameters.copy_(torch.cat([weights.detach().view(-1), bias.detach()]))
+        self.device.assign(self.parameters, draw_parameters(request.seed, request.std))
         self.version += 1
 
     def step_on(self, batch: Batch, sgd: Sgd) -> float:
         """One step of SGD on a batch of the caller's; returns the mean loss from before it."""
-        examples = examples_on(self.device, batch.images, batch.targets)
+        examples = self.device.place(batch.images, batch.targets)
         order, count = np.zeros(1, np.int64), len(examples)
         total = examples.sgd(self.parameters, order, count, sgd)
         self.steps_done += 1
@@ -209,7 +205,7 @@ class Run:
         trainer, an_epoch = self._trainer, len(self._batches)
         states, within = done.parameters, (part.start + done.steps) % an_epoch
         if within:
-            states = np.vstack([states, trainer.parameters.cpu().numpy()])
+            states = np.vstack([states, trainer.device.fetch(trainer.parameters)])
         good = survived(states)
         ended = np.arange(1, 1 + min(good, len(done.totals)))
         totals, steps = done.totals[: len(ended)], ended * an_epoch - part.start

@@ -537,24 +537,56 @@ def test_a_data_root_without_mnist_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def without_torch(folder: Path) -> str:
-    """A PYTHONPATH that hides torch, by way of a file in the folder."""
-    (folder / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
+# Has the server's parts take their time to load, and say so.
+SLOW_START = """
+import sys, time
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mnist37_server.app":
+            print("loading", flush=True)
+            time.sleep(20)
+sys.meta_path.insert(0, Slow())
+"""
+
+
+def test_ctrl_c_during_the_start_is_no_stack_trace(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_START)
+    command = [sys.executable, "-m", "mnist37_server", "--address", "127.0.0.1:0"]
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    process = subprocess.Popen(
+        [*command, "--state", ":memory:"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert (process.returncode, said) == (130, "")
+
+
+def without(module: str, folder: Path) -> str:
+    """A PYTHONPATH that hides a module, by way of a file in the folder."""
+    (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules['{module}'] = None\n")
     return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def test_a_server_without_torch_says_how_to_install_it(tmp_path: Path) -> None:
-    assert "pip install 'mnist37[server]'" in refusal(status=1, PYTHONPATH=without_torch(tmp_path))
+def test_a_server_without_its_extra_says_how_to_install_it(tmp_path: Path) -> None:
+    said = refusal(status=1, PYTHONPATH=without("numba", tmp_path))
+    assert "pip install 'mnist37[server]'" in said
+    assert "'mnist37[serve-cpu]'" in said
 
 
-def test_a_demo_without_torch_says_how_to_install_it(tmp_path: Path) -> None:
-    finished = mnist37(NOBODY, "demo", PYTHONPATH=without_torch(tmp_path))
+def test_a_demo_without_the_servers_extra_says_how_to_install_it(tmp_path: Path) -> None:
+    finished = mnist37(NOBODY, "demo", PYTHONPATH=without("numba", tmp_path))
     assert finished.returncode != 0
     assert "pip install 'mnist37[server]'" in error(finished, finished.returncode)
 
 
 def test_a_command_needs_no_torch(address: str, tmp_path: Path) -> None:
-    assert lines(mnist37(address, "model", PYTHONPATH=without_torch(tmp_path)))
+    assert lines(mnist37(address, "model", PYTHONPATH=without("torch", tmp_path)))
 
 
 def test_a_server_ended_by_a_signal_exits_with_0_and_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from mnist37.device import DeviceExamples
+from mnist37.cuda import Cuda
 from mnist37.examples import PARAMETERS, Part
 from mnist37.optimizer import Sgd
 from mnist37.training import MiniBatches
@@ -69,12 +69,12 @@ class Driver:
 
 def launch_everything() -> None:
     """Call whatever launches a kernel, with images as many as the server's and as callers' are."""
-    cpu = torch.device("cpu")
-    parameters = torch.zeros(PARAMETERS)
-    valid = DeviceExamples.of(np.zeros((2038, 784), np.uint8), np.zeros(2038, np.uint8), cpu)
+    device = Cuda(torch.device("cpu"))
+    parameters = device.put(np.zeros(PARAMETERS, np.float32))
+    valid = device.place(np.zeros((2038, 784), np.uint8), np.zeros(2038, np.uint8))
     for count in (1, 17, 256, 12_396):
         pixels, labels = np.zeros((count, 784), np.uint8), np.zeros(count, np.uint8)
-        examples = DeviceExamples.of(pixels, labels, cpu)
+        examples = device.place(pixels, labels)
         examples.sgd(parameters, np.zeros(1, np.int64), count, Sgd())
         for batch_size in (1, 255, 256):
             batches = MiniBatches(examples, 42, batch_size)

@@ -23,6 +23,7 @@ TRAIN_AND_PREDICT = """
 import hashlib
 import numpy as np
 from mnist37 import kernels
+from mnist37.draw import draw_parameters
 
 random = np.random.default_rng(37)
 images = random.integers(0, 256, (300, 784), np.uint8)
@@ -32,7 +33,7 @@ loss = kernels.sgd(images, labels, np.arange(6), 50, parameters, 0.1)
 steps = np.empty(6, np.int64), np.empty((6, 785), np.float32)
 rates = np.linspace(0.01, 0.1, 6, dtype=np.float32)
 kernels.steps(images, labels, np.arange(6), 50, parameters.copy(), rates, np.inf, *steps)
-found = [parameters, steps[1].ravel()]
+found = [parameters, steps[1].ravel(), draw_parameters(7, 0.5)]
 for kernel, some in ((kernels.predict, images), (kernels.predict_floats, images / np.float32(255))):
     found.append(np.empty(300, np.float32))
     kernel(some, parameters, found[-1])

@@ -14,6 +14,8 @@ from mnist37_server.engine.snapshot_feed import SnapshotFeed
 from mnist37_server.storage.store import State
 from support.twin import sets
 
+from mnist37.host import Host
+
 LONG = 30.0
 A_MOMENT = 0.05
 
@@ -81,7 +83,7 @@ def test_closing_ends_the_wait() -> None:
 
 def test_a_live_model_feeds_what_it_commits() -> None:
     torch.set_num_threads(1)
-    model = LiveModel(sets(), torch.device("cpu"), State(None))
+    model = LiveModel(sets(), Host(), State(None))
     with model.feed.subscribe() as subscriber:
         first = subscriber.next(0)
         assert first is not None

@@ -24,14 +24,14 @@ from mnist37_server.storage.store import State
 from mnist37_server.training.trainer import Trainer
 from support.twin import Twin, data, sets
 
-from mnist37.host import HostExamples
+from mnist37.host import Host, HostExamples
 from mnist37.optimizer import Sgd
 
 
 @pytest.fixture
 def model() -> Iterator[LiveModel]:
     torch.set_num_threads(1)
-    model = LiveModel(sets(), torch.device("cpu"), State(None))
+    model = LiveModel(sets(), Host(), State(None))
     yield model
     model.stop_writing()
     model.close()
@@ -208,7 +208,7 @@ def test_all_kinds_of_writes_that_wait_are_done_in_their_order(model: LiveModel)
         if request.batch is None:
             twin.step(request.sgd.learning_rate)
         else:
-            resident.sgd(twin.parameters, np.zeros(1, np.int64), 20, request.sgd)
+            resident.sgd(twin.parameters.numpy(), np.zeros(1, np.int64), 20, request.sgd)
     before = model.at(answers[-3].version)
     assert (before.digest, before.place) == (twin.digest, twin.place)
     fresh = Twin(seed=7)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import warnings
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mnist37_server.errors import CannotStart
 from mnist37_server.training import device
-from mnist37_server.training.device import Unusable, cuda_is_there, find_device, place
+from mnist37_server.training.device import check_name, driver_finds_device, find_device, place
 from support.twin import data
 
 
@@ -23,13 +25,13 @@ def one_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("one_cuda_device")
 def test_cuda_wants_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "cc")
-    assert find_device("cuda") == torch.device("cuda:0")
+    assert str(find_device("cuda")) == "cuda:0"
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", "")
     for name in ("cuda", "cuda:0"):
         with pytest.raises(CannotStart, match=r"--device: .* C compiler, .*; install gcc, or use"):
             place(name, data())
-    assert find_device("cpu") == torch.device("cpu")
+    assert str(find_device("cpu")) == "cpu"
 
 
 @pytest.mark.usefixtures("one_cuda_device")
@@ -38,30 +40,56 @@ def test_a_device_that_is_not_there_is_refused() -> None:
         place("cuda:1", data())
     for name in ("gpu", "mps", "cpu:1", "cuda:x", ""):
         with pytest.raises(CannotStart, match=r"--device: there is no .*; use auto, cpu, cuda or"):
-            place(name, data())
+            check_name(name)
+    for name in ("auto", "cpu", "cuda", "cuda:0", "cuda:15"):
+        check_name(name)
 
 
-def test_why_torch_finds_no_device_is_told(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+def test_why_a_device_is_not_used_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By torch, in a warning; or by the release of torch, where there is a driver."""
+    """By torch, in a warning; or since there is no torch for it."""
 
     def outdated() -> bool:
         warnings.warn("CUDA initialization: the driver is too old\n(found 10.1)", stacklevel=1)
         return False
 
+    def auto() -> str:
+        caplog.clear()
+        _, found = place("auto", data())
+        assert str(found) == "cpu"
+        (said,) = caplog.messages
+        assert said.endswith("; the model is on the CPU")
+        return said
+
+    monkeypatch.setattr(device, "driver_finds_device", lambda: True)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", outdated)
-    _, found = place("auto", data())
-    assert found == torch.device("cpu")
-    (said,) = caplog.messages
-    assert said.startswith("no CUDA device is used: CUDA initialization: the driver is too old;")
+    assert "no CUDA device is used: CUDA initialization: the driver is too old;" in auto()
     with pytest.raises(CannotStart, match="--device: CUDA initialization: the driver is too old;"):
         place("cuda", data())
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", None)
-    monkeypatch.setattr(device, "NVIDIA_DRIVER", tmp_path / "none")
-    assert not cuda_is_there()
-    monkeypatch.setattr(device, "NVIDIA_DRIVER", tmp_path)
-    with pytest.raises(Unusable, match="this torch is a build without CUDA"):
-        cuda_is_there()
+    assert "this torch is a build without CUDA" in auto()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert "CUDA needs torch, which is not installed" in auto()
+    with pytest.raises(CannotStart, match=r"install it: pip install 'mnist37\[server\]', or use"):
+        place("cuda", data())
+
+
+@pytest.mark.parametrize(("answer", "found"), [(0, True), (100, False), (803, True)])
+def test_the_driver_is_asked_without_torch(
+    answer: int, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of its own is for torch to explain."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(cuInit=lambda _: answer))
+    assert driver_finds_device() is found
+
+
+def test_without_a_driver_there_is_no_device(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(device, "DRIVER", "libcuda-is-not-there.so.1")
+    assert not driver_finds_device()
+    assert str(place("auto", data())[1]) == "cpu"
+    assert not caplog.messages

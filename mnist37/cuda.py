@@ -1,9 +1,10 @@
-"""The images on a CUDA device, and what is launched there: the kernels of mnist37.cuda_kernels."""
+"""A CUDA device by torch, and what is launched there: the kernels of mnist37.cuda_kernels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,15 +15,65 @@ from torch import Tensor
 
 from mnist37 import cuda_kernels
 from mnist37.examples import Part, StepsOutput, Trained
-from mnist37.kernels import Labels, Pixels
+from mnist37.kernels import Floats, Labels, Pixels
 from mnist37.optimizer import Sgd
 
 ROWS = cuda_kernels.ROWS  # images in a tile
 STEPS_A_LAUNCH = 1_024  # at the most: a run is stopped between two launches
 
 
+class Cuda:
+    """A CUDA device, whose memory holds parameters as tensors.
+
+    Args:
+        device: which of torch's; with the CPU's Triton's interpreter does the arithmetic.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: torch.cuda.Stream | None = None  # made when it is first wanted
+
+    def __str__(self) -> str:
+        return str(self._device)
+
+    def place(self, pixels: Pixels, labels: Labels) -> CudaExamples:
+        """See mnist37.examples.Device, as for what follows."""
+        return CudaExamples.of(pixels, labels, self._device)
+
+    def put(self, values: Floats) -> Tensor:
+        """See Device."""
+        return torch.tensor(values, device=self._device)
+
+    def assign(self, parameters: Tensor, values: Floats) -> None:
+        """See Device."""
+        parameters.copy_(torch.tensor(values))
+
+    def fetch(self, parameters: Tensor) -> Floats:
+        """See Device."""
+        found: Floats = parameters.cpu().numpy()
+        return found
+
+    def beside(self) -> AbstractContextManager[object]:
+        """See Device: on a stream of its own, which runs beside the one of the training."""
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._device)
+        return torch.cuda.stream(self._stream)
+
+    def is_lost(self) -> bool:
+        """See Device.
+
+        Most errors of CUDA's end all use of the device by the process. Which ones is for CUDA to
+        know: it says so at whatever is asked next.
+        """
+        try:
+            torch.cuda.synchronize(self._device)
+        except Exception:  # noqa: BLE001 - whatever it says, it does not work
+            return True
+        return False
+
+
 @dataclass(frozen=True)
-class DeviceExamples:
+class CudaExamples:
     """As mnist37.examples.Examples says.
 
     Triton launches on a thread's current device, which is the first one; so each launch names the
