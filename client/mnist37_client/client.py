@@ -188,7 +188,7 @@ class Client:
         return self._carry_out(self._stub.Initialize, calls.initialize(seed, std, request_id))
 
     def get_model(self, *, version: int | None = None) -> Model:
-        """The parameters of the newest version, or of a kept one."""
+        """The parameters of the newest version, or of a retained one."""
         return self._carry_out(self._stub.GetModel, calls.get_model(version))
 
     def versions(self, limit: int | None = None) -> list[Version]:
@@ -196,7 +196,7 @@ class Client:
         return self._carry_out(self._stub.ListVersions, calls.versions(limit))
 
     def restore(self, version: int, *, request_id: str | None = None) -> int:
-        """Makes a kept version's parameters the model's again; returns the new version."""
+        """Makes a retained version's parameters the model's again; returns the new version."""
         return self._carry_out(self._stub.Restore, calls.restore(version, request_id))
 
     def import_model(

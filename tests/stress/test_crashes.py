@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from mnist37_client import AsyncClient, Client, Unavailable
-from stress.crashes import MOMENTS, Script, Victim, random_kills
+from stress.crashes import Script, random_kills
+from stress.victim import MOMENTS, Victim
 
 
 def test_ten_kills_at_random_moments(tmp_path: Path) -> None:

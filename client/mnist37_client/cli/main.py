@@ -2,8 +2,8 @@
 
 Exit status: 0 done; 1 a fault of the server; 2 a value or a file that is not right; 3 no answer
 (nobody listens there, it is shutting down, full or too slow): try again later; 4 the state does
-not allow it (a request_id used otherwise, a run that cannot go on, a version that is not kept); 5
-no access (a token is missing, unknown or not enough; the server's certificate is not trusted).
+not allow it (a request_id used otherwise, a run that cannot go on, a version that is not retained);
+5 no access (a token is missing, unknown or not enough; the server's certificate is not trusted).
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def model(client: Client, as_json: bool) -> None:
 @json_option
 @talks_to_server
 def versions(client: Client, limit: int, as_json: bool) -> None:
-    """List the versions of the model that are kept."""
+    """List the retained versions of the model."""
     from mnist37_client.cli.terminal import local_time
 
     for found in client.versions(limit):
@@ -112,13 +112,13 @@ def versions(client: Client, limit: int, as_json: bool) -> None:
 @json_option
 @talks_to_server
 def restore(client: Client, version: int, request_id: str | None, as_json: bool) -> None:
-    """Make a kept VERSION's parameters the model's again, as a new version."""
+    """Make a retained VERSION's parameters the model's again, as a new version."""
     print_version(client.restore(version, request_id=request_id), as_json)
 
 
 @commands.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--version", type=int, metavar="N", help="This kept version.  [default: the newest]")
+@click.option("--version", type=int, metavar="N", help="A retained one.  [default: the newest]")
 @talks_to_server
 def export(client: Client, file: Path, version: int | None) -> None:
     """Write the parameters to FILE, a .safetensors that torch.nn.Linear(784, 1) can load."""

@@ -1,8 +1,8 @@
-"""python compile_kernels.py ARCH FOLDER: what a device of compute capability ARCH would be given.
+"""python compile_kernels.py FOLDER ARCH...: what devices of these compute capabilities are given.
 
-Everything that mnist37.device launches is compiled by the ordinary path, for a driver whose device
-is made up: the binaries that it is to load are written to FOLDER, as NAME-N.cubin, and Triton's
-version is printed. Nothing runs.
+Everything that mnist37.cuda launches is compiled by the ordinary path, for a driver whose devices
+are made up: the binaries that they are to load are written to FOLDER/ARCH, as NAME-N.cubin, and
+Triton's version is printed. Nothing runs.
 """
 
 from __future__ import annotations
@@ -28,21 +28,23 @@ class Driver:
     """As much of Triton's driver as a launch asks for.
 
     Args:
-        arch: compute capability, 90 for 9.0.
         folder: where the binaries go.
+        archs: compute capabilities of the devices, 90 for 9.0. Triton keeps what it compiled by the
+            device's index, so each has its own.
     """
 
-    def __init__(self, arch: int, folder: Path) -> None:
+    def __init__(self, folder: Path, archs: list[int]) -> None:
         self.utils = self
-        self._arch = arch
+        self.current = 0  # the index of the device that is used
+        self._archs = archs
         self._folder = folder
-        self._loaded: Counter[str] = Counter()
+        self._loaded: Counter[tuple[int, str]] = Counter()
 
     def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", self._arch, 32)
+        return GPUTarget("cuda", self._archs[self.current], 32)
 
     def get_current_device(self) -> int:
-        return 0
+        return self.current
 
     def get_current_stream(self, device: int) -> int:
         return device
@@ -56,8 +58,11 @@ class Driver:
 
     def load_binary(self, name: str, binary: bytes, *_: object) -> tuple[object, ...]:
         """Write what a device would load; return what it would say of it."""
-        self._loaded[name] += 1
-        (self._folder / f"{name}-{self._loaded[name]}.cubin").write_bytes(binary)
+        arch = self._archs[self.current]
+        self._loaded[arch, name] += 1
+        folder = self._folder / str(arch)
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}-{self._loaded[arch, name]}.cubin").write_bytes(binary)
         return name, None, 0, 0, 1024  # module, function, registers, spills, threads
 
     def launcher_cls(self, *_: object) -> Callable[..., None]:
@@ -88,11 +93,15 @@ def launch_everything() -> None:
 
 
 def main() -> None:
-    """Do it for the device and the folder that the command line names."""
+    """Do it for the devices and the folder that the command line names."""
     # What goes to a device is copied, and so aligned; on the CPU torch would hand out a view.
     torch.Tensor.to = lambda tensor, *_: tensor.clone()  # type: ignore[method-assign,assignment]
-    driver.set_active(Driver(int(sys.argv[1]), Path(sys.argv[2])))
-    launch_everything()
+    torch.empty = torch.zeros  # type: ignore[assignment]  # nothing is written to what is to be read
+    archs = [int(arch) for arch in sys.argv[2:]]
+    made_up = Driver(Path(sys.argv[1]), archs)
+    driver.set_active(made_up)
+    for made_up.current in range(len(archs)):
+        launch_everything()
     print(triton.__version__)
 
 
