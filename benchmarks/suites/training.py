@@ -83,7 +83,7 @@ def losses() -> Measure:
     from mnist37.shuffling import permutation
 
     made = trainer(validation=False)
-    parameters = made.parameters.clone()
+    parameters = torch.from_numpy(made.device.fetch(made.parameters))
     weights, bias = parameters[:-1].view(784, 1).clone(), parameters[-1:].clone()
     images = data.load()
 

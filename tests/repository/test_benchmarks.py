@@ -29,7 +29,7 @@ from benchmarks.harness import (
     Verdict,
 )
 from benchmarks.load import h2load, http2
-from benchmarks.suites import device
+from benchmarks.suites import device, training
 
 AT_LEAST = Aim("at least", 0.9)
 
@@ -160,3 +160,8 @@ def test_results_about_a_cuda_device_are_named_by_it(tmp_path: Path) -> None:
     (written,) = tmp_path.glob("*.json")
     assert written.stem == f"{about['date']}-nvidia-h100-80gb-hbm3-device"
     assert json.loads(written.read_text())["machine"] == about
+
+
+def test_training_losses_are_autograds() -> None:
+    """What the row training-losses measures, over RPC or not, has to run on every machine."""
+    assert training.losses()(0.1) < 1e-6

@@ -19,9 +19,7 @@ class Announcement(event.Listener):
         """Take note that numba begins to compile a function."""
         if not self._said:
             self._said = True
-            log.info(
-                "compiling the kernels for this processor; the next start takes no time for it"
-            )
+            log.info("compiling the kernels for this processor, once: it takes some seconds")
 
     def on_end(self, _: event.Event) -> None:
         """Take note that numba has compiled a function."""
