@@ -45,7 +45,7 @@ class Mnist37ServiceStub:
     same id, anything else:           ALREADY_EXISTS, nothing is applied.
 
     Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version or run
-    that is not kept. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
+    that is not retained. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
     calls or callers, a message too large, or no room to store the state or on the device. UNAVAILABLE:
     the server is shutting down, or has lost its device. UNAUTHENTICATED, PERMISSION_DENIED: a server
     with tokens wants one in the metadata, as `authorization: Bearer TOKEN`; the role *predict* may call
@@ -145,7 +145,7 @@ class Mnist37ServiceServicer:
     same id, anything else:           ALREADY_EXISTS, nothing is applied.
 
     Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version or run
-    that is not kept. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
+    that is not retained. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
     calls or callers, a message too large, or no room to store the state or on the device. UNAVAILABLE:
     the server is shutting down, or has lost its device. UNAUTHENTICATED, PERMISSION_DENIED: a server
     with tokens wants one in the metadata, as `authorization: Bearer TOKEN`; the role *predict* may call
@@ -212,7 +212,7 @@ class Mnist37ServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListVersions(self, request, context):
-        """The versions that are kept: the newest 1,000 that an epoch or another write ended on, and the
+        """The retained versions: the newest 1,000 that an epoch or another write ended on, and the
         last one of each of the newest 100 runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -220,7 +220,7 @@ class Mnist37ServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Restore(self, request, context):
-        """Makes the parameters of a kept version the model's again, as a new version; nothing is erased.
+        """Makes the parameters of a retained version the model's again, as a new version; nothing is erased.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -340,7 +340,7 @@ class Mnist37Service:
     same id, anything else:           ALREADY_EXISTS, nothing is applied.
 
     Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version or run
-    that is not kept. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
+    that is not retained. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
     calls or callers, a message too large, or no room to store the state or on the device. UNAVAILABLE:
     the server is shutting down, or has lost its device. UNAUTHENTICATED, PERMISSION_DENIED: a server
     with tokens wants one in the metadata, as `authorization: Bearer TOKEN`; the role *predict* may call
