@@ -98,11 +98,14 @@ def torch_finds_device() -> bool:
     """Return whether torch finds a CUDA device.
 
     Raises:
-        Unusable: torch says why it finds none, or there is no torch, or it has no CUDA.
+        Unusable: torch says why it finds none, has no CUDA, cannot be loaded or is not there.
     """
     if importlib.util.find_spec("torch") is None:
         raise Unusable("CUDA needs torch, which is not installed", f"install it: {INSTALL_TORCH}")
-    import torch
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # a library of its own is missing, say
+        raise Unusable(f"torch cannot be loaded: {first_line(error)}") from error
 
     if torch.version.cuda is None:
         raise Unusable("this torch is a build without CUDA", "install another")
@@ -119,7 +122,7 @@ def find_device(name: str) -> Device:
     """Return the device of this name: cpu, cuda or cuda:N.
 
     Raises:
-        Unusable: the device is not there, or lacks a compiler.
+        Unusable: the device is not there, or lacks torch, Triton or a C compiler.
     """
     if name == "cpu":
         return Host()
@@ -135,7 +138,10 @@ def find_device(name: str) -> Device:
         raise Unusable(
             "on CUDA the kernels are built with a C compiler, and there is none", "install gcc"
         )
-    from mnist37.cuda import Cuda
+    try:
+        from mnist37.cuda import Cuda
+    except ImportError as error:
+        raise Unusable(f"Triton cannot be loaded: {first_line(error)}") from error
 
     return Cuda(torch.device("cuda", index))
 

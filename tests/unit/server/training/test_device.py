@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import sys
 import warnings
 from types import SimpleNamespace
 
@@ -93,3 +94,23 @@ def test_without_a_driver_there_is_no_device(
     assert not driver_finds_device()
     assert str(place("auto", data())[1]) == "cpu"
     assert not caplog.messages
+
+
+@pytest.mark.usefixtures("one_cuda_device")
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [("torch", "torch cannot be loaded: "), ("mnist37.cuda", "Triton cannot be loaded: ")],
+)
+def test_what_cannot_be_loaded_keeps_no_server_from_starting(
+    module: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CC", "cc")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(device, "driver_finds_device", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setitem(sys.modules, module, None)
+    assert str(place("auto", data())[1]) == "cpu"
+    (warning,) = caplog.messages
+    assert warning.startswith(f"no CUDA device is used: {said}")
+    with pytest.raises(CannotStart, match=f"--device: {said}"):
+        place("cuda", data())
