@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from benchmarks import processes, report
-from benchmarks.harness import Benchmark, Impossible, Options, Result, run
+from benchmarks.harness import Benchmark, MissingRequirement, Options, Result, run
 from benchmarks.processes import BOTH, LOAD
 from benchmarks.suites import both, commits, device, predict, small, training
 
@@ -45,16 +45,16 @@ def main(
     """
     options = Options(disk.resolve(), soak)
     benchmarks = [row for theme in THEMES for row in theme.rows(options)]
-    unknown = [name for name in names if not any(named(b, name) for b in benchmarks)]
+    unknown = [name for name in names if not any(matches(b, name) for b in benchmarks)]
     if unknown:
         raise click.UsageError(f"no benchmark is named {unknown[0]!r}; --list lists them")
-    chosen = [b for b in benchmarks if not names or any(named(b, name) for name in names)]
+    chosen = [b for b in benchmarks if not names or any(matches(b, name) for name in names)]
     if only_list:
         for benchmark in chosen:
             click.echo(f"{benchmark.key:20} {benchmark.name}; {benchmark.aim}")
         return
     about = report.machine()
-    if any(named(benchmark, "device") for benchmark in chosen) and processes.cuda_name():
+    if any(matches(benchmark, "device") for benchmark in chosen) and processes.cuda_name():
         about["device"] = str(processes.cuda_name())
     if len(BOTH) < 2:
         click.echo("There is but one core: the load runs on the server's, and takes from it.")
@@ -72,17 +72,17 @@ def measure(benchmarks: list[Benchmark], *, quick: bool) -> tuple[list[Result], 
         The results, and whether one of the benchmarks broke.
     """
     results, broken = [], False
-    table = report.table()
+    table = report.new_table()
     with Live(table, console=Console(), auto_refresh=False, vertical_overflow="visible") as live:
         for benchmark in benchmarks:
             table.caption = f"{benchmark.key} ..."
             live.refresh()
             try:
                 results.append(run(benchmark, quick=quick))
-                table.add_row(*report.cells(results[-1]))
+                table.add_row(*report.table_row(results[-1]))
                 if not live.console.is_terminal:  # where the table is not seen before its end
-                    click.echo(report.line(results[-1]), err=True)
-            except Impossible as lack:
+                    click.echo(report.format_line(results[-1]), err=True)
+            except MissingRequirement as lack:
                 table.add_row(report.title(benchmark), "", "", "", str(lack))
             except Exception as error:  # noqa: BLE001 - the others are still worth measuring
                 broken = True
@@ -96,12 +96,12 @@ def measure(benchmarks: list[Benchmark], *, quick: bool) -> tuple[list[Result], 
 
 def write(out: Path, about: report.Machine, names: Sequence[str], results: list[Result]) -> None:
     """Writes the results of what was asked for by these names, and says where."""
-    name = "-".join([str(about["date"]), slug(report.called(about)), *names])
+    name = "-".join([str(about["date"]), slug(report.label(about)), *names])
     for file in report.write(out, name, about, results):
         click.echo(f"written: {os.path.relpath(file)}")
 
 
-def named(benchmark: Benchmark, name: str) -> bool:
+def matches(benchmark: Benchmark, name: str) -> bool:
     """Whether a name is this benchmark's, or its theme's."""
     return name in (benchmark.key, benchmark.key.partition("-")[0])
 

@@ -21,7 +21,7 @@ import grpc
 from mnist37_client import validation_images
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
-from benchmarks.harness import Impossible, Measure
+from benchmarks.harness import Measure, MissingRequirement
 
 EPOCHS = 20  # that a server is trained before it is asked: 20 x 49 mini-batches
 VERSION = 980
@@ -46,7 +46,7 @@ def serve_nothing() -> None:
     """
     from mnist37_server.config import Config
     from mnist37_server.rpc.server import options
-    from mnist37_server.rpc.thread_pools import SHORT_CALLS
+    from mnist37_server.rpc.thread_pools import SHORT_CALL_THREADS
     from mnist37_server.services.mnist37_service import SHORT
 
     config = Config()
@@ -65,7 +65,7 @@ def serve_nothing() -> None:
     for name, method in methods.items():
         if name not in SHORT:
             method.experimental_thread_pool = long_calls  # type: ignore[attr-defined]
-    server = grpc.server(ThreadPoolExecutor(SHORT_CALLS), options=options(config))
+    server = grpc.server(ThreadPoolExecutor(SHORT_CALL_THREADS), options=options(config))
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         name: grpc.unary_unary_rpc_method_handler(m) for name, m in methods.items()
     }
@@ -80,7 +80,7 @@ def serve_nothing() -> None:
     stop.wait()
 
 
-def timed(work: Callable[[], object]) -> Measure:
+def measure_call(work: Callable[[], object]) -> Measure:
     """Measures seconds a call, by calling again and again."""
 
     def measure(seconds: float) -> float:
@@ -115,9 +115,9 @@ def memory_read() -> Measure:
     ]
 
     def taken(way: Callable[[], object]) -> float:
-        return statistics.median(timed(way)(0) for _ in range(7))
+        return statistics.median(measure_call(way)(0) for _ in range(7))
 
-    return timed(min(ways, key=taken))
+    return measure_call(min(ways, key=taken))
 
 
 def book_epoch() -> Measure:
@@ -146,7 +146,7 @@ def book_epoch() -> Measure:
                 parameter.data -= parameter.grad * 1.0
                 parameter.grad.zero_()
 
-    return timed(epoch)
+    return measure_call(epoch)
 
 
 def sklearn_pass() -> Measure:
@@ -154,14 +154,14 @@ def sklearn_pass() -> Measure:
     try:
         from sklearn.linear_model import SGDClassifier
     except ImportError:
-        raise Impossible("needs scikit-learn: pip install '.[bench]'") from None
+        raise MissingRequirement("needs scikit-learn: pip install '.[bench]'") from None
 
     from mnist37 import data
 
     images = data.load()
     x, y = images.train_x.numpy(), images.train_y.numpy().ravel()
     classifier = SGDClassifier(loss="log_loss", random_state=42)
-    return timed(lambda: classifier.partial_fit(x, y, classes=[0, 1]))
+    return measure_call(lambda: classifier.partial_fit(x, y, classes=[0, 1]))
 
 
 def fdatasync(folder: Path, size: int) -> Measure:
@@ -178,10 +178,10 @@ def fdatasync(folder: Path, size: int) -> Measure:
         os.pwrite(file, bytes(size), place)
         os.fdatasync(file)
 
-    return median_of(sync)
+    return measure_median(sync)
 
 
-def median_of(call: Callable[[], object]) -> Measure:
+def measure_median(call: Callable[[], object]) -> Measure:
     """Measures the median seconds of a call, one after the other."""
 
     def measure(seconds: float) -> float:

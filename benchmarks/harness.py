@@ -22,7 +22,7 @@ Measure = Callable[[float], float]  # for about so many seconds -> what was foun
 Side = Callable[[], AbstractContextManager[Measure]]  # starts processes; ends them at its exit
 
 
-class Impossible(Exception):
+class MissingRequirement(Exception):
     """A benchmark needs what this machine lacks; the text says what, and how to get it."""
 
 
@@ -123,7 +123,7 @@ def run(benchmark: Benchmark, *, quick: bool = False) -> Result:
         quick: only to see that it works: one short pair, which says nothing.
 
     Raises:
-        Impossible: this machine lacks something that it needs.
+        MissingRequirement: this machine lacks something that it needs.
     """
     rounds, pairs = (1, 1) if quick else (benchmark.rounds, benchmark.pairs)
     seconds = benchmark.seconds / 5 if quick else benchmark.seconds
@@ -140,12 +140,14 @@ def run(benchmark: Benchmark, *, quick: bool = False) -> Result:
             b = processes.enter_context(benchmark.b())
             for measure in (a, twin, b):
                 measure(seconds)  # once for nothing: caches, connections, the processor's clock
-            control += in_turn(a, twin, pairs, seconds)
-            found += in_turn(a, b, pairs, seconds)
-    return evaluated(benchmark, alone, found, control)
+            control += measure_in_turn(a, twin, pairs, seconds)
+            found += measure_in_turn(a, b, pairs, seconds)
+    return evaluate(benchmark, alone, found, control)
 
 
-def in_turn(a: Measure, b: Measure, pairs: int, seconds: float) -> list[tuple[float, float]]:
+def measure_in_turn(
+    a: Measure, b: Measure, pairs: int, seconds: float
+) -> list[tuple[float, float]]:
     """Pairs of neighbours; who is first alternates, so that a drift favours neither."""
     found = []
     for number in range(pairs):
@@ -157,7 +159,7 @@ def in_turn(a: Measure, b: Measure, pairs: int, seconds: float) -> list[tuple[fl
     return found
 
 
-def evaluated(
+def evaluate(
     benchmark: Benchmark,
     alone: Sequence[float],
     found: Sequence[tuple[float, float]],

@@ -50,7 +50,7 @@ NEEDED = {
 
 def main() -> None:
     """Runs all of it; the exit status is 0 where all tests passed and all could be measured."""
-    lacking = missing()
+    lacking = missing_modules()
     if lacking:
         sys.exit(f"this Python lacks {', '.join(lacking)}; install that, or run another Python")
     device = processes.cuda_name()
@@ -62,21 +62,21 @@ def main() -> None:
     if shutil.which("h2load") is None:
         print("without h2load (nghttp2-client) one of the benchmarks is left out", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        provide(Path(folder))
+        install_path(Path(folder))
         outcomes, failed = test()
         broken = measure(device, outcomes)
     sys.exit(failed or broken)
 
 
-def missing() -> list[str]:
+def missing_modules() -> list[str]:
     """What is to be installed first."""
-    lacking = [package for module, package in NEEDED.items() if not found(module)]
+    lacking = [package for module, package in NEEDED.items() if not is_installed(module)]
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         lacking.append("a C compiler (gcc)")
     return lacking
 
 
-def found(module: str) -> bool:
+def is_installed(module: str) -> bool:
     """Whether it is there; nothing but the packages around it is imported."""
     try:
         return importlib.util.find_spec(module) is not None
@@ -84,7 +84,7 @@ def found(module: str) -> bool:
         return False
 
 
-def provide(folder: Path) -> None:
+def install_path(folder: Path) -> None:
     """Has this process and those that it starts find mnist37 here, whether installed or not."""
     paths = [*SOURCES, str(folder)]
     sys.path[:0] = paths

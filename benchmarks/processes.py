@@ -14,7 +14,7 @@ from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from benchmarks.harness import Impossible, Measure
+from benchmarks.harness import Measure, MissingRequirement
 
 CORES = sorted(os.sched_getaffinity(0))
 SERVER = {CORES[0]}  # what is measured
@@ -26,10 +26,10 @@ LISTENING = "listening on "
 SPAWN = multiprocessing.get_context("spawn")
 
 
-def two_cores() -> None:
-    """Raises Impossible on a machine of one."""
+def require_two_cores() -> None:
+    """Raises MissingRequirement on a machine of one."""
     if len(BOTH) < 2:
-        raise Impossible("needs two cores")
+        raise MissingRequirement("needs two cores")
 
 
 @cache
@@ -45,14 +45,14 @@ def cuda_name() -> str | None:
     return asked.stdout.strip() or None
 
 
-def cuda_device() -> None:
-    """Raises Impossible on a machine without."""
+def require_cuda() -> None:
+    """Raises MissingRequirement on a machine without."""
     if cuda_name() is None:
-        raise Impossible("needs a CUDA device; none here")
+        raise MissingRequirement("needs a CUDA device; none here")
 
 
 @contextmanager
-def held_to(cores: Set[int]) -> Iterator[None]:
+def pinned_to(cores: Set[int]) -> Iterator[None]:
     """Holds this thread to some cores, and with it each process that it starts meanwhile."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
@@ -63,7 +63,7 @@ def held_to(cores: Set[int]) -> Iterator[None]:
 
 
 @contextmanager
-def folder(disk: Path) -> Iterator[Path]:
+def temporary_folder(disk: Path) -> Iterator[Path]:
     """For a state or a raw file, somewhere on a disk; gone afterwards."""
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=disk) as name:
         yield Path(name)
@@ -85,7 +85,7 @@ class Server:
         # A MNIST37_... of this shell's is not for the server that is measured.
         bare = {name: value for name, value in os.environ.items() if "MNIST37" not in name}
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when it has ended
-        with held_to(cores):
+        with pinned_to(cores):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *options],
                 stdout=subprocess.PIPE,
@@ -147,7 +147,7 @@ class Worker:
     ) -> None:
         self._connection, there = SPAWN.Pipe()
         self._process = SPAWN.Process(target=_work, args=(there, prepare, arguments), daemon=True)
-        with held_to(cores):
+        with pinned_to(cores):
             self._process.start()
         there.close()
         try:

@@ -26,22 +26,22 @@ Machine: TypeAlias = dict[str, str | int | float]
 def machine() -> Machine:
     """What the ratios depend on; nothing that says whose machine it is."""
     return {
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": len(CORES),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        **{package: installed(package) for package in PACKAGES},
+        **{package: package_version(package) for package in PACKAGES},
         "date": datetime.now(UTC).date().isoformat(),
         "load before": round(os.getloadavg()[0], 2),
     }
 
 
-def called(about: Machine) -> str:
+def label(about: Machine) -> str:
     """What the results are named by: the CUDA device where they are about one, or the processor."""
     return str(about.get("device", about["processor"]))
 
 
-def processor() -> str:
+def processor_name() -> str:
     """Its name, as Linux knows it."""
     try:
         names = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
@@ -50,7 +50,7 @@ def processor() -> str:
     return names[1] if names else platform.machine()
 
 
-def installed(package: str) -> str:
+def package_version(package: str) -> str:
     """A package's version."""
     try:
         return version(package)
@@ -58,7 +58,7 @@ def installed(package: str) -> str:
         return "none"
 
 
-def table() -> Table:
+def new_table() -> Table:
     """A table that has no rows yet; each row has two lines."""
     found = Table(show_lines=True)
     found.add_column("benchmark\n[dim]A / B, or A - B, or A", min_width=20)
@@ -69,27 +69,29 @@ def table() -> Table:
     return found
 
 
-def cells(result: Result) -> list[str]:
+def table_row(result: Result) -> list[str]:
     """A result as a row of the table."""
     benchmark, figure, unit = result.benchmark, result.figure, unit_of_figure(result)
     scaled = unit if unit == "s" else ""  # other units are the same in each line
-    middle_half = f"{quantity(figure.lower, scaled)} to {quantity(figure.upper, scaled)}"
+    middle_half = (
+        f"{format_quantity(figure.lower, scaled)} to {format_quantity(figure.upper, scaled)}"
+    )
     sign = "≥" if benchmark.aim.sense == "at least" else "≤"
-    b = "" if result.b is None else quantity(result.b.median, benchmark.unit)
+    b = "" if result.b is None else format_quantity(result.b.median, benchmark.unit)
     control = "" if result.control is None else f"{result.control.median:.3f}"
     return [
         title(benchmark),
-        f"{quantity(result.a.median, benchmark.unit)}\n{b}",
-        f"[bold]{quantity(figure.median, unit)}[/]\n[dim]{middle_half}",
-        f"{sign} {quantity(benchmark.aim.bound, unit)}\n[dim]{control}",
+        f"{format_quantity(result.a.median, benchmark.unit)}\n{b}",
+        f"[bold]{format_quantity(figure.median, unit)}[/]\n[dim]{middle_half}",
+        f"{sign} {format_quantity(benchmark.aim.bound, unit)}\n[dim]{control}",
         f"[{COLOURS[result.verdict]}]{result.verdict.value}",
     ]
 
 
-def line(result: Result) -> str:
+def format_line(result: Result) -> str:
     """A result in one line, for a log."""
     figure, unit = result.figure, unit_of_figure(result)
-    found = f"{quantity(figure.median, unit)} ({result.benchmark.aim})"
+    found = f"{format_quantity(figure.median, unit)} ({result.benchmark.aim})"
     return f"{result.benchmark.key}: {found}: {result.verdict.value}"
 
 
@@ -104,7 +106,7 @@ def unit_of_figure(result: Result) -> str:
     return "" if benchmark.figure is Figure.RATIO else benchmark.unit
 
 
-def quantity(value: float, unit: str) -> str:
+def format_quantity(value: float, unit: str) -> str:
     """Three digits and the unit; short times in smaller ones."""
     if unit == "s" and abs(value) < 1:
         value, unit = (value * 1e3, "ms") if abs(value) >= 1e-3 else (value * 1e6, "µs")
@@ -176,7 +178,8 @@ def draw(file: Path, about: Machine, results: Sequence[Result]) -> list[Path]:
         sure = colour if result.verdict is not Verdict.INCONCLUSIVE else "white"
         axes.plot([middle], [place], "o", color=colour, markerfacecolor=sure)
         aim, unit = result.benchmark.aim, unit_of_figure(result)
-        text = f"{quantity(result.figure.median, unit)}, {aim.sense} {quantity(aim.bound, unit)}"
+        figure = format_quantity(result.figure.median, unit)
+        text = f"{figure}, {aim.sense} {format_quantity(aim.bound, unit)}"
         text += "" if result.verdict is Verdict.HOLDS else f": {result.verdict.value}"
         axes.annotate(text, (middle, place), (0, 7), textcoords="offset points", fontsize=7)
     axes.axvline(1, color="black", linewidth=1)
@@ -188,7 +191,7 @@ def draw(file: Path, about: Machine, results: Sequence[Result]) -> list[Path]:
     axes.set_yticks(range(len(results)), [result.benchmark.name for result in results])
     axes.set_ylim(len(results) - 0.4, -0.8)
     axes.set_xlabel("times better than the aim; the bar is the middle half of the pairs")
-    axes.set_title(f"{called(about)}, {about['cores']} cores, {about['date']}")
+    axes.set_title(f"{label(about)}, {about['cores']} cores, {about['date']}")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(file, metadata={"Date": None})
     plt.close(figure)

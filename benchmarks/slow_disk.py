@@ -25,9 +25,9 @@ class SlowSync(sqlite3.Connection):
 def serve(config: Config) -> None:
     """As mnist37_server.app.run."""
     from mnist37_server import app  # loads the kernels, which a wrong option does without
-    from mnist37_server.storage.store import State
+    from mnist37_server.storage.store import Store
 
-    app.run(config, partial(State, connection_class=SlowSync))
+    app.run(config, partial(Store, connection_class=SlowSync))
 
 
 if __name__ == "__main__":

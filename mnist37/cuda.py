@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist37 import cuda_kernels
-from mnist37.examples import Part, StepsOutput, Trained
+from mnist37.examples import SliceOutput, StepsOutput, TrainingSlice
 from mnist37.kernels import Floats, Labels, Pixels
 from mnist37.optimizer import Sgd
 
 ROWS = cuda_kernels.ROWS  # images in a tile
-STEPS_A_LAUNCH = 1_024  # at the most: a run is stopped between two launches
+STEPS_PER_LAUNCH = 1_024  # at the most: a run is stopped between two launches
 
 
 class Cuda:
@@ -36,9 +36,9 @@ class Cuda:
     def __str__(self) -> str:
         return str(self._device)
 
-    def place(self, pixels: Pixels, labels: Labels) -> CudaExamples:
+    def load_images(self, pixels: Pixels, labels: Labels) -> CudaExamples:
         """See mnist37.examples.Device, as for what follows."""
-        return CudaExamples.of(pixels, labels, self._device)
+        return CudaExamples.load(pixels, labels, self._device)
 
     def put(self, values: Floats) -> Tensor:
         """See Device."""
@@ -53,7 +53,7 @@ class Cuda:
         found: Floats = parameters.cpu().numpy()
         return found
 
-    def beside(self) -> AbstractContextManager[object]:
+    def side_stream(self) -> AbstractContextManager[object]:
         """See Device: on a stream of its own, which runs beside the one of the training."""
         if self._stream is None:
             self._stream = torch.cuda.Stream(self._device)
@@ -84,7 +84,7 @@ class CudaExamples:
     labels: Tensor  # (N,) uint8
 
     @classmethod
-    def of(cls, pixels: Pixels, labels: Labels, device: torch.device) -> Self:
+    def load(cls, pixels: Pixels, labels: Labels, device: torch.device) -> Self:
         """Images (N, 784) and their labels (N,), put on the device."""
         return cls(torch.tensor(pixels, device=device), torch.tensor(labels, device=device))
 
@@ -132,10 +132,10 @@ class CudaExamples:
             found.losses[step] = self.sgd(parameters, order[step : step + 1], batch_size, sgd)
             found.parameters[step] = parameters.cpu().numpy()
             if not np.abs(found.parameters[step], dtype=np.float64).sum() <= bound:
-                return found.first(step)
+                return found.truncated(step)
         return found
 
-    def total(self, parameters: Tensor) -> tuple[int, int]:
+    def sum_losses(self, parameters: Tensor) -> tuple[int, int]:
         """See Examples."""
         blocks = math.ceil(len(self) / ROWS)
         found = torch.empty((blocks, 2), dtype=torch.int64, device=parameters.device)
@@ -152,19 +152,19 @@ class CudaExamples:
         total, correct = found.sum(0).tolist()
         return total, correct
 
-    def train(self, parameters: Tensor, part: Part, valid: Self) -> Trained:
+    def train(self, parameters: Tensor, part: TrainingSlice, valid: Self) -> SliceOutput:
         """See Examples; a launch an epoch, or a thousand steps of one."""
-        found = Trained.empty(part)
-        steps, start, loss, ended = 0, part.start, part.loss, 0
+        found = SliceOutput.empty(part)
+        steps, start, loss, ended = 0, part.first_step, part.loss, 0
         for order in part.orders:
-            while start < len(order) and steps < part.most and not part.stop[0]:
-                some = order[start : start + min(STEPS_A_LAUNCH, part.most - steps)]
+            while start < len(order) and steps < part.max_steps and not part.stop[0]:
+                some = order[start : start + min(STEPS_PER_LAUNCH, part.max_steps - steps)]
                 loss += self.sgd(parameters, some, part.batch_size, part.sgd)
                 steps += len(some)
                 start += len(some)
             if start < len(order):
                 break
-            found.totals[ended] = loss, *valid.total(parameters)
+            found.totals[ended] = loss, *valid.sum_losses(parameters)
             found.parameters[ended] = parameters.cpu().numpy()
             start, loss, ended = 0, 0, ended + 1
-        return found.of(steps, loss, ended)
+        return found.from_lists(steps, loss, ended)

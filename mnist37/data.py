@@ -28,7 +28,7 @@ Images = NDArray[np.uint8]  # (count, 28, 28), 0 = background, 255 = ink
 
 
 @dataclass(frozen=True)
-class Split:
+class LabeledImages:
     """Images as bytes, for mnist37.training."""
 
     pixels: NDArray[np.uint8]  # (N, 784), 0 = background, 255 = ink
@@ -45,8 +45,8 @@ class Split:
 class Data:
     """The training and the validation set: as bytes, and as the notes have them, as tensors."""
 
-    train: Split
-    valid: Split
+    train: LabeledImages
+    valid: LabeledImages
 
     @cached_property
     def train_x(self) -> Tensor:
@@ -92,8 +92,8 @@ def load(root: Path | None = None, *, download: bool = False) -> Data:
     """
     images = shipped() if root is None else from_torchvision(root, download=download)
     return Data(
-        Split.of(images["train_threes"], images["train_sevens"]),
-        Split.of(images["valid_threes"], images["valid_sevens"]),
+        LabeledImages.of(images["train_threes"], images["train_sevens"]),
+        LabeledImages.of(images["valid_threes"], images["valid_sevens"]),
     )
 
 

@@ -25,7 +25,7 @@ Parameters: TypeAlias = Any
 class Device(Protocol):
     """Where the arithmetic is done; its str is the device's name, as torch prints it."""
 
-    def place(self, pixels: Pixels, labels: Labels) -> Examples:
+    def load_images(self, pixels: Pixels, labels: Labels) -> Examples:
         """Put images (N, 784), 0 = background, 255 = ink, and labels (N,), 1 = three, there."""
 
     def put(self, values: Floats) -> Parameters:
@@ -37,7 +37,7 @@ class Device(Protocol):
     def fetch(self, parameters: Parameters) -> Floats:
         """Return a copy (785,) of parameters that are there."""
 
-    def beside(self) -> AbstractContextManager[object]:
+    def side_stream(self) -> AbstractContextManager[object]:
         """Return a context for work that the device is to do beside the training."""
 
     def is_lost(self) -> bool:
@@ -81,10 +81,10 @@ class Examples(Protocol):
         `bound`, or to NaN; it is not told of, and `parameters` are then of no use.
         """
 
-    def total(self, parameters: Parameters) -> tuple[int, int]:
+    def sum_losses(self, parameters: Parameters) -> tuple[int, int]:
         """The sum of all losses, in LOSS_UNITs, and how many images are told rightly."""
 
-    def train(self, parameters: Parameters, part: Part, valid: Self) -> Trained:
+    def train(self, parameters: Parameters, part: TrainingSlice, valid: Self) -> SliceOutput:
         """Takes the steps of a part of a run; moves `parameters` (785,) in place.
 
         Args:
@@ -105,25 +105,25 @@ class StepsOutput(NamedTuple):
         """To be filled."""
         return cls(np.empty(steps, np.int64), np.empty((steps, PARAMETERS), np.float32))
 
-    def first(self, steps: int) -> Self:
+    def truncated(self, steps: int) -> Self:
         """Of so many alone."""
         return type(self)(self.losses[:steps], self.parameters[:steps])
 
 
 @dataclass(frozen=True)
-class Part:
+class TrainingSlice:
     """Some of a run's steps of SGD: the rest of an epoch, and epochs after it."""
 
     orders: NDArray[np.int64]  # (E, S), which mini-batches in each epoch
-    start: int  # how many steps of the first of them are done
+    first_step: int  # how many steps of the first of them are done
     loss: int  # summed over the images of those steps, in LOSS_UNITs
-    most: int  # how many steps to take at the most
+    max_steps: int  # how many steps to take at the most
     batch_size: int
     sgd: Sgd
     stop: Flag  # (1,); once it is not 0, which may be at any time, there is no further step
 
 
-class Trained(NamedTuple):
+class SliceOutput(NamedTuple):
     """What came of a part of a run."""
 
     steps: int  # how many were taken
@@ -132,11 +132,11 @@ class Trained(NamedTuple):
     parameters: NDArray[np.float32]  # (E, 785), after each
 
     @classmethod
-    def empty(cls, part: Part) -> Self:
+    def empty(cls, part: TrainingSlice) -> Self:
         """To be filled, with room for all of a part's epochs."""
         room = len(part.orders)
         return cls(0, 0, np.empty((room, 3), np.int64), np.empty((room, PARAMETERS), np.float32))
 
-    def of(self, steps: int, loss: int, epochs: int) -> Self:
+    def from_lists(self, steps: int, loss: int, epochs: int) -> Self:
         """As filled: so many steps, and so many epochs that ended."""
         return type(self)(steps, loss, self.totals[:epochs], self.parameters[:epochs])

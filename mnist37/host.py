@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist37 import kernels
-from mnist37.examples import Part, StepsOutput, Trained
+from mnist37.examples import SliceOutput, StepsOutput, TrainingSlice
 from mnist37.kernels import Floats, Labels, Pixels
 from mnist37.optimizer import Sgd
 
@@ -21,7 +21,7 @@ class Host:
     def __str__(self) -> str:
         return "cpu"
 
-    def place(self, pixels: Pixels, labels: Labels) -> HostExamples:
+    def load_images(self, pixels: Pixels, labels: Labels) -> HostExamples:
         """See mnist37.examples.Device, as for what follows."""
         return HostExamples(pixels, labels)
 
@@ -37,7 +37,7 @@ class Host:
         """See Device."""
         return parameters.copy()
 
-    def beside(self) -> AbstractContextManager[object]:
+    def side_stream(self) -> AbstractContextManager[object]:
         """See Device; a kernel runs without Python's lock anyway."""
         return nullcontext()
 
@@ -78,21 +78,21 @@ class HostExamples:
         images = (self.pixels, self.labels)
         rates = np.array([sgd.learning_rate for sgd in settings], np.float32)
         taken = kernels.steps(*images, order, batch_size, parameters, rates, bound, *found)
-        return found.first(taken)
+        return found.truncated(taken)
 
-    def total(self, parameters: Floats) -> tuple[int, int]:
+    def sum_losses(self, parameters: Floats) -> tuple[int, int]:
         """See Examples."""
         return kernels.evaluate(self.pixels, self.labels, parameters)
 
-    def train(self, parameters: Floats, part: Part, valid: Self) -> Trained:
+    def train(self, parameters: Floats, part: TrainingSlice, valid: Self) -> SliceOutput:
         """See Examples; without Python's lock."""
-        found = Trained.empty(part)
+        found = SliceOutput.empty(part)
         images = (self.pixels, self.labels, valid.pixels, valid.labels)
         steps, loss = kernels.train(
             *images,
             part.orders,
-            part.start,
-            part.most,
+            part.first_step,
+            part.max_steps,
             part.loss,
             part.batch_size,
             parameters,
@@ -101,4 +101,4 @@ class HostExamples:
             found.totals,
             found.parameters,
         )
-        return found.of(steps, loss, (part.start + steps) // part.orders.shape[1])
+        return found.from_lists(steps, loss, (part.first_step + steps) // part.orders.shape[1])

@@ -35,10 +35,10 @@ Llvm: TypeAlias = Any  # what numba and llvmlite have no types for
 # POSIX's. A thread that only computes is left on its core for milliseconds, and who wakes up there
 # for a moment's work waits. So training offers its core to them again and again.
 _yield_core = types.ExternalFunction("sched_yield", types.int32())
-IMAGES_AT_A_TIME = 256  # until then; some 20 us
+IMAGES_PER_YIELD = 256  # until then; some 20 us
 # Of single steps more: whoever asked for one waits for its commit, and what is to be done for other
 # writers is better done meanwhile. But readers want it now.
-STEPS_AT_A_TIME = 4
+STEPS_PER_YIELD = 4
 
 PIXELS = 784  # of an image, a byte each
 LANES = 16  # products that are added at a time: 784 = 49 * 16
@@ -187,7 +187,7 @@ def _sgd(
             weights[pixel] = parameters[pixel] / _INK
             slopes[pixel] = 0
         for i in range(first, last):
-            if images and images % IMAGES_AT_A_TIME == 0:
+            if images and images % IMAGES_PER_YIELD == 0:
                 _yield_core()
             image = pixels[i]
             p = _sigmoid(_dot(image, weights) + parameters[PIXELS])
@@ -213,7 +213,7 @@ def _evaluate(pixels: Pixels, labels: Labels, parameters: Floats) -> tuple[int, 
     total: Any = np.int64(0)
     correct: Any = np.int64(0)
     for i in range(len(pixels)):
-        if i and i % IMAGES_AT_A_TIME == 0:
+        if i and i % IMAGES_PER_YIELD == 0:
             _yield_core()
         score = _dot(pixels[i], weights) + parameters[PIXELS]
         total += _loss(_sigmoid(score), labels[i])
@@ -222,7 +222,7 @@ def _evaluate(pixels: Pixels, labels: Labels, parameters: Floats) -> tuple[int, 
 
 
 @inlined
-def _magnitude(parameters: Floats) -> float:
+def _absolute_sum(parameters: Floats) -> float:
     total = 0.0
     for parameter in parameters:
         total += abs(np.float64(parameter))
@@ -295,12 +295,12 @@ def steps(
     for step in range(len(order)):
         part = order[step : step + 1]
         total, _ = _sgd(pixels, labels, part, batch_size, parameters, learning_rates[step], never)
-        if not _magnitude(parameters) <= bound:  # true for NaN too
+        if not _absolute_sum(parameters) <= bound:  # true for NaN too
             return step
         losses[step] = total
         for i in range(PIXELS + 1):
             snapshots[step, i] = parameters[i]
-        if (step + 1) % STEPS_AT_A_TIME == 0:
+        if (step + 1) % STEPS_PER_YIELD == 0:
             _yield_core()
     return len(order)
 
@@ -434,7 +434,7 @@ def predict_floats(images: Floats, parameters: Floats, probabilities: Floats) ->
 
 
 @kernel(types.void(_FLOATS, types.Array(types.float64, 1, "C")))
-def magnitude(parameters: Floats, magnitudes: NDArray[np.float64]) -> None:
+def absolute_sums(parameters: Floats, magnitudes: NDArray[np.float64]) -> None:
     """The sums of absolute values.
 
     Args:
@@ -442,4 +442,4 @@ def magnitude(parameters: Floats, magnitudes: NDArray[np.float64]) -> None:
         magnitudes: (N,), is given them.
     """
     for i in range(len(parameters)):
-        magnitudes[i] = _magnitude(parameters[i])
+        magnitudes[i] = _absolute_sum(parameters[i])

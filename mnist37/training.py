@@ -22,7 +22,7 @@ from mnist37.shuffling import permutation, permutations
 
 def evaluate(parameters: Parameters, examples: Examples) -> Evaluation:
     """The loss and the accuracy of `parameters` (785,), the weights and the bias."""
-    total, correct = examples.total(parameters)
+    total, correct = examples.sum_losses(parameters)
     return Evaluation.of(total, correct, len(examples))
 
 
@@ -73,12 +73,12 @@ class MiniBatches:
         return self.examples.steps(parameters, order, self.batch_size, settings, bound)
 
 
-class Sets:
+class Datasets:
     """The training and the validation images, resident on a device."""
 
     def __init__(self, data: Data, device: Device) -> None:
-        self.train = device.place(data.train.pixels, data.train.labels)
-        self.valid = device.place(data.valid.pixels, data.valid.labels)
+        self.train = device.load_images(data.train.pixels, data.train.labels)
+        self.valid = device.load_images(data.valid.pixels, data.valid.labels)
         # A permuted copy is another 10 MB: one is kept for the run and one for the single steps.
         self.mini_batches = lru_cache(maxsize=2)(self._mini_batches)
 

@@ -13,10 +13,10 @@ import struct
 import subprocess
 import tempfile
 
-from benchmarks.harness import Impossible
+from benchmarks.harness import MissingRequirement
 
 SERVICE = "/mnist37.v1.Mnist37Service"
-PATIENCE = 600  # seconds, for the longest measurement
+TIMEOUT_SECONDS = 600  # seconds, for the longest measurement
 
 
 def frame(message: bytes) -> bytes:
@@ -36,7 +36,7 @@ class ClosedLoop:
         headers: further ones, as "name: value".
 
     Raises:
-        Impossible: there is no h2load here.
+        MissingRequirement: there is no h2load here.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ClosedLoop:
         headers: tuple[str, ...] = (),
     ) -> None:
         if shutil.which("h2load") is None:
-            raise Impossible("needs h2load: apt install nghttp2-client")
+            raise MissingRequirement("needs h2load: apt install nghttp2-client")
         self._body = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed with the object
         self._body.write(body)
         self._body.flush()
@@ -77,7 +77,7 @@ class ClosedLoop:
         """Calls a second, over so many calls; raises as above."""
         command = [*self._command, f"--requests={count}"]
         ended = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=PATIENCE
+            command, capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS
         )
         found = re.search(
             r"finished in .*?, ([\d.]+) req/s.*?(\d+) succeeded.*?traffic:.*?\((\d+)\) data",

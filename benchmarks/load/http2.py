@@ -24,7 +24,7 @@ END_STREAM, ACK, END_HEADERS = 1, 1, 4
 INITIAL_WINDOW_SIZE = 4  # a setting
 FIRST_WINDOW = 65_535  # bytes that may be sent before the receiver says more
 LARGEST_WINDOW = 2**31 - 1
-PATIENCE = 10.0  # seconds without a single answer
+TIMEOUT_SECONDS = 10.0  # seconds without a single answer
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -106,14 +106,14 @@ class Calls:
                 sent += 1
                 if sent < len(gaps):
                     next_due += gaps[sent]
-            left = next_due - time.perf_counter() if sent < len(gaps) else PATIENCE
+            left = next_due - time.perf_counter() if sent < len(gaps) else TIMEOUT_SECONDS
             # Late already: there is no room, and what makes room must come first.
-            wait = left if left > 0 else PATIENCE if not self._has_room() else 0
+            wait = left if left > 0 else TIMEOUT_SECONDS if not self._has_room() else 0
             if select.select([self._socket], [], [], wait)[0]:
                 ended = self._receive()
                 now = time.perf_counter()
                 latencies += [now - due.pop(stream) for stream in ended]
-            elif wait >= PATIENCE:
+            elif wait >= TIMEOUT_SECONDS:
                 raise RuntimeError("the server answers no more")
         return latencies
 

@@ -16,9 +16,11 @@ from benchmarks.load import h2load, http2
 from benchmarks.processes import BOTH, Worker
 from benchmarks.suites.predict import IN_FLIGHT, answer, body
 
-LOADED = 0.30  # of what the server can answer
+LOAD_SHARE = 0.30  # of what the server can answer
 EPOCHS = 1_000_000  # a run without end
-BEFORE = 0.15  # seconds for which the one goes on before the other is measured, and after it
+MARGIN_SECONDS = (
+    0.15  # seconds for which the one goes on before the other is measured, and after it
+)
 
 
 def percentile_99(latencies: list[float]) -> float:
@@ -29,7 +31,7 @@ def percentile_99(latencies: list[float]) -> float:
 @cache
 def peak() -> float:
     """Calls a second that fill a server on these two cores, h2load on them too."""
-    with processes.mnist37(cores=BOTH) as server, processes.held_to(BOTH):
+    with processes.mnist37(cores=BOTH) as server, processes.pinned_to(BOTH):
         loop = h2load.ClosedLoop(server.address, "Predict", body(1), answer(1) - 3, IN_FLIGHT[1])
         loop(0.5)
         return loop(1.0)
@@ -70,7 +72,7 @@ def training(address: str) -> Measure:
 @contextmanager
 def clients(rate: float | None, *flags: str) -> Iterator[tuple[Worker, Worker]]:
     """A server with these flags, and two clients of it: one that predicts, one that trains."""
-    processes.two_cores()
+    processes.require_two_cores()
     with (
         processes.mnist37(*flags, cores=BOTH) as server,
         processes.worker(BOTH, predicting, server.address, rate) as predicts,
@@ -79,10 +81,10 @@ def clients(rate: float | None, *flags: str) -> Iterator[tuple[Worker, Worker]]:
         yield predicts, trains
 
 
-def during(other: Worker, measure: Worker, seconds: float) -> float:
+def measure_during(other: Worker, measure: Worker, seconds: float) -> float:
     """What one client finds while the other is at work."""
-    other.begin(seconds + 2 * BEFORE)
-    time.sleep(BEFORE)
+    other.begin(seconds + 2 * MARGIN_SECONDS)
+    time.sleep(MARGIN_SECONDS)
     found = measure(seconds)
     other.result()
     return found
@@ -91,9 +93,9 @@ def during(other: Worker, measure: Worker, seconds: float) -> float:
 @contextmanager
 def p99(*flags: str, while_training: bool, loaded: bool) -> Iterator[Measure]:
     """The p99 of Predict, idle or while a client trains, by a server with these flags."""
-    with clients(LOADED * peak() if loaded else None, *flags) as (predicts, trains):
+    with clients(LOAD_SHARE * peak() if loaded else None, *flags) as (predicts, trains):
         if while_training:
-            yield partial(during, trains, predicts)
+            yield partial(measure_during, trains, predicts)
         else:
             yield predicts
 
@@ -101,9 +103,9 @@ def p99(*flags: str, while_training: bool, loaded: bool) -> Iterator[Measure]:
 @contextmanager
 def epochs(*, while_predicting: bool) -> Iterator[Measure]:
     """Epochs a second, alone or while clients ask for predictions."""
-    with clients(LOADED * peak()) as (predicts, trains):
+    with clients(LOAD_SHARE * peak()) as (predicts, trains):
         if while_predicting:
-            yield partial(during, predicts, trains)
+            yield partial(measure_during, predicts, trains)
         else:
             yield trains
 
@@ -122,7 +124,7 @@ def rows(options: Options) -> list[Benchmark]:
         ),
         Benchmark(
             key="both-loaded",
-            name=f"Predict, p99 at {LOADED:.0%} of peak load: while training / idle",
+            name=f"Predict, p99 at {LOAD_SHARE:.0%} of peak load: while training / idle",
             unit="s",
             aim=Aim("at most", 1.5),
             a=partial(p99, while_training=True, loaded=True),
@@ -131,7 +133,7 @@ def rows(options: Options) -> list[Benchmark]:
         ),
         Benchmark(
             key="both-epochs",
-            name=f"epochs a second: at {LOADED:.0%} of Predict's peak load / alone",
+            name=f"epochs a second: at {LOAD_SHARE:.0%} of Predict's peak load / alone",
             unit="/s",
             aim=Aim("at least", 0.8),
             a=partial(epochs, while_predicting=True),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import grpc
 from mnist37_client import Client
-from mnist37_client._rpc.calls import or_new
+from mnist37_client._rpc.calls import ensure_request_id
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 
@@ -31,7 +31,7 @@ CLIENTS = 16
 def on_disk(options: Options, module: str = "mnist37_server") -> Iterator[Server]:
     """A server whose state is on disk."""
     with (
-        processes.folder(options.disk) as folder,
+        processes.temporary_folder(options.disk) as folder,
         processes.mnist37(state=folder, module=module) as server,
     ):
         yield server
@@ -39,7 +39,7 @@ def on_disk(options: Options, module: str = "mnist37_server") -> Iterator[Server
 
 def step(address: str) -> Measure:
     """The median seconds of a Step with an id, one after the other."""
-    return baselines.median_of(Client(address).step)
+    return baselines.measure_median(Client(address).step)
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def durable_step(options: Options) -> Iterator[Measure]:
 def sync_and_step(options: Options) -> Iterator[Measure]:
     """A raw fdatasync of as many bytes as a Step commits, plus a Step in memory."""
     with (
-        processes.folder(options.disk) as folder,
+        processes.temporary_folder(options.disk) as folder,
         processes.mnist37() as server,
         processes.worker(LOAD, step, server.address) as in_memory,
         processes.worker(LOAD, baselines.fdatasync, folder, bytes_a_step(options)) as sync,
@@ -93,7 +93,7 @@ def steps_a_second(address: str, clients: int) -> Measure:
             with grpc.insecure_channel(address, options) as channel:
                 call = mnist37_pb2_grpc.Mnist37ServiceStub(channel).Step
                 while not over.is_set():
-                    call(pb.StepRequest(request_id=or_new(None)))
+                    call(pb.StepRequest(request_id=ensure_request_id(None)))
                     done[number] += 1
 
         threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
@@ -132,16 +132,16 @@ def an_epoch(target: Target) -> Iterator[Measure]:
 @cache
 def old_state(options: Options) -> tempfile.TemporaryDirectory[str]:
     """A state with 100,000 versions behind it; gone when the command ends."""
-    from mnist37_server.domain.records import Record
+    from mnist37_server.domain.records import RequestRecord
     from mnist37_server.domain.snapshot import Origin, Snapshot
-    from mnist37_server.storage.store import State
+    from mnist37_server.storage.store import Store
 
     folder = tempfile.TemporaryDirectory(prefix=".bench-", dir=options.disk)
-    state = State(Path(folder.name))
+    state = Store(Path(folder.name))
     parameters = bytes(785 * 4)
     for start in range(0, VERSIONS, 100):
         made = [Snapshot(start + i, parameters, 0, Origin.STEP) for i in range(100)]
-        named = [Record(f"id {s.version}", b"x" * 32, s.version, (0.1, 1)) for s in made]
+        named = [RequestRecord(f"id {s.version}", b"x" * 32, s.version, (0.1, 1)) for s in made]
         state.commit(made, named)
     state.close()
     return folder
@@ -152,7 +152,7 @@ def opening(options: Options, *, old: bool) -> Iterator[Measure]:
     """Seconds until a server is ready, on an old state or a new one."""
 
     def measure(seconds: float) -> float:
-        with processes.folder(options.disk) as new:
+        with processes.temporary_folder(options.disk) as new:
             folder = old_state(options).name if old else new
             began = time.perf_counter()
             with processes.mnist37(state=folder):

@@ -17,9 +17,9 @@ ON_CUDA = ("--device", "cuda")
 
 
 @contextmanager
-def where_there_is_one(side: Side) -> Iterator[Measure]:
+def on_cuda_only(side: Side) -> Iterator[Measure]:
     """A side that needs a CUDA device, which is asked for before anything starts."""
-    processes.cuda_device()
+    processes.require_cuda()
     with side() as measure:
         yield measure
 
@@ -53,7 +53,7 @@ def eager_epoch(device: str) -> Measure:
                 parameter.grad = None
         weights[0].item()  # waits until all is done
 
-    return baselines.timed(run)
+    return baselines.measure_call(run)
 
 
 def rows(options: Options) -> list[Benchmark]:
@@ -103,4 +103,4 @@ def rows(options: Options) -> list[Benchmark]:
             seconds=0.5,
         ),
     ]
-    return [replace(row, a=partial(where_there_is_one, row.a)) for row in found]
+    return [replace(row, a=partial(on_cuda_only, row.a)) for row in found]

@@ -20,16 +20,16 @@ from benchmarks.suites.commits import on_disk
 from benchmarks.suites.predict import answer, body
 
 WARM_UP = (20_000, 1_500)  # predictions and epochs, after which memory is all taken
-MORE = (20_000, 1_000)
+CALLS = (20_000, 1_000)
 SOAK = (1_000_000, 10_000)
-SETTLED = 1.0  # seconds after the last call
+SETTLE_SECONDS = 1.0  # seconds after the last call
 
 
-def time_of(*command: str) -> Measure:
+def time_command(*command: str) -> Measure:
     """Seconds that a command takes, on the server's core."""
 
     def measure(seconds: float) -> float:
-        with processes.held_to(SERVER):
+        with processes.pinned_to(SERVER):
             began = time.perf_counter()
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             return time.perf_counter() - began
@@ -40,7 +40,7 @@ def time_of(*command: str) -> Measure:
 @contextmanager
 def command(*words: str) -> Iterator[Measure]:
     """The same; nothing is to be started before."""
-    yield time_of(*words)
+    yield time_command(*words)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def growth(options: Options) -> Iterator[Measure]:
 
         def measure(seconds: float) -> float:
             before = resident(*WARM_UP)
-            return resident(*(SOAK if options.soak else MORE)) / before
+            return resident(*(SOAK if options.soak else CALLS)) / before
 
         yield measure
 
@@ -88,7 +88,7 @@ def idling() -> Iterator[Measure]:
             return sum(int(thread.read_text().split()[0]) for thread in threads)
 
         def measure(seconds: float) -> float:
-            time.sleep(SETTLED)
+            time.sleep(SETTLE_SECONDS)
             before, began = used(), time.perf_counter()
             time.sleep(seconds)
             return (used() - before) / (time.perf_counter() - began) / 1e9 * 100
@@ -98,7 +98,7 @@ def idling() -> Iterator[Measure]:
 
 def rows(options: Options) -> list[Benchmark]:
     """The benchmarks of this theme."""
-    predictions, epochs = SOAK if options.soak else MORE
+    predictions, epochs = SOAK if options.soak else CALLS
     return [
         Benchmark(
             key="small-ready",

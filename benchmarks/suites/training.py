@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mnist37_server.domain.results import Progress
     from mnist37_server.training.trainer import Trainer
 
-GOOD = 0.97  # of the validation images
+TARGET_ACCURACY = 0.97  # of the validation images
 
 
 def trainer(*, validation: bool, device: str = "cpu") -> Trainer:
@@ -36,30 +36,30 @@ def trainer(*, validation: bool, device: str = "cpu") -> Trainer:
     from mnist37_server.training.trainer import Trainer
 
     from mnist37 import data
-    from mnist37.training import Sets
+    from mnist37.training import Datasets
 
     images = data.load()
     if not validation:
         one = replace(images.valid, pixels=images.valid.pixels[:1], labels=images.valid.labels[:1])
         images = replace(images, valid=one)
     place = find_device(device)
-    made = Trainer(Sets(images, place), place)
+    made = Trainer(Datasets(images, place), place)
     made.initialize(Initialize())
     return made
 
 
-def parts(trainer: Trainer) -> Iterator[list[Progress]]:
+def endless_run(trainer: Trainer) -> Iterator[list[Progress]]:
     """A run without end, as the server's writer does it, without its commits: some epochs each."""
     from mnist37_server.domain.commands import Train
-    from mnist37_server.domain.records import RunPlace
+    from mnist37_server.domain.records import RunCheckpoint
 
-    place = RunPlace(steps=0, loss=0, elapsed=0.0, run=1, started_at=time.time())
-    return (ended.progress for ended in trainer.run(Train(epochs=1_000_000), place).parts())
+    place = RunCheckpoint(steps=0, loss=0, elapsed=0.0, run=1, started_at=time.time())
+    return (ended.progress for ended in trainer.run(Train(epochs=1_000_000), place).slices())
 
 
 def epoch(validation: bool, device: str = "cpu") -> Measure:
     """Seconds an epoch in this process, shuffled, its training loss included."""
-    run = parts(trainer(validation=validation, device=device))
+    run = endless_run(trainer(validation=validation, device=device))
     next(run)  # on CUDA it compiles first
 
     def measure(seconds: float) -> float:
@@ -105,7 +105,7 @@ def losses() -> Measure:
     def measure(seconds: float) -> float:
         return max(
             abs(found.train_loss / autograd_epoch(found.epoch) - 1)
-            for found in itertools.islice(itertools.chain.from_iterable(parts(made)), 5)
+            for found in itertools.islice(itertools.chain.from_iterable(endless_run(made)), 5)
         )
 
     return measure
@@ -136,7 +136,7 @@ def from_scratch(address: str) -> Measure:
         began = time.perf_counter()
         client.initialize()
         with client.train(100) as run:
-            next(found for found in run if found.valid_accuracy >= GOOD)
+            next(found for found in run if found.valid_accuracy >= TARGET_ACCURACY)
             return time.perf_counter() - began
 
     return measure
@@ -160,7 +160,7 @@ def over_rpc(
     with ExitStack() as stack:
         state = ":memory:"
         if on_disk is not None:
-            state = str(stack.enter_context(processes.folder(on_disk.disk)))
+            state = str(stack.enter_context(processes.temporary_folder(on_disk.disk)))
         server = stack.enter_context(processes.mnist37(state=state, cores=BOTH))
         yield stack.enter_context(processes.worker(BOTH, prepare, server.address))
 
@@ -213,7 +213,7 @@ def rows(options: Options) -> list[Benchmark]:
         ),
         Benchmark(
             key="training-scratch",
-            name=f"from Initialize to {GOOD} accuracy, state on disk",
+            name=f"from Initialize to {TARGET_ACCURACY} accuracy, state on disk",
             unit="s",
             aim=Aim("at most", 0.15),
             a=partial(over_rpc, from_scratch, options),

@@ -14,11 +14,11 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from numpy.typing import ArrayLike
 
 from mnist37_client._rpc import calls
-from mnist37_client._rpc.asyncio_errors import translated
-from mnist37_client._rpc.batching import A_FEW, Merger
-from mnist37_client._rpc.calls import Exchange, Request, Response, Result, Split
-from mnist37_client._rpc.channel import Access, Pem
-from mnist37_client._rpc.retry import Patience
+from mnist37_client._rpc.asyncio_errors import translate_errors
+from mnist37_client._rpc.batching import BATCHED_IMAGES_MAX, RequestBatcher
+from mnist37_client._rpc.calls import Exchange, Request, Response, Result, SplitName
+from mnist37_client._rpc.channel import ConnectionSettings, Pem
+from mnist37_client._rpc.retry import RetryPolicy
 from mnist37_client.async_training_run import AsyncTrainingRun
 from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT
 from mnist37_client.errors import Cancelled, Mnist37Error
@@ -52,25 +52,27 @@ class AsyncClient:
     ) -> None:
         self.address = calls.check_address(address)
         self.timeout = timeout
-        self._patience = Patience(retry_for)
+        self._retry_policy = RetryPolicy(retry_for)
         self._closed = False
-        access = Access(address, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure)
+        access = ConnectionSettings(
+            address, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure
+        )
         self._channel = access.channel(
             grpc.aio.insecure_channel, grpc.aio.secure_channel, calls.CHANNEL_OPTIONS
         )
         self._stub = access.stub(mnist37_pb2_grpc.Mnist37ServiceStub(self._channel))
-        self._merger = Merger(self._stub.Predict, self._call, address) if merge else None
+        self._batcher = RequestBatcher(self._stub.Predict, self._call, address) if merge else None
 
     async def predict(self, images: ArrayLike, *, version: int | None = None) -> Prediction:
         """As Client.predict."""
         array = images if is_one_image(images) else to_images(images)
-        if not self._merger or version is not None or array.size > A_FEW * PIXELS:
+        if not self._batcher or version is not None or array.size > BATCHED_IMAGES_MAX * PIXELS:
             return await self._carry_out(self._stub.Predict, calls.predict(array, version))
-        asked = self._merger.ask(array.tobytes())
+        asked = self._batcher.predict(array.tobytes())
         try:
             return await asked
         except asyncio.CancelledError:
-            self._merger.left(asked)
+            self._batcher.cancel(asked)
             raise
 
     async def predict_stream(
@@ -93,9 +95,9 @@ class AsyncClient:
         self._raise_if_closed()
         call = self._stub.PredictStream(requests())
         try:
-            with translated(self.address):
+            with translate_errors(self.address):
                 async for response in call:
-                    yield calls.prediction(response)
+                    yield calls.parse_prediction(response)
         finally:
             call.cancel()
         if failed:
@@ -113,7 +115,7 @@ class AsyncClient:
         """As Client.train; iterate with `async for`."""
         self._raise_if_closed()
         request = calls.train_request(epochs, learning_rate, batch_size, seed, request_id)
-        return AsyncTrainingRun(lambda: self._stub.Train(request), self.address, self._patience)
+        return AsyncTrainingRun(lambda: self._stub.Train(request), self.address, self._retry_policy)
 
     async def step(
         self,
@@ -129,7 +131,7 @@ class AsyncClient:
 
     async def get_loss(
         self,
-        split: Split | None = None,
+        split: SplitName | None = None,
         *,
         images: ArrayLike | None = None,
         labels: ArrayLike | None = None,
@@ -179,9 +181,9 @@ class AsyncClient:
         self._raise_if_closed()
         call = self._stub.WatchRun(calls.watch_request(run, follow))
         try:
-            with translated(self.address):
+            with translate_errors(self.address):
                 async for response in call:
-                    for told in calls.watched(response):
+                    for told in calls.parse_watch_response(response):
                         yield told
         finally:
             call.cancel()
@@ -189,8 +191,8 @@ class AsyncClient:
     async def close(self) -> None:
         """Ends the connection, and with it every call under way."""
         self._closed = True
-        if self._merger:
-            self._merger.close()
+        if self._batcher:
+            self._batcher.close()
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
@@ -222,14 +224,14 @@ class AsyncClient:
             raise Cancelled(f"{self.address}: the client is closed")
 
     async def _call(self, method: Callable[..., Awaitable[Response]], request: Request) -> Response:
-        attempts = self._patience.attempts()
+        attempts = self._retry_policy.attempts()
         while True:
             self._raise_if_closed()
             try:
-                with translated(self.address):
+                with translate_errors(self.address):
                     response = await method(request, timeout=self.timeout)
             except Mnist37Error as error:
-                await asyncio.sleep(attempts.pause(error))
+                await asyncio.sleep(attempts.next_pause(error))
             else:
                 attempts.succeeded()
                 return response

@@ -11,9 +11,9 @@ import grpc
 import grpc.aio
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
-from mnist37_client._rpc.asyncio_errors import translated
-from mnist37_client._rpc.progress import Told
-from mnist37_client._rpc.retry import Patience
+from mnist37_client._rpc.asyncio_errors import translate_errors
+from mnist37_client._rpc.progress import ProgressBuffer
+from mnist37_client._rpc.retry import RetryPolicy
 from mnist37_client.errors import Cancelled, Mnist37Error
 from mnist37_client.results import Progress
 
@@ -25,26 +25,26 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
         self,
         begin: Callable[[], grpc.aio.UnaryStreamCall[Any, pb.TrainResponse]],
         address: str,
-        patience: Patience,
+        patience: RetryPolicy,
     ) -> None:
         self._begin = begin
         self._address = address
         self._attempts = patience.attempts()
-        self._told = Told()
+        self._progress = ProgressBuffer()
         self._cancelled = False
         self._call = begin()
 
     async def __anext__(self) -> Progress:
-        if self._told.waiting:
+        if self._progress.waiting:
             await asyncio.sleep(0)  # many may have come in one message: others shall have a turn
-        while self._cancelled or not self._told.waiting:
+        while self._cancelled or not self._progress.waiting:
             try:
-                with translated(self._address):
+                with translate_errors(self._address):
                     message = await self._call.read()
             except Mnist37Error as error:
                 if self._cancelled:
                     raise StopAsyncIteration from None
-                await asyncio.sleep(self._attempts.pause(error))
+                await asyncio.sleep(self._attempts.next_pause(error))
                 if self._cancelled:
                     raise StopAsyncIteration from None
                 self._call = self._begin()
@@ -55,17 +55,17 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
             if message is grpc.aio.EOF:
                 raise StopAsyncIteration
             assert isinstance(message, pb.TrainResponse)
-            self._told.add(message)
+            self._progress.add(message)
             self._attempts.succeeded()
-        return self._told.waiting.popleft()
+        return self._progress.waiting.popleft()
 
     async def wait(self) -> Progress:
         """Follows the run to its end; returns its last progress."""
         async for _ in self:
             pass
-        if self._told.last is None:
+        if self._progress.last is None:
             raise Cancelled("the run was cancelled before its first epoch ended")
-        return self._told.last
+        return self._progress.last
 
     def cancel(self) -> None:
         """Stops the run within some milliseconds; harmless after its end."""

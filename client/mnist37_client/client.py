@@ -13,9 +13,9 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from numpy.typing import ArrayLike
 
 from mnist37_client._rpc import calls
-from mnist37_client._rpc.calls import Exchange, Request, Response, Result, Split
-from mnist37_client._rpc.channel import Access, Pem
-from mnist37_client._rpc.retry import Patience
+from mnist37_client._rpc.calls import Exchange, Request, Response, Result, SplitName
+from mnist37_client._rpc.channel import ConnectionSettings, Pem
+from mnist37_client._rpc.retry import RetryPolicy
 from mnist37_client._rpc.status import from_rpc
 from mnist37_client.errors import Cancelled
 from mnist37_client.images import to_images
@@ -64,9 +64,11 @@ class Client:
     ) -> None:
         self.address = calls.check_address(address)
         self.timeout = timeout
-        self._patience = Patience(retry_for)
+        self._retry_policy = RetryPolicy(retry_for)
         self._closed = False
-        access = Access(address, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure)
+        access = ConnectionSettings(
+            address, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure
+        )
         self._channel = access.channel(
             grpc.insecure_channel, grpc.secure_channel, calls.CHANNEL_OPTIONS
         )
@@ -101,7 +103,7 @@ class Client:
         self._raise_if_closed()
         call = self._stub.PredictStream(requests())
         try:
-            yield from map(calls.prediction, call)
+            yield from map(calls.parse_prediction, call)
         except grpc.RpcError as error:
             raise from_rpc(error, self.address) from error
         finally:
@@ -130,7 +132,7 @@ class Client:
         """
         self._raise_if_closed()
         request = calls.train_request(epochs, learning_rate, batch_size, seed, request_id)
-        return TrainingRun(lambda: self._stub.Train(request), self.address, self._patience)
+        return TrainingRun(lambda: self._stub.Train(request), self.address, self._retry_policy)
 
     def step(
         self,
@@ -154,7 +156,7 @@ class Client:
 
     def get_loss(
         self,
-        split: Split | None = None,
+        split: SplitName | None = None,
         *,
         images: ArrayLike | None = None,
         labels: ArrayLike | None = None,
@@ -224,7 +226,7 @@ class Client:
         call = self._stub.WatchRun(calls.watch_request(run, follow))
         try:
             for response in call:
-                yield from calls.watched(response)
+                yield from calls.parse_watch_response(response)
         except grpc.RpcError as error:
             raise from_rpc(error, self.address) from error
         finally:
@@ -263,12 +265,12 @@ class Client:
 
     def _call(self, method: Callable[..., Response], request: Request) -> Response:
         self._raise_if_closed()
-        attempts = self._patience.attempts()
+        attempts = self._retry_policy.attempts()
         while True:
             try:
                 response = method(request, timeout=self.timeout)
             except grpc.RpcError as error:
-                time.sleep(attempts.pause(from_rpc(error, self.address)))
+                time.sleep(attempts.next_pause(from_rpc(error, self.address)))
             else:
                 attempts.succeeded()
                 return response

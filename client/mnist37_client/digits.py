@@ -20,8 +20,8 @@ BOX = 20
 # What is fainter than this, as a share of the darkest ink, is paper, not ink.
 PAPER = 0.2
 FORMATS = ("PNG", "JPEG")
-MOST_PIXELS = 50_000_000
-LEAST_CONTRAST = 0.1  # between paper and ink; below, the picture is blank
+PIXELS_MAX = 50_000_000
+CONTRAST_MIN = 0.1  # between paper and ink; below, the picture is blank
 
 Picture = NDArray[np.float64]  # (height, width)
 
@@ -38,30 +38,30 @@ def read_digit(path: Path) -> NDArray[np.uint8]:
     try:
         # Of what Pillow warns of here (damaged EXIF, many pixels), nothing concerns the digit.
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as file:
-            if file.width * file.height > MOST_PIXELS:
-                raise InvalidInput(f"{path}: the picture has more than {MOST_PIXELS:,} pixels")
+            if file.width * file.height > PIXELS_MAX:
+                raise InvalidInput(f"{path}: the picture has more than {PIXELS_MAX:,} pixels")
             upright = ImageOps.exif_transpose(file)
             upright.load()
     except UnidentifiedImageError:
         raise InvalidInput(f"{path}: not a picture that can be read; give a PNG or JPEG") from None
     except Image.DecompressionBombError:
-        raise InvalidInput(f"{path}: the picture has more than {MOST_PIXELS:,} pixels") from None
+        raise InvalidInput(f"{path}: the picture has more than {PIXELS_MAX:,} pixels") from None
     except InvalidInput:
         raise
     except (OSError, SyntaxError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidInput(f"{path}: cannot be read: {reason}") from None
-    greys = [grey_on(upright, paper) for paper in ("white", "black")]
+    greys = [flatten_to_grey(upright, paper) for paper in ("white", "black")]
     grey = greys[0] if np.ptp(greys[0]) else greys[1]  # white ink on nothing shows on black
     if grey.shape == (SIDE, SIDE) and not np.median(_border(grey)) and grey.any():
         return grey.astype(np.uint8)
     try:
-        return center(fit(ink(grey)))
+        return center(fit_to_box(estimate_ink(grey)))
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
 
 
-def grey_on(picture: Image.Image, paper: str) -> Picture:
+def flatten_to_grey(picture: Image.Image, paper: str) -> Picture:
     """The picture in shades of grey, 0 = black, 255 = white, laid on paper of a colour."""
     if picture.mode.startswith("I"):  # 16 bits a pixel, which convert would clip at 255
         picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
@@ -70,7 +70,7 @@ def grey_on(picture: Image.Image, paper: str) -> Picture:
     return np.asarray(Image.alpha_composite(below, colours).convert("L"), np.float64)
 
 
-def ink(grey: Picture) -> Picture:
+def estimate_ink(grey: Picture) -> Picture:
     """How much ink is at each place, 0 to 1; the paper is what most of the border shows.
 
     Raises:
@@ -79,14 +79,14 @@ def ink(grey: Picture) -> Picture:
     distance = grey - np.median(_border(grey))
     # A digit is either all darker or all lighter than its paper; shadows and noise are the rest.
     found = max(distance.clip(min=0), (-distance).clip(min=0), key=np.max)
-    if found.max() < LEAST_CONTRAST * 255:
+    if found.max() < CONTRAST_MIN * 255:
         raise InvalidInput("no digit in it: the picture is blank")
     found /= found.max()
     found[found < PAPER] = 0
     return found
 
 
-def fit(found: Picture) -> Picture:
+def fit_to_box(found: Picture) -> Picture:
     """The digit alone, scaled to fit the box of 20 x 20."""
     rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
     digit = found[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

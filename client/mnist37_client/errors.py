@@ -75,6 +75,6 @@ class ServerError(Mnist37Error):
     """A fault of the server; the message has an id that its log has too."""
 
 
-def too_late(address: str) -> DeadlineExceeded:
+def deadline_exceeded(address: str) -> DeadlineExceeded:
     """The exception for an answer that did not come in time."""
     return DeadlineExceeded(f"{address} did not answer within the timeout")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import grpc
 
-from mnist37_client._rpc.channel import Access, Pem
+from mnist37_client._rpc.channel import ConnectionSettings, Pem
 from mnist37_client._rpc.status import from_rpc
 from mnist37_client.errors import Unavailable
 
@@ -39,7 +39,7 @@ def check(
         Unavailable: it is shutting down, has lost its device, or nobody listens there.
         Mnist37Error: it cannot be asked.
     """
-    access = Access(address, tls_ca, tls_cert, tls_key, tls_server_name, None, False)
+    access = ConnectionSettings(address, tls_ca, tls_cert, tls_key, tls_server_name, None, False)
     with access.channel(grpc.insecure_channel, grpc.secure_channel, []) as channel:
         ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)
         try:

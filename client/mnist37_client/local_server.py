@@ -12,7 +12,7 @@ from typing import Self
 from mnist37_client.errors import Unavailable
 
 LISTENING = "listening on "
-NOT_FOR_IT = {
+UNWANTED_VARIABLES = {
     f"MNIST37_{option}"
     for option in ("TLS_CERT", "TLS_KEY", "CLIENT_CA", "TOKENS", "METRICS_ADDRESS")
 }
@@ -37,7 +37,7 @@ class LocalServer:
         address = () if "--address" in options else ("--address", "127.0.0.1:0")
         state = () if "--state" in options else ("--state", ":memory:")
         # A MNIST37_TOKENS of this shell's, say, is for another server, and nobody here has a token.
-        bare = {name: value for name, value in os.environ.items() if name not in NOT_FOR_IT}
+        bare = {name: value for name, value in os.environ.items() if name not in UNWANTED_VARIABLES}
         # Not a pipe: one that nobody reads would stop the server once it is full.
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when it has ended
         self.process = subprocess.Popen(

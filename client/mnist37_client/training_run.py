@@ -10,8 +10,8 @@ from typing import Self
 import grpc
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
-from mnist37_client._rpc.progress import Told
-from mnist37_client._rpc.retry import Patience
+from mnist37_client._rpc.progress import ProgressBuffer
+from mnist37_client._rpc.retry import RetryPolicy
 from mnist37_client._rpc.status import from_rpc
 from mnist37_client.errors import Cancelled
 from mnist37_client.results import Progress
@@ -25,23 +25,23 @@ class TrainingRun(Iterator[Progress]):
     """
 
     def __init__(
-        self, begin: Callable[[], Iterator[pb.TrainResponse]], address: str, patience: Patience
+        self, begin: Callable[[], Iterator[pb.TrainResponse]], address: str, patience: RetryPolicy
     ) -> None:
         self._begin = begin
         self._address = address
         self._attempts = patience.attempts()
-        self._told = Told()
+        self._progress = ProgressBuffer()
         self._cancelled = False
         self._call = begin()
 
     def __next__(self) -> Progress:
-        while self._cancelled or not self._told.waiting:
+        while self._cancelled or not self._progress.waiting:
             try:
-                self._told.add(next(self._call))
+                self._progress.add(next(self._call))
             except grpc.RpcError as error:
                 if self._cancelled:
                     raise StopIteration from None
-                time.sleep(self._attempts.pause(from_rpc(error, self._address)))
+                time.sleep(self._attempts.next_pause(from_rpc(error, self._address)))
                 if self._cancelled:
                     raise StopIteration from None
                 self._call = self._begin()  # with the same id: it goes on
@@ -49,7 +49,7 @@ class TrainingRun(Iterator[Progress]):
                     self.cancel()
             else:
                 self._attempts.succeeded()
-        return self._told.waiting.popleft()
+        return self._progress.waiting.popleft()
 
     def wait(self) -> Progress:
         """Follows the run to its end; returns its last progress.
@@ -59,9 +59,9 @@ class TrainingRun(Iterator[Progress]):
         """
         for _ in self:
             pass
-        if self._told.last is None:
+        if self._progress.last is None:
             raise Cancelled("the run was cancelled before its first epoch ended")
-        return self._told.last
+        return self._progress.last
 
     def cancel(self) -> None:
         """Stops the run within some milliseconds; harmless after its end."""

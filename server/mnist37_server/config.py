@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mnist37_server.errors import CannotStart
 
-SPARE_RPCS = 16  # calls that there is room for whoever waits
-LONGEST = 86_400.0  # seconds that anything is waited for: a day
+RESERVED_RPCS = 16  # calls that there is room for whoever waits
+SECONDS_MAX = 86_400.0  # seconds that anything is waited for: a day
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,19 @@ class Config:
             ("--shutdown-grace", self.shutdown_grace, 0),
             ("--keepalive", self.keepalive, 1),
         ):
-            if not least <= seconds <= LONGEST:  # true for NaN too
+            if not least <= seconds <= SECONDS_MAX:  # true for NaN too
                 raise CannotStart(
-                    f"{flag}: got {seconds:g}; must be {least} to {LONGEST:,.0f} seconds"
+                    f"{flag}: got {seconds:g}; must be {least} to {SECONDS_MAX:,.0f} seconds"
                 )
         check_address("--address", self.address)
         if self.metrics_address is not None:
             check_address("--metrics-address", self.metrics_address)
-        room = self.max_pending_writes + self.max_streams + SPARE_RPCS
+        room = self.max_pending_writes + self.max_streams + RESERVED_RPCS
         if self.max_rpcs and self.max_rpcs < room:
             raise CannotStart(
-                f"--max-rpcs: got {self.max_rpcs:,}; must be at least {room:,}, which is"
-                f" --max-pending-writes and --max-streams and {SPARE_RPCS}, so that those who wait"
-                " leave room for the others, or 0 for no limit"
+                f"--max-rpcs: got {self.max_rpcs:,}; must be 0 for no limit, or at least {room:,}:"
+                f" --max-pending-writes + --max-streams + {RESERVED_RPCS}, so that calls that wait"
+                " leave room for the others"
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             given, missing = "--tls-cert", "--tls-key"
@@ -67,10 +67,10 @@ class Config:
             raise CannotStart(f"{given}: needs {missing} too")
         if self.client_ca is not None and self.tls_cert is None:
             raise CannotStart("--client-ca: needs --tls-cert and --tls-key too")
-        if not self.insecure and not self.loopback and self.lacking:
+        if not self.insecure and not self.loopback and self.missing_protection:
             raise CannotStart(
-                f"--address: other machines can reach {self.host}; add {self.lacking}, or"
-                " --insecure if something in front of it keeps strangers out"
+                f"--address: other machines can reach {self.host}; add {self.missing_protection},"
+                " or --insecure if something in front of it keeps strangers out"
             )
 
     @property
@@ -88,7 +88,7 @@ class Config:
             return False
 
     @property
-    def lacking(self) -> str:
+    def missing_protection(self) -> str:
         """The options that would keep strangers from reading along and from calling."""
         needs = []
         if self.tls_cert is None:

@@ -1,6 +1,6 @@
 """What the server refuses, and why. Nothing here knows of gRPC; mnist37_server.rpc.status does.
 
-Refused                   whatever is said to the caller, in its own words
+Refusal                   whatever is said to the caller, in its own words
 ├── InvalidArgument       a field's value is wrong, whatever the state
 ├── NotFound              a version or run that is not retained
 ├── AlreadyExists         a request_id that was used for something else
@@ -9,8 +9,8 @@ Refused                   whatever is said to the caller, in its own words
 ├── ShuttingDown          the server takes no more writes: it is about to end, or ought to be
 ├── Unauthenticated       nobody knows who the caller is
 ├── PermissionDenied      the caller is known, and may not
-├── CallerLeft            the caller cancelled, or its deadline passed while it waited
-└── TooLate               the deadline passed before anything was done
+├── CallerCancelled            the caller cancelled, or its deadline passed while it waited
+└── DeadlineExceeded               the deadline passed before anything was done
 CannotStart               an option that the server cannot start with
 """
 
@@ -45,7 +45,7 @@ class Reason(Enum):
     INTERNAL = auto()
 
 
-class Refused(Exception):
+class Refusal(Exception):
     """The request is not carried out and the model is as it was; the text is for the caller.
 
     Args:
@@ -59,10 +59,10 @@ class Refused(Exception):
     def __init__(self, text: str, reason: Reason | None = None, **about: object) -> None:
         super().__init__(text)
         self.reason = reason or self.reason
-        self.about = about
+        self.metadata = about
 
 
-class InvalidArgument(Refused):
+class InvalidArgument(Refusal):
     """A field holds what is never right: names the field, what came and what would be right."""
 
     reason = Reason.INVALID_FIELD
@@ -73,7 +73,7 @@ class InvalidArgument(Refused):
         super().__init__(f"{field}: {self.description}")
 
 
-class NotFound(Refused):
+class NotFound(Refusal):
     """A version of the model, or a run, that is not retained."""
 
     reason = Reason.NOT_FOUND
@@ -95,25 +95,25 @@ def version_not_retained(version: object, newest: int) -> NotFound:
     )
 
 
-class AlreadyExists(Refused):
+class AlreadyExists(Refusal):
     """A request_id that was used before, for another method or other values."""
 
     reason = Reason.REQUEST_ID_REUSED
 
 
-class Aborted(Refused):
+class Aborted(Refusal):
     """A run that was interrupted cannot go on, since another write was committed after it."""
 
     reason = Reason.RUN_NOT_RESUMABLE
 
 
-class Exhausted(Refused):
+class Exhausted(Refusal):
     """Too many callers wait, or there is no room: to store the state, or on the device."""
 
     reason = Reason.TOO_MANY_PENDING_WRITES
 
 
-class ShuttingDown(Refused):
+class ShuttingDown(Refusal):
     """The server takes no more writes; those under way end at a step.
 
     It is about to end, or has lost its device and has to be started again.
@@ -122,25 +122,25 @@ class ShuttingDown(Refused):
     reason = Reason.SHUTTING_DOWN
 
 
-class Unauthenticated(Refused):
+class Unauthenticated(Refusal):
     """The caller has no token, or one that is not known here."""
 
     reason = Reason.TOKEN_INVALID
 
 
-class PermissionDenied(Refused):
+class PermissionDenied(Refusal):
     """The caller's role does not allow this call."""
 
     reason = Reason.ROLE_INSUFFICIENT
 
 
-class CallerLeft(Refused):
+class CallerCancelled(Refusal):
     """Nobody waits for the answer any more."""
 
     reason = Reason.CALLER_CANCELLED
 
 
-class TooLate(Refused):
+class DeadlineExceeded(Refusal):
     """The deadline had passed when the call's turn came, so nothing was done for it."""
 
     reason = Reason.DEADLINE_EXCEEDED

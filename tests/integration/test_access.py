@@ -29,7 +29,7 @@ from mnist37_client import (
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_server.access import tls
-from mnist37_server.access.auth_interceptor import Gate
+from mnist37_server.access.auth_interceptor import AuthInterceptor
 from mnist37_server.access.tokens import Tokens
 from mnist37_server.config import Config
 from mnist37_server.rpc.server import build
@@ -339,7 +339,7 @@ def test_with_both_a_certificate_and_a_token_the_token_decides(
         tokens=tmp_path / "tokens",
     )
     assert config.tokens
-    gate = Gate(Tokens(config.tokens))
+    gate = AuthInterceptor(Tokens(config.tokens))
     server, port = build(config, tls.credentials(config), [gate])
     server.start()
 

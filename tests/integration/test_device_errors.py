@@ -19,18 +19,18 @@ from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.rpc.server import build
 from mnist37_server.services import health as health_service
 from mnist37_server.services import mnist37_service
-from mnist37_server.storage.store import State
-from mnist37_server.training.device import Unusable, place_on
+from mnist37_server.storage.store import Store
+from mnist37_server.training.device import DeviceUnusable, place_images_on
 from mnist37_server.training.trainer import Trainer
 from numpy.typing import NDArray
 from support.twin import Twin, data
 
 from mnist37.cuda import Cuda
-from mnist37.examples import Part, StepsOutput, Trained
+from mnist37.examples import SliceOutput, StepsOutput, TrainingSlice
 from mnist37.host import Host, HostExamples
 from mnist37.kernels import Floats, Labels, Pixels
 from mnist37.optimizer import Sgd
-from mnist37.training import Sets
+from mnist37.training import Datasets
 
 FULL = (
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 12.00 MiB. Process 4711 has"),
@@ -65,16 +65,16 @@ class Failing(HostExamples):
             raise Failing.error
         return found
 
-    def train(self, parameters: Floats, part: Part, valid: Self) -> Trained:
+    def train(self, parameters: Floats, part: TrainingSlice, valid: Self) -> SliceOutput:
         found = super().train(parameters, part, valid)
         if Failing.error is not None:
             raise Failing.error
         return found
 
-    def total(self, parameters: Floats) -> tuple[int, int]:
+    def sum_losses(self, parameters: Floats) -> tuple[int, int]:
         if Failing.error is not None:
             raise Failing.error
-        return super().total(parameters)
+        return super().sum_losses(parameters)
 
 
 class FailingDevice(Host):
@@ -86,7 +86,7 @@ class FailingDevice(Host):
 def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LiveModel]:
     monkeypatch.setattr(Failing, "error", None)
     device = FailingDevice()
-    model = LiveModel(Sets(data(), device), device, State(tmp_path))
+    model = LiveModel(Datasets(data(), device), device, Store(tmp_path))
     yield model
     model.stop_writing()
     model.close()
@@ -99,9 +99,9 @@ def address(model: LiveModel) -> Iterator[str]:
     server, port = build(config)
     mnist37_service.add_to(server, model, model, config.max_rpcs, config.max_streams)
     with ThreadPoolExecutor() as probes:
-        model.when_lost = health_service.add_to(
+        model.on_device_lost = health_service.add_to(
             server, [mnist37_service.SERVICE], probes, "cpu"
-        ).leave
+        ).begin_shutdown
         server.start()
         yield f"127.0.0.1:{port}"
         server.stop(0).wait()
@@ -200,8 +200,8 @@ def test_who_asks_for_a_loss_may_be_the_first_to_notice(model: LiveModel, client
 
 @no_cuda
 def test_a_device_that_cannot_be_used_is_one_line_at_the_start() -> None:
-    with pytest.raises(Unusable, match=r"^cuda:0 cannot be used: ") as no:
-        place_on(Cuda(torch.device("cuda:0")), data())
+    with pytest.raises(DeviceUnusable, match=r"^cuda:0 cannot be used: ") as no:
+        place_images_on(Cuda(torch.device("cuda:0")), data())
     assert "\n" not in str(no.value)
 
 
@@ -212,7 +212,7 @@ def test_a_full_device_is_one_line_at_the_start(
     def full(*_: object) -> NoReturn:
         raise error
 
-    monkeypatch.setattr("mnist37_server.training.device.Sets", full)
-    with pytest.raises(Unusable, match=r"^cuda:0 has no room in its memory$") as no:
-        place_on(Cuda(torch.device("cuda:0")), data())
+    monkeypatch.setattr("mnist37_server.training.device.Datasets", full)
+    with pytest.raises(DeviceUnusable, match=r"^cuda:0 has no room in its memory$") as no:
+        place_images_on(Cuda(torch.device("cuda:0")), data())
     assert no.value.advice == "end what else is on it"

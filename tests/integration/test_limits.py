@@ -17,7 +17,7 @@ from mnist37_client._rpc.status import from_rpc
 from mnist37_client.errors import Exhausted
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
-from mnist37_server.config import SPARE_RPCS, Config
+from mnist37_server.config import RESERVED_RPCS, Config
 from mnist37_server.errors import CannotStart
 from mnist37_server.rpc import thread_pools
 from mnist37_server.rpc.server import build
@@ -57,7 +57,7 @@ def model() -> Iterator[StillModel]:
 @pytest.fixture
 def stub(model: StillModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Of a server that takes 40 calls, and has no more threads for those that are held up."""
-    monkeypatch.setattr(thread_pools, "HELD_UP", TIMEOUT)
+    monkeypatch.setattr(thread_pools, "BLOCKED_AFTER_SECONDS", TIMEOUT)
     config = Config("127.0.0.1:0", max_rpcs=40, max_pending_writes=4, max_streams=4)
     server, port = build(config)
     mnist37_service.add_to(server, model, model, config.max_rpcs, config.max_streams)
@@ -70,7 +70,9 @@ def stub(model: StillModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def occupy(stub: Any, model: StillModel) -> list[Any]:
     """Calls that hold all threads for short calls."""
-    calls = [stub.Predict.future(IMAGE, timeout=TIMEOUT) for _ in range(thread_pools.SHORT_CALLS)]
+    calls = [
+        stub.Predict.future(IMAGE, timeout=TIMEOUT) for _ in range(thread_pools.SHORT_CALL_THREADS)
+    ]
     for _ in calls:
         assert model.asked.acquire(timeout=TIMEOUT)
     return calls
@@ -155,8 +157,10 @@ def test_calls_beyond_the_cap_are_refused_at_once_and_the_others_are_answered(
 
 
 def test_those_who_wait_cannot_be_given_all_the_room() -> None:
-    least = 256 + 256 + SPARE_RPCS
+    least = 256 + 256 + RESERVED_RPCS
     assert Config(max_rpcs=least).max_rpcs == least
     assert Config(max_rpcs=0).max_rpcs == 0, "no limit"
-    with pytest.raises(CannotStart, match=f"--max-rpcs: got 100; must be at least {least}, which"):
+    with pytest.raises(
+        CannotStart, match=f"--max-rpcs: got 100; must be 0 for no limit, or at least {least}:"
+    ):
         Config(max_rpcs=100)

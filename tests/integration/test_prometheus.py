@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from mnist37_client import Client, validation_images
 from mnist37_client.local_server import LocalServer
-from support.scraping import eventually
+from support.scraping import wait_until
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = 4  # that a rate is taken from
@@ -52,7 +52,7 @@ class Prometheus:
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )
-        assert eventually(lambda: "Listening on" in log.read_text(), 30), log.read_text()
+        assert wait_until(lambda: "Listening on" in log.read_text(), 30), log.read_text()
         address = re.search(r'msg="Listening on" address=(\S+)', log.read_text())
         assert address is not None
         self.url = f"http://{address[1]}/api/v1/query?query="
@@ -80,7 +80,7 @@ def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
                     count = found.ask('count_over_time(up{job="mnist37"}[5m])')
                     return bool(count) and float(count[0]["value"][1]) >= SAMPLES
 
-                assert eventually(scraped, 30)
+                assert wait_until(scraped, 30)
             yield found
         finally:
             found.process.terminate()

@@ -20,15 +20,15 @@ from mnist37_protos.inference import open_inference_pb2 as inference
 from mnist37_protos.inference import open_inference_pb2_grpc as inference_grpc
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
-from mnist37_server.access.auth_interceptor import Gate
+from mnist37_server.access.auth_interceptor import AuthInterceptor
 from mnist37_server.access.tokens import Tokens
 from mnist37_server.config import Config
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.rpc.server import build
 from mnist37_server.services import health, mnist37_service, open_inference
-from mnist37_server.storage.store import State
+from mnist37_server.storage.store import Store
 from mnist37_server.training.trainer import Trainer
-from support.scraping import eventually
+from support.scraping import wait_until
 from support.twin import sets
 
 from mnist37.host import Host, HostExamples
@@ -77,13 +77,13 @@ class Server:
         )
         (folder / "tokens").write_text("".join(lines))
         config = Config("127.0.0.1:0", max_rpcs=50, max_pending_writes=1, max_streams=1)
-        self.model = LiveModel(sets(), Host(), State(None, Full), 1)
-        self._server, port = build(config, None, [Gate(Tokens(folder / "tokens"))])
+        self.model = LiveModel(sets(), Host(), Store(None, Full), 1)
+        self._server, port = build(config, None, [AuthInterceptor(Tokens(folder / "tokens"))])
         servicer = mnist37_service.add_to(self._server, self.model, self.model, 50, 1)
         self._probes = ThreadPoolExecutor(50)
         services = [mnist37_service.SERVICE, open_inference.SERVICE]
         serving = health.add_to(self._server, services, self._probes, "cpu")
-        open_inference.add_to(self._server, self.model, servicer.activity, serving, self._probes)
+        open_inference.add_to(self._server, self.model, servicer.in_flight, serving, self._probes)
         self._server.start()
         self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         self.stub: Any = mnist37_pb2_grpc.Mnist37ServiceStub(self._channel)
@@ -188,7 +188,7 @@ def request_id_reused(server: Server, _: pytest.MonkeyPatch) -> Found:
 @provokes("RUN_NOT_RESUMABLE")
 def run_not_resumable(server: Server, _: pytest.MonkeyPatch) -> Found:
     server.train("run").cancel()
-    assert eventually(lambda: not server.model.figures().running)
+    assert wait_until(lambda: not server.model.model_stats().runs_in_progress)
     server.stub.Step(pb.StepRequest(), metadata=[("authorization", "Bearer one")])
     request = pb.TrainRequest(epochs=1_000_000, request_id="run")
     return [server.provoke(server.stub.Train, request)]

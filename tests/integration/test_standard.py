@@ -26,12 +26,12 @@ from mnist37_client.local_server import LocalServer
 from mnist37_protos.inference import open_inference_pb2 as inference
 from mnist37_protos.inference import open_inference_pb2_grpc as inference_grpc
 from mnist37_server.engine.live_model import LiveModel
-from mnist37_server.rpc.thread_pools import SHORT_CALLS
+from mnist37_server.rpc.thread_pools import SHORT_CALL_THREADS
 from mnist37_server.services import health as health_service
 from mnist37_server.services import mnist37_service, open_inference
 from mnist37_server.services import reflection as reflection_service
 from mnist37_server.services.reflection import MAX_REFLECTIONS
-from mnist37_server.storage.store import State
+from mnist37_server.storage.store import Store
 from support.twin import sets
 
 from mnist37.host import Host
@@ -70,9 +70,9 @@ class Here(NamedTuple):
 
 @pytest.fixture
 def here() -> Iterator[Here]:
-    server = grpc.server(ThreadPoolExecutor(SHORT_CALLS))
-    model = LiveModel(sets(), Host(), State(None))
-    activity = mnist37_service.add_to(server, model, model).activity
+    server = grpc.server(ThreadPoolExecutor(SHORT_CALL_THREADS))
+    model = LiveModel(sets(), Host(), Store(None))
+    activity = mnist37_service.add_to(server, model, model).in_flight
     probes = ThreadPoolExecutor(1024)
     health = health_service.add_to(server, [MNIST37, INFERENCE], probes, "cpu")
     reflection_service.add_to(server, [MNIST37, INFERENCE, health_service.NAME], probes)
@@ -121,7 +121,7 @@ def test_before_it_ends_it_says_so_and_still_answers(here: Here, channel: Any) -
     watches = [health.Watch(named(name), timeout=TIMEOUT) for name in names]
     assert [next(watch).status for watch in watches] == [SERVING] * 3
     assert stub.ServerReady(inference.ServerReadyRequest()).ready
-    here.health.leave()
+    here.health.begin_shutdown()
     assert [next(watch).status for watch in watches] == [NOT_SERVING] * 3
     assert [health.Check(named(name)).status for name in names] == [NOT_SERVING] * 3
     assert next(health.Watch(named(""))).status == NOT_SERVING
@@ -140,7 +140,7 @@ def test_a_probe_is_told_by_its_exit_status(here: Here) -> None:
         return done.returncode, done.stdout, done.stderr
 
     assert probe() == (0, "serving, the model is on cpu\n", "")
-    here.health.leave()
+    here.health.begin_shutdown()
     assert probe() == (3, "", f"mnist37: {address} is not serving\n")
 
 
@@ -223,7 +223,7 @@ def test_a_watcher_who_takes_nothing_holds_up_nobody(here: Here, channel: Any) -
         other = health.Watch(named(""), timeout=TIMEOUT)
         assert next(other).status == SERVING
         assert health.Check(named(""), timeout=TIMEOUT).status == SERVING
-        here.health.leave()
+        here.health.begin_shutdown()
         assert next(other).status == NOT_SERVING
 
 

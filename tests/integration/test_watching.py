@@ -15,7 +15,7 @@ from mnist37_client import Client, NotFound, Unavailable, validation_images
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1.mnist37_pb2_grpc import Mnist37ServiceStub
-from support.scraping import Scrape, eventually
+from support.scraping import Scrape, wait_until
 
 METRICS = "--metrics-address", "127.0.0.1:0"
 DEBUG = "--log-level", "debug"
@@ -84,14 +84,14 @@ def test_the_figures_are_those_of_what_was_done(watched: tuple[LocalServer, str]
         run = client.train(epochs=1_000_000, request_id="long")
         next(run)
         waiting = stub.Step.future(pb.StepRequest(), timeout=30)
-        assert eventually(lambda: Scrape(url).value("mnist37_queue_depth") == 1)
+        assert wait_until(lambda: Scrape(url).value("mnist37_queue_depth") == 1)
         assert Scrape(url).value("mnist37_runs_in_progress") == 1
         run.cancel()
         waiting.result()
         after = Scrape(url)
         assert after.value("mnist37_queue_depth") == after.value("mnist37_runs_in_progress") == 0
         assert after.value("mnist37_runs_total", outcome="interrupted") == 1
-        assert eventually(lambda: Scrape(url).codes("Train") == {"OK": 1, "Canceled": 1})
+        assert wait_until(lambda: Scrape(url).codes("Train") == {"OK": 1, "Canceled": 1})
 
 
 def test_the_log_has_one_line_an_event_and_nothing_secret(

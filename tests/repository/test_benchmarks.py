@@ -22,8 +22,8 @@ from benchmarks.harness import (
     Aim,
     Benchmark,
     Figure,
-    Impossible,
     Measure,
+    MissingRequirement,
     Options,
     Spread,
     Verdict,
@@ -52,9 +52,9 @@ def test_a_spread_is_the_median_and_the_quartiles() -> None:
 def test_what_counts_are_the_ratios_of_neighbours() -> None:
     """The machine became ten times slower between the pairs; A is twice B all along."""
     found = [(2.0, 1.0), (20.0, 10.0), (0.2, 0.1)]
-    result = harness.evaluated(compared(AT_LEAST), [], found, [(1.0, 1.0)])
+    result = harness.evaluate(compared(AT_LEAST), [], found, [(1.0, 1.0)])
     assert result.figure.values == pytest.approx([2.0, 2.0, 2.0])
-    result = harness.evaluated(compared(AT_LEAST, Figure.DIFFERENCE), [], found, [(1.0, 1.0)])
+    result = harness.evaluate(compared(AT_LEAST, Figure.DIFFERENCE), [], found, [(1.0, 1.0)])
     assert result.figure.median == 1.0
 
 
@@ -70,7 +70,7 @@ def test_what_counts_are_the_ratios_of_neighbours() -> None:
     ],
 )
 def test_the_verdict(aim: Aim, figure: float, control: float, verdict: Verdict) -> None:
-    result = harness.evaluated(compared(aim), [], [(figure, 1.0)], [(control, 1.0)])
+    result = harness.evaluate(compared(aim), [], [(figure, 1.0)], [(control, 1.0)])
     assert result.verdict is verdict
 
 
@@ -143,7 +143,7 @@ def test_a_closed_loop_counts_answers_and_not_only_responses(address: str) -> No
 @pytest.mark.skipif(processes.cuda_name() is not None, reason="there is a CUDA device")
 def test_without_a_cuda_device_its_rows_and_its_script_say_so() -> None:
     for row in device.rows(Options()):
-        with pytest.raises(Impossible, match="needs a CUDA device; none here"):
+        with pytest.raises(MissingRequirement, match="needs a CUDA device; none here"):
             harness.run(row, quick=True)
     script = [sys.executable, "-m", "benchmarks.on_device"]
     ended = subprocess.run(script, cwd=processes.ROOT, capture_output=True, text=True, check=False)
@@ -155,7 +155,7 @@ def test_without_a_cuda_device_its_rows_and_its_script_say_so() -> None:
 
 def test_results_about_a_cuda_device_are_named_by_it(tmp_path: Path) -> None:
     about = {**report.machine(), "device": "NVIDIA H100 80GB HBM3"}
-    result = harness.evaluated(compared(AT_LEAST), [], [(1.0, 1.0)], [(1.0, 1.0)])
+    result = harness.evaluate(compared(AT_LEAST), [], [(1.0, 1.0)], [(1.0, 1.0)])
     bench.write(tmp_path, about, ["device"], [result])
     (written,) = tmp_path.glob("*.json")
     assert written.stem == f"{about['date']}-nvidia-h100-80gb-hbm3-device"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mnist37_client import Client, Run, Unavailable
 from support.live_stack import wait_for
-from support.scraping import eventually
+from support.scraping import wait_until
 
 KILLS = 3
 EPOCHS = 5_000
@@ -77,7 +77,7 @@ def kill_in_the_midst(containers: Containers, client: Client) -> Run:
         return run is not None and run.last is not None and run.last.epoch >= epoch
 
     for number in range(1, KILLS + 1):
-        assert eventually(lambda: reached(number * EPOCHS // (KILLS + 1)), PATIENCE)  # noqa: B023
+        assert wait_until(lambda: reached(number * EPOCHS // (KILLS + 1)), PATIENCE)  # noqa: B023
         containers.compose("exec", "-T", "server", "sh", "-c", KILL)
         wait_for(containers.address)
         found = newest_run(client)
@@ -85,7 +85,7 @@ def kill_in_the_midst(containers: Containers, client: Client) -> Run:
         assert found.last is not None
         assert found.last.epoch < EPOCHS, "it was killed too late"
         print(f"kill {number}: the server is back, the run at epoch {found.last.epoch:,}")
-    assert eventually(lambda: reached(EPOCHS), PATIENCE)
+    assert wait_until(lambda: reached(EPOCHS), PATIENCE)
     run = newest_run(client)
     assert run is not None
     return run

@@ -12,7 +12,7 @@ import pytest
 import torch
 from mnist37_client import AsyncClient, Client, InvalidInput, Model, validation_images
 from support.live_stack import Stack
-from support.scraping import Scrape, eventually
+from support.scraping import Scrape, wait_until
 from support.twin import Twin
 
 IMAGES, LABELS = validation_images()
@@ -34,7 +34,7 @@ def test_the_trainer_trains(client: Client) -> None:
             and run.last
         ]
 
-    assert eventually(lambda: bool(finished()), 60)
+    assert wait_until(lambda: bool(finished()), 60)
     assert max(finished()) > 0.95
 
 
@@ -43,7 +43,7 @@ def test_the_predictor_asks(stack: Stack) -> None:
         return Scrape(stack.metrics).codes("Predict").get("OK", 0)
 
     before = answered()
-    assert eventually(lambda: answered() > before + 3, 60)
+    assert wait_until(lambda: answered() > before + 3, 60)
 
 
 def test_each_answer_is_from_one_version(client: Client) -> None:

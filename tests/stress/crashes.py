@@ -47,8 +47,8 @@ class Script:
         else:
             seed = self.random.randrange(2**64)
             answered = client.initialize(seed=seed, request_id=name)
-            place, self.twin = self.twin.place, Twin(seed)
-            self.twin.place = place
+            place, self.twin = self.twin.batch_cursor, Twin(seed)
+            self.twin.batch_cursor = place
             self.version += 1
         assert answered == self.version, f"{kind} {name}: version {answered}, not {self.version}"
         self.done += 1

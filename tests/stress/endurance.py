@@ -32,7 +32,7 @@ from torch import Tensor
 
 from mnist37.optimizer import Sgd
 
-EVERY = 10  # seconds between samples
+SAMPLE_SECONDS = 10  # seconds between samples
 SETTLED = 0.2  # of the time, after which nothing may grow: until then caches and histories fill
 MORE_MEMORY = 48 * MIB
 MORE_FILES = 16
@@ -160,8 +160,8 @@ class Load:
     def initialize(self) -> None:
         seed = self.random.randrange(2**64)
         version = self.client.initialize(seed=seed)
-        place, self.twin = self.twin.place, Twin(seed)
-        self.twin.place = place
+        place, self.twin = self.twin.batch_cursor, Twin(seed)
+        self.twin.batch_cursor = place
         self.wrote(version)
 
     def refused(self) -> None:
@@ -204,7 +204,7 @@ def endure(seconds: float, share: float, folder: Path) -> None:
         began, used = time.monotonic(), processor_time(process)
         while (passed := time.monotonic() - began) < seconds:
             load.one()
-            if passed >= EVERY * len(samples):
+            if passed >= SAMPLE_SECONDS * len(samples):
                 load.check()
                 samples.append((passed, Vitals.of(process)))
                 report(samples, load, folder)

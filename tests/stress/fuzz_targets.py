@@ -35,9 +35,9 @@ from mnist37_protos.inference import open_inference_pb2 as inference
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_server.access.tokens import Tokens
 from mnist37_server.domain.commands import Fingerprinted
-from mnist37_server.domain.examples import count_of, images_of
+from mnist37_server.domain.examples import count_images, view_images
 from mnist37_server.domain.snapshot import Origin, Snapshot
-from mnist37_server.errors import CannotStart, Refused
+from mnist37_server.errors import CannotStart, Refusal
 from mnist37_server.observability import logs
 from mnist37_server.rpc.status import CODES, details
 from mnist37_server.services import converters, tensors
@@ -72,12 +72,12 @@ def predict(message: bytes) -> None:
     assert pixels == expected.pixels
     assert question.version == (expected.version if expected.HasField("version") else None)
     try:
-        count = count_of(question.size)
-    except Refused as error:
+        count = count_images(question.size)
+    except Refusal as error:
         check_refusal(error, message)
     else:
         found = SNAPSHOT.predict_bytes(question.message, question.start, count)
-        assert found == SNAPSHOT.predict(images_of(pixels)).tobytes()
+        assert found == SNAPSHOT.predict(view_images(pixels)).tobytes()
 
 
 def open_inference(message: bytes) -> None:
@@ -101,13 +101,13 @@ def open_inference(message: bytes) -> None:
     )
     try:
         tensors.check_outputs(question.request)
-        images = tensors.images(question)
-    except Refused as error:
+        images = tensors.parse_images(question)
+    except Refusal as error:
         check_refusal(error, message)
         return
     assert images.shape[1:] == (784,)
     assert images.dtype in (np.uint8, np.float32)
-    answer = tensors.response(question.request, np.zeros(len(images), np.float32), 1)
+    answer = tensors.build_response(question.request, np.zeros(len(images), np.float32), 1)
     assert answer.id == expected.id
 
 
@@ -152,7 +152,7 @@ def requests(message: bytes) -> None:
             continue
         try:
             request = read(decoded)
-        except Refused as error:
+        except Refusal as error:
             check_refusal(error, message)
             continue
         again = read(kind.FromString(decoded.SerializeToString()))
@@ -164,24 +164,24 @@ def requests(message: bytes) -> None:
 
 
 def _writing(read: Callable[..., object]) -> Callable[..., object]:
-    def both(message: converters.Writing) -> object:
-        converters.request_id(message)
+    def both(message: converters.WriteRequest) -> object:
+        converters.parse_request_id(message)
         return read(message)
 
     return both
 
 
 READERS: dict[type[Message], Callable[..., object]] = {
-    pb.StepRequest: _writing(converters.step),
-    pb.TrainRequest: _writing(converters.train),
-    pb.InitializeRequest: _writing(converters.initialize),
-    pb.RestoreRequest: _writing(converters.restore),
-    pb.ImportRequest: _writing(converters.parameters),
-    pb.GetLossRequest: converters.examples,
+    pb.StepRequest: _writing(converters.parse_step),
+    pb.TrainRequest: _writing(converters.parse_train),
+    pb.InitializeRequest: _writing(converters.parse_initialize),
+    pb.RestoreRequest: _writing(converters.parse_restore),
+    pb.ImportRequest: _writing(converters.parse_import),
+    pb.GetLossRequest: converters.parse_examples,
 }
 
 
-def check_refusal(error: Refused, message: bytes) -> None:
+def check_refusal(error: Refusal, message: bytes) -> None:
     """It has a code; text and details fit a message, say little and nothing of this machine.
 
     What came, in the message, may be repeated.
@@ -197,14 +197,14 @@ def check_refusal(error: Refused, message: bytes) -> None:
 
 def refusal(trailer: bytes) -> None:
     """Whatever details an error comes with, the client makes one of its own exceptions of it."""
-    error = Refusal(grpc.StatusCode.INVALID_ARGUMENT, trailer)
+    error = FailedCall(grpc.StatusCode.INVALID_ARGUMENT, trailer)
     told = from_rpc(error, "here")
     assert type(told) is InvalidInput
     assert isinstance(told, Mnist37Error)
     assert told.retry_after is None or 0 <= told.retry_after < 1e12
 
 
-class Refusal(grpc.RpcError):
+class FailedCall(grpc.RpcError):
     """What grpc raises, with these bytes as google.rpc's details."""
 
     def __init__(self, code: grpc.StatusCode, trailer: bytes) -> None:
@@ -226,9 +226,9 @@ def log_line(content: bytes) -> None:
     text = content.decode("utf-8", "surrogateescape")
     record = logging.LogRecord("mnist37_server", 20, "", 0, text, None, None)
     record.request_id = text
-    line = logs.Text().format(record)
+    line = logs.TextFormatter().format(record)
     assert line.isprintable()
-    assert logs.Json().format(record).count("\n") == 0
+    assert logs.JsonFormatter().format(record).count("\n") == 0
 
 
 def picture_file(content: bytes) -> None:

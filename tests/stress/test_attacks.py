@@ -21,7 +21,7 @@ from mnist37_client import Client, validation_images
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1.mnist37_pb2_grpc import Mnist37ServiceStub
-from support.scraping import eventually
+from support.scraping import wait_until
 from support.vitals import MIB, Vitals, settled
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
@@ -215,7 +215,7 @@ def test_2000_idle_connections(victim: LocalServer, client: Client) -> None:
             assert client.step().version > 0
             assert client.predict(IMAGES).version > 0
             open_ones = before.files + 1500  # or it would be no attack; a busy server is behind
-            assert eventually(lambda: Vitals.of(victim.process.pid).files > open_ones)
+            assert wait_until(lambda: Vitals.of(victim.process.pid).files > open_ones)
             now = Vitals.of(victim.process.pid)
             assert now.threads < before.threads + 20
             assert now.memory < before.memory + 128 * MIB

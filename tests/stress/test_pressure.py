@@ -178,7 +178,7 @@ def test_who_asks_for_a_sign_of_life_all_the_time_is_hung_up_on(small: str) -> N
 
 
 def test_callers_who_never_send_their_message_hold_nobody_up(client: Client) -> None:
-    """grpcio gives a call its thread before the call's message is there."""
+    """Grpcio gives a call its thread before the call's message is there."""
     over = threading.Event()
 
     def silent() -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from mnist37_client import Client, Unavailable
 from mnist37_server import app
 from mnist37_server.config import Config
-from mnist37_server.storage.store import State
+from mnist37_server.storage.store import Store
 
 # Servers are forked from one process that has loaded their parts. This module loads no torch, for
 # a server loads the module: that would take longer than all else.
@@ -54,7 +54,7 @@ def serve(config: Config, failpoint: tuple[str, int] | None) -> None:
         Failpoint.moment, Failpoint.commits_left = failpoint
         connection_class = Failpoint
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    app.run(config, partial(State, connection_class=connection_class))
+    app.run(config, partial(Store, connection_class=connection_class))
 
 
 class Victim:

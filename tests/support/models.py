@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from mnist37_server.domain.commands import Request
 from mnist37_server.domain.examples import Batch, Split
-from mnist37_server.domain.records import RunRecord, Version
+from mnist37_server.domain.records import RunRecord, VersionRecord
 from mnist37_server.domain.snapshot import Images, Snapshot
-from mnist37_server.engine.run_watch import Watch
+from mnist37_server.engine.run_watch import RunWatch
 from mnist37_server.engine.subscription import Subscription
 from numpy.typing import NDArray
 
@@ -38,13 +38,13 @@ class UnaskedModel:
     def evaluate(self, on: Split | Batch, version: int | None = None) -> tuple[Evaluation, int]:
         raise self.unasked()
 
-    def versions(self, limit: int) -> list[Version]:
+    def versions(self, limit: int) -> list[VersionRecord]:
         raise self.unasked()
 
     def runs(self) -> list[tuple[RunRecord, bool]]:
         raise self.unasked()
 
-    def watch(self, number: int | None) -> Watch:
+    def watch(self, number: int | None) -> RunWatch:
         raise self.unasked()
 
     def submit(
@@ -52,5 +52,5 @@ class UnaskedModel:
     ) -> Subscription:
         raise self.unasked()
 
-    def leave(self, caller: Subscription) -> None:
+    def cancel(self, caller: Subscription) -> None:
         raise self.unasked()

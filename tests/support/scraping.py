@@ -39,7 +39,7 @@ class Scrape:
         }
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 5) -> bool:
+def wait_until(holds: Callable[[], bool], seconds: float = 5) -> bool:
     """Whether it does within some seconds."""
     deadline = time.monotonic() + seconds
     while not holds():

@@ -13,7 +13,7 @@ from mnist37.data import Data, load
 from mnist37.host import Host, HostExamples
 from mnist37.kernels import Labels, Pixels
 from mnist37.optimizer import Sgd
-from mnist37.training import MiniBatches, Sets
+from mnist37.training import Datasets, MiniBatches
 
 
 @cache
@@ -22,8 +22,8 @@ def data() -> Data:
 
 
 @cache
-def sets() -> Sets:
-    return Sets(data(), Host())
+def sets() -> Datasets:
+    return Datasets(data(), Host())
 
 
 class Twin:
@@ -34,7 +34,7 @@ class Twin:
         weights = torch.randn((784, 1), generator=generator) * std
         bias = torch.randn(1, generator=generator) * std
         self.parameters: Tensor = torch.cat([weights.flatten(), bias])
-        self.place = 0
+        self.batch_cursor = 0
 
     def train(
         self, epochs: int, lr: float = 1.0, batch_size: int = 256, seed: int = 42, first: int = 1
@@ -45,8 +45,8 @@ class Twin:
 
     def step(self, lr: float = 1.0) -> None:
         batches = sets().mini_batches(42, 256)
-        batches.sgd(self.parameters.numpy(), np.array([self.place]), Sgd(lr))
-        self.place = (self.place + 1) % len(batches)
+        batches.sgd(self.parameters.numpy(), np.array([self.batch_cursor]), Sgd(lr))
+        self.batch_cursor = (self.batch_cursor + 1) % len(batches)
 
     def step_on(self, pixels: Pixels, labels: Labels, lr: float = 1.0) -> None:
         examples = HostExamples(pixels, labels)

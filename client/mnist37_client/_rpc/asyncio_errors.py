@@ -20,7 +20,7 @@ def task_is_cancelled() -> bool:
 
 
 @contextmanager
-def translated(address: str) -> Iterator[None]:
+def translate_errors(address: str) -> Iterator[None]:
     """What grpc raises within, as a Mnist37Error."""
     try:
         yield

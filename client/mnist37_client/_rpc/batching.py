@@ -14,21 +14,27 @@ from itertools import islice
 
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
-from mnist37_client._rpc.calls import prediction
-from mnist37_client.errors import Cancelled, InvalidInput, too_late
+from mnist37_client._rpc.calls import parse_prediction
+from mnist37_client.errors import Cancelled, InvalidInput, deadline_exceeded
 from mnist37_client.images import PIXELS
 from mnist37_client.results import Prediction
 
-UNDER_WAY = 2  # messages at a time: the client makes one while the server answers the other
-MOST = 128  # images in a message: below the 128 kB from which malloc gives each its own pages
-A_FEW = 32  # images of a call that is merged; of a larger one the message is the lesser cost
+MESSAGES_IN_FLIGHT = (
+    2  # messages at a time: the client makes one while the server answers the other
+)
+IMAGES_PER_MESSAGE = (
+    128  # images in a message: below the 128 kB from which malloc gives each its own pages
+)
+BATCHED_IMAGES_MAX = (
+    32  # images of a call that is merged; of a larger one the message is the lesser cost
+)
 
 Predict = Callable[..., Awaitable[pb.PredictResponse]]
 Call = Callable[[Predict, pb.PredictRequest], Awaitable[pb.PredictResponse]]
 Answer = asyncio.Future[Prediction]
 
 
-class Merger:
+class RequestBatcher:
     """Asks for the callers of one client, who share an event loop.
 
     Args:
@@ -42,13 +48,13 @@ class Merger:
         self._call = call
         self._address = address
         self._loop: asyncio.AbstractEventLoop | None = None  # to ask for it is a system call
-        self._turns = UNDER_WAY
+        self._turns = MESSAGES_IN_FLIGHT
         # Who waits for a turn: their pixels, and when they came by the loop's clock.
-        self._gathered: dict[Answer, tuple[bytes, float]] = {}
-        self._sent: set[_Message] = set()
+        self._pending: dict[Answer, tuple[bytes, float]] = {}
+        self._sent: set[_CallerBatch] = set()
 
-    def ask(self, pixels: bytes) -> Awaitable[Prediction]:
-        """What the model says of up to A_FEW images, 784 bytes each.
+    def predict(self, pixels: bytes) -> Awaitable[Prediction]:
+        """What the model says of up to BATCHED_IMAGES_MAX images, 784 bytes each.
 
         It is a future for who is merged, and not a coroutine around one: that would cost a
         twentieth of all that there is to do for a caller.
@@ -58,23 +64,23 @@ class Merger:
             return self._send(pixels)  # in the caller's own task, as if nothing were merged
         loop = self._loop = self._loop or asyncio.get_running_loop()
         answer: Answer = loop.create_future()
-        self._gathered[answer] = pixels, loop.time()
+        self._pending[answer] = pixels, loop.time()
         return answer
 
-    def left(self, asked: Awaitable[Prediction]) -> None:
+    def cancel(self, asked: Awaitable[Prediction]) -> None:
         """Whoever asked has been cancelled."""
-        if isinstance(asked, asyncio.Future) and not self._gathered.pop(asked, None):
+        if isinstance(asked, asyncio.Future) and not self._pending.pop(asked, None):
             for message in self._sent:
-                message.end_if_all_left()
+                message.cancel_if_abandoned()
 
     def close(self) -> None:
         """Ends everybody's waiting, with Cancelled."""
-        for message in [_Message(list(self._gathered.items())), *self._sent]:
+        for message in [_CallerBatch(list(self._pending.items())), *self._sent]:
             message.fail(Cancelled(f"{self._address}: the client was closed"))
-            message.end_if_all_left()
-        self._gathered.clear()
+            message.cancel_if_abandoned()
+        self._pending.clear()
 
-    async def _send(self, pixels: bytes, message: _Message | None = None) -> Prediction:
+    async def _send(self, pixels: bytes, message: _CallerBatch | None = None) -> Prediction:
         """One call, whose turn lasts for its first attempt.
 
         So nobody waits for the further attempts of others: when the server has gone away, each
@@ -88,8 +94,8 @@ class Merger:
                 return
             has_turn = False
             if message is not None:
-                message.no_limit()
-            if message is None and not self._gathered:
+                message.stop_timer()
+            if message is None and not self._pending:
                 self._turns += 1
             else:
                 # Who has an answer now may ask again at once: the next message waits for that.
@@ -99,41 +105,41 @@ class Merger:
             request: pb.PredictRequest, *, timeout: float | None
         ) -> pb.PredictResponse:
             if has_turn and message is not None and timeout is not None:
-                message.limit(timeout, self._address)
+                message.start_timer(timeout, self._address)
             try:
                 return await self._predict(request, timeout=timeout)
             finally:
                 end_turn()
 
         try:
-            return prediction(await self._call(attempt, pb.PredictRequest(pixels=pixels)))
+            return parse_prediction(await self._call(attempt, pb.PredictRequest(pixels=pixels)))
         finally:
             end_turn()
 
     def _next(self) -> None:
         """Gives a turn that has ended to those who have gathered."""
         self._turns += 1
-        if self._gathered and self._turns > 0:
+        if self._pending and self._turns > 0:
             self._start(None)
 
-    def _start(self, message: _Message | None) -> None:
+    def _start(self, message: _CallerBatch | None) -> None:
         self._turns -= 1
         asyncio.get_running_loop().create_task(self._deliver(message))
 
-    def _share(self) -> _Message:
+    def _share(self) -> _CallerBatch:
         """Of all who wait, as many as each message has when all have as many."""
-        waiting = len(self._gathered) + sum(len(message.callers) for message in self._sent)
+        waiting = len(self._pending) + sum(len(message.callers) for message in self._sent)
         callers, images = [], 0
-        for caller in islice(self._gathered.items(), -(-waiting // UNDER_WAY)):
+        for caller in islice(self._pending.items(), -(-waiting // MESSAGES_IN_FLIGHT)):
             images += len(caller[1][0]) // PIXELS
-            if images > MOST:
+            if images > IMAGES_PER_MESSAGE:
                 break
             callers.append(caller)
         for answer, _ in callers:
-            del self._gathered[answer]
-        return _Message(callers)
+            del self._pending[answer]
+        return _CallerBatch(callers)
 
-    async def _deliver(self, message: _Message | None) -> None:
+    async def _deliver(self, message: _CallerBatch | None) -> None:
         """Sends a message, or the next share, and gives each caller what is theirs."""
         message = message or self._share()
         if not message.callers:  # they have left since, or another message has them
@@ -142,7 +148,7 @@ class Merger:
         message.task = asyncio.current_task()
         self._sent.add(message)
         try:
-            message.answer(await self._send(message.content(), message))
+            message.resolve(await self._send(message.content(), message))
         except InvalidInput as error:
             # One caller's images may be at fault: then no other shall hear of it.
             if len(message.callers) == 1:
@@ -158,7 +164,7 @@ class Merger:
             self._sent.discard(message)
 
 
-class _Message:
+class _CallerBatch:
     """Callers whose images go out together."""
 
     def __init__(self, callers: list[tuple[Answer, tuple[bytes, float]]]) -> None:
@@ -170,7 +176,7 @@ class _Message:
         """The images of all, in the callers' order."""
         return b"".join([pixels for _, (pixels, _) in self.callers])
 
-    def answer(self, found: Prediction) -> None:
+    def resolve(self, found: Prediction) -> None:
         """Gives each caller the part that is theirs."""
         probabilities, version = found.probabilities, found.version
         start = 0
@@ -193,28 +199,28 @@ class _Message:
         for answer, _ in self.callers:
             answer.cancel()
 
-    def end_if_all_left(self) -> None:
+    def cancel_if_abandoned(self) -> None:
         """Ends a call that nobody waits for any more."""
         if self.task is not None and all(answer.done() for answer, _ in self.callers):
             self.task.cancel()
 
-    def split(self) -> list[_Message]:
+    def split(self) -> list[_CallerBatch]:
         """Those who wait still, each in a message of their own."""
-        return [_Message([caller]) for caller in self.callers if not caller[0].done()]
+        return [_CallerBatch([caller]) for caller in self.callers if not caller[0].done()]
 
-    def limit(self, timeout: float, address: str) -> None:
+    def start_timer(self, timeout: float, address: str) -> None:
         """Lets nobody wait for longer than `timeout` seconds: the first who came is the next."""
         loop = asyncio.get_running_loop()
         for answer, (_, came) in self.callers:
             if answer.done():
                 continue
             if loop.time() < came + timeout:
-                self._timer = loop.call_at(came + timeout, self.limit, timeout, address)
+                self._timer = loop.call_at(came + timeout, self.start_timer, timeout, address)
                 return
-            answer.set_exception(too_late(address))
-        self.end_if_all_left()
+            answer.set_exception(deadline_exceeded(address))
+        self.cancel_if_abandoned()
 
-    def no_limit(self) -> None:
+    def stop_timer(self) -> None:
         """Ends the timer."""
         if self._timer is not None:
             self._timer.cancel()

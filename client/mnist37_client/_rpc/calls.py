@@ -16,7 +16,7 @@ import numpy as np
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import ArrayLike, NDArray
 
-from mnist37_client._rpc.progress import epochs
+from mnist37_client._rpc.progress import parse_epochs
 from mnist37_client.errors import InvalidInput
 from mnist37_client.images import PIXELS, to_images, to_labels
 from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Version
@@ -26,17 +26,17 @@ Response = TypeVar("Response")
 Result = TypeVar("Result")
 Exchange = Generator[Request, Response, Result]
 
-Split = Literal["train", "valid"]
-SPLITS: dict[Split, pb.Split] = {"train": pb.SPLIT_TRAIN, "valid": pb.SPLIT_VALID}
+SplitName = Literal["train", "valid"]
+SPLITS: dict[SplitName, pb.Split] = {"train": pb.SPLIT_TRAIN, "valid": pb.SPLIT_VALID}
 
-MAX_MESSAGE = 64 * 2**20  # bytes
+MESSAGE_BYTES_MAX = 64 * 2**20  # bytes
 # A message also has a few bytes of its own, and a batch a byte more an image, for its label.
-MAX_IMAGES = (MAX_MESSAGE - 1024) // (PIXELS + 1)
-IMAGES_A_MESSAGE = 16_384  # how many go in each, where there are more than that
+IMAGES_MAX = (MESSAGE_BYTES_MAX - 1024) // (PIXELS + 1)
+IMAGES_PER_MESSAGE = 16_384  # how many go in each, where there are more than that
 
 CHANNEL_OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
-    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     # A run may be silent for long, and its server's machine gone: while there are calls, a server
     # that is silent for half a minute is asked for a sign of life, and has 20 s to give one.
     ("grpc.keepalive_time_ms", 30_000),
@@ -56,7 +56,7 @@ def predict(
 ) -> Exchange[pb.PredictRequest, pb.PredictResponse, Prediction]:
     """Predict, in as many messages as it takes; all are answered from the first one's version."""
     probabilities = []
-    for part in parts(to_images(images)):
+    for part in split_images(to_images(images)):
         response = yield predict_request(part, version)
         probabilities.append(response.probabilities)
         version = response.version
@@ -70,18 +70,18 @@ def predict_request(images: NDArray[np.uint8], version: int | None = None) -> pb
     Raises:
         InvalidInput: there are more than a message holds.
     """
-    if len(images) > MAX_IMAGES:
-        raise InvalidInput(f"images: got {len(images):,}; a message holds {MAX_IMAGES:,}")
-    return message(pb.PredictRequest, pixels=images.tobytes(), version=version)
+    if len(images) > IMAGES_MAX:
+        raise InvalidInput(f"images: got {len(images):,}; a message holds {IMAGES_MAX:,}")
+    return build_message(pb.PredictRequest, pixels=images.tobytes(), version=version)
 
 
-def prediction(response: pb.PredictResponse) -> Prediction:
+def parse_prediction(response: pb.PredictResponse) -> Prediction:
     """The result of one message."""
     return Prediction(np.array(response.probabilities, np.float32), response.version)
 
 
 def get_loss(
-    split: Split | None,
+    split: SplitName | None,
     images: ArrayLike | None,
     labels: ArrayLike | None,
     version: int | None,
@@ -92,7 +92,7 @@ def get_loss(
             raise InvalidInput("split: got images too; give either a split, or images and labels")
         if not isinstance(split, str) or split not in SPLITS:
             raise InvalidInput(f"split: got {split!r}; must be 'train' or 'valid'")
-        response = yield message(pb.GetLossRequest, split=SPLITS[split], version=version)
+        response = yield build_message(pb.GetLossRequest, split=SPLITS[split], version=version)
         return Loss(response.loss, response.accuracy, response.count, response.version)
     if images is None and labels is None:
         raise InvalidInput("split: missing; must be 'train' or 'valid', or give images and labels")
@@ -101,9 +101,9 @@ def get_loss(
         raise InvalidInput(f"labels: got {len(marks):,} for {len(pixels):,} images")
     loss = accuracy = 0.0
     start = 0
-    for part in parts(pixels):
+    for part in split_images(pixels):
         batch = pb.Batch(pixels=part.tobytes(), labels=marks[start : start + len(part)])
-        response = yield message(pb.GetLossRequest, batch=batch, version=version)
+        response = yield build_message(pb.GetLossRequest, batch=batch, version=version)
         version = response.version
         loss += response.loss * len(part)
         accuracy += response.accuracy * len(part)
@@ -122,16 +122,16 @@ def step(
     batch = None
     if images is not None or labels is not None:
         pixels, marks = _examples(images, labels)
-        if len(pixels) > MAX_IMAGES:
+        if len(pixels) > IMAGES_MAX:
             raise InvalidInput(
-                f"images: got {len(pixels):,}; one step takes at most {MAX_IMAGES:,}"
+                f"images: got {len(pixels):,}; one step takes at most {IMAGES_MAX:,}"
             )
         batch = pb.Batch(pixels=pixels.tobytes(), labels=marks)
-    response = yield message(
+    response = yield build_message(
         pb.StepRequest,
         batch=batch,
         learning_rate=learning_rate,
-        request_id=or_new(request_id),
+        request_id=ensure_request_id(request_id),
     )
     return StepResult(response.loss, response.version)
 
@@ -140,11 +140,11 @@ def initialize(
     seed: int | None, std: float | None, request_id: str | None
 ) -> Exchange[pb.InitializeRequest, pb.InitializeResponse, int]:
     """Initialize; returns the version."""
-    response = yield message(
+    response = yield build_message(
         pb.InitializeRequest,
         seed=seed,
         std=std,
-        request_id=or_new(request_id),
+        request_id=ensure_request_id(request_id),
     )
     return response.version
 
@@ -153,7 +153,9 @@ def restore(
     version: int, request_id: str | None
 ) -> Exchange[pb.RestoreRequest, pb.RestoreResponse, int]:
     """Restore; returns the new version."""
-    response = yield message(pb.RestoreRequest, version=version, request_id=or_new(request_id))
+    response = yield build_message(
+        pb.RestoreRequest, version=version, request_id=ensure_request_id(request_id)
+    )
     return response.version
 
 
@@ -170,11 +172,11 @@ def import_model(
             )
         with np.errstate(over="ignore"):  # what is too large is infinite, and refused as such
             parameters.append(array.reshape(-1).astype("<f4"))
-    response = yield message(
+    response = yield build_message(
         pb.ImportRequest,
         weights=parameters[0].tobytes(),
         bias=float(parameters[1][0]),
-        request_id=or_new(request_id),
+        request_id=ensure_request_id(request_id),
     )
     return response.version
 
@@ -183,7 +185,7 @@ def versions(
     limit: int | None,
 ) -> Exchange[pb.ListVersionsRequest, pb.ListVersionsResponse, list[Version]]:
     """ListVersions."""
-    response = yield message(pb.ListVersionsRequest, limit=limit)
+    response = yield build_message(pb.ListVersionsRequest, limit=limit)
     return [Version.of(found) for found in response.versions]
 
 
@@ -195,21 +197,21 @@ def runs() -> Exchange[pb.ListRunsRequest, pb.ListRunsResponse, list[Run]]:
 
 def watch_request(run: int | None, follow: bool) -> pb.WatchRunRequest:
     """The request to look at a run."""
-    return message(pb.WatchRunRequest, run=run, follow=follow, coalesce=True)
+    return build_message(pb.WatchRunRequest, run=run, follow=follow, coalesce=True)
 
 
-def watched(response: pb.WatchRunResponse) -> Sequence[Run | Progress]:
+def parse_watch_response(response: pb.WatchRunResponse) -> Sequence[Run | Progress]:
     """What one message says of a run."""
     if response.WhichOneof("what") == "run":
         return [Run.of(response.run)]
-    return epochs(response.progress)
+    return parse_epochs(response.progress)
 
 
 def get_model(
     version: int | None,
 ) -> Exchange[pb.GetModelRequest, pb.GetModelResponse, Model]:
     """GetModel."""
-    response = yield message(pb.GetModelRequest, version=version)
+    response = yield build_message(pb.GetModelRequest, version=version)
     return Model(
         np.frombuffer(response.weights, "<f4").astype(np.float32),
         np.float32(response.bias),
@@ -227,13 +229,13 @@ def train_request(
     request_id: str | None,
 ) -> pb.TrainRequest:
     """The request that begins a run, or goes on with one."""
-    return message(
+    return build_message(
         pb.TrainRequest,
         epochs=epochs,
         learning_rate=learning_rate,
         batch_size=batch_size,
         seed=seed,
-        request_id=or_new(request_id),
+        request_id=ensure_request_id(request_id),
         coalesce=True,
     )
 
@@ -246,7 +248,7 @@ def check_address(address: str) -> str:
     return address
 
 
-def or_new(request_id: str | None) -> str:
+def ensure_request_id(request_id: str | None) -> str:
     """The id, or a new one for a write whose caller gave none: any write can be sent again."""
     if request_id is not None:
         return request_id
@@ -257,7 +259,7 @@ def or_new(request_id: str | None) -> str:
 M = TypeVar("M")
 
 
-def message(kind: type[M], **values: object) -> M:
+def build_message(kind: type[M], **values: object) -> M:
     """A message with the values that are not None; the others are left to the server's defaults.
 
     Raises:
@@ -272,13 +274,13 @@ def message(kind: type[M], **values: object) -> M:
     return kind(**given)
 
 
-def parts(images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+def split_images(images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     """The images in pieces that fit a message; all of them in one where they do."""
-    if len(images) <= IMAGES_A_MESSAGE:
+    if len(images) <= IMAGES_PER_MESSAGE:
         return [images]
     return [
-        images[start : start + IMAGES_A_MESSAGE]
-        for start in range(0, len(images), IMAGES_A_MESSAGE)
+        images[start : start + IMAGES_PER_MESSAGE]
+        for start in range(0, len(images), IMAGES_PER_MESSAGE)
     ]
 
 

@@ -27,7 +27,7 @@ C = TypeVar("C")
 S = TypeVar("S")
 
 
-class Access:
+class ConnectionSettings:
     """What the arguments of a client ask for, checked.
 
     Args:
@@ -127,13 +127,13 @@ def _credentials(
                 raise InvalidInput(f"{name}: needs tls_ca, which turns TLS on")
         return None
     return grpc.ssl_channel_credentials(
-        None if ca == PUBLIC else _pem("tls_ca", ca, CERTIFICATE),
-        None if key is None else _pem("tls_key", key, PRIVATE_KEY),
-        None if certificate is None else _pem("tls_cert", certificate, CERTIFICATE),
+        None if ca == PUBLIC else _read_pem("tls_ca", ca, CERTIFICATE),
+        None if key is None else _read_pem("tls_key", key, PRIVATE_KEY),
+        None if certificate is None else _read_pem("tls_cert", certificate, CERTIFICATE),
     )
 
 
-def _pem(name: str, given: Pem, kind: str) -> bytes:
+def _read_pem(name: str, given: Pem, kind: str) -> bytes:
     """What a file holds, or what was given in its place."""
     if isinstance(given, bytes):
         content, where = given, "got bytes that hold"

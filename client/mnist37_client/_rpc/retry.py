@@ -7,11 +7,11 @@ import time
 
 from mnist37_client.errors import Mnist37Error, Unavailable
 
-FIRST_PAUSE = 0.05  # seconds; doubled at each attempt
-LONGEST_PAUSE = 1.0
+PAUSE_MIN_SECONDS = 0.05  # seconds; doubled at each attempt
+PAUSE_MAX_SECONDS = 1.0
 
 
-class Patience:
+class RetryPolicy:
     """Lives through a restart of the server, once there was one to talk to.
 
     Args:
@@ -22,26 +22,26 @@ class Patience:
         self.retry_for = retry_for
         self.connected = False  # an address where nobody ever answered is more likely a mistake
 
-    def attempts(self) -> Attempts:
+    def attempts(self) -> RetryAttempts:
         """For a new call."""
-        return Attempts(self)
+        return RetryAttempts(self)
 
 
-class Attempts:
+class RetryAttempts:
     """Those of one call."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: RetryPolicy) -> None:
         self._patience = patience
-        self._pause = FIRST_PAUSE
+        self._pause = PAUSE_MIN_SECONDS
         self._give_up = time.monotonic() + patience.retry_for
 
     def succeeded(self) -> None:
         """The server answered: whatever fails from now on is a new failure."""
         self._patience.connected = True
-        self._pause = FIRST_PAUSE
+        self._pause = PAUSE_MIN_SECONDS
         self._give_up = time.monotonic() + self._patience.retry_for
 
-    def pause(self, error: Mnist37Error) -> float:
+    def next_pause(self, error: Mnist37Error) -> float:
         """How many seconds to wait before the next attempt.
 
         Raises:
@@ -52,5 +52,5 @@ class Attempts:
         late = time.monotonic() + pause > self._give_up
         if not isinstance(error, Unavailable) or not self._patience.connected or late:
             raise error
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._pause = min(2 * self._pause, PAUSE_MAX_SECONDS)
         return pause

@@ -19,7 +19,7 @@ from mnist37_client.errors import (
     ServerError,
     Unauthenticated,
     Unavailable,
-    too_late,
+    deadline_exceeded,
 )
 
 EXCEPTIONS: dict[grpc.StatusCode, type[Mnist37Error]] = {
@@ -87,7 +87,7 @@ def from_rpc(error: grpc.RpcError, address: str) -> Mnist37Error:
         for words, (reason, retry_after) in REFUSED_BY_GRPC.items():
             if words in str(exception):
                 exception.reason, exception.retry_after = reason, retry_after
-    _tell(exception, error)
+    _add_details(exception, error)
     return exception
 
 
@@ -98,7 +98,7 @@ def _exception(error: grpc.RpcError, address: str) -> Mnist37Error:
     if code is grpc.StatusCode.UNAVAILABLE:
         return _unavailable(details, address)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return too_late(address)
+        return deadline_exceeded(address)
     if code is grpc.StatusCode.INTERNAL and details == "Internal error from Core":
         # grpc.aio, where it was still sending: then it forgets the status that the server gave.
         return Unavailable(f"{address} ended the stream before all was sent; try again")
@@ -114,7 +114,7 @@ def _unavailable(details: str, address: str) -> Mnist37Error:
     return Unavailable(f"{address}: {details}")
 
 
-def _tell(exception: Mnist37Error, error: grpc.RpcError) -> None:
+def _add_details(exception: Mnist37Error, error: grpc.RpcError) -> None:
     """Hands on what the server said in google.rpc's messages, if it did."""
     # Only errors need these, and an import of the client should be quick.
     from google.protobuf.message import DecodeError

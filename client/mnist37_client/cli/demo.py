@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from mnist37_client.cli.terminal import follow, gallery, loss_curve
+from mnist37_client.cli.terminal import draw_gallery, draw_loss_curve, show_progress
 from mnist37_client.client import Client
 from mnist37_client.images import validation_images
 from mnist37_client.local_server import LocalServer
@@ -26,17 +26,17 @@ def run(console: Console) -> None:
             f"untrained, it is right about {before.accuracy:.1%} of the {before.count:,} images"
             " that it will be tested on; it trains on others:\n"
         )
-        seen = follow(client.train(epochs=EPOCHS), EPOCHS, console)
+        seen = show_progress(client.train(epochs=EPOCHS), EPOCHS, console)
         console.print()
-        console.print(loss_curve(seen, console.width), highlight=False, markup=False)
+        console.print(draw_loss_curve(seen, console.width), highlight=False, markup=False)
         images, labels = validation_images()
         prediction = client.predict(images)
         digits = np.where(labels == 1, 3, 7)
         right = prediction.digits == digits
         console.print(f"\nwhat version {prediction.version} says of images that it never saw:\n")
-        shown = examples(prediction, right)
-        captions = [caption(prediction, index, int(digits[index])) for index in shown]
-        drawn = gallery(images[shown], captions, console.width)
+        shown = choose_examples(prediction, right)
+        captions = [format_caption(prediction, index, int(digits[index])) for index in shown]
+        drawn = draw_gallery(images[shown], captions, console.width)
         console.print(drawn, highlight=False, markup=False)
         console.print(f"it is right about {right.sum():,} of {len(right):,}")
         digest = client.get_model(version=prediction.version).digest
@@ -44,7 +44,7 @@ def run(console: Console) -> None:
     console.print(f"validation accuracy {right.mean():.4f}")
 
 
-def examples(prediction: Prediction, right: NDArray[np.bool_]) -> list[int]:
+def choose_examples(prediction: Prediction, right: NDArray[np.bool_]) -> list[int]:
     """Four images worth a look: the surest 3 and 7, a close call, and the worst mistake."""
     probabilities = prediction.probabilities
     sureness = np.abs(probabilities - 0.5)
@@ -55,7 +55,7 @@ def examples(prediction: Prediction, right: NDArray[np.bool_]) -> list[int]:
     return [surest_three, surest_seven, close_call, worst]
 
 
-def caption(prediction: Prediction, index: int, digit: int) -> str:
+def format_caption(prediction: Prediction, index: int, digit: int) -> str:
     """What the model said of an image, and what it is."""
     probability = float(prediction.probabilities[index])
     said = int(prediction.digits[index])

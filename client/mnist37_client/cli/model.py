@@ -18,7 +18,7 @@ from mnist37_client.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mnist37_client._rpc.calls import Split
+    from mnist37_client._rpc.calls import SplitName
     from mnist37_client.client import Client
 
 
@@ -34,7 +34,7 @@ def predict(client: Client, files: tuple[Path, ...], show: bool, as_json: bool) 
     """
     import numpy as np
 
-    from mnist37_client.cli.terminal import picture
+    from mnist37_client.cli.terminal import draw_image
     from mnist37_client.digits import read_digit
 
     images = np.stack([read_digit(path) for path in files])
@@ -49,7 +49,7 @@ def predict(client: Client, files: tuple[Path, ...], show: bool, as_json: bool) 
             )
             continue
         if show:
-            click.echo("\n".join(picture(image)))
+            click.echo("\n".join(draw_image(image)))
         click.echo(f"{path}: {digit} ({probability:.1%})")
 
 
@@ -57,7 +57,7 @@ def predict(client: Client, files: tuple[Path, ...], show: bool, as_json: bool) 
 @click.option("--split", type=click.Choice(["train", "valid"]), help="Only this one.")
 @json_option
 @talks_to_server
-def loss(client: Client, split: Split | None, as_json: bool) -> None:
+def loss(client: Client, split: SplitName | None, as_json: bool) -> None:
     """Show the loss and the accuracy on the training and the validation images."""
     from mnist37_client._rpc.calls import SPLITS
 
@@ -96,14 +96,14 @@ def model(client: Client, as_json: bool) -> None:
 @talks_to_server
 def versions(client: Client, limit: int, as_json: bool) -> None:
     """List the retained versions of the model."""
-    from mnist37_client.cli.terminal import local_time
+    from mnist37_client.cli.terminal import format_time
 
     for found in client.versions(limit):
         if as_json:
             print_json(**dataclasses.asdict(found))
         else:
             by = f"run {found.run}" if found.run else found.origin
-            click.echo(f"{found.version:>10}  {local_time(found.committed_at)}  {by}")
+            click.echo(f"{found.version:>10}  {format_time(found.committed_at)}  {by}")
 
 
 @commands.command()

@@ -44,7 +44,7 @@ def train(
     """
     from rich.console import Console
 
-    from mnist37_client.cli.terminal import follow, loss_curve
+    from mnist37_client.cli.terminal import draw_loss_curve, show_progress
 
     run = client.train(
         epochs,
@@ -58,10 +58,10 @@ def train(
             print_json(**dataclasses.asdict(progress))
         return
     console = Console()
-    seen = follow(run, epochs, console)
+    seen = show_progress(run, epochs, console)
     if len(seen) > 1:
         console.print()
-        console.print(loss_curve(seen, console.width), highlight=False, markup=False)
+        console.print(draw_loss_curve(seen, console.width), highlight=False, markup=False)
     click.echo(f"validation accuracy {seen[-1].valid_accuracy:.4f}, version {seen[-1].version}")
 
 
@@ -110,7 +110,7 @@ def runs(client: Client, run: int | None, follow: bool, as_json: bool) -> None:
     """
     from rich.console import Console
 
-    from mnist37_client.cli.terminal import show_run, summary
+    from mnist37_client.cli.terminal import show_run, summarize_run
 
     if run is not None or follow:
         said = client.watch_run(run, follow=follow)
@@ -124,4 +124,4 @@ def runs(client: Client, run: int | None, follow: bool, as_json: bool) -> None:
         if as_json:
             print_json(**dataclasses.asdict(found))
         else:
-            click.echo(summary(found))
+            click.echo(summarize_run(found))

@@ -9,12 +9,12 @@ import grpc
 
 from mnist37_server.access.roles import OPEN, READS, Role
 from mnist37_server.access.tokens import Tokens
-from mnist37_server.errors import PermissionDenied, Reason, Refused, Unauthenticated
+from mnist37_server.errors import PermissionDenied, Reason, Refusal, Unauthenticated
 from mnist37_server.rpc.handlers import Continuation, Handler
 from mnist37_server.rpc.status import refuse
 
 
-def refusing(refusal: Refused) -> Handler:
+def refusal_handler(refusal: Refusal) -> Handler:
     """A handler that refuses.
 
     It is one of streams for methods of every kind, which a caller cannot tell: a handler of one
@@ -27,21 +27,25 @@ def refusing(refusal: Refused) -> Handler:
     return grpc.stream_stream_rpc_method_handler(answer)
 
 
-TOKEN_MISSING = refusing(
+TOKEN_MISSING = refusal_handler(
     Unauthenticated(
         "no token; send one in the metadata, as authorization: Bearer TOKEN", Reason.TOKEN_MISSING
     )
 )
-NO_BEARER = refusing(Unauthenticated("authorization: must be Bearer TOKEN", Reason.TOKEN_MISSING))
-UNKNOWN = refusing(Unauthenticated("the token is unknown here; it may have been taken back"))
-ONLY_PREDICT = refusing(
+NOT_A_BEARER_TOKEN = refusal_handler(
+    Unauthenticated("authorization: must be Bearer TOKEN", Reason.TOKEN_MISSING)
+)
+TOKEN_INVALID = refusal_handler(
+    Unauthenticated("the token is unknown here; it may have been taken back")
+)
+ROLE_INSUFFICIENT = refusal_handler(
     PermissionDenied(
         "the token's role is predict; this call needs train", role="predict", needs="train"
     )
 )
 
 
-class Gate(grpc.ServerInterceptor):
+class AuthInterceptor(grpc.ServerInterceptor):
     """Lets a call pass whose token is of the right role, before anything of it is read."""
 
     def __init__(self, tokens: Tokens) -> None:
@@ -59,8 +63,8 @@ class Gate(grpc.ServerInterceptor):
         for name, value in call.invocation_metadata:
             if name == "authorization":
                 authorization = value
-        known = self._tokens.known
-        role = known.seen.get(authorization)
+        table = self._tokens.table
+        role = table.roles_by_header.get(authorization)
         if role is None:
             if call.method.startswith(OPEN):
                 return None
@@ -68,11 +72,11 @@ class Gate(grpc.ServerInterceptor):
                 return TOKEN_MISSING
             scheme, _, token = str(authorization).partition(" ")
             if scheme.lower() != "bearer":
-                return NO_BEARER
+                return NOT_A_BEARER_TOKEN
             role = self._tokens.role(token)
             if role is None:
-                return UNKNOWN
-            known.seen[authorization] = role
+                return TOKEN_INVALID
+            table.roles_by_header[authorization] = role
         if role is Role.PREDICT and call.method not in READS and not call.method.startswith(OPEN):
-            return ONLY_PREDICT
+            return ROLE_INSUFFICIENT
         return None

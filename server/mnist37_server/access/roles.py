@@ -19,7 +19,7 @@ class Role(Enum):
 # The least role that each RPC needs; None: it needs no token. An RPC that is not listed needs
 # train: one that is added later is closed until somebody opens it, and one that does not exist
 # looks like one that does.
-NEEDED: Mapping[str, Mapping[Role | None, tuple[str, ...]]] = {
+REQUIRED_ROLES: Mapping[str, Mapping[Role | None, tuple[str, ...]]] = {
     "mnist37.v1.Mnist37Service": {
         Role.PREDICT: (
             "Predict",
@@ -49,15 +49,15 @@ NEEDED: Mapping[str, Mapping[Role | None, tuple[str, ...]]] = {
 }
 
 
-def paths(role: Role | None) -> frozenset[str]:
+def rpcs_of(role: Role | None) -> frozenset[str]:
     """Return the RPCs that need this role, as gRPC names them: /SERVICE/METHOD."""
     return frozenset(
         f"/{service}/{method}"
-        for service, needed in NEEDED.items()
+        for service, needed in REQUIRED_ROLES.items()
         for method in needed.get(role, ())
     )
 
 
-READS = paths(Role.PREDICT)
+READS = rpcs_of(Role.PREDICT)
 # By their services: to look for a prefix is enough, and methods that do not exist are harmless.
-OPEN = tuple(f"/{service}/" for service, needed in NEEDED.items() if set(needed) == {None})
+OPEN = tuple(f"/{service}/" for service, needed in REQUIRED_ROLES.items() if set(needed) == {None})

@@ -13,22 +13,22 @@ from typing import NamedTuple, Self
 from mnist37_server.access.roles import Role
 from mnist37_server.errors import CannotStart
 
-LOOK_EVERY = 1.0  # seconds between two looks at the file of tokens
+POLL_SECONDS = 1.0  # seconds between two looks at the file of tokens
 
 log = logging.getLogger(__name__)
 
 
-class Known(NamedTuple):
+class TokenTable(NamedTuple):
     """What a file of tokens says."""
 
-    roles: dict[bytes, Role]  # by the tokens' SHA-256
+    roles_by_hash: dict[bytes, Role]  # by the tokens' SHA-256
     # The same by what a call's metadata say, of those that came: to read and to hash each again
     # takes longer. A dict compares a stranger's only with one of the same hash, which Python keys
     # by chance.
-    seen: dict[str | bytes | None, Role]
+    roles_by_header: dict[str | bytes | None, Role]
 
     @classmethod
-    def of(cls, roles: dict[bytes, Role]) -> Self:
+    def from_roles(cls, roles: dict[bytes, Role]) -> Self:
         """As it is when none has come."""
         return cls(roles, {})
 
@@ -47,12 +47,12 @@ class Tokens:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._content = self._read()
-        self.known = Known.of(self._parse(self._content))
+        self.table = TokenTable.from_roles(self._parse(self._content))
         self._problem = ""
 
     def role(self, token: str) -> Role | None:
         """What the token is for; None for one that is not in the file."""
-        return self.known.roles.get(hashlib.sha256(token.encode()).digest())
+        return self.table.roles_by_hash.get(hashlib.sha256(token.encode()).digest())
 
     def follow(self) -> None:
         """Takes in what the file becomes, as long as the process lives.
@@ -62,7 +62,7 @@ class Tokens:
 
         def look_again_and_again() -> None:
             pause = threading.Event()
-            while not pause.wait(LOOK_EVERY):
+            while not pause.wait(POLL_SECONDS):
                 self.refresh()
 
         threading.Thread(target=look_again_and_again, name="tokens", daemon=True).start()
@@ -75,7 +75,7 @@ class Tokens:
         try:
             content = self._read()
             if content != self._content:
-                self.known = Known.of(self._parse(content))
+                self.table = TokenTable.from_roles(self._parse(content))
                 self._content = content
                 log.info("--tokens: changed, holds %s", self)
             self._problem = ""
@@ -86,7 +86,7 @@ class Tokens:
 
     def __str__(self) -> str:
         """How many there are of each role."""
-        count = Counter(self.known.roles.values())
+        count = Counter(self.table.roles_by_hash.values())
         return ", ".join(f"{count[role]} for {role.value}" for role in Role)
 
     def _read(self) -> bytes:

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from mnist37.optimizer import Sgd
 from mnist37_server.domain.examples import Batch
-from mnist37_server.domain.parameters import MOST_INK, magnitude
+from mnist37_server.domain.parameters import ABSOLUTE_SUM_MAX, absolute_sum
 from mnist37_server.errors import InvalidArgument
 
 TRAINING_IMAGES = 12_396
-MAX_EPOCHS = 1_000_000
-MAX_STD = 100.0
-MAX_LEARNING_RATE = 3e38  # what the arithmetic's float32 can hold
-MAX_REQUEST_ID = 128  # characters
+EPOCHS_MAX = 1_000_000
+STD_MAX = 100.0
+LEARNING_RATE_MAX = 3e38  # what the arithmetic's float32 can hold
+REQUEST_ID_LENGTH_MAX = 128  # characters
 
 
 class Fingerprinted(ABC):
@@ -35,11 +35,11 @@ class Fingerprinted(ABC):
     """
 
     @abstractmethod
-    def hashed_as(self) -> tuple[str, dict[str, object]]:
+    def hashed_fields(self) -> tuple[str, dict[str, object]]:
         """Return the method's name and the values, by the names that are hashed."""
 
     @staticmethod
-    def added(**fields: tuple[object, object]) -> dict[str, object]:
+    def added_fields(**fields: tuple[object, object]) -> dict[str, object]:
         """Return the values of fields that were added later, where they are not their defaults.
 
         Args:
@@ -53,7 +53,7 @@ class Fingerprinted(ABC):
         # No cached_property: in Python 3.11 all requests would wait while one large one is hashed.
         found: bytes | None = self.__dict__.get("_fingerprint")
         if found is None:
-            method, values = self.hashed_as()
+            method, values = self.hashed_fields()
             found = hashlib.sha256(f"{method} {values!r}".encode()).digest()
             self.__dict__["_fingerprint"] = found
         return found
@@ -69,7 +69,7 @@ class Step(Fingerprinted):
     def __post_init__(self) -> None:
         check_learning_rate(self.sgd.learning_rate)
 
-    def hashed_as(self) -> tuple[str, dict[str, object]]:
+    def hashed_fields(self) -> tuple[str, dict[str, object]]:
         """See Fingerprinted."""
         batch = None
         if self.batch is not None:
@@ -88,11 +88,11 @@ class Train(Fingerprinted):
     seed: int = 42
 
     def __post_init__(self) -> None:
-        check_range("epochs", self.epochs, 1, MAX_EPOCHS)
+        check_range("epochs", self.epochs, 1, EPOCHS_MAX)
         check_learning_rate(self.sgd.learning_rate)
         check_range("batch_size", self.batch_size, 1, TRAINING_IMAGES)
 
-    def hashed_as(self) -> tuple[str, dict[str, object]]:
+    def hashed_fields(self) -> tuple[str, dict[str, object]]:
         """See Fingerprinted."""
         return "Train", {
             "epochs": self.epochs,
@@ -110,10 +110,10 @@ class Initialize(Fingerprinted):
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.std <= MAX_STD:  # false for NaN too
-            raise InvalidArgument("std", f"got {self.std:g}", f"must be 0 to {MAX_STD:g}")
+        if not 0 <= self.std <= STD_MAX:  # false for NaN too
+            raise InvalidArgument("std", f"got {self.std:g}", f"must be 0 to {STD_MAX:g}")
 
-    def hashed_as(self) -> tuple[str, dict[str, object]]:
+    def hashed_fields(self) -> tuple[str, dict[str, object]]:
         """See Fingerprinted."""
         return "Initialize", {"seed": self.seed, "std": self.std}
 
@@ -124,7 +124,7 @@ class Restore(Fingerprinted):
 
     version: int
 
-    def hashed_as(self) -> tuple[str, dict[str, object]]:
+    def hashed_fields(self) -> tuple[str, dict[str, object]]:
         """See Fingerprinted."""
         return "Restore", {"version": self.version}
 
@@ -144,12 +144,12 @@ class Import(Fingerprinted):
         for field, values in (("weights", self.parameters[:-1]), ("bias", self.parameters[-1:])):
             if not np.isfinite(values).all():
                 raise InvalidArgument(field, "got NaN or infinity", "must be finite")
-        if magnitude(self.parameters) > MOST_INK:
+        if absolute_sum(self.parameters) > ABSOLUTE_SUM_MAX:
             raise InvalidArgument(
                 "weights", "their sum is beyond what float32 can hold", "must be smaller"
             )
 
-    def hashed_as(self) -> tuple[str, dict[str, object]]:
+    def hashed_fields(self) -> tuple[str, dict[str, object]]:
         """See Fingerprinted."""
         return "Import", {"weights": self.weights, "bias": self.bias}
 
@@ -170,17 +170,19 @@ def check_range(field: str, value: int, least: int, most: int) -> None:
 
 def check_learning_rate(value: float) -> None:
     """Raises InvalidArgument unless the learning rate is above 0 and a finite float32 too."""
-    if not 0 < value <= MAX_LEARNING_RATE:  # false for NaN too
+    if not 0 < value <= LEARNING_RATE_MAX:  # false for NaN too
         raise InvalidArgument(
             "learning_rate",
             f"got {value:g}",
-            f"must be above 0 and at most {MAX_LEARNING_RATE:.1g}",
+            f"must be above 0 and at most {LEARNING_RATE_MAX:.1g}",
         )
 
 
 def check_request_id(request_id: str) -> None:
     """Raises InvalidArgument unless the id has 1 to 128 characters."""
-    if not 1 <= len(request_id) <= MAX_REQUEST_ID:
+    if not 1 <= len(request_id) <= REQUEST_ID_LENGTH_MAX:
         raise InvalidArgument(
-            "request_id", f"got {len(request_id):,} characters", f"must have 1 to {MAX_REQUEST_ID}"
+            "request_id",
+            f"got {len(request_id):,} characters",
+            f"must have 1 to {REQUEST_ID_LENGTH_MAX}",
         )

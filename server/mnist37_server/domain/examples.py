@@ -12,7 +12,7 @@ from mnist37.kernels import PIXELS
 from mnist37_server.errors import InvalidArgument
 
 
-def count_of(size: int, field: str = "pixels") -> int:
+def count_images(size: int, field: str = "pixels") -> int:
     """How many images have so many bytes.
 
     Raises:
@@ -26,9 +26,9 @@ def count_of(size: int, field: str = "pixels") -> int:
     return count
 
 
-def images_of(pixels: bytes, field: str = "pixels") -> NDArray[np.uint8]:
+def view_images(pixels: bytes, field: str = "pixels") -> NDArray[np.uint8]:
     """The images (N, 784) in `pixels`, without copying; raises as `count_of`."""
-    return np.frombuffer(pixels, np.uint8).reshape(count_of(len(pixels), field), PIXELS)
+    return np.frombuffer(pixels, np.uint8).reshape(count_images(len(pixels), field), PIXELS)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Batch:
     @property
     def images(self) -> NDArray[np.uint8]:
         """(N, 784)."""
-        return images_of(self.pixels, "batch.pixels")
+        return view_images(self.pixels, "batch.pixels")
 
     @property
     def targets(self) -> NDArray[np.uint8]:

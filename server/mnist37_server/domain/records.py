@@ -10,7 +10,7 @@ from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Origin
 
 
-class RunPlace(NamedTuple):
+class RunCheckpoint(NamedTuple):
     """How far a run came."""
 
     steps: int  # mini-batches done since the run began
@@ -20,17 +20,17 @@ class RunPlace(NamedTuple):
     started_at: float  # seconds since 1970
 
 
-class Record(NamedTuple):
+class RequestRecord(NamedTuple):
     """What is remembered of a request that has an id."""
 
     request_id: str
     fingerprint: bytes
     version: int
-    answer: tuple[float, ...] | None  # None: a run that is not finished
-    place: RunPlace | None = None
+    result: tuple[float, ...] | None  # None: a run that is not finished
+    checkpoint: RunCheckpoint | None = None
 
 
-class Version(NamedTuple):
+class VersionRecord(NamedTuple):
     """What is known of a kept version, besides its parameters."""
 
     version: int
@@ -52,13 +52,13 @@ class RunRecord:
     last: Progress | None  # of the last epoch that was finished
 
 
-class Figures(NamedTuple):
+class ModelStats(NamedTuple):
     """How a live model stands at a moment."""
 
     version: int  # the newest that is committed
     steps: int  # of SGD, since the server began
     images_trained: int  # on those steps
     images_predicted: int  # since the server began
-    waiting: int  # writes whose turn has not come
-    running: bool  # whether a run is under way
+    pending_writes: int  # writes whose turn has not come
+    runs_in_progress: bool  # whether a run is under way
     state_bytes: int  # that the database has

@@ -27,34 +27,34 @@ class Progress(NamedTuple):
     elapsed: float  # seconds of training since the run began
 
 
-class Written(NamedTuple):
+class WriteResult(NamedTuple):
     """The answer to an Initialize, a Restore or an Import."""
 
     version: int
 
 
-Answer = StepResult | Progress | Written
+Result = StepResult | Progress | WriteResult
 
 
-def to_values(answer: Answer) -> tuple[float, ...]:
+def values_of(result: Result) -> tuple[float, ...]:
     """Return an answer's values in the order in which they are stored, which never changes."""
-    if isinstance(answer, StepResult):
-        return answer.loss, answer.version
-    if isinstance(answer, Progress):
+    if isinstance(result, StepResult):
+        return result.loss, result.version
+    if isinstance(result, Progress):
         return (
-            answer.epoch,
-            answer.epochs,
-            answer.train_loss,
-            answer.valid_loss,
-            answer.valid_accuracy,
-            answer.version,
-            answer.elapsed,
+            result.epoch,
+            result.epochs,
+            result.train_loss,
+            result.valid_loss,
+            result.valid_accuracy,
+            result.version,
+            result.elapsed,
         )
-    return (answer.version,)
+    return (result.version,)
 
 
-def to_progress(values: Sequence[Any]) -> Progress:
-    """Return the progress whose `to_values` these are."""
+def progress_from_values(values: Sequence[Any]) -> Progress:
+    """Return the progress whose `values_of` these are."""
     epoch, epochs, train_loss, valid_loss, valid_accuracy, version, elapsed = values
     return Progress(
         epoch=epoch,
@@ -67,19 +67,19 @@ def to_progress(values: Sequence[Any]) -> Progress:
     )
 
 
-def answer_to(request: Request, values: Sequence[Any]) -> Answer:
-    """Return the answer to a request whose `to_values` these are."""
+def result_from_values(request: Request, values: Sequence[Any]) -> Result:
+    """Return the answer to a request whose `values_of` these are."""
     if isinstance(request, Step):
         loss, version = values
         return StepResult(loss=loss, version=version)
     if isinstance(request, Train):
-        return to_progress(values)
+        return progress_from_values(values)
     (version,) = values
-    return Written(version=version)
+    return WriteResult(version=version)
 
 
-def epochs(answers: Sequence[Answer]) -> list[Progress]:
+def progress_of(results: Sequence[Result]) -> list[Progress]:
     """The answers to a Train, as what they are."""
-    found = [answer for answer in answers if isinstance(answer, Progress)]
-    assert len(found) == len(answers)
+    found = [result for result in results if isinstance(result, Progress)]
+    assert len(found) == len(results)
     return found

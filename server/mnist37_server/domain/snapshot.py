@@ -32,7 +32,7 @@ class Snapshot:
 
     version: int
     content: bytes  # the parameters as 785 little-endian float32: the weights, then the bias
-    place: int  # of the next Step without a batch, in its walk through the mini-batches
+    batch_cursor: int  # of the next Step without a batch, in its walk through the mini-batches
     origin: Origin
     run: int | None = None  # the number of the run, of Origin.TRAIN
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-MOST = 0.005  # seconds of delay
-SLOW = 0.005  # seconds that a commit takes on a slow disk
+DELAY_MAX_SECONDS = 0.005  # seconds of delay
+SLOW_COMMIT_SECONDS = 0.005  # seconds that a commit takes on a slow disk
 
 
 class CommitDelay:
@@ -17,20 +17,22 @@ class CommitDelay:
     commit before.
 
     Args:
-        most: seconds of delay.
-        slow: seconds that a commit takes on a disk that counts as slow.
+        max_seconds: seconds of delay.
+        slow_seconds: seconds that a commit takes on a disk that counts as slow.
     """
 
-    def __init__(self, most: float = MOST, slow: float = SLOW) -> None:
-        self._most = most
-        self._slow = slow
+    def __init__(
+        self, max_seconds: float = DELAY_MAX_SECONDS, slow_seconds: float = SLOW_COMMIT_SECONDS
+    ) -> None:
+        self._max_seconds = max_seconds
+        self._slow_seconds = slow_seconds
         self.siblings = 0  # writes that the next commit may have; guarded by the queue's lock
         self.commit_seconds = 0.0  # the last commit took; set by the thread that commits
 
     @property
     def is_disk_slow(self) -> bool:
         """Return whether commits take so long that it is worth to compute on meanwhile."""
-        return self.commit_seconds > self._slow
+        return self.commit_seconds > self._slow_seconds
 
     def expects_more(self, before: int, there: int) -> bool:
         """Return whether another write may come soon.
@@ -41,7 +43,7 @@ class CommitDelay:
         """
         return before < there < self.siblings
 
-    def seconds(self, since: float) -> float:
+    def remaining_seconds(self, since: float) -> float:
         """Return how long to wait for another write; 0 or less: not at all.
 
         Args:
@@ -49,4 +51,4 @@ class CommitDelay:
         """
         if self.is_disk_slow:
             return 0.0
-        return min(self.commit_seconds, since + self._most - time.monotonic())
+        return min(self.commit_seconds, since + self._max_seconds - time.monotonic())

@@ -13,30 +13,30 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mnist37_server.domain.records import Record, RunRecord
+from mnist37_server.domain.records import RequestRecord, RunRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Snapshot
 from mnist37_server.engine.commit_delay import CommitDelay
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
-from mnist37_server.engine.stats import Journal
-from mnist37_server.storage.store import State
+from mnist37_server.engine.stats import EngineStats
+from mnist37_server.storage.store import Store
 
 log = logging.getLogger(__name__)
 
-MAX_PENDING = 512  # versions that may be ahead of what is committed
+PENDING_VERSIONS_MAX = 512  # versions that may be ahead of what is committed
 COMMIT_SHARE = 0.05  # of the time that commits may take, while nobody waits for more than progress
-MAX_REST = 0.5  # seconds between such commits, however slow the disk is
+REST_MAX_SECONDS = 0.5  # seconds between such commits, however slow the disk is
 
 
 @dataclass(frozen=True)
-class Update:
+class CommitBatch:
     """What one or more writes, or epochs of a run, changed."""
 
     snapshots: Sequence[Snapshot]
-    records: Sequence[Record]
+    records: Sequence[RequestRecord]
     run: tuple[RunRecord, Sequence[Progress]] | None
-    committed: Callable[[], None]  # called once it is durable and published
-    failed: Callable[[BaseException], None]  # called if it will never be
+    on_committed: Callable[[], None]  # called once it is durable and published
+    on_failed: Callable[[BaseException], None]  # called if it will never be
 
 
 class Committer:
@@ -45,25 +45,25 @@ class Committer:
     When a commit fails, so does every update that was computed on top of it, until `settle`.
 
     Args:
-        state: where commits go.
+        store: where commits go.
         feed: has the newest committed version; is given the newest of each commit, before anybody
             is answered.
         delay: is told how long commits take.
-        journal: is told of each commit.
+        stats: is told of each commit.
     """
 
     def __init__(
         self,
-        state: State,
+        store: Store,
         feed: SnapshotFeed,
         delay: CommitDelay,
-        journal: Journal,
+        stats: EngineStats,
     ) -> None:
-        self._state = state
-        self._journal = journal
+        self._store = store
+        self._stats = stats
         self._feed = feed
         self._delay = delay
-        self._pending: deque[Update] = deque()
+        self._pending: deque[CommitBatch] = deque()
         self._busy = False
         self._error: BaseException | None = None
         self._urgent = False  # whether somebody waits for what is pending
@@ -75,11 +75,11 @@ class Committer:
         self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
         self._thread.start()
 
-    def put(self, update: Update, *, urgent: bool) -> bool:
+    def enqueue(self, batch: CommitBatch, *, urgent: bool) -> bool:
         """Hands over an update; waits while the disk is far behind.
 
         Args:
-            update: to be committed by this committer's thread.
+            batch: to be committed by this committer's thread.
             urgent: whether somebody waits; nobody does for epochs in the midst of a run.
 
         Returns:
@@ -87,18 +87,20 @@ class Committer:
             whoever computes must `settle` first.
         """
         with self._done:
-            self._done.wait_for(lambda: self._behind() < MAX_PENDING or self._error)
+            self._done.wait_for(
+                lambda: self._pending_versions() < PENDING_VERSIONS_MAX or self._error
+            )
             error = self._error
             if error is None:
-                self._pending.append(update)
+                self._pending.append(batch)
                 self._urgent |= urgent
-                if len(self._pending) == 1 or self._pressed():
+                if len(self._pending) == 1 or self._must_not_rest():
                     self._arrived.notify()
                 return True
-        update.failed(error)
+        batch.on_failed(error)
         return False
 
-    def commit(self, update: Update, *, urgent: bool = True) -> bool:
+    def commit(self, batch: CommitBatch, *, urgent: bool = True) -> bool:
         """Commits an update, after all that is pending.
 
         On the caller's own thread: a hand-over takes longer than it gains, and a thread more would
@@ -106,25 +108,25 @@ class Committer:
         meanwhile.
 
         Args:
-            update: to be committed.
+            batch: to be committed.
             urgent: whether somebody waits; nobody does for epochs in the midst of a run.
 
         Returns:
             As `put`.
         """
         if self._delay.is_disk_slow:
-            return self.put(update, urgent=urgent)
+            return self.enqueue(batch, urgent=urgent)
         with self._done:
             self._wait_until_idle()
             error = self._error
             self._busy = error is None
         if error is None:
-            self._finish([update], self._store([update]))
+            self._finish([batch], self._commit_batches([batch]))
         else:
-            update.failed(error)
-        return not self.broken
+            batch.on_failed(error)
+        return not self.has_failed
 
-    def settle(self) -> Snapshot:
+    def drain(self) -> Snapshot:
         """Waits until nothing is pending; returns what is committed, to compute on from."""
         with self._done:
             self._wait_until_idle()
@@ -138,7 +140,7 @@ class Committer:
         self._done.wait_for(lambda: not self._pending and not self._busy)
 
     @property
-    def broken(self) -> bool:
+    def has_failed(self) -> bool:
         """Whether a commit failed, and nothing is committed until `settle`."""
         return self._error is not None
 
@@ -150,62 +152,62 @@ class Committer:
         self._thread.join()
 
     def _work(self) -> None:
-        while updates := self._take():
-            self._finish(updates, self._store(updates))
+        while batches := self._take():
+            self._finish(batches, self._commit_batches(batches))
 
-    def _take(self) -> list[Update]:
+    def _take(self) -> list[CommitBatch]:
         """All that is pending; nothing at the end."""
         with self._arrived:
             self._arrived.wait_for(lambda: self._pending or self._closing)
-            self._arrived.wait_for(self._pressed, self._rest_until - time.monotonic())
-            updates = list(self._pending)
+            self._arrived.wait_for(self._must_not_rest, self._rest_until - time.monotonic())
+            batches = list(self._pending)
             self._pending.clear()
             self._urgent = False
-            self._busy = bool(updates)
+            self._busy = bool(batches)
             self._done.notify()
-            return updates
+            return batches
 
-    def _pressed(self) -> bool:
+    def _must_not_rest(self) -> bool:
         """Whether to commit at once, and not when the rest since the last commit is over."""
-        return self._urgent or self._closing or self._behind() >= MAX_PENDING
+        return self._urgent or self._closing or self._pending_versions() >= PENDING_VERSIONS_MAX
 
-    def _behind(self) -> int:
+    def _pending_versions(self) -> int:
         """How many versions are pending."""
-        return sum(len(update.snapshots) for update in self._pending)
+        return sum(len(batch.snapshots) for batch in self._pending)
 
-    def _finish(self, updates: list[Update], error: BaseException | None) -> None:
+    def _finish(self, batches: list[CommitBatch], error: BaseException | None) -> None:
         """Tells those who wait, and is idle again; an error is theirs too who came meanwhile."""
         if error is not None:
             with self._done:
                 self._error = error
-                updates += self._pending
+                batches += self._pending
                 self._pending.clear()
-        for update in updates:
+        for batch in batches:
             try:
                 if error is None:
-                    update.committed()
+                    batch.on_committed()
                 else:
-                    update.failed(error)
+                    batch.on_failed(error)
             except Exception:
                 log.exception("those who wait for an update could not be told")
         with self._done:
             self._busy = False
             self._done.notify()
 
-    def _store(self, updates: Sequence[Update]) -> BaseException | None:
+    def _commit_batches(self, batches: Sequence[CommitBatch]) -> BaseException | None:
         """Returns what it failed with."""
-        snapshots = [snapshot for update in updates for snapshot in update.snapshots]
-        records = [record for update in updates for record in update.records]
-        runs = [update.run for update in updates if update.run is not None]
+        snapshots = [snapshot for batch in batches for snapshot in batch.snapshots]
+        records = [record for batch in batches for record in batch.records]
+        runs = [batch.run for batch in batches if batch.run is not None]
         began = time.monotonic()
         try:
-            self._state.commit(snapshots, records, runs)
+            self._store.commit(snapshots, records, runs)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-            self._journal.commit_failed(error)
+            self._stats.record_commit_failure(error)
             return error
         ended = time.monotonic()
         took = self._delay.commit_seconds = ended - began
-        self._rest_until = ended + min(took / COMMIT_SHARE, MAX_REST)
-        self._journal.committed(snapshots[-1], took)
+        self._rest_until = ended + min(took / COMMIT_SHARE, REST_MAX_SECONDS)
+        self._stats.record_commit(snapshots[-1], took)
         self._feed.publish(snapshots[-1])
         return None

@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 
 from mnist37.examples import Device
 from mnist37.losses import Evaluation
-from mnist37.training import Sets
+from mnist37.training import Datasets
 from mnist37_server.domain.commands import Initialize, Request
 from mnist37_server.domain.examples import Batch, Split
-from mnist37_server.domain.records import Figures, RunRecord, Version
+from mnist37_server.domain.records import ModelStats, RunRecord, VersionRecord
 from mnist37_server.domain.snapshot import Images, Origin, Snapshot
 from mnist37_server.engine.commit_delay import CommitDelay
-from mnist37_server.engine.run_watch import Watch
+from mnist37_server.engine.run_watch import RunWatch
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
-from mnist37_server.engine.stats import Journal
+from mnist37_server.engine.stats import EngineStats
 from mnist37_server.engine.subscription import Subscription
-from mnist37_server.engine.write_queue import MAX_CALLERS, WriteQueue
+from mnist37_server.engine.write_queue import PENDING_CALLERS_MAX, WriteQueue
 from mnist37_server.engine.writer import Writer
 from mnist37_server.errors import version_not_retained
-from mnist37_server.storage.store import State
-from mnist37_server.training.device_errors import device_lost
+from mnist37_server.storage.store import Store
+from mnist37_server.training.device_errors import device_lost_error
 from mnist37_server.training.evaluator import Evaluator
 from mnist37_server.training.trainer import Trainer
 
@@ -40,35 +40,39 @@ class LiveModel:
     and a commit replaces it whole.
 
     Args:
-        sets: the resident images.
+        datasets: the resident images.
         device: where the arithmetic of training and of losses is done.
-        state: where the model was left, and where it is kept; closed with the model.
+        store: where the model was left, and where it is kept; closed with the model.
         max_callers: how many may wait for writes at a time.
     """
 
     def __init__(
-        self, sets: Sets, device: Device, state: State, max_callers: int = MAX_CALLERS
+        self,
+        datasets: Datasets,
+        device: Device,
+        store: Store,
+        max_callers: int = PENDING_CALLERS_MAX,
     ) -> None:
-        self._state = state
-        trainer = Trainer(sets, device)
-        snapshot = state.latest()
+        self._store = store
+        trainer = Trainer(datasets, device)
+        snapshot = store.latest()
         if snapshot is None:
             trainer.initialize(Initialize())
             snapshot = replace(trainer.snapshot(Origin.INITIALIZE), version=0)
-            state.commit([snapshot], [])
+            store.commit([snapshot], [])
         trainer.reset(snapshot)
         self.feed = SnapshotFeed(snapshot)
         self._trainer = trainer  # the writer's alone; here only its counts are looked at
         self._predicted = 0
         self._predicting = threading.Lock()  # guards the one above
-        self.journal = Journal()
-        self._evaluator = Evaluator(sets, device, self._lose)
-        self.when_lost: Callable[[], None] = lambda: None  # called when the device is lost
+        self.engine_stats = EngineStats()
+        self._evaluator = Evaluator(datasets, device, self._mark_device_lost)
+        self.on_device_lost: Callable[[], None] = lambda: None  # called when the device is lost
         self._device_lost = False
         delay = CommitDelay()
-        self._queue = WriteQueue(state.find, self.journal, max_callers, delay)
+        self._queue = WriteQueue(store.find, self.engine_stats, max_callers, delay)
         self._writer = Writer(
-            self._queue, trainer, state, self.feed, delay, self.journal, self._lose
+            self._queue, trainer, store, self.feed, delay, self.engine_stats, self._mark_device_lost
         )
 
     @property
@@ -96,13 +100,13 @@ class LiveModel:
         """
         return self._queue.submit(request, request_id, caller)
 
-    def leave(self, caller: Subscription) -> None:
+    def cancel(self, caller: Subscription) -> None:
         """Take note that a caller waits no longer: it cancelled, or its deadline passed."""
-        self._queue.leave(caller)
+        self._queue.cancel(caller)
 
-    def versions(self, limit: int) -> list[Version]:
+    def versions(self, limit: int) -> list[VersionRecord]:
         """Return the retained versions, newest first, at most `limit`."""
-        return self._state.versions(limit)
+        return self._store.versions(limit)
 
     def at(self, version: int | None = None) -> Snapshot:
         """The newest committed version, or a kept one.
@@ -113,10 +117,10 @@ class LiveModel:
         snapshot = self.feed.newest
         if version is None or version == snapshot.version:
             return snapshot
-        kept = self._state.version(version)
-        if kept is None:
+        retained = self._store.version(version)
+        if retained is None:
             raise version_not_retained(version, snapshot.version)
-        return kept
+        return retained
 
     def predict(
         self, images: Images, version: int | None = None
@@ -152,40 +156,40 @@ class LiveModel:
         """
         snapshot = self.at(version)
         if self._device_lost:
-            raise device_lost()
+            raise device_lost_error()
         return self._evaluator.evaluate(snapshot, on), snapshot.version
 
     def runs(self) -> list[tuple[RunRecord, bool]]:
         """The runs that are kept, newest first, and whether each is under way."""
-        under_way = self._queue.running()
-        return [(run, run.number == under_way) for run in self._state.runs()]
+        under_way = self._queue.running_run()
+        return [(run, run.number == under_way) for run in self._store.runs()]
 
-    def watch(self, number: int | None) -> Watch:
+    def watch(self, number: int | None) -> RunWatch:
         """A run to look at, the newest where no number is given.
 
         Raises:
             NotFound: there is none, or none of this number is kept.
         """
-        return Watch(self._queue, self._state, number)
+        return RunWatch(self._queue, self._store, number)
 
-    def figures(self) -> Figures:
+    def model_stats(self) -> ModelStats:
         """How it stands, for who watches."""
-        return Figures(
+        return ModelStats(
             version=self.at().version,
             steps=self._trainer.steps_done,
             images_trained=self._trainer.images_done,
             images_predicted=self._predicted,
-            waiting=self._queue.depth(),
-            running=self._queue.running() is not None,
-            state_bytes=self._state.size(),
+            pending_writes=self._queue.depth(),
+            runs_in_progress=self._queue.running_run() is not None,
+            state_bytes=self._store.size(),
         )
 
-    def _lose(self) -> None:
+    def _mark_device_lost(self) -> None:
         """For good: CUDA gives a process no second device; called where an error is handled."""
         log.exception("the device is lost: no more writes are taken; start the server again")
         self._device_lost = True
-        self._queue.close(device_lost)
-        self.when_lost()
+        self._queue.close(device_lost_error)
+        self.on_device_lost()
 
     def stop_writing(self) -> None:
         """Stops the run at a step's end, commits it, and refuses all further writes.
@@ -196,4 +200,4 @@ class LiveModel:
 
     def close(self) -> None:
         """Ends all use of the state, after `stop_writing`."""
-        self._state.close()
+        self._store.close()

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from mnist37.losses import Evaluation
 from mnist37_server.domain.commands import Request
 from mnist37_server.domain.examples import Batch, Split
-from mnist37_server.domain.records import RunRecord, Version
+from mnist37_server.domain.records import RunRecord, VersionRecord
 from mnist37_server.domain.snapshot import Images, Snapshot
-from mnist37_server.engine.run_watch import Watch
+from mnist37_server.engine.run_watch import RunWatch
 from mnist37_server.engine.subscription import Subscription
 
 
@@ -51,13 +51,13 @@ class ReadModel(Protocol):
     def evaluate(self, on: Split | Batch, version: int | None = None) -> tuple[Evaluation, int]:
         """Return the loss and the accuracy on a resident set or a caller's batch; the version."""
 
-    def versions(self, limit: int) -> list[Version]:
+    def versions(self, limit: int) -> list[VersionRecord]:
         """Return the retained versions, newest first, at most `limit`."""
 
     def runs(self) -> Sequence[tuple[RunRecord, bool]]:
         """Return the retained runs, newest first, and whether each is under way."""
 
-    def watch(self, number: int | None) -> Watch:
+    def watch(self, number: int | None) -> RunWatch:
         """Return a look at a run, the newest where no number is given; raises NotFound."""
 
 
@@ -69,5 +69,5 @@ class WriteModel(Protocol):
     ) -> Subscription:
         """Queue a write; see WriteQueue.submit."""
 
-    def leave(self, caller: Subscription) -> None:
-        """Take note that a caller waits no longer; see WriteQueue.leave."""
+    def cancel(self, caller: Subscription) -> None:
+        """Take note that a caller waits no longer; see WriteQueue.cancel."""

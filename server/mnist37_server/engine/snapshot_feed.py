@@ -32,7 +32,7 @@ class SnapshotFeed:
         """Make a committed version the newest; never waits for a subscriber."""
         self.newest = snapshot
         for subscriber in self._subscribers:
-            subscriber.wake()
+            subscriber.notify()
 
     def subscribe(self) -> FeedSubscriber:
         """Return a subscriber, who is given the newest version first."""
@@ -45,7 +45,7 @@ class SnapshotFeed:
         """End a subscription."""
         with self._lock:
             self._subscribers = tuple(s for s in self._subscribers if s is not subscriber)
-        subscriber.wake()
+        subscriber.notify()
 
 
 class FeedSubscriber:
@@ -61,7 +61,7 @@ class FeedSubscriber:
         self._seen: Snapshot | None = None
         self._closed = False
 
-    def wake(self) -> None:
+    def notify(self) -> None:
         """Say that there is something new."""
         self._news.set()
 

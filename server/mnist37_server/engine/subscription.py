@@ -12,12 +12,12 @@ from typing import TypeVar
 
 from mnist37.kernels import Flag
 from mnist37_server.domain.commands import Request
-from mnist37_server.domain.results import Answer
+from mnist37_server.domain.results import Result
 
-MAX_UNREAD = 10_000  # epochs that a slow reader may be behind before it misses the oldest
-MOST_AT_ONCE = 256  # epochs, so that no message and nobody's turn gets long
+UNREAD_MAX = 10_000  # epochs that a slow reader may be behind before it misses the oldest
+COALESCED_MAX = 256  # epochs, so that no message and nobody's turn gets long
 
-A = TypeVar("A", bound=Answer)
+A = TypeVar("A", bound=Result)
 
 
 class Subscription:
@@ -25,55 +25,55 @@ class Subscription:
 
     def __init__(self, deadline: float | None = None) -> None:
         self._deadline = deadline  # on time.monotonic's clock
-        self._answers: SimpleQueue[Answer | None] = SimpleQueue()  # None: there are no more
+        self._results: SimpleQueue[Result | None] = SimpleQueue()  # None: there are no more
         self._once = threading.Lock()  # taken by whoever ends it
         self._error: BaseException | None = None
 
-    def __iter__(self) -> Iterator[Answer]:
+    def __iter__(self) -> Iterator[Result]:
         """Gives each answer; raises what the write failed with."""
-        for answers in self.coalesced():
-            yield from answers
+        for results in self.coalesced():
+            yield from results
 
-    def coalesced(self) -> Iterator[list[Answer]]:
+    def coalesced(self) -> Iterator[list[Result]]:
         """The same, but gives answers at once that are there."""
         over = False
         while not over:
-            answers = []
-            answer = self._answers.get()
-            while answer is not None:
-                answers.append(answer)
-                if self._answers.empty() or len(answers) == MOST_AT_ONCE:
+            results = []
+            result = self._results.get()
+            while result is not None:
+                results.append(result)
+                if self._results.empty() or len(results) == COALESCED_MAX:
                     break
-                answer = self._answers.get()
-            over = answer is None
-            if answers:
-                yield answers
+                result = self._results.get()
+            over = result is None
+            if results:
+                yield results
         if self._error is not None:
             raise self._error
 
     def only(self, kind: type[A]) -> A:
         """The answer of a write that has just one; raises what it failed with."""
-        answer = self._answers.get()
-        if answer is None:
+        result = self._results.get()
+        if result is None:
             assert self._error is not None
             raise self._error
-        assert isinstance(answer, kind)
-        return answer
+        assert isinstance(result, kind)
+        return result
 
-    def put(self, *answers: Answer) -> None:
+    def put(self, *results: Result) -> None:
         """Hands the caller answers; for the one thread that commits."""
-        for answer in answers:
-            if self._answers.qsize() >= MAX_UNREAD:
+        for result in results:
+            if self._results.qsize() >= UNREAD_MAX:
                 with suppress(Empty):
-                    self._answers.get_nowait()
-            self._answers.put(answer)
+                    self._results.get_nowait()
+            self._results.put(result)
 
-    def end(self, *last: Answer, error: BaseException | None = None) -> None:
+    def end(self, *last: Result, error: BaseException | None = None) -> None:
         """Hands the caller the last answers, and says that no more will come."""
         if self._once.acquire(blocking=False):
             self._error = error
-            for answer in (*last, None):
-                self._answers.put(answer)
+            for result in (*last, None):
+                self._results.put(result)
 
     @property
     def ended(self) -> bool:
@@ -81,7 +81,7 @@ class Subscription:
         return self._once.locked()
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether somebody still wants the answers."""
         if self._once.locked():
             return False
@@ -89,7 +89,7 @@ class Subscription:
 
 
 @dataclass(eq=False)
-class Write:
+class PendingWrite:
     """A request on its way, and the callers that wait for it."""
 
     request: Request
@@ -101,9 +101,9 @@ class Write:
     stop: Flag | None = None  # likewise: 1 while it shall make no further step
 
     @property
-    def wanted(self) -> bool:
+    def has_callers(self) -> bool:
         """Whether any caller still waits."""
         for caller in tuple(self.callers):  # noqa: SIM110 - a generator costs more, at each Step
-            if caller.waits:
+            if caller.is_waiting:
                 return True
         return False

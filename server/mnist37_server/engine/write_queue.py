@@ -9,16 +9,16 @@ from collections.abc import Callable, Collection
 
 from mnist37.kernels import Flag
 from mnist37_server.domain.commands import Request, Restore, Train
-from mnist37_server.domain.records import Record
-from mnist37_server.domain.results import Answer, answer_to
+from mnist37_server.domain.records import RequestRecord
+from mnist37_server.domain.results import Result, result_from_values
 from mnist37_server.engine.commit_delay import CommitDelay
-from mnist37_server.engine.stats import Journal
-from mnist37_server.engine.subscription import Subscription, Write
-from mnist37_server.errors import AlreadyExists, CallerLeft, Exhausted, ShuttingDown
+from mnist37_server.engine.stats import EngineStats
+from mnist37_server.engine.subscription import PendingWrite, Subscription
+from mnist37_server.errors import AlreadyExists, CallerCancelled, Exhausted, ShuttingDown
 
-MAX_CALLERS = 256  # who may wait for a write at a time, unless it is told otherwise
-ALONE = (Train, Restore)  # they look at what is committed
-MAX_TOGETHER = 64  # small writes that are taken together
+PENDING_CALLERS_MAX = 256  # who may wait for a write at a time, unless it is told otherwise
+EXCLUSIVE = (Train, Restore)  # they look at what is committed
+GROUP_MAX = 64  # small writes that are taken together
 
 
 class WriteQueue:
@@ -26,28 +26,28 @@ class WriteQueue:
 
     Args:
         find: looks up what is remembered of a request_id.
-        journal: is told of each run and of each write that ends.
+        stats: is told of each run and of each write that ends.
         max_callers: how many may wait at a time.
         delay: how long those who have just been answered are waited for.
     """
 
     def __init__(
         self,
-        find: Callable[[str], Record | None],
-        journal: Journal,
-        max_callers: int = MAX_CALLERS,
+        find: Callable[[str], RequestRecord | None],
+        stats: EngineStats,
+        max_callers: int = PENDING_CALLERS_MAX,
         delay: CommitDelay | None = None,
     ) -> None:
-        self._find = find
-        self._journal = journal
+        self._find_record = find
+        self._stats = stats
         self._max_callers = max_callers
         self._delay = delay or CommitDelay()
-        self._queue: deque[Write] = deque()
-        self._named: dict[str, Write] = {}  # queued or under way, by request_id
-        self._waiting: dict[Subscription, Write] = {}
-        self._running: Write | None = None  # the run under way
+        self._queue: deque[PendingWrite] = deque()
+        self._by_request_id: dict[str, PendingWrite] = {}  # queued or under way, by request_id
+        self._waiting: dict[Subscription, PendingWrite] = {}
+        self._running: PendingWrite | None = None  # the run under way
         self.closing = False
-        self._why = shutting_down  # once it is closing
+        self._make_refusal = shutting_down_error  # once it is closing
         # Guards all from _queue on, and the delay's siblings; a look at one may do without.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)  # something to do: for the writer
@@ -74,9 +74,9 @@ class WriteQueue:
         mark = request.fingerprint
         caller = caller or Subscription()
         with self._lock:
-            write = None if request_id is None else self._named.get(request_id)
+            write = None if request_id is None else self._by_request_id.get(request_id)
             # A write leaves _named after its commit, so an id that is in neither place is new.
-            record = None if request_id is None or write else self._find(request_id)
+            record = None if request_id is None or write else self._find_record(request_id)
             earlier = write or record
             if earlier is not None and earlier.fingerprint != mark:
                 raise AlreadyExists(
@@ -84,11 +84,11 @@ class WriteQueue:
                     " values; nothing is applied",
                     request_id=request_id,
                 )
-            if record is not None and record.answer is not None:
-                caller.end(answer_to(request, record.answer))
+            if record is not None and record.result is not None:
+                caller.end(result_from_values(request, record.result))
                 return caller
             if self.closing:
-                raise self._why()
+                raise self._make_refusal()
             if len(self._waiting) >= self._max_callers:
                 raise Exhausted(
                     f"{self._max_callers} callers wait for writes already; try again later"
@@ -96,31 +96,31 @@ class WriteQueue:
             if caller.ended:  # it has left meanwhile
                 return caller
             if write is None:
-                write = Write(request, request_id, mark)
+                write = PendingWrite(request, request_id, mark)
                 self._queue.append(write)
-                if len(self._queue) in (1, self._delay.siblings) or isinstance(request, ALONE):
+                if len(self._queue) in (1, self._delay.siblings) or isinstance(request, EXCLUSIVE):
                     self._changed.notify()
                 if request_id is not None:
-                    self._named[request_id] = write
+                    self._by_request_id[request_id] = write
             write.callers.append(caller)
             self._waiting[caller] = write
             if write.stop is not None:
-                self._steer(write)
+                self._update_stop_flag(write)
         return caller
 
-    def leave(self, caller: Subscription) -> None:
+    def cancel(self, caller: Subscription) -> None:
         """The caller waits no longer: it cancelled, or its deadline passed.
 
         When the last caller leaves, a write that has not begun is dropped, and a run stops.
         """
         if caller.ended:  # as nearly all have, by the time that grpcio calls this
             return
-        caller.end(error=CallerLeft("the caller left"))
+        caller.end(error=CallerCancelled("the caller left"))
         with self._lock:
             write = self._waiting.pop(caller, None)
             if write is not None:
                 write.callers.remove(caller)
-                self._steer(write)
+                self._update_stop_flag(write)
                 if not write.callers and write in self._queue:
                     self._queue.remove(write)
                     self.finish(write)
@@ -129,7 +129,7 @@ class WriteQueue:
         """How many writes wait for their turn."""
         return len(self._queue)
 
-    def running(self) -> int | None:
+    def running_run(self) -> int | None:
         """The number of the run under way."""
         running = self._running
         return None if running is None else running.run
@@ -158,12 +158,12 @@ class WriteQueue:
         """
         with self._lock:
             self.closing = True
-            self._why = why or shutting_down
+            self._make_refusal = why or shutting_down_error
             if self._running is not None:
-                self._steer(self._running)
+                self._update_stop_flag(self._running)
             self._changed.notify()
 
-    def take(self) -> list[Write] | None:
+    def take(self) -> list[PendingWrite] | None:
         """Waits for the next writes to do together: small ones, or one that has to be alone.
 
         Returns:
@@ -175,11 +175,11 @@ class WriteQueue:
             self._delay.siblings = 0
             if self.closing:
                 while self._queue:
-                    self.finish(self._queue.popleft(), error=self._why())
+                    self.finish(self._queue.popleft(), error=self._make_refusal())
                 return None
-            writes: list[Write] = []
-            while self._queue and len(writes) < MAX_TOGETHER:
-                if isinstance(self._queue[0].request, ALONE):
+            writes: list[PendingWrite] = []
+            while self._queue and len(writes) < GROUP_MAX:
+                if isinstance(self._queue[0].request, EXCLUSIVE):
                     return writes or [self._queue.popleft()]
                 writes.append(self._queue.popleft())
             return writes
@@ -191,83 +191,85 @@ class WriteQueue:
             Whether there is something to do.
         """
         before, since = 0, time.monotonic()
-        while self._delay.expects_more(before, len(self._queue)) and not self._pressed():
+        while self._delay.expects_more(before, len(self._queue)) and not self._must_not_wait():
             before = len(self._queue)
-            self._changed.wait(self._delay.seconds(since))
+            self._changed.wait(self._delay.remaining_seconds(since))
         return bool(self._queue)
 
-    def _pressed(self) -> bool:
+    def _must_not_wait(self) -> bool:
         """Whether nobody is to be waited for: what has to be alone gains nothing by it."""
-        return self.closing or any(isinstance(write.request, ALONE) for write in self._queue)
+        return self.closing or any(isinstance(write.request, EXCLUSIVE) for write in self._queue)
 
-    def begin_run(self, write: Write, run: int, stop: Flag) -> None:
+    def begin_run(self, write: PendingWrite, run: int, stop: Flag) -> None:
         """From now on the run, of this number, can be watched, and `stop` says when it shall."""
         with self._lock:
             write.run, write.stop = run, stop
             self._running = write
-            self._steer(write)
-            self._journal.run_began(write)
+            self._update_stop_flag(write)
+            self._stats.record_run_start(write)
 
-    def _steer(self, write: Write) -> None:
+    def _update_stop_flag(self, write: PendingWrite) -> None:
         """Stops a run that is under way at its next step, if nobody waits for it."""
         if write.stop is not None:
             write.stop[0] = self.closing or not write.callers
 
-    def tell(self, write: Write, *answers: Answer) -> None:
+    def publish_progress(self, write: PendingWrite, *results: Result) -> None:
         """Hands a run's committed progress to its callers and watchers."""
         with self._lock:
-            if answers:
-                self._journal.reached(answers)
+            if results:
+                self._stats.record_results(results)
             for reader in write.callers + write.watchers:
-                reader.put(*answers)
+                reader.put(*results)
 
-    def unwanted(self, write: Write) -> bool:
+    def is_unwanted(self, write: PendingWrite) -> bool:
         """Whether nobody waits for a write any more, or no more writes are done."""
-        return self.closing or not write.wanted
+        return self.closing or not write.has_callers
 
-    def refuses(self, write: Write) -> bool:
+    def refuse_if_unwanted(self, write: PendingWrite) -> bool:
         """Ends a write that is unwanted; says whether it did.
 
         Under the lock: a caller who joins does so before, and the write goes on, or after, and it
         is another write.
         """
-        if write.wanted and not self.closing:
+        if write.has_callers and not self.closing:
             return False
         with self._lock:
-            if not self.unwanted(write):
+            if not self.is_unwanted(write):
                 return False
-            self.finish(write, error=self._why() if self.closing else nobody_waits())
+            self.finish(write, error=self._make_refusal() if self.closing else no_caller_error())
             return True
 
-    def finish_all(self, answered: Collection[tuple[Write, Answer]]) -> None:
+    def finish_all(self, answered: Collection[tuple[PendingWrite, Result]]) -> None:
         """Finishes several writes, each with its one answer; `take` may wait for their next."""
         with self._lock:
-            for write, answer in answered:
-                self.finish(write, answer)
-            self._delay.siblings = min(len(answered) + len(self._queue), MAX_TOGETHER)
+            for write, result in answered:
+                self.finish(write, result)
+            self._delay.siblings = min(len(answered) + len(self._queue), GROUP_MAX)
 
-    def finish(self, write: Write, *answers: Answer, error: BaseException | None = None) -> None:
+    def finish(
+        self, write: PendingWrite, *results: Result, error: BaseException | None = None
+    ) -> None:
         """Gives the write's callers the last they will hear of it, and forgets it."""
         with self._lock:
-            self._journal.ended(write, answers, error)
-            if write.request_id is not None and self._named.get(write.request_id) is write:
-                del self._named[write.request_id]
+            self._stats.record_end(write, results, error)
+            if write.request_id is not None and self._by_request_id.get(write.request_id) is write:
+                del self._by_request_id[write.request_id]
             if self._running is write:
                 self._running = None
             for caller in write.callers:
-                caller.end(*answers, error=error)
+                caller.end(*results, error=error)
                 del self._waiting[caller]
             for watcher in write.watchers:
-                watcher.end(*answers)
+                watcher.end(*results)
             write.callers.clear()
             write.watchers.clear()
 
 
-def shutting_down() -> ShuttingDown:
+def shutting_down_error() -> ShuttingDown:
     """Why a write is refused or a run stopped, at the end."""
     return ShuttingDown("the server is shutting down; what was committed is kept")
 
 
-def nobody_waits() -> CallerLeft:
+def no_caller_error() -> CallerCancelled:
     """Why a write is not begun or a run stopped, when its callers have gone."""
-    return CallerLeft("nobody waited for it any more")
+    return CallerCancelled("nobody waited for it any more")

@@ -14,36 +14,40 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 
 from mnist37_server.domain.commands import Import, Initialize, Request, Restore, Step, Train
-from mnist37_server.domain.records import Record, RunPlace, RunRecord
-from mnist37_server.domain.results import Answer, StepResult, Written, to_values
+from mnist37_server.domain.records import RequestRecord, RunCheckpoint, RunRecord
+from mnist37_server.domain.results import Result, StepResult, WriteResult, values_of
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.engine.commit_delay import CommitDelay
-from mnist37_server.engine.committer import Committer, Update
+from mnist37_server.engine.committer import CommitBatch, Committer
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
-from mnist37_server.engine.stats import Journal
-from mnist37_server.engine.subscription import Write
+from mnist37_server.engine.stats import EngineStats
+from mnist37_server.engine.subscription import PendingWrite
 from mnist37_server.engine.write_queue import WriteQueue
 from mnist37_server.errors import (
     Aborted,
-    Refused,
+    Refusal,
     version_not_retained,
 )
-from mnist37_server.storage.store import State
-from mnist37_server.training.device_errors import device_full, device_lost, no_room
-from mnist37_server.training.trainer import Ended, Trainer, overflow
+from mnist37_server.storage.store import Store
+from mnist37_server.training.device_errors import (
+    device_lost_error,
+    is_out_of_memory,
+    out_of_memory_error,
+)
+from mnist37_server.training.trainer import SliceResult, Trainer, overflow_error
 
 log = logging.getLogger(__name__)
-Done = tuple[Write, Answer, Snapshot]  # a small write that is to be committed
+AppliedWrite = tuple[PendingWrite, Result, Snapshot]  # a small write that is to be committed
 
 
-def walks(write: Write) -> bool:
+def is_resident_step(write: PendingWrite) -> bool:
     """Whether it is a Step on the training set's next mini-batch."""
     return isinstance(write.request, Step) and write.request.batch is None
 
 
-def in_one_go(writes: list[Write]) -> Iterator[list[Write]]:
+def group_consecutive_steps(writes: list[PendingWrite]) -> Iterator[list[PendingWrite]]:
     """The writes in their order: Steps that walk together, any other alone."""
-    for walking, some in groupby(writes, walks):
+    for walking, some in groupby(writes, is_resident_step):
         if walking:
             yield list(some)
         else:
@@ -56,30 +60,30 @@ class Writer:
     Args:
         queue: where they come from, and where their answers go.
         trainer: does the arithmetic; from now on only this writer's thread touches it.
-        state: where commits go.
+        store: where commits go.
         feed: has the newest version, the trainer's too; is given each that is committed, before
             anybody is answered.
         delay: how long commits wait for more writes.
-        journal: is told of each commit.
-        lose: is called when the device is lost; has to close the queue.
+        stats: is told of each commit.
+        on_device_lost: is called when the device is lost; has to close the queue.
     """
 
     def __init__(
         self,
         queue: WriteQueue,
         trainer: Trainer,
-        state: State,
+        store: Store,
         feed: SnapshotFeed,
         delay: CommitDelay,
-        journal: Journal,
-        lose: Callable[[], None],
+        stats: EngineStats,
+        on_device_lost: Callable[[], None],
     ) -> None:
         self._queue = queue
         self._trainer = trainer
-        self._state = state
-        self._lose = lose
+        self._store = store
+        self._on_device_lost = on_device_lost
         self._computed = feed.newest  # the newest version, committed or on its way to be
-        self._committer = Committer(state, feed, delay, journal)
+        self._committer = Committer(store, feed, delay, stats)
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
 
@@ -92,64 +96,66 @@ class Writer:
     def _work(self) -> None:
         while (writes := self._queue.take()) is not None:
             try:
-                if self._committer.broken:
-                    self._settle()
+                if self._committer.has_failed:
+                    self._roll_back_to_committed()
                 if isinstance(writes[0].request, Train):
                     self._train(writes[0], writes[0].request)
                 else:
-                    self._update(writes)
+                    self._apply_group(writes)
             except BaseException as error:  # noqa: BLE001 - the callers must hear of it
-                told = self._told(error, writes[0].request)
+                told = self._error_for_callers(error, writes[0].request)
                 try:
-                    self._settle()
+                    self._roll_back_to_committed()
                 except BaseException:  # noqa: BLE001 - likewise; it is logged there
-                    self._lose()  # not even the parameters can be put there
-                    told = device_lost()
+                    self._on_device_lost()  # not even the parameters can be put there
+                    told = device_lost_error()
                 finally:
                     for write in writes:
                         self._queue.finish(write, error=told)
 
-    def _told(self, error: BaseException, request: Request) -> BaseException:
+    def _error_for_callers(self, error: BaseException, request: Request) -> BaseException:
         """What the callers of a write that failed get; what they are not to see is logged."""
-        if isinstance(error, Refused):
+        if isinstance(error, Refusal):
             return error
         log.error("a write failed", exc_info=error)
-        if no_room(error):
+        if is_out_of_memory(error):
             batch = request.batch if isinstance(request, Step) else None
-            return device_full(self._trainer.device, batch)
+            return out_of_memory_error(self._trainer.device, batch)
         return error
 
-    def _settle(self) -> None:
+    def _roll_back_to_committed(self) -> None:
         """Waits for what is on its way to be committed, and goes on from what is."""
-        self._computed = self._committer.settle()
+        self._computed = self._committer.drain()
         self._trainer.reset(self._computed)
 
-    def _update(self, writes: list[Write]) -> None:
+    def _apply_group(self, writes: list[PendingWrite]) -> None:
         """Small writes: each makes a version, and all are one commit."""
-        done: list[Done] = []
-        for together in in_one_go(writes):
+        done: list[AppliedWrite] = []
+        for together in group_consecutive_steps(writes):
             left = together
-            while left := [write for write in left if not self._queue.refuses(write)]:
-                left = self._do(left, done)
+            while left := [write for write in left if not self._queue.refuse_if_unwanted(write)]:
+                left = self._apply_all(left, done)
         if not done:
             return
 
         def committed() -> None:
-            self._queue.finish_all([(write, answer) for write, answer, _ in done])
+            self._queue.finish_all([(write, result) for write, result, _ in done])
 
         def failed(error: BaseException) -> None:
             for write, *_ in done:
                 self._queue.finish(write, error=error)
 
         records = [
-            Record(write.request_id, write.fingerprint, snapshot.version, to_values(answer))
-            for write, answer, snapshot in done
+            RequestRecord(write.request_id, write.fingerprint, snapshot.version, values_of(result))
+            for write, result, snapshot in done
             if write.request_id is not None
         ]
         snapshots = [snapshot for *_, snapshot in done]
-        self._committer.commit(Update(snapshots, records, None, committed, failed))
+        self._committer.commit(CommitBatch(snapshots, records, None, committed, failed))
 
-    def _do(self, writes: list[Write], done: list[Done]) -> list[Write]:
+    def _apply_all(
+        self, writes: list[PendingWrite], done: list[AppliedWrite]
+    ) -> list[PendingWrite]:
         """Does writes up to the first that fails, which is told; returns those after it.
 
         Args:
@@ -158,15 +164,19 @@ class Writer:
         """
         first = writes[0]
         failed: BaseException | None = None
-        answered: list[tuple[Answer, Snapshot]] = []
+        answered: list[tuple[Result, Snapshot]] = []
         try:
-            answered = self._walk(writes) if walks(first) else [self._apply(first.request)]
+            answered = (
+                self._apply_steps(writes)
+                if is_resident_step(first)
+                else [self._apply(first.request)]
+            )
             if len(answered) < len(writes):
-                failed = overflow()
+                failed = overflow_error()
         except Exception as error:  # noqa: BLE001 - the caller must hear of it
-            failed = self._told(error, first.request)
-        for write, (answer, snapshot) in zip(writes, answered, strict=False):
-            done.append((write, answer, snapshot))
+            failed = self._error_for_callers(error, first.request)
+        for write, (result, snapshot) in zip(writes, answered, strict=False):
+            done.append((write, result, snapshot))
             self._computed = snapshot
         if failed is None:
             return []
@@ -174,13 +184,13 @@ class Writer:
         self._queue.finish(writes[len(answered)], error=failed)
         return writes[len(answered) + 1 :]
 
-    def _walk(self, writes: list[Write]) -> list[tuple[Answer, Snapshot]]:
+    def _apply_steps(self, writes: list[PendingWrite]) -> list[tuple[Result, Snapshot]]:
         """Steps on the next mini-batches, up to the first that overflowed."""
         steps = [write.request for write in writes if isinstance(write.request, Step)]
-        done = self._trainer.walk([step.sgd for step in steps])
+        done = self._trainer.step_through([step.sgd for step in steps])
         return [(StepResult(loss, snapshot.version), snapshot) for loss, snapshot in done]
 
-    def _apply(self, request: Request) -> tuple[Answer, Snapshot]:
+    def _apply(self, request: Request) -> tuple[Result, Snapshot]:
         trainer = self._trainer
         if isinstance(request, Step):
             assert request.batch is not None
@@ -190,25 +200,26 @@ class Writer:
             trainer.initialize(request)
             origin = Origin.INITIALIZE
         elif isinstance(request, Restore):
-            self._settle()  # the version may be on its way to be committed
-            trainer.adopt(self._kept(request.version).parameters)
+            self._roll_back_to_committed()  # the version may be on its way to be committed
+            trainer.load_parameters(self._retained_snapshot(request.version).parameters)
             origin = Origin.RESTORE
         else:
             assert isinstance(request, Import)
-            trainer.adopt(request.parameters)
+            trainer.load_parameters(request.parameters)
             origin = Origin.IMPORT
-        return Written(trainer.version), trainer.snapshot(origin)
+        return WriteResult(trainer.version), trainer.snapshot(origin)
 
-    def _kept(self, version: int) -> Snapshot:
-        snapshot = self._state.version(version)
+    def _retained_snapshot(self, version: int) -> Snapshot:
+        snapshot = self._store.version(version)
         if snapshot is None:
             raise version_not_retained(version, self._computed.version)
         return snapshot
 
-    def _train(self, write: Write, request: Train) -> None:
+    def _train(self, write: PendingWrite, request: Train) -> None:
         """A run: an update after each of its parts, and where it is interrupted."""
-        self._settle()  # what is remembered of the run must be compared with what is committed
-        record = None if write.request_id is None else self._state.find(write.request_id)
+        # The run's record has to be compared with the newest version that is committed.
+        self._roll_back_to_committed()
+        record = None if write.request_id is None else self._store.find(write.request_id)
         if record is not None and record.version != self._computed.version:
             raise Aborted(
                 f"request_id: this run was interrupted at version {record.version} and the model is"
@@ -217,29 +228,31 @@ class Writer:
                 interrupted_at=record.version,
                 newest=self._computed.version,
             )
-        place = record.place if record else None
-        if place is None:
-            place = RunPlace(0, 0, 0.0, self._state.next_run(), time.time())
-        run = self._trainer.run(request, place)
-        if self._queue.refuses(write):
+        checkpoint = record.checkpoint if record else None
+        if checkpoint is None:
+            checkpoint = RunCheckpoint(0, 0, 0.0, self._store.next_run(), time.time())
+        run = self._trainer.run(request, checkpoint)
+        if self._queue.refuse_if_unwanted(write):
             return
-        self._queue.begin_run(write, place.run, run.stop)
-        for ended in run.parts():
-            unwanted = self._queue.unwanted(write)
-            new = ended.snapshots and ended.snapshots[-1].version > self._computed.version
-            if new and (ended.progress or unwanted):
-                if not self._commit(write, request, run.place, ended):
+        self._queue.begin_run(write, checkpoint.run, run.stop)
+        for result in run.slices():
+            unwanted = self._queue.is_unwanted(write)
+            new = result.snapshots and result.snapshots[-1].version > self._computed.version
+            if new and (result.progress or unwanted):
+                if not self._commit_slice(write, request, run.checkpoint, result):
                     return
-                if ended.progress and ended.progress[-1].epoch == request.epochs:
+                if result.progress and result.progress[-1].epoch == request.epochs:
                     return
             if unwanted:
-                self._settle()
-                if self._queue.refuses(write):
+                self._roll_back_to_committed()
+                if self._queue.refuse_if_unwanted(write):
                     return
 
-    def _commit(self, write: Write, request: Train, place: RunPlace, ended: Ended) -> bool:
+    def _commit_slice(
+        self, write: PendingWrite, request: Train, checkpoint: RunCheckpoint, result: SliceResult
+    ) -> bool:
         """Commits how far a run has come, after some epochs or in the midst of one."""
-        epochs, snapshots = ended
+        epochs, snapshots = result
         self._computed = snapshots[-1]
         version = self._computed.version
         last = epochs[-1] if epochs else None
@@ -249,23 +262,23 @@ class Writer:
             if finished:
                 self._queue.finish(write, *epochs)
             else:
-                self._queue.tell(write, *epochs)
+                self._queue.publish_progress(write, *epochs)
 
         def failed(error: BaseException) -> None:
             self._queue.finish(write, error=error)
 
         records = []
         if write.request_id is not None:
-            outcome = (to_values(last), None) if last and finished else (None, place)
-            records.append(Record(write.request_id, write.fingerprint, version, *outcome))
+            outcome = (values_of(last), None) if last and finished else (None, checkpoint)
+            records.append(RequestRecord(write.request_id, write.fingerprint, version, *outcome))
         run = RunRecord(
-            number=place.run,
+            number=checkpoint.run,
             request_id=write.request_id,
             request=request,
-            started_at=place.started_at,
+            started_at=checkpoint.started_at,
             version=version,
             finished=finished,
             last=last,
         )
-        update = Update(snapshots, records, (run, epochs), committed, failed)
-        return self._committer.commit(update, urgent=finished or not epochs)
+        batch = CommitBatch(snapshots, records, (run, epochs), committed, failed)
+        return self._committer.commit(batch, urgent=finished or not epochs)

@@ -12,7 +12,7 @@ import sys
 import threading
 from types import TracebackType
 
-from pythonjsonlogger.json import JsonFormatter
+from pythonjsonlogger import json as json_logging
 
 # What every record has; the rest is `extra`.
 RESERVED = {*vars(logging.makeLogRecord({})), "message", "asctime"}
@@ -29,31 +29,31 @@ def configure(log_format: str, level: str) -> None:
             warning or error.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(Json() if log_format == "json" else Text())
-    handler.addFilter(a_callers_fault)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    handler.addFilter(shorten_decoding_error)
     least = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(least, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger("mnist37_server").setLevel(least)
     logging.captureWarnings(True)
-    sys.excepthook = uncaught
-    threading.excepthook = uncaught_in_thread
+    sys.excepthook = log_uncaught
+    threading.excepthook = log_uncaught_in_thread
 
 
-class Text(logging.Formatter):
+class TextFormatter(logging.Formatter):
     """2026-01-31 12:00:00,123 INFO run started method=Train run=3, and a stack trace indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, and those of a stack trace."""
-        fields = [f"{key}={quoted(value)}" for key, value in extra(record).items()]
-        words = [self.formatTime(record), record.levelname, printable(record.getMessage())]
+        fields = [f"{key}={quote(value)}" for key, value in event_fields(record).items()]
+        words = [self.formatTime(record), record.levelname, escape_unprintable(record.getMessage())]
         lines = [" ".join(words + fields)]
         if record.exc_info:
             trace = self.formatException(record.exc_info)
-            lines += [f"    {printable(line)}" for line in trace.splitlines()]
+            lines += [f"    {escape_unprintable(line)}" for line in trace.splitlines()]
         return "\n".join(lines)
 
 
-class Json(JsonFormatter):
+class JsonFormatter(json_logging.JsonFormatter):
     """{"time": ..., "level": "INFO", "message": "run started", "method": "Train", "run": 3}."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Json(JsonFormatter):
         return {"time": given.pop("time"), **given}
 
 
-def extra(record: logging.LogRecord) -> dict[str, object]:
+def event_fields(record: logging.LogRecord) -> dict[str, object]:
     """What an event is about; without what does not apply."""
     return {
         key: value
@@ -75,24 +75,24 @@ def extra(record: logging.LogRecord) -> dict[str, object]:
     }
 
 
-def quoted(value: object) -> str:
+def quote(value: object) -> str:
     """A value for key=value: as it is if that is plain, else as a JSON string."""
     text = str(value)
     plain = text.isprintable() and not set(text) & set(' "=') and text != ""
     return text if plain else json.dumps(text)
 
 
-def printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """With escapes in the place of line ends and of all else that could deceive a reader."""
-    return text if text.isprintable() else "".join(map(escaped, text))
+    return text if text.isprintable() else "".join(map(escape_character, text))
 
 
-def escaped(character: str) -> str:
+def escape_character(character: str) -> str:
     """A character, or its escape sequence if it cannot be seen."""
     return character if character.isprintable() else repr(character)[1:-1]
 
 
-def a_callers_fault(record: logging.LogRecord) -> bool:
+def shorten_decoding_error(record: logging.LogRecord) -> bool:
     """Makes a line of the stack trace that grpcio logs for each message that cannot be decoded."""
     if record.name == "grpc._common" and record.exc_info:
         record.levelno, record.levelname = logging.WARNING, "WARNING"
@@ -100,12 +100,14 @@ def a_callers_fault(record: logging.LogRecord) -> bool:
     return True
 
 
-def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def log_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
     """In the place of sys.excepthook, which prints a stack trace."""
     log.critical("the server ends by an error", exc_info=(kind, error, trace))
 
 
-def uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+def log_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
     """In the place of threading.excepthook, which prints a stack trace."""
     name = args.thread.name if args.thread else "?"
     log.critical("a thread ended by an error", exc_info=args.exc_value, extra={"thread_name": name})

@@ -21,18 +21,18 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from mnist37_server.domain.records import Figures
+from mnist37_server.domain.records import ModelStats
 from mnist37_server.errors import CannotStart
 from mnist37_server.observability.histogram import Histogram
 from mnist37_server.observability.rpc_metrics import RpcMetrics, buckets
 from mnist37_server.rpc.handlers import Authorize
 
-HANGING = 10.0  # seconds for which a connection may say nothing; each has a thread
+SILENT_SCRAPER_SECONDS = 10.0  # seconds for which a connection may say nothing; each has a thread
 
 log = logging.getLogger(__name__)
 
 
-class Events(Protocol):
+class EventCounts(Protocol):
     """What happened to a model since the process began, as far as metrics show it."""
 
     train_loss: float | None  # that an epoch or a Step last told; None before the first
@@ -44,18 +44,18 @@ class Events(Protocol):
     commits_failed: int
 
 
-class Watchable(Protocol):
+class ObservedModel(Protocol):
     """A model whose figures are shown."""
 
     @property
-    def journal(self) -> Events:
+    def engine_stats(self) -> EventCounts:
         """What happened to it."""
 
-    def figures(self) -> Figures:
+    def model_stats(self) -> ModelStats:
         """How it stands now."""
 
 
-class Monitor:
+class MetricsEndpoint:
     """Answers scrapes over HTTP, in threads of its own.
 
     Args:
@@ -89,12 +89,14 @@ class Monitor:
                 " HOST:PORT, or port 0 for a free one"
             ) from error
         theirs: type = self._server.RequestHandlerClass  # type: ignore[assignment]  # a class
-        self._server.RequestHandlerClass = type("Handler", (theirs,), {"timeout": HANGING})
+        self._server.RequestHandlerClass = type(
+            "Handler", (theirs,), {"timeout": SILENT_SCRAPER_SECONDS}
+        )
         # Its own way is to print a stack trace for whoever hangs up.
         self._server.handle_error = self._failed  # type: ignore[method-assign,assignment]
         self.url = f"http://{host}:{self._server.server_port}/metrics"
 
-    def watch(self, model: Watchable) -> None:
+    def observe(self, model: ObservedModel) -> None:
         """From now on a scrape has the model's figures too."""
         self._registry.register(ModelMetrics(model))
 
@@ -112,12 +114,12 @@ class Monitor:
 class ModelMetrics(Collector):
     """One live model's figures, read from it when they are asked for."""
 
-    def __init__(self, model: Watchable) -> None:
+    def __init__(self, model: ObservedModel) -> None:
         self._model = model
 
     def collect(self) -> Iterator[Metric]:
         """The figures as they are now; those that are not known yet are left out."""
-        figures, journal = self._model.figures(), self._model.journal
+        figures, journal = self._model.model_stats(), self._model.engine_stats
         yield gauge("model_version", "The newest committed version.", figures.version)
         loss = GaugeMetricFamily(
             "mnist37_loss", "The mean loss that an epoch or a Step last told.", labels=["split"]
@@ -131,8 +133,8 @@ class ModelMetrics(Collector):
         yield counter("steps", "Steps of SGD done.", figures.steps)
         yield counter("images_trained", "Images that those were on.", figures.images_trained)
         yield counter("images_predicted", "Images predicted.", figures.images_predicted)
-        yield gauge("queue_depth", "Writes that wait for their turn.", figures.waiting)
-        yield gauge("runs_in_progress", "Training runs under way.", figures.running)
+        yield gauge("queue_depth", "Writes that wait for their turn.", figures.pending_writes)
+        yield gauge("runs_in_progress", "Training runs under way.", figures.runs_in_progress)
         runs = CounterMetricFamily("mnist37_runs", "Training runs that ended.", labels=["outcome"])
         runs.add_metric(["finished"], journal.runs_finished)
         runs.add_metric(["interrupted"], journal.runs_interrupted)

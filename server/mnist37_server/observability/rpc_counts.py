@@ -33,11 +33,13 @@ FORMS: dict[tuple[bool, bool], tuple[str, Callable[..., Any]]] = {
 }
 
 OK = StatusCode.OK  # what most calls end with: a look-up in an Enum is slow
-arrived: ContextVar[float] = ContextVar("arrived")  # when the RPC came in, on perf_counter's clock
+arrival_time: ContextVar[float] = ContextVar(
+    "arrived"
+)  # when the RPC came in, on perf_counter's clock
 Behavior = Callable[..., Any]
 
 
-class Method:
+class MethodCounts:
     """The numbers of one RPC method."""
 
     def __init__(self, kind: str, service: str, name: str) -> None:
@@ -61,8 +63,8 @@ class Method:
             context: the call's, in which this runs.
             otherwise: the call's code, if it has set none and the caller is still there.
         """
-        seconds = perf_counter() - arrived.get()
-        self.end(outcome(context, seconds, otherwise), seconds)
+        seconds = perf_counter() - arrival_time.get()
+        self.end(final_code(context, seconds, otherwise), seconds)
 
     def end(self, code: StatusCode, seconds: float = 0.0) -> None:
         """A call is over."""
@@ -82,24 +84,24 @@ class Method:
 
 
 @lru_cache(256)  # strangers' calls are refused with the same few handlers again and again
-def counting(method: Method, handler: Handler) -> Handler:
+def counting_handler(method: MethodCounts, handler: Handler) -> Handler:
     """A handler that does what this one does, and counts its calls."""
     kind, make = FORMS[handler.request_streaming, handler.response_streaming]
     behavior: Behavior = getattr(handler, kind)
     if getattr(behavior, "experimental_non_blocking", False):
-        behavior = non_blocking(method, behavior)
+        behavior = count_non_blocking(method, behavior)
     elif handler.response_streaming:
-        behavior = stream(method, behavior)
+        behavior = count_stream(method, behavior)
     else:
-        behavior = unary(method, behavior)
+        behavior = count_unary(method, behavior)
     deserializer = handler.request_deserializer
     if deserializer is not None and not handler.request_streaming:
-        deserializer = decoding(method, deserializer)
+        deserializer = count_undecodable(method, deserializer)
     counted: Handler = make(behavior, deserializer, handler.response_serializer)
     return counted
 
 
-def unary(method: Method, behavior: Behavior) -> Behavior:
+def count_unary(method: MethodCounts, behavior: Behavior) -> Behavior:
     """Counts the calls of a behavior that returns its one response."""
     lock, seconds = method.lock, method.seconds
 
@@ -115,7 +117,7 @@ def unary(method: Method, behavior: Behavior) -> Behavior:
             method.handled(context, StatusCode.UNKNOWN)
             raise
         if context.is_active() and context.code() is None:  # type: ignore[attr-defined]
-            took = perf_counter() - arrived.get()
+            took = perf_counter() - arrival_time.get()
             with lock:
                 seconds.add(took)
         else:
@@ -125,7 +127,7 @@ def unary(method: Method, behavior: Behavior) -> Behavior:
     return answer
 
 
-def stream(method: Method, behavior: Behavior) -> Behavior:
+def count_stream(method: MethodCounts, behavior: Behavior) -> Behavior:
     """The same for one that returns an iterator of responses."""
 
     @wraps(behavior)
@@ -141,7 +143,7 @@ def stream(method: Method, behavior: Behavior) -> Behavior:
     return answers
 
 
-def non_blocking(method: Method, behavior: Behavior) -> Behavior:
+def count_non_blocking(method: MethodCounts, behavior: Behavior) -> Behavior:
     """The same for one that is given a function to send its responses with, as Watch of health."""
 
     @wraps(behavior)
@@ -149,7 +151,7 @@ def non_blocking(method: Method, behavior: Behavior) -> Behavior:
         request: object, context: grpc.ServicerContext, send: Callable[[object], None]
     ) -> object:
         method.begin()
-        began = arrived.get()
+        began = arrival_time.get()
         code = StatusCode.CANCELLED  # unless it is told that there are no more responses
 
         def sending(response: object) -> None:
@@ -160,7 +162,7 @@ def non_blocking(method: Method, behavior: Behavior) -> Behavior:
 
         def over() -> None:
             told = context.code()  # type: ignore[attr-defined]
-            method.end(code if told is None else known(told), perf_counter() - began)
+            method.end(code if told is None else known_code(told), perf_counter() - began)
 
         if not context.add_callback(over):
             over()
@@ -173,7 +175,9 @@ def non_blocking(method: Method, behavior: Behavior) -> Behavior:
     return answer
 
 
-def decoding(method: Method, deserializer: Callable[[bytes], object]) -> Callable[[bytes], object]:
+def count_undecodable(
+    method: MethodCounts, deserializer: Callable[[bytes], object]
+) -> Callable[[bytes], object]:
     """Counts the calls whose request cannot be decoded, which grpcio ends before their handler."""
 
     def decode(data: bytes) -> object:
@@ -187,7 +191,7 @@ def decoding(method: Method, deserializer: Callable[[bytes], object]) -> Callabl
     return decode
 
 
-def outcome(context: grpc.ServicerContext, seconds: float, otherwise: StatusCode) -> StatusCode:
+def final_code(context: grpc.ServicerContext, seconds: float, otherwise: StatusCode) -> StatusCode:
     """The code of a call whose handler ends now, `otherwise` if it has set none.
 
     Args:
@@ -197,7 +201,7 @@ def outcome(context: grpc.ServicerContext, seconds: float, otherwise: StatusCode
     """
     if context.is_active():
         code = context.code()  # type: ignore[attr-defined]  # grpcio has it, its stubs do not
-        return otherwise if code is None else known(code)
+        return otherwise if code is None else known_code(code)
     # Whatever the handler says, grpcio tells nobody: the caller left, or its time is up.
     # A client whose time is up says that it leaves, and that may be here before the time is up here
     # too: timeouts travel rounded up, by a hundredth at most.
@@ -205,6 +209,6 @@ def outcome(context: grpc.ServicerContext, seconds: float, otherwise: StatusCode
     return StatusCode.DEADLINE_EXCEEDED if late else StatusCode.CANCELLED
 
 
-def known(code: object) -> StatusCode:
+def known_code(code: object) -> StatusCode:
     """What grpcio makes of a code that a handler has set."""
     return code if isinstance(code, StatusCode) else StatusCode.UNKNOWN

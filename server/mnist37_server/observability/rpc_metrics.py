@@ -24,7 +24,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from mnist37_server.observability.rpc_counts import CODES, Method, arrived, counting
+from mnist37_server.observability.rpc_counts import (
+    CODES,
+    MethodCounts,
+    arrival_time,
+    counting_handler,
+)
 from mnist37_server.rpc.handlers import Authorize, Continuation, Handler
 
 LABELS = ["grpc_type", "grpc_service", "grpc_method"]
@@ -50,9 +55,9 @@ class RpcMetrics(grpc.ServerInterceptor, Collector):
         self, contracts: Iterable[FileDescriptor], authorize: Authorize | None = None
     ) -> None:
         self._authorize = authorize
-        self._unknown = Method("unknown", "unknown", "unknown")
+        self._unknown = MethodCounts("unknown", "unknown", "unknown")
         self._methods = {
-            f"/{service.full_name}/{method.name}": Method(
+            f"/{service.full_name}/{method.name}": MethodCounts(
                 TYPES[method.client_streaming, method.server_streaming],
                 service.full_name,
                 method.name,
@@ -66,13 +71,15 @@ class RpcMetrics(grpc.ServerInterceptor, Collector):
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         """Notes when the call came in, and has its end noted."""
-        arrived.set(perf_counter())  # in a context of the call's own, which the handler runs in too
+        arrival_time.set(
+            perf_counter()
+        )  # in a context of the call's own, which the handler runs in too
         method = self._methods.get(handler_call_details.method, self._unknown)
         method.started += 1
         if self._authorize is not None:
             refusal = self._authorize(handler_call_details)
             if refusal is not None:
-                return counting(method, refusal)
+                return counting_handler(method, refusal)
         handler = method.handler
         if handler is None:
             handler = continuation(handler_call_details)
@@ -80,7 +87,7 @@ class RpcMetrics(grpc.ServerInterceptor, Collector):
                 method.begin()
                 method.end(StatusCode.UNIMPLEMENTED)
                 return None
-            handler = counting(method, handler)
+            handler = counting_handler(method, handler)
             if method is not self._unknown:
                 method.handler = handler
         return handler

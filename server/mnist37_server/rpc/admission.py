@@ -7,7 +7,7 @@ import threading
 from mnist37_server.errors import Exhausted, Reason
 
 
-class Room:
+class StreamLimit:
     """Room for so many streams at a time, entered by `with`; more are refused at once.
 
     Args:

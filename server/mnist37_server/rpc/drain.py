@@ -6,7 +6,7 @@ import threading
 import time
 
 
-class Activity:
+class InFlightCalls:
     """Counts what is being answered, so that the last answers can be waited for.
 
     These are reads and writes, not streams that wait for a caller or a run.
@@ -26,7 +26,7 @@ class Activity:
         with self._lock:
             self._ended += 1
 
-    def settle(self, timeout: float) -> None:
+    def wait_until_idle(self, timeout: float) -> None:
         """Returns when nothing is being answered, nor was for a moment, or in `timeout` seconds."""
         deadline = time.monotonic() + timeout
         seen = -1, -1

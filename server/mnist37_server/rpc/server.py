@@ -8,10 +8,12 @@ import grpc
 
 from mnist37_server.config import Config
 from mnist37_server.errors import CannotStart
-from mnist37_server.rpc.thread_pools import SHORT_CALLS, FewThreads
+from mnist37_server.rpc.thread_pools import SHORT_CALL_THREADS, ElasticThreadPool
 
-ANSWER_TO_PING = 20  # seconds that a peer has to answer a ping, before its calls end
-LEAST_PING_INTERVAL = 10  # seconds between a peer's own pings; more often, and it is hung up on
+PING_TIMEOUT_SECONDS = 20  # seconds that a peer has to answer a ping, before its calls end
+PING_INTERVAL_MIN_SECONDS = (
+    10  # seconds between a peer's own pings; more often, and it is hung up on
+)
 
 
 def build(
@@ -30,7 +32,7 @@ def build(
         CannotStart: the address cannot be listened on.
     """
     server = grpc.server(
-        FewThreads(SHORT_CALLS, "short-call"),  # type: ignore[arg-type]  # it submits
+        ElasticThreadPool(SHORT_CALL_THREADS, "short-call"),  # type: ignore[arg-type]  # it submits
         interceptors=list(interceptors),
         options=options(config),
         maximum_concurrent_rpcs=config.max_rpcs or None,
@@ -49,7 +51,7 @@ def build(
 def options(config: Config) -> list[tuple[str, int]]:
     """What gRPC's core is told: what it is to refuse by itself, and when to give a peer up."""
     keepalive = round(config.keepalive * 1000)
-    answer = min(keepalive, ANSWER_TO_PING * 1000)
+    answer = min(keepalive, PING_TIMEOUT_SECONDS * 1000)
     return [
         ("grpc.max_receive_message_length", config.max_message_mib * 2**20),
         ("grpc.max_send_message_length", config.max_message_mib * 2**20),
@@ -58,6 +60,6 @@ def options(config: Config) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", answer),
         # The core of 1.85 goes by this one, which is a minute unless it is set.
         ("grpc.http2.ping_timeout_ms", answer),
-        ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_INTERVAL * 1000),
+        ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_SECONDS * 1000),
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a port shared
     ]

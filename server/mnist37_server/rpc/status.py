@@ -23,21 +23,21 @@ from grpc_status import rpc_status
 from mnist37_server.errors import (
     Aborted,
     AlreadyExists,
-    CallerLeft,
+    CallerCancelled,
+    DeadlineExceeded,
     Exhausted,
     InvalidArgument,
     NotFound,
     PermissionDenied,
     Reason,
-    Refused,
+    Refusal,
     ShuttingDown,
-    TooLate,
     Unauthenticated,
 )
 
 log = logging.getLogger(__name__)
 
-CODES: dict[type[Refused], grpc.StatusCode] = {
+CODES: dict[type[Refusal], grpc.StatusCode] = {
     InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
     AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
@@ -46,12 +46,12 @@ CODES: dict[type[Refused], grpc.StatusCode] = {
     ShuttingDown: grpc.StatusCode.UNAVAILABLE,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
-    CallerLeft: grpc.StatusCode.CANCELLED,
-    TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
+    CallerCancelled: grpc.StatusCode.CANCELLED,
+    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
 # Where the same request may well be carried out a little later: after how many seconds.
-RETRY_AFTER: dict[Reason, float] = {
+RETRY_AFTER_SECONDS: dict[Reason, float] = {
     Reason.TOO_MANY_PENDING_WRITES: 1.0,
     Reason.TOO_MANY_STREAMS: 1.0,
     Reason.SHUTTING_DOWN: 0.5,  # there may be another server soon
@@ -77,25 +77,25 @@ def refuse(
     """
     code = CODES.get(type(error))  # type: ignore[arg-type]
     fields = {"method": method, "request_id": getattr(request, "request_id", None) or None}
-    if isinstance(error, Refused) and code is not None:
+    if isinstance(error, Refusal) and code is not None:
         log.debug("refused", extra={**fields, "code": code.name, "reason": error.reason.name})
-        end(context, code, str(error), *details(error))
+        abort(context, code, str(error), *details(error))
     number = uuid.uuid4().hex[:12]
     fields["code"] = "INTERNAL"
     log.error("internal error %s", number, exc_info=error, extra=fields)
     info = error_info(Reason.INTERNAL, {"id": number})
-    end(context, grpc.StatusCode.INTERNAL, f"internal error {number}", info)
+    abort(context, grpc.StatusCode.INTERNAL, f"internal error {number}", info)
 
 
-def details(error: Refused) -> Iterator[Message]:
+def details(error: Refusal) -> Iterator[Message]:
     """What a program may want to know of a refusal."""
-    yield error_info(error.reason, error.about)
+    yield error_info(error.reason, error.metadata)
     if isinstance(error, InvalidArgument):
         violation = BadRequest.FieldViolation(field=error.field, description=error.description)
         yield BadRequest(field_violations=[violation])
-    if error.reason in RETRY_AFTER:
+    if error.reason in RETRY_AFTER_SECONDS:
         delay = Duration()
-        delay.FromNanoseconds(round(RETRY_AFTER[error.reason] * 1e9))
+        delay.FromNanoseconds(round(RETRY_AFTER_SECONDS[error.reason] * 1e9))
         yield RetryInfo(retry_delay=delay)
 
 
@@ -105,7 +105,7 @@ def error_info(reason: Reason, about: Mapping[str, object]) -> ErrorInfo:
     return ErrorInfo(reason=reason.name, domain=DOMAIN, metadata=metadata)
 
 
-def end(
+def abort(
     context: grpc.ServicerContext, code: grpc.StatusCode, text: str, *details: Message
 ) -> NoReturn:
     """Ends the RPC with a code, a text and what else there is to say."""
@@ -115,33 +115,33 @@ def end(
     context.abort_with_status(rpc_status.to_status(status))
 
 
-def remaining(context: grpc.ServicerContext) -> float:
+def remaining_seconds(context: grpc.ServicerContext) -> float:
     """The seconds until a call's deadline, near endless where it has none.
 
     To be asked before any work: a call may have waited long for a thread and its message.
 
     Raises:
-        TooLate: it has passed.
+        DeadlineExceeded: it has passed.
     """
     seconds = context.time_remaining()
     if not seconds:
-        raise TooLate("the deadline passed before the call's turn came; nothing was done")
+        raise DeadlineExceeded("the deadline passed before the call's turn came; nothing was done")
     return float(seconds)
 
 
-def check_wanted(context: grpc.ServicerContext) -> None:
+def check_caller_waits(context: grpc.ServicerContext) -> None:
     """To be called before any work, as `remaining`.
 
     Raises:
-        TooLate: the call's deadline has passed.
-        CallerLeft: the caller has cancelled it.
+        DeadlineExceeded: the call's deadline has passed.
+        CallerCancelled: the caller has cancelled it.
     """
-    remaining(context)
+    remaining_seconds(context)
     if not context.is_active():
-        raise CallerLeft("the caller left")
+        raise CallerCancelled("the caller left")
 
 
-def at_once(
+def unary_handler(
     method: Callable[[S, Q, grpc.ServicerContext], R],
 ) -> Callable[[S, Q, grpc.ServicerContext], R]:
     """Makes a method with one answer end with a status for whatever it raises.
@@ -160,20 +160,20 @@ def at_once(
     return answer
 
 
-def unary(
+def cancellable_unary_handler(
     method: Callable[[S, Q, grpc.ServicerContext], R],
 ) -> Callable[[S, Q, grpc.ServicerContext], R]:
     """The same for one that is not begun when the caller waits no longer."""
 
     @wraps(method)
     def wanted(self: S, request: Q, context: grpc.ServicerContext) -> R:
-        check_wanted(context)
+        check_caller_waits(context)
         return method(self, request, context)
 
-    return at_once(wanted)
+    return unary_handler(wanted)
 
 
-def stream(
+def stream_handler(
     method: Callable[[S, Q, grpc.ServicerContext], Iterator[R]],
 ) -> Callable[[S, Q, grpc.ServicerContext], Iterator[R]]:
     """The same for a method with a stream of answers."""
@@ -181,7 +181,7 @@ def stream(
     @wraps(method)
     def answers(self: S, request: Q, context: grpc.ServicerContext) -> Iterator[R]:
         try:
-            check_wanted(context)
+            check_caller_waits(context)
             yield from method(self, request, context)
         except grpc.RpcError:
             raise  # from the stream of requests, whose caller left: grpc's own way to end the RPC

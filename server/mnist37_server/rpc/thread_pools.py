@@ -19,35 +19,37 @@ from typing import ParamSpec
 # Whoever waits (for a write, for a stream's next message, for a loss over thousands of images) has
 # threads of their own, as many as there may be calls, so that waiting never uses up the short
 # calls', and whoever is slow to send a message is in nobody's way.
-SHORT_CALLS = 4
-HELD_UP = 0.05  # seconds for which a call may wait while none begins, until it gets a thread
+SHORT_CALL_THREADS = 4
+BLOCKED_AFTER_SECONDS = (
+    0.05  # seconds for which a call may wait while none begins, until it gets a thread
+)
 
 P = ParamSpec("P")
 
 log = logging.getLogger(__name__)
 
 
-def run_on(pool: ThreadPoolExecutor, servicer: object, methods: Iterable[str]) -> None:
+def assign_pool(pool: ThreadPoolExecutor, servicer: object, methods: Iterable[str]) -> None:
     """Has these methods of a servicer run on a pool instead of the server's own threads."""
     for name in methods:
         # grpcio looks for this attribute on a handler; its own health service relies on it.
         getattr(servicer, name).__func__.experimental_thread_pool = pool
 
 
-class Ending:
+class CompletionHandle:
     """What grpcio wants of a Future, to be told that a call is over; a whole one takes 4 us."""
 
     def __init__(self) -> None:
         self._over = False
-        self._callbacks: list[Callable[[Ending], object]] = []  # not called yet
+        self._callbacks: list[Callable[[CompletionHandle], object]] = []  # not called yet
 
-    def add_done_callback(self, callback: Callable[[Ending], object]) -> None:
+    def add_done_callback(self, callback: Callable[[CompletionHandle], object]) -> None:
         """Has it called at the end; at once where that has come."""
         self._callbacks.append(callback)
         if self._over:
-            self.come()
+            self.complete()
 
-    def come(self) -> None:
+    def complete(self) -> None:
         """The call is over."""
         self._over = True
         while True:
@@ -62,7 +64,7 @@ class Ending:
                 log.exception("grpcio could not be told of a call's end")
 
 
-Call = tuple[Callable[[], object], Ending]
+Call = tuple[Callable[[], object], CompletionHandle]
 
 
 def defer_to_wakers() -> None:
@@ -79,16 +81,16 @@ def defer_to_wakers() -> None:
                 os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def do(call: Callable[[], object], ending: Ending) -> None:
+def run_call(call: Callable[[], object], handle: CompletionHandle) -> None:
     """Does a call of grpcio's; what it raises is logged, for it should raise nothing."""
     try:
         call()
     except BaseException:
         log.exception("a call failed where grpcio should have seen to it")
-    ending.come()
+    handle.complete()
 
 
-class ManyThreads(ThreadPoolExecutor):
+class LifoThreadPool(ThreadPoolExecutor):
     """A thread for each call that waits, up to so many; the one that became idle last is the next.
 
     Its stack is still in the processor's caches, where Python's own executor lets all threads take
@@ -97,26 +99,26 @@ class ManyThreads(ThreadPoolExecutor):
     For grpcio it must be a ThreadPoolExecutor, but that submits is all that it asks of one.
 
     Args:
-        most: threads; more calls wait for one of them.
+        limit: threads; more calls wait for one of them.
         name: what the threads' names begin with.
     """
 
-    def __init__(self, most: int, name: str) -> None:
-        super().__init__(most, name)
-        self._most = most
+    def __init__(self, limit: int, name: str) -> None:
+        super().__init__(limit, name)
+        self._limit = limit
         self._name = name
         self._running = 0  # threads
         self._idle: list[SimpleQueue[Call]] = []  # of each idle thread, where it waits
         self._calls: deque[Call] = deque()  # that wait for a thread
-        self._guard = threading.Lock()  # guards the three above
+        self._lock = threading.Lock()  # guards the three above
 
     def submit(  # type: ignore[override]  # an Ending is as much of a Future as is wanted
         self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Ending:
+    ) -> CompletionHandle:
         """Calls fn(*args, **kwargs) on one of the threads; what it raises is logged."""
-        call = partial(fn, *args, **kwargs), Ending()
-        with self._guard:
-            if not self._idle and self._running < self._most:
+        call = partial(fn, *args, **kwargs), CompletionHandle()
+        with self._lock:
+            if not self._idle and self._running < self._limit:
                 self._add_thread()
             if self._idle:
                 self._idle.pop().put(call)
@@ -141,17 +143,17 @@ class ManyThreads(ThreadPoolExecutor):
     def _work(self, mine: SimpleQueue[Call]) -> None:
         defer_to_wakers()
         while True:
-            call, ending = mine.get()
-            do(call, ending)
+            call, handle = mine.get()
+            run_call(call, handle)
             del call  # it holds the call's messages
-            with self._guard:
+            with self._lock:
                 if self._calls:
                     mine.put(self._calls.popleft())
                 else:
                     self._idle.append(mine)
 
 
-class FewThreads:
+class ElasticThreadPool:
     """As few threads as short calls are quickest on, and more only while those are held up.
 
     grpcio gives a call its thread before the call's message is there. So whoever is slow to send
@@ -166,26 +168,30 @@ class FewThreads:
     """
 
     def __init__(self, threads: int, name: str) -> None:
-        self._usual = threads
+        self._target = threads
         self._name = name
         self._calls: SimpleQueue[Call] = SimpleQueue()
         self._submitted = threading.Event()
         self._begun = 0  # calls; only whether it moves counts
-        self._busy: dict[int, float] = {}  # since when, by the thread; those without a call are not
-        self._held_up = 0  # threads, when they were last counted
+        self._busy_since: dict[
+            int, float
+        ] = {}  # since when, by the thread; those without a call are not
+        self._blocked = 0  # threads, when they were last counted
         self._threads = 0
         self._lock = threading.Lock()  # guards the number of threads
         for _ in range(threads):
             self._add_thread()
         threading.Thread(target=self._watch, name=f"{name}-watch", daemon=True).start()
 
-    def submit(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Ending:
+    def submit(
+        self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
+    ) -> CompletionHandle:
         """Calls fn(*args, **kwargs) on one of the threads; what it raises is logged."""
-        ending = Ending()
-        self._calls.put((partial(fn, *args, **kwargs), ending))
+        handle = CompletionHandle()
+        self._calls.put((partial(fn, *args, **kwargs), handle))
         if not self._submitted.is_set():
             self._submitted.set()
-        return ending
+        return handle
 
     def _add_thread(self) -> None:
         """Raises RuntimeError where the system has no more."""
@@ -197,19 +203,19 @@ class FewThreads:
     def _work(self) -> None:
         defer_to_wakers()
         thread = threading.get_ident()
-        while not self._superfluous():
-            call, ending = self._calls.get()
+        while not self._should_exit():
+            call, handle = self._calls.get()
             self._begun += 1
-            self._busy[thread] = time.monotonic()
-            do(call, ending)
+            self._busy_since[thread] = time.monotonic()
+            run_call(call, handle)
             del call  # it holds the call's messages
-            del self._busy[thread]
+            del self._busy_since[thread]
 
-    def _superfluous(self) -> bool:
-        if self._threads - self._held_up <= self._usual or not self._calls.empty():
+    def _should_exit(self) -> bool:
+        if self._threads - self._blocked <= self._target or not self._calls.empty():
             return False
         with self._lock:
-            if self._threads - self._held_up <= self._usual:
+            if self._threads - self._blocked <= self._target:
                 return False
             self._threads -= 1
             return True
@@ -224,16 +230,16 @@ class FewThreads:
         while True:
             self._submitted.wait()
             begun = self._begun
-            time.sleep(HELD_UP)
+            time.sleep(BLOCKED_AFTER_SECONDS)
             self._submitted.clear()
-            early = time.monotonic() - HELD_UP
-            self._held_up = sum(since < early for since in self._busy.copy().values())
+            early = time.monotonic() - BLOCKED_AFTER_SECONDS
+            self._blocked = sum(since < early for since in self._busy_since.copy().values())
             waiting = self._calls.qsize()
             if not waiting:
                 continue
             self._submitted.set()
             if self._begun == begun:
-                missing = self._usual - (self._threads - self._held_up)
+                missing = self._target - (self._threads - self._blocked)
                 try:
                     for _ in range(max(missing, min(waiting, self._threads))):
                         self._add_thread()

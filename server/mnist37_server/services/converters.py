@@ -21,7 +21,7 @@ from mnist37_server.domain.commands import (
     check_request_id,
 )
 from mnist37_server.domain.examples import Batch, Split
-from mnist37_server.domain.records import RunRecord, Version
+from mnist37_server.domain.records import RunRecord, VersionRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Origin
 from mnist37_server.errors import InvalidArgument
@@ -29,7 +29,7 @@ from mnist37_server.errors import InvalidArgument
 T = TypeVar("T", int, float, str)
 
 # The messages that write; all of them have a request_id.
-Writing = (
+WriteRequest = (
     pb.StepRequest | pb.TrainRequest | pb.InitializeRequest | pb.RestoreRequest | pb.ImportRequest
 )
 
@@ -44,13 +44,13 @@ ORIGINS = {
 }
 
 
-def given(message: Message, field: str, default: T) -> T:
+def field_or_default(message: Message, field: str, default: T) -> T:
     """The value of an optional field, or its default where it is unset."""
     value: T = getattr(message, field)
     return value if message.HasField(field) else default
 
 
-def request_id(message: Writing) -> str | None:
+def parse_request_id(message: WriteRequest) -> str | None:
     """The id of a write, checked; None where there is none."""
     if not message.HasField("request_id"):
         return None
@@ -58,21 +58,21 @@ def request_id(message: Writing) -> str | None:
     return name
 
 
-def version(message: pb.GetLossRequest | pb.GetModelRequest) -> int | None:
+def parse_version(message: pb.GetLossRequest | pb.GetModelRequest) -> int | None:
     """The version that a read asks for; None for the newest."""
     return message.version if message.HasField("version") else None
 
 
-def batch(message: pb.Batch) -> Batch:
+def parse_batch(message: pb.Batch) -> Batch:
     """Raises InvalidArgument unless the pixels are images and the labels are theirs."""
     return Batch(message.pixels, message.labels)
 
 
-def step(message: pb.StepRequest) -> Step:
+def parse_step(message: pb.StepRequest) -> Step:
     """Raises InvalidArgument, as do those below, where a value is out of its range."""
-    learning_rate = given(message, "learning_rate", Sgd.learning_rate)
+    learning_rate = field_or_default(message, "learning_rate", Sgd.learning_rate)
     if message.HasField("batch"):
-        return Step(batch(message.batch), Sgd(learning_rate))
+        return Step(parse_batch(message.batch), Sgd(learning_rate))
     return step_without_batch(learning_rate)
 
 
@@ -82,44 +82,45 @@ def step_without_batch(learning_rate: float) -> Step:
     return Step(None, Sgd(learning_rate))
 
 
-def train(message: pb.TrainRequest) -> Train:
+def parse_train(message: pb.TrainRequest) -> Train:
     """As `step`; `epochs` must be set."""
     if not message.HasField("epochs"):
         raise InvalidArgument("epochs", "is missing", "must be 1 to 1,000,000")
     return Train(
         message.epochs,
-        Sgd(given(message, "learning_rate", Sgd.learning_rate)),
-        given(message, "batch_size", Train.batch_size),
-        given(message, "seed", Train.seed),
+        Sgd(field_or_default(message, "learning_rate", Sgd.learning_rate)),
+        field_or_default(message, "batch_size", Train.batch_size),
+        field_or_default(message, "seed", Train.seed),
     )
 
 
-def initialize(message: pb.InitializeRequest) -> Initialize:
+def parse_initialize(message: pb.InitializeRequest) -> Initialize:
     """As `step`."""
     return Initialize(
-        given(message, "seed", Initialize.seed), given(message, "std", Initialize.std)
+        field_or_default(message, "seed", Initialize.seed),
+        field_or_default(message, "std", Initialize.std),
     )
 
 
-def restore(message: pb.RestoreRequest) -> Restore:
+def parse_restore(message: pb.RestoreRequest) -> Restore:
     """As `step`; `version` must be set."""
     if not message.HasField("version"):
         raise InvalidArgument("version", "is missing", "must be one that ListVersions names")
     return Restore(message.version)
 
 
-def parameters(message: pb.ImportRequest) -> Import:
+def parse_import(message: pb.ImportRequest) -> Import:
     """As `step`; `bias` must be set."""
     if not message.HasField("bias"):
         raise InvalidArgument("bias", "is missing", "must be a finite number")
     return Import(message.weights, message.bias)
 
 
-def examples(message: pb.GetLossRequest) -> Split | Batch:
+def parse_examples(message: pb.GetLossRequest) -> Split | Batch:
     """What a loss is asked of: one of the resident sets, or a batch of the caller's."""
     asked = message.WhichOneof("on")
     if asked == "batch":
-        return batch(message.batch)
+        return parse_batch(message.batch)
     right = "set split to SPLIT_TRAIN or SPLIT_VALID, or send a batch"
     if asked is None:
         raise InvalidArgument("split", "neither split nor batch is set", right)
@@ -128,26 +129,26 @@ def examples(message: pb.GetLossRequest) -> Split | Batch:
     return SPLITS[message.split]
 
 
-def kept_version(kept: Version) -> pb.ModelVersion:
+def version_message(kept: VersionRecord) -> pb.ModelVersion:
     """A version in a list."""
     return pb.ModelVersion(
         version=kept.version,
         origin=ORIGINS[kept.origin],
         run=kept.run,
-        committed_at=timestamp(kept.committed_at),
+        committed_at=timestamp_message(kept.committed_at),
     )
 
 
-def run(record: RunRecord, under_way: bool) -> pb.Run:
+def run_message(record: RunRecord, under_way: bool) -> pb.Run:
     """How a run stands."""
     state = pb.RUN_STATE_FINISHED if record.finished else pb.RUN_STATE_INTERRUPTED
     return pb.Run(
         run=record.number,
         state=pb.RUN_STATE_RUNNING if under_way else state,
         request_id=record.request_id,
-        started_at=timestamp(record.started_at),
+        started_at=timestamp_message(record.started_at),
         version=record.version,
-        last=None if record.last is None else progress(record.last),
+        last=None if record.last is None else progress_message(record.last),
         epochs=record.request.epochs,
         learning_rate=record.request.sgd.learning_rate,
         batch_size=record.request.batch_size,
@@ -155,17 +156,19 @@ def run(record: RunRecord, under_way: bool) -> pb.Run:
     )
 
 
-def timestamp(seconds: float) -> Timestamp:
+def timestamp_message(seconds: float) -> Timestamp:
     """Seconds since 1970 as a message."""
     message = Timestamp()
     message.FromMicroseconds(round(seconds * 1e6))
     return message
 
 
-def told(groups: Iterable[Sequence[Progress]], coalesce: bool) -> Iterator[pb.TrainResponse]:
+def progress_messages(
+    groups: Iterable[Sequence[Progress]], coalesce: bool
+) -> Iterator[pb.TrainResponse]:
     """The messages of epochs, some of which come together: one of those, or one of each."""
     for group in groups:
-        messages = list(map(progress, group))
+        messages = list(map(progress_message, group))
         if coalesce and messages:
             last = messages.pop()
             last.earlier.extend(messages)
@@ -173,7 +176,7 @@ def told(groups: Iterable[Sequence[Progress]], coalesce: bool) -> Iterator[pb.Tr
         yield from messages
 
 
-def progress(answer: Progress) -> pb.TrainResponse:
+def progress_message(answer: Progress) -> pb.TrainResponse:
     """An epoch's message."""
     seconds, nanos = divmod(round(answer.elapsed * 1e9), 10**9)
     return pb.TrainResponse(

@@ -13,9 +13,9 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from mnist37_server.errors import NotFound
-from mnist37_server.rpc.admission import Room
-from mnist37_server.rpc.status import stream, unary
-from mnist37_server.rpc.thread_pools import run_on
+from mnist37_server.rpc.admission import StreamLimit
+from mnist37_server.rpc.status import cancellable_unary_handler, stream_handler
+from mnist37_server.rpc.thread_pools import assign_pool
 
 NAME = health.SERVICE_NAME
 MAX_WATCHES = 256  # of the health, open at a time
@@ -35,15 +35,15 @@ class Health(health.HealthServicer):
         # A Watch holds a thread. Without one, a single watcher who reads nothing would block them
         # all: grpcio then sends while it holds the lock that each Check takes.
         super().__init__(experimental_non_blocking=False, experimental_thread_pool=threads)
-        run_on(threads, self, ["Check"])
+        assign_pool(threads, self, ["Check"])
         self.serving = True
         self._about = ((DEVICE, device),)
         self._names = {health.OVERALL_HEALTH, *services}
-        self._room = Room(MAX_WATCHES, "watches of the health")
+        self._limit = StreamLimit(MAX_WATCHES, "watches of the health")
         for name in self._names:
             self.set(name, health_pb2.HealthCheckResponse.SERVING)
 
-    @unary
+    @cancellable_unary_handler
     def Check(
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> health_pb2.HealthCheckResponse:
@@ -58,7 +58,7 @@ class Health(health.HealthServicer):
         context.set_trailing_metadata(self._about)
         return super().Check(request, context)
 
-    @stream
+    @stream_handler
     def Watch(
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> Iterator[health_pb2.HealthCheckResponse]:
@@ -66,10 +66,10 @@ class Health(health.HealthServicer):
         if request.service not in self._names:
             # grpcio remembers every name that was ever watched. None comes up later, so one does.
             request = health_pb2.HealthCheckRequest(service="unknown")
-        with self._room:
+        with self._limit:
             yield from super().Watch(request, context)
 
-    def leave(self) -> None:
+    def begin_shutdown(self) -> None:
         """Says from now on that nothing is serving; watchers hear it at once."""
         self.serving = False
         self.enter_graceful_shutdown()

@@ -11,9 +11,9 @@ from mnist37_protos.inference import open_inference_pb2_grpc
 
 from mnist37_server.engine.read_model import ReadModel
 from mnist37_server.errors import NotFound, version_not_retained
-from mnist37_server.rpc.drain import Activity
-from mnist37_server.rpc.status import unary
-from mnist37_server.rpc.thread_pools import run_on
+from mnist37_server.rpc.drain import InFlightCalls
+from mnist37_server.rpc.status import cancellable_unary_handler
+from mnist37_server.rpc.thread_pools import assign_pool
 from mnist37_server.services import tensors
 from mnist37_server.services.health import Health
 
@@ -29,31 +29,31 @@ class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer
 
     Args:
         model: is read.
-        activity: counts the predictions that are being answered.
+        in_flight: counts the predictions that are being answered.
         health: knows whether the server is about to end.
     """
 
-    def __init__(self, model: ReadModel, activity: Activity, health: Health) -> None:
+    def __init__(self, model: ReadModel, in_flight: InFlightCalls, health: Health) -> None:
         self._model = model
-        self._activity = activity
+        self._in_flight = in_flight
         self._health = health
         self._installed = installed_version("mnist37")
 
-    @unary
+    @cancellable_unary_handler
     def ServerLive(
         self, request: pb.ServerLiveRequest, context: grpc.ServicerContext
     ) -> pb.ServerLiveResponse:
         """Whoever answers is alive."""
         return pb.ServerLiveResponse(live=True)
 
-    @unary
+    @cancellable_unary_handler
     def ServerReady(
         self, request: pb.ServerReadyRequest, context: grpc.ServicerContext
     ) -> pb.ServerReadyResponse:
         """Whether more requests are welcome."""
         return pb.ServerReadyResponse(ready=self._health.serving)
 
-    @unary
+    @cancellable_unary_handler
     def ModelReady(
         self, request: pb.ModelReadyRequest, context: grpc.ServicerContext
     ) -> pb.ModelReadyResponse:
@@ -61,14 +61,14 @@ class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer
         self._model.at(self._asked(request.name, request.version))
         return pb.ModelReadyResponse(ready=self._health.serving)
 
-    @unary
+    @cancellable_unary_handler
     def ServerMetadata(
         self, request: pb.ServerMetadataRequest, context: grpc.ServicerContext
     ) -> pb.ServerMetadataResponse:
         """What server this is."""
         return pb.ServerMetadataResponse(name="mnist37", version=self._installed)
 
-    @unary
+    @cancellable_unary_handler
     def ModelMetadata(
         self, request: pb.ModelMetadataRequest, context: grpc.ServicerContext
     ) -> pb.ModelMetadataResponse:
@@ -82,17 +82,17 @@ class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer
             outputs=tensors.OUTPUTS,
         )
 
-    @unary
+    @cancellable_unary_handler
     def ModelInfer(
-        self, question: tensors.Question, context: grpc.ServicerContext
+        self, fields: tensors.InferFields, context: grpc.ServicerContext
     ) -> pb.ModelInferResponse:
         """The probability, for each image, that it is a 3."""
-        request = question.request
-        with self._activity:
+        request = fields.request
+        with self._in_flight:
             version = self._asked(request.model_name, request.model_version)
             tensors.check_outputs(request)
-            probabilities, version = self._model.predict(tensors.images(question), version)
-            return tensors.response(request, probabilities, version)
+            probabilities, version = self._model.predict(tensors.parse_images(fields), version)
+            return tensors.build_response(request, probabilities, version)
 
     def _asked(self, model: str, version: str) -> int | None:
         """The version that is asked for; None for the newest.
@@ -101,25 +101,25 @@ class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer
             NotFound: there is no such model, or the version is not a decimal number.
         """
         if model != MODEL:
-            shown = tensors.shown(model)
+            shown = tensors.shorten(model)
             raise NotFound(f"model: there is no {shown} here; there is {MODEL}", model=shown)
         if not version:
             return None
         if not (version.isascii() and version.isdecimal() and len(version) <= 20):
-            raise version_not_retained(tensors.shown(version), self._model.at().version)
+            raise version_not_retained(tensors.shorten(version), self._model.at().version)
         return int(version)
 
 
 def add_to(
     server: grpc.Server,
     model: ReadModel,
-    activity: Activity,
+    in_flight: InFlightCalls,
     health: Health,
     probes: ThreadPoolExecutor,
 ) -> None:
     """Puts the service on a server, whose own threads are for the predictions."""
-    servicer = OpenInferenceServicer(model, activity, health)
-    run_on(probes, servicer, RPCS - SHORT)
+    servicer = OpenInferenceServicer(model, in_flight, health)
+    assign_pool(probes, servicer, RPCS - SHORT)
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     # In place of the generated handler, whose message is copied on its way in.
     infer = grpc.unary_unary_rpc_method_handler(

@@ -20,7 +20,7 @@ PROBABILITIES = bytes([pb.PredictResponse.PROBABILITIES_FIELD_NUMBER << 3 | 2])
 VERSION_ANSWERED = bytes([pb.PredictResponse.VERSION_FIELD_NUMBER << 3])
 
 
-class Question(NamedTuple):
+class PredictFields(NamedTuple):
     """A PredictRequest."""
 
     message: bytes  # has the pixels, which are not copied,
@@ -29,7 +29,7 @@ class Question(NamedTuple):
     version: int | None
 
 
-def decode(message: bytes) -> Question:
+def decode(message: bytes) -> PredictFields:
     """Reads a PredictRequest.
 
     Raises:
@@ -39,7 +39,7 @@ def decode(message: bytes) -> Question:
     head = _nothing_but_pixels(size)
     if head is not None and message.startswith(head):
         start = len(head)
-        return Question(message, start, size - start, None)
+        return PredictFields(message, start, size - start, None)
     try:
         if message[0] == PIXELS_TAG[0]:
             length, start = varint(message, 1)
@@ -47,12 +47,12 @@ def decode(message: bytes) -> Question:
             if message[end] == VERSION_ASKED:
                 version, after = varint(message, end + 1, VERSION_BYTES)
                 if after == size and version < 2**64:
-                    return Question(message, start, length, version)
+                    return PredictFields(message, start, length, version)
     except IndexError:
         pass
     request = pb.PredictRequest.FromString(message)
     asked = request.version if request.HasField("version") else None
-    return Question(request.pixels, 0, len(request.pixels), asked)
+    return PredictFields(request.pixels, 0, len(request.pixels), asked)
 
 
 def encode(probabilities: bytearray, version: int) -> bytes:

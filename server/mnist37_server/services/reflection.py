@@ -10,9 +10,9 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
-from mnist37_server.rpc.admission import Room
-from mnist37_server.rpc.status import stream
-from mnist37_server.rpc.thread_pools import run_on
+from mnist37_server.rpc.admission import StreamLimit
+from mnist37_server.rpc.status import stream_handler
+from mnist37_server.rpc.thread_pools import assign_pool
 
 MAX_REFLECTIONS = 16  # streams, open at a time
 
@@ -41,17 +41,17 @@ class Reflection(reflection.ReflectionServicer):
 
     def __init__(self, services: Iterable[str], threads: ThreadPoolExecutor) -> None:
         super().__init__(services, pool=Symbols())
-        run_on(threads, self, ["ServerReflectionInfo"])
-        self._room = Room(MAX_REFLECTIONS, "streams of the reflection")
+        assign_pool(threads, self, ["ServerReflectionInfo"])
+        self._limit = StreamLimit(MAX_REFLECTIONS, "streams of the reflection")
 
-    @stream
+    @stream_handler
     def ServerReflectionInfo(
         self,
         requests: Iterator[reflection_pb2.ServerReflectionRequest],
         context: grpc.ServicerContext,
     ) -> Iterator[reflection_pb2.ServerReflectionResponse]:
         """Answers one question after the other."""
-        with self._room:
+        with self._limit:
             yield from super().ServerReflectionInfo(requests, context)
 
 

@@ -15,7 +15,7 @@ from mnist37_server.services.predict_codec import varint
 
 INPUT, OUTPUT = "pixels", "probability"
 SHAPES = ([784], [28, 28])  # of an image
-VALUES_AT_A_TIME = 8 * 784  # of typed contents: half a millisecond, then other threads get a turn
+VALUES_PER_CHECK = 8 * 784  # of typed contents: half a millisecond, then other threads get a turn
 
 
 class Datatype(NamedTuple):
@@ -36,17 +36,17 @@ OUTPUTS = [pb.ModelMetadataResponse.TensorMetadata(name=OUTPUT, datatype="FP32",
 
 # The field of raw data in a message begins with its number and its kind (that it has a length).
 RAW = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2
-MOST_FIELDS = 64  # that are looked at here; who sends more can wait for protobuf
+FIELDS_MAX = 64  # that are looked at here; who sends more can wait for protobuf
 
 
-class Question(NamedTuple):
+class InferFields(NamedTuple):
     """A ModelInferRequest."""
 
     request: pb.ModelInferRequest  # whose own raw_input_contents are not looked at
     raw: Sequence[bytes | memoryview]  # these are
 
 
-def decode(message: bytes) -> Question:
+def decode(message: bytes) -> InferFields:
     """Reads a ModelInferRequest; its raw data are views of the message.
 
     Raises:
@@ -57,9 +57,9 @@ def decode(message: bytes) -> Question:
     rest: list[memoryview] = []
     place = 0
     try:
-        for _ in range(MOST_FIELDS):
+        for _ in range(FIELDS_MAX):
             if place == len(message):
-                return Question(pb.ModelInferRequest.FromString(b"".join(rest)), raw)
+                return InferFields(pb.ModelInferRequest.FromString(b"".join(rest)), raw)
             if message[place] & 0x87 != 2:  # no field of ours, each of which has a length
                 break
             length, start = varint(message, place + 1)
@@ -72,43 +72,43 @@ def decode(message: bytes) -> Question:
     except IndexError:
         pass
     request = pb.ModelInferRequest.FromString(message)
-    return Question(request, request.raw_input_contents)
+    return InferFields(request, request.raw_input_contents)
 
 
-def images(question: Question) -> Images:
+def parse_images(fields: InferFields) -> Images:
     """The images (N, 784): uint8 of 0..255, not copied where they are raw; or float32 of 0..1.
 
     Raises:
         InvalidArgument: the input is not what the model takes; says of which field and why.
     """
-    tensor = the_input(question.request.inputs)
+    tensor = find_input(fields.request.inputs)
     datatype = DATATYPES.get(tensor.datatype)
     if datatype is None:
         raise InvalidArgument(
             f"{INPUT}.datatype",
-            f"got {shown(tensor.datatype)}",
+            f"got {shorten(tensor.datatype)}",
             f"must be {' or '.join(DATATYPES)}",
         )
-    size = count(list(tensor.shape)) * 784
-    if question.raw:
-        values = raw(question.raw, tensor, datatype, size)
+    size = count_images(list(tensor.shape)) * 784
+    if fields.raw:
+        values = parse_raw(fields.raw, tensor, datatype, size)
     else:
-        values = typed(tensor, datatype, size)
+        values = parse_typed(tensor, datatype, size)
     return values.reshape(-1, 784)
 
 
-def the_input(
+def find_input(
     tensors: Sequence[pb.ModelInferRequest.InferInputTensor],
 ) -> pb.ModelInferRequest.InferInputTensor:
     """Raises InvalidArgument unless there is one, with the right name."""
     if len(tensors) != 1:
         raise InvalidArgument("inputs", f"got {len(tensors):,}", f"must be one, {INPUT}")
     if tensors[0].name != INPUT:
-        raise InvalidArgument("inputs", f"got {shown(tensors[0].name)}", f"must be {INPUT}")
+        raise InvalidArgument("inputs", f"got {shorten(tensors[0].name)}", f"must be {INPUT}")
     return tensors[0]
 
 
-def count(shape: list[int]) -> int:
+def count_images(shape: list[int]) -> int:
     """How many images have this shape; raises InvalidArgument where no images have it."""
     if shape[1:] not in SHAPES or shape[0] < 1:
         came = f"got {shape}" if len(shape) <= 4 else f"got {len(shape):,} dimensions"
@@ -117,7 +117,7 @@ def count(shape: list[int]) -> int:
     return shape[0]
 
 
-def raw(
+def parse_raw(
     contents: Sequence[bytes | memoryview],
     tensor: pb.ModelInferRequest.InferInputTensor,
     datatype: Datatype,
@@ -143,10 +143,12 @@ def raw(
     if values.dtype == np.uint8:
         return values
     # In a message floats may begin anywhere, but not for the processor.
-    return in_range(np.require(values, requirements="A"), datatype)
+    return check_values(np.require(values, requirements="A"), datatype)
 
 
-def typed(tensor: pb.ModelInferRequest.InferInputTensor, datatype: Datatype, size: int) -> Images:
+def parse_typed(
+    tensor: pb.ModelInferRequest.InferInputTensor, datatype: Datatype, size: int
+) -> Images:
     """The pixels in the input's contents; raises InvalidArgument unless they are right."""
     others = {field.name for field, _ in tensor.contents.ListFields()} - {datatype.contents}
     if others:
@@ -163,13 +165,13 @@ def typed(tensor: pb.ModelInferRequest.InferInputTensor, datatype: Datatype, siz
             f"must be {size:,} for shape {list(tensor.shape)}, or as bytes in raw_input_contents",
         )
     values = np.empty(size, np.uint32 if datatype.raw == np.uint8 else np.float32)
-    for start in range(0, size, VALUES_AT_A_TIME):
-        part = slice(start, start + VALUES_AT_A_TIME)
+    for start in range(0, size, VALUES_PER_CHECK):
+        part = slice(start, start + VALUES_PER_CHECK)
         values[part] = content[part]
-    return in_range(values, datatype).astype(datatype.raw, copy=False)
+    return check_values(values, datatype).astype(datatype.raw, copy=False)
 
 
-def in_range(values: NDArray[Any], datatype: Datatype) -> NDArray[Any]:
+def check_values(values: NDArray[Any], datatype: Datatype) -> NDArray[Any]:
     """The same values; raises InvalidArgument unless each is a pixel."""
     if not (values.min() >= 0 and values.max() <= datatype.most):  # false for NaN too
         first = np.flatnonzero(~((values >= 0) & (values <= datatype.most)))[0]
@@ -185,10 +187,10 @@ def check_outputs(request: pb.ModelInferRequest) -> None:
     """Raises InvalidArgument where an output is asked for that there is not."""
     for output in request.outputs:
         if output.name != OUTPUT:
-            raise InvalidArgument("outputs", f"got {shown(output.name)}", f"must be {OUTPUT}")
+            raise InvalidArgument("outputs", f"got {shorten(output.name)}", f"must be {OUTPUT}")
 
 
-def response(
+def build_response(
     request: pb.ModelInferRequest, probabilities: NDArray[np.float32], version: int
 ) -> pb.ModelInferResponse:
     """The answer, its data raw."""
@@ -204,6 +206,6 @@ def response(
     )
 
 
-def shown(text: str) -> str:
+def shorten(text: str) -> str:
     """What came, for the text of an error, which must stay short."""
     return repr(text[:64])

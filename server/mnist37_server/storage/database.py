@@ -50,7 +50,7 @@ def check_writable(database: Path) -> None:
             )
 
 
-def create(database: Path, connection_class: type[sqlite3.Connection]) -> None:
+def create_database(database: Path, connection_class: type[sqlite3.Connection]) -> None:
     """Makes the database where there is none: whole, or not at all if this process is killed.
 
     So an empty file is one that was lost, though to SQLite it is a new database.
@@ -104,7 +104,7 @@ def prepare(connection: sqlite3.Connection) -> None:
             migrate(connection, found, SCHEMA_VERSION)
 
 
-def advice(error: Exception) -> str:
+def advise_on(error: Exception) -> str:
     """What to do about a database that could not be opened."""
     said = error.errno if isinstance(error, OSError) else getattr(error, "sqlite_errorname", None)
     if said in NOT_WRITTEN:
@@ -112,7 +112,7 @@ def advice(error: Exception) -> str:
     return "put a backup in its place"
 
 
-def lock(folder: Path) -> int:
+def lock_folder(folder: Path) -> int:
     """Makes the folder this process's own until it ends; the lock dies with the process."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

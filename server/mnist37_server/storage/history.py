@@ -13,20 +13,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mnist37_server.domain.records import RunRecord
-from mnist37_server.domain.results import Progress, to_values
+from mnist37_server.domain.results import Progress, values_of
 from mnist37_server.domain.snapshot import Snapshot
 from mnist37_server.storage.rows import (
-    A_ROW,
-    BYTES,
-    packed,
-    packed_epochs,
+    PARAMETER_BYTES,
+    VERSIONS_PER_ROW,
+    pack_epochs,
+    pack_versions,
     train_to_json,
-    unpacked,
+    unpack_versions,
 )
 
-KEPT_VERSIONS = 1_000
-KEPT_RUNS = 100
-KEPT_EPOCHS = 1_000  # of each run's curve, evenly spread
+RETAINED_VERSIONS = 1_000
+RETAINED_RUNS = 100
+RETAINED_EPOCHS = 1_000  # of each run's curve, evenly spread
 
 
 class History:
@@ -54,17 +54,17 @@ class History:
         found: dict[int, int] = {}
         for slot, about, size in rows:
             slots.append(slot)
-            versions = list(unpacked(about))
-            if size != len(versions) * BYTES:
+            versions = list(unpack_versions(about))
+            if size != len(versions) * PARAMETER_BYTES:
                 raise sqlite3.DatabaseError(f"the row of version {versions[-1][0]} is damaged")
             found |= {version: slot for version, *_ in versions}
         self._slots = max(slots, default=0)
         lasts = set(self._runs.values())
-        self._newest = deque(sorted(found)[-KEPT_VERSIONS:])
+        self._newest = deque(sorted(found)[-RETAINED_VERSIONS:])
         kept = (lasts & found.keys()) | set(self._newest)
         self._index = {version: found[version] for version in kept}  # of what is committed
-        self._kept_in = Counter(self._index.values())  # how many versions, by slot
-        self._free: list[int] = [slot for slot in slots if slot not in self._kept_in]
+        self._versions_in_slot = Counter(self._index.values())  # how many versions, by slot
+        self._free: list[int] = [slot for slot in slots if slot not in self._versions_in_slot]
         self._added: dict[int, int] = {}
         self._dropped: list[int] = []
         self._stale = False  # whether more was inserted than is committed
@@ -73,11 +73,11 @@ class History:
         """The newest version; None where there is none yet."""
         return self._newest[-1] if self._newest else None
 
-    def kept(self) -> list[tuple[int, int]]:
+    def retained(self) -> list[tuple[int, int]]:
         """All versions that are kept, newest first, and where they are; for any thread."""
         return sorted(self._index.copy().items(), reverse=True)
 
-    def slot(self, version: int) -> int | None:
+    def slot_of(self, version: int) -> int | None:
         """Where a version is, if it is kept; for any thread."""
         return self._index.get(version)
 
@@ -87,13 +87,13 @@ class History:
             self._read()
         return max(self._runs, default=0) + 1
 
-    def begin(self) -> None:
+    def begin_transaction(self) -> None:
         """A transaction has begun."""
         if self._stale:
             self._read()
         self._stale = True
 
-    def committed(self) -> None:
+    def end_transaction(self) -> None:
         """The transaction is committed: now readers may look where it put things."""
         self._index.update(self._added)
         for version in self._dropped:
@@ -107,18 +107,20 @@ class History:
         if snapshots and self._newest and snapshots[0].version <= self._newest[-1]:
             raise ValueError(f"version {snapshots[0].version} after {self._newest[-1]}")
         lasts = set(self._runs.values())
-        if len(snapshots) > KEPT_VERSIONS:
-            older = [s for s in snapshots[:-KEPT_VERSIONS] if s.version in lasts]
-            snapshots = [*older, *snapshots[-KEPT_VERSIONS:]]
+        if len(snapshots) > RETAINED_VERSIONS:
+            older = [s for s in snapshots[:-RETAINED_VERSIONS] if s.version in lasts]
+            snapshots = [*older, *snapshots[-RETAINED_VERSIONS:]]
         self._newest += [snapshot.version for snapshot in snapshots]
-        while len(self._newest) > KEPT_VERSIONS:
+        while len(self._newest) > RETAINED_VERSIONS:
             version = self._newest.popleft()
             if version not in lasts:
                 self._drop(version)
-        together = [snapshots[i : i + A_ROW] for i in range(0, len(snapshots), A_ROW)]
+        together = [
+            snapshots[i : i + VERSIONS_PER_ROW] for i in range(0, len(snapshots), VERSIONS_PER_ROW)
+        ]
         self._connection.executemany(
             "INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?)",
-            [(self._take_slot(some), *packed(some, now)) for some in together],
+            [(self._take_slot(some), *pack_versions(some, now)) for some in together],
         )
 
     def _take_slot(self, snapshots: Sequence[Snapshot]) -> int:
@@ -129,27 +131,27 @@ class History:
             slot = self._slots
         for snapshot in snapshots:
             self._added[snapshot.version] = slot
-        self._kept_in[slot] = len(snapshots)
+        self._versions_in_slot[slot] = len(snapshots)
         return slot
 
     def _drop(self, version: int) -> None:
         slot = self._index.get(version)
         if slot is not None:
             self._dropped.append(version)
-            self._kept_in[slot] -= 1
-            if not self._kept_in[slot]:
+            self._versions_in_slot[slot] -= 1
+            if not self._versions_in_slot[slot]:
                 self._free.append(slot)
 
     def insert_runs(self, runs: Sequence[tuple[RunRecord, Sequence[Progress]]]) -> None:
         """Adds runs or what is new of them, oldest first, and drops the oldest runs."""
         newest: dict[int, RunRecord] = {}
         for run, epochs in runs:
-            apart = stride(run.request.epochs)
+            apart = epoch_stride(run.request.epochs)
             kept = [progress for progress in epochs if progress.epoch % apart == 0]
             if kept:
                 self._connection.execute(
                     "INSERT INTO epochs VALUES (?, ?, ?)",
-                    (run.number, kept[-1].epoch, packed_epochs(kept)),
+                    (run.number, kept[-1].epoch, pack_epochs(kept)),
                 )
             earlier = newest.get(run.number)
             last = earlier.last if run.last is None and earlier else run.last
@@ -158,7 +160,7 @@ class History:
             self._insert_run(run)
 
     def _insert_run(self, run: RunRecord) -> None:
-        last = None if run.last is None else json.dumps(to_values(run.last))
+        last = None if run.last is None else json.dumps(values_of(run.last))
         request = train_to_json(run.request)
         self._connection.execute(
             "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET"
@@ -168,7 +170,7 @@ class History:
         )
         released = [self._runs[run.number]] if run.number in self._runs else []
         self._runs[run.number] = run.version
-        for number in sorted(self._runs)[:-KEPT_RUNS]:
+        for number in sorted(self._runs)[:-RETAINED_RUNS]:
             self._connection.execute("DELETE FROM runs WHERE number = ?", (number,))
             self._connection.execute("DELETE FROM epochs WHERE run = ?", (number,))
             released.append(self._runs.pop(number))
@@ -177,6 +179,6 @@ class History:
                 self._drop(version)
 
 
-def stride(epochs: int) -> int:
+def epoch_stride(epochs: int) -> int:
     """How far apart the epochs are that are kept of a run of so many."""
-    return -(-epochs // KEPT_EPOCHS)
+    return -(-epochs // RETAINED_EPOCHS)

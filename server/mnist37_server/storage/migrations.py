@@ -7,7 +7,7 @@ import sqlite3
 
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.storage import rows as tables
-from mnist37_server.storage.rows import PROGRESS, packed
+from mnist37_server.storage.rows import PROGRESS_STRUCT, pack_versions
 
 # A run's place had, third, the images that its loss is the sum of.
 FROM_1 = "UPDATE requests SET place = json_remove(place, '$[2]') WHERE place IS NOT NULL"
@@ -49,14 +49,17 @@ def _from_2(connection: sqlite3.Connection) -> None:
     connection.executemany(
         "INSERT INTO versions VALUES (?, ?, ?, ?)",
         [
-            (i, *packed([snapshot], committed))
+            (i, *pack_versions([snapshot], committed))
             for i, (snapshot, committed) in enumerate(versions, 1)
         ],
     )
     epochs = connection.execute("SELECT run, epoch, progress FROM epochs_2").fetchall()
     connection.executemany(
         "INSERT INTO epochs VALUES (?, ?, ?)",
-        [(run, epoch, PROGRESS.pack(*json.loads(progress))) for run, epoch, progress in epochs],
+        [
+            (run, epoch, PROGRESS_STRUCT.pack(*json.loads(progress)))
+            for run, epoch, progress in epochs
+        ],
     )
     connection.execute("DROP TABLE versions_2")
     connection.execute("DROP TABLE epochs_2")

@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from mnist37_server.domain.records import Record, RunPlace
+from mnist37_server.domain.records import RequestRecord, RunCheckpoint
 from mnist37_server.storage.id_filter import IdFilter
 
 # The names of columns, and the order of values within answer and place, are stored: they stay.
@@ -25,10 +25,10 @@ CREATE TABLE requests (
 );
 """
 
-KEPT_REQUESTS = 10_000
-KEPT_SECONDS = 24 * 3600
-FORGET_EVERY = 64  # requests that are new; then the oldest are looked at
-FORGOTTEN_AT_ONCE = 256  # requests: more than come, so that one gets even
+RETAINED_REQUESTS = 10_000
+RETAINED_SECONDS = 24 * 3600
+FORGET_INTERVAL = 64  # requests that are new; then the oldest are looked at
+FORGET_BATCH = 256  # requests: more than come, so that one gets even
 
 
 class RequestLog:
@@ -48,7 +48,7 @@ class RequestLog:
         """Return whether an id may be remembered; without a query. Any thread may ask."""
         return request_id in self._ids
 
-    def insert(self, records: Sequence[Record], now: float) -> None:
+    def insert(self, records: Sequence[RequestRecord], now: float) -> None:
         """Add requests or what is new of them, and forget the oldest."""
         newest = {record.request_id: record for record in records}
         for request_id in newest:
@@ -59,23 +59,30 @@ class RequestLog:
             " version = excluded.version, answer = excluded.answer, place = excluded.place,"
             " committed = excluded.committed",
             [
-                (r.request_id, r.fingerprint, r.version, _json(r.answer), _json(_place(r)), now)
+                (
+                    r.request_id,
+                    r.fingerprint,
+                    r.version,
+                    _json(r.result),
+                    _json(_checkpoint_values(r)),
+                    now,
+                )
                 for r in newest.values()
             ],
         )
         self._unforgotten += len(newest)
-        if self._unforgotten < FORGET_EVERY:
+        if self._unforgotten < FORGET_INTERVAL:
             return
         self._unforgotten = 0
         # Only the oldest few are looked at: a day's requests may be millions.
         self._connection.execute(
             "DELETE FROM requests WHERE number < (SELECT min(number) FROM requests) + ?"
             " AND number <= (SELECT max(number) FROM requests) - ? AND committed < ?",
-            (FORGOTTEN_AT_ONCE, KEPT_REQUESTS, now - KEPT_SECONDS),
+            (FORGET_BATCH, RETAINED_REQUESTS, now - RETAINED_SECONDS),
         )
 
 
-def find(connection: sqlite3.Connection, request_id: str) -> Record | None:
+def find_request(connection: sqlite3.Connection, request_id: str) -> RequestRecord | None:
     """Return what is remembered of a request."""
     row = connection.execute(
         "SELECT request_id, fingerprint, version, answer, place FROM requests WHERE request_id = ?",
@@ -84,18 +91,26 @@ def find(connection: sqlite3.Connection, request_id: str) -> Record | None:
     if row is None:
         return None
     answer = None if row[3] is None else tuple(json.loads(row[3]))
-    place = None
+    checkpoint = None
     if row[4] is not None:
         steps, loss, elapsed, run, began = json.loads(row[4])
-        place = RunPlace(steps=steps, loss=loss, elapsed=elapsed, run=run, started_at=began)
-    return Record(row[0], row[1], row[2], answer, place)
+        checkpoint = RunCheckpoint(
+            steps=steps, loss=loss, elapsed=elapsed, run=run, started_at=began
+        )
+    return RequestRecord(row[0], row[1], row[2], answer, checkpoint)
 
 
-def _place(record: Record) -> tuple[float, ...] | None:
-    place = record.place
-    if place is None:
+def _checkpoint_values(record: RequestRecord) -> tuple[float, ...] | None:
+    checkpoint = record.checkpoint
+    if checkpoint is None:
         return None
-    return place.steps, place.loss, place.elapsed, place.run, place.started_at
+    return (
+        checkpoint.steps,
+        checkpoint.loss,
+        checkpoint.elapsed,
+        checkpoint.run,
+        checkpoint.started_at,
+    )
 
 
 def _json(values: tuple[float, ...] | None) -> str | None:

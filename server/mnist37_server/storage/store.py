@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist37_server.domain.records import Record, RunRecord, Version
+from mnist37_server.domain.records import RequestRecord, RunRecord, VersionRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Snapshot
 from mnist37_server.errors import CannotStart, Exhausted, Reason
@@ -24,7 +24,7 @@ from mnist37_server.storage.history import History
 from mnist37_server.storage.request_log import RequestLog
 
 
-class State:
+class Store:
     """The durable state. One thread commits; any thread may look things up meanwhile.
 
     Args:
@@ -40,14 +40,14 @@ class State:
         folder: Path | None,
         connection_class: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
-        self._reading = threading.Lock()
-        self._writing = self._reading if folder is None else threading.Lock()
-        self._lock_file = None if folder is None else database.lock(folder)
+        self._reader_lock = threading.Lock()
+        self._writer_lock = self._reader_lock if folder is None else threading.Lock()
+        self._lock_file = None if folder is None else database.lock_folder(folder)
         file = None if folder is None else folder / "mnist37.sqlite3"
         try:
             if file is not None:
                 database.check_writable(file)
-                database.create(file, connection_class)
+                database.create_database(file, connection_class)
             self._writer = database.connect(file, connection_class)
             database.prepare(self._writer)
             # A second connection lets look-ups go on during a commit; memory has just the one.
@@ -63,9 +63,9 @@ class State:
             raise
         except (sqlite3.Error, OSError) as error:
             self._unlock()
-            advice = database.advice(error)
+            suggestion = database.advise_on(error)
             raise CannotStart(
-                f"--state: the database in {folder} cannot be used: {error}; {advice}, or name"
+                f"--state: the database in {folder} cannot be used: {error}; {suggestion}, or name"
                 " another folder"
             ) from error
 
@@ -76,31 +76,31 @@ class State:
 
     def version(self, version: int) -> Snapshot | None:
         """A version that is kept."""
-        slot = self._history.slot(version)
+        slot = self._history.slot_of(version)
         if slot is None:
             return None
-        with self._reading:
-            return rows.snapshot(self._reader, slot, version)
+        with self._reader_lock:
+            return rows.read_snapshot(self._reader, slot, version)
 
-    def versions(self, limit: int) -> list[Version]:
+    def versions(self, limit: int) -> list[VersionRecord]:
         """What is kept, newest first."""
-        wanted = self._history.kept()[:limit]
-        with self._reading:
+        wanted = self._history.retained()[:limit]
+        with self._reader_lock:
             self._reader.execute("BEGIN")  # one view, and one look for locks
             try:
-                return rows.versions(self._reader, wanted)
+                return rows.read_versions(self._reader, wanted)
             finally:
                 self._reader.execute("COMMIT")
 
     def runs(self, number: int | None = None) -> list[RunRecord]:
         """The runs that are kept, newest first; or the one of this number, if it is."""
-        with self._reading:
-            return [] if number and number >= 2**63 else rows.runs(self._reader, number)
+        with self._reader_lock:
+            return [] if number and number >= 2**63 else rows.read_runs(self._reader, number)
 
     def curve(self, number: int) -> list[Progress]:
         """The epochs that are kept of a run."""
-        with self._reading:
-            return rows.curve(self._reader, number)
+        with self._reader_lock:
+            return rows.read_curve(self._reader, number)
 
     def next_run(self) -> int:
         """The number of the next run to begin; for the thread that commits."""
@@ -108,23 +108,23 @@ class State:
 
     def size(self) -> int:
         """Bytes that the database has, without its log."""
-        with self._reading:
+        with self._reader_lock:
             (size,) = self._reader.execute(
                 "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
             ).fetchone()
         return int(size)
 
-    def find(self, request_id: str) -> Record | None:
+    def find(self, request_id: str) -> RequestRecord | None:
         """What is remembered of a request."""
         if not self._requests.may_hold(request_id):
             return None
-        with self._reading:
-            return request_log.find(self._reader, request_id)
+        with self._reader_lock:
+            return request_log.find_request(self._reader, request_id)
 
     def commit(
         self,
         snapshots: Sequence[Snapshot],
-        records: Sequence[Record],
+        records: Sequence[RequestRecord],
         runs: Sequence[tuple[RunRecord, Sequence[Progress]]] = (),
     ) -> None:
         """Stores new versions and what is to be remembered of their requests, all or nothing.
@@ -138,16 +138,16 @@ class State:
             Exhausted: there is no room, or the disk fails; the state is as it was.
         """
         now = time.time()
-        with self._writing:
+        with self._writer_lock:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
-                self._history.begin()
+                self._history.begin_transaction()
                 self._history.insert_runs(runs)  # first: the versions that they end on are kept
                 self._history.insert(snapshots, now)
                 if records:
                     self._requests.insert(records, now)
                 self._writer.execute("COMMIT")
-                self._history.committed()
+                self._history.end_transaction()
             except BaseException as error:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
@@ -160,10 +160,10 @@ class State:
 
     def close(self) -> None:
         """Ends all use of the files, so that another process may take them."""
-        with self._writing:
+        with self._writer_lock:
             self._writer.close()
         if self._reader is not self._writer:
-            with self._reading:
+            with self._reader_lock:
                 self._reader.close()
         self._unlock()
 

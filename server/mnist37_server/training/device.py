@@ -20,9 +20,9 @@ from mnist37.data import Data
 from mnist37.examples import PARAMETERS, Device
 from mnist37.host import Host
 from mnist37.optimizer import Sgd
-from mnist37.training import Sets, evaluate
+from mnist37.training import Datasets, evaluate
 from mnist37_server.errors import CannotStart
-from mnist37_server.training.device_errors import no_room
+from mnist37_server.training.device_errors import is_out_of_memory
 
 DRIVER = "libcuda.so.1"  # comes with NVIDIA's driver
 NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
@@ -31,7 +31,7 @@ INSTALL_TORCH = "pip install 'mnist37[server]'"
 log = logging.getLogger(__name__)
 
 
-class Unusable(Exception):
+class DeviceUnusable(Exception):
     """A device that cannot be used.
 
     Args:
@@ -50,7 +50,7 @@ def check_name(name: str) -> None:
         raise CannotStart(f"--device: there is no {name!r}; use auto, cpu, cuda or cuda:N")
 
 
-def place(name: str, images: Data) -> tuple[Sets, Device]:
+def place_images(name: str, images: Data) -> tuple[Datasets, Device]:
     """Put the images on the device of this name, and have it show that it works.
 
     Of `auto` that is the first CUDA device. Where it cannot be used, a warning says why, and the
@@ -69,17 +69,17 @@ def place(name: str, images: Data) -> tuple[Sets, Device]:
     if name == "auto":
         try:
             if driver_finds_device() and torch_finds_device():
-                return place_on(find_device("cuda"), images)
-        except Unusable as error:
+                return place_images_on(find_device("cuda"), images)
+        except DeviceUnusable as error:
             log.warning("no CUDA device is used: %s; the model is on the CPU", error)
             with suppress(Exception):  # a device that fails may fail at this too
                 import torch
 
                 torch.cuda.empty_cache()
-        return place_on(Host(), images)
+        return place_images_on(Host(), images)
     try:
-        return place_on(find_device(name), images)
-    except Unusable as error:
+        return place_images_on(find_device(name), images)
+    except DeviceUnusable as error:
         advice = f"{error.advice}, or use" if error.advice else "use"
         raise CannotStart(f"--device: {error}; {advice} auto, cpu or another device") from error
 
@@ -98,23 +98,25 @@ def torch_finds_device() -> bool:
     """Return whether torch finds a CUDA device.
 
     Raises:
-        Unusable: torch says why it finds none, has no CUDA, cannot be loaded or is not there.
+        DeviceUnusable: torch says why it finds none, has no CUDA, cannot be loaded or is not there.
     """
     if importlib.util.find_spec("torch") is None:
-        raise Unusable("CUDA needs torch, which is not installed", f"install it: {INSTALL_TORCH}")
+        raise DeviceUnusable(
+            "CUDA needs torch, which is not installed", f"install it: {INSTALL_TORCH}"
+        )
     try:
         import torch
     except (ImportError, OSError) as error:  # a library of its own is missing, say
-        raise Unusable(f"torch cannot be loaded: {first_line(error)}") from error
+        raise DeviceUnusable(f"torch cannot be loaded: {first_line(error)}") from error
 
     if torch.version.cuda is None:
-        raise Unusable("this torch is a build without CUDA", "install another")
+        raise DeviceUnusable("this torch is a build without CUDA", "install another")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         found = torch.cuda.is_available()
     why = [first_line(warning.message) for warning in said if "CUDA" in str(warning.message)]
     if not found and why:  # a driver that is too old, say
-        raise Unusable(why[0])
+        raise DeviceUnusable(why[0])
     return found
 
 
@@ -122,7 +124,7 @@ def find_device(name: str) -> Device:
     """Return the device of this name: cpu, cuda or cuda:N.
 
     Raises:
-        Unusable: the device is not there, or lacks torch, Triton or a C compiler.
+        DeviceUnusable: the device is not there, or lacks torch, Triton or a C compiler.
     """
     if name == "cpu":
         return Host()
@@ -132,46 +134,46 @@ def find_device(name: str) -> Device:
 
     count = torch.cuda.device_count() if found else 0
     if index >= count:
-        raise Unusable(f"{name} is not there; torch sees {count} CUDA devices")
+        raise DeviceUnusable(f"{name} is not there; torch sees {count} CUDA devices")
     # Triton would ask these, and say at the first Train what it misses.
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
-        raise Unusable(
+        raise DeviceUnusable(
             "on CUDA the kernels are built with a C compiler, and there is none", "install gcc"
         )
     try:
         from mnist37.cuda import Cuda
     except ImportError as error:
-        raise Unusable(f"Triton cannot be loaded: {first_line(error)}") from error
+        raise DeviceUnusable(f"Triton cannot be loaded: {first_line(error)}") from error
 
     return Cuda(torch.device("cuda", index))
 
 
-def place_on(device: Device, images: Data) -> tuple[Sets, Device]:
+def place_images_on(device: Device, images: Data) -> tuple[Datasets, Device]:
     """Put the images on a device, and run each kernel there once.
 
     Raises:
-        Unusable: the device fails at it.
+        DeviceUnusable: the device fails at it.
     """
     try:
-        sets = Sets(images, device)
-        try_out(sets, device)
+        datasets = Datasets(images, device)
+        run_kernels_once(datasets, device)
     except Exception as error:
         if isinstance(device, Host):
             raise
         log.debug("%s cannot be used", device, exc_info=error)
-        if no_room(error):
-            raise Unusable(
+        if is_out_of_memory(error):
+            raise DeviceUnusable(
                 f"{device} has no room in its memory", "end what else is on it"
             ) from error
-        raise Unusable(f"{device} cannot be used: {first_line(error)}") from error
-    return sets, device
+        raise DeviceUnusable(f"{device} cannot be used: {first_line(error)}") from error
+    return datasets, device
 
 
-def try_out(sets: Sets, device: Device) -> None:
+def run_kernels_once(datasets: Datasets, device: Device) -> None:
     """Run each kernel once, so that what a device refuses is refused at the start."""
     parameters = device.put(np.zeros(PARAMETERS, np.float32))
-    sets.valid.sgd(parameters, np.zeros(1, np.int64), 1, Sgd())
-    for examples in (sets.train, sets.valid):
+    datasets.valid.sgd(parameters, np.zeros(1, np.int64), 1, Sgd())
+    for examples in (datasets.train, datasets.valid):
         evaluate(parameters, examples)
 
 

@@ -11,7 +11,7 @@ from mnist37_server.domain.examples import Batch
 from mnist37_server.errors import Exhausted, Reason, ShuttingDown
 
 
-def no_room(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether this is for want of memory on a device.
 
     torch's allocator has a class for it; CUDA, by torch or by Triton, has RuntimeErrors and words.
@@ -19,7 +19,7 @@ def no_room(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "out of memory" in str(error)
 
 
-def device_full(device: Device, batch: Batch | None) -> Exhausted:
+def out_of_memory_error(device: Device, batch: Batch | None) -> Exhausted:
     """Why a request could not be carried out that came with this batch, or with none."""
     if batch is None:
         return Exhausted(
@@ -38,7 +38,7 @@ def device_full(device: Device, batch: Batch | None) -> Exhausted:
     )
 
 
-def device_lost() -> ShuttingDown:
+def device_lost_error() -> ShuttingDown:
     """Why nothing is written any more."""
     return ShuttingDown(
         "the device is lost and the model cannot be trained until the server is started again;"

@@ -25,7 +25,7 @@ from mnist37_client import (
     Unavailable,
     validation_images,
 )
-from mnist37_client._rpc.batching import A_FEW, MOST, UNDER_WAY
+from mnist37_client._rpc.batching import BATCHED_IMAGES_MAX, IMAGES_PER_MESSAGE, MESSAGES_IN_FLIGHT
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import NDArray
@@ -57,22 +57,22 @@ class Counted(AsyncClient):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.messages = self.most_images = 0
-        assert self._merger is not None
-        predict = self._merger._predict
+        assert self._batcher is not None
+        predict = self._batcher._predict
 
         def counted(request: pb.PredictRequest, **kwargs: Any) -> Any:
             self.messages += 1
             self.most_images = max(self.most_images, len(request.pixels) // 784)
             return predict(request, **kwargs)
 
-        self._merger._predict = counted
+        self._batcher._predict = counted
 
     def assert_at_rest(self) -> None:
         """Nobody waits, nothing is under way, and every turn has been given back."""
-        assert self._merger is not None
-        assert self._merger._turns == UNDER_WAY
-        assert not self._merger._gathered
-        assert not self._merger._sent
+        assert self._batcher is not None
+        assert self._batcher._turns == MESSAGES_IN_FLIGHT
+        assert not self._batcher._pending
+        assert not self._batcher._sent
 
 
 @asynccontextmanager
@@ -135,7 +135,7 @@ def test_merging_can_be_turned_off(address: str) -> None:
     async def main() -> None:
         async with AsyncClient(address, merge=False) as client:
             found = await asyncio.gather(*(client.predict(image) for image in IMAGES[:50]))
-            assert client._merger is None
+            assert client._batcher is None
         np.testing.assert_array_equal([one.probabilities[0] for one in found], expected)
 
     expected = unmerged(address, IMAGES[:50])
@@ -143,7 +143,7 @@ def test_merging_can_be_turned_off(address: str) -> None:
 
 
 @settings(deadline=None, max_examples=15)
-@given(st.lists(st.integers(1, A_FEW + 2), min_size=1, max_size=60), st.booleans())
+@given(st.lists(st.integers(1, BATCHED_IMAGES_MAX + 2), min_size=1, max_size=60), st.booleans())
 def test_any_sizes_together_are_answered_as_if_alone(
     address: str, sizes: list[int], flat: bool
 ) -> None:
@@ -166,12 +166,14 @@ def test_a_message_has_so_many_images_at_the_most(address: str) -> None:
 
     async def main() -> None:
         async with connected(address) as client:
-            count = 6 * MOST // A_FEW
-            batches = [IMAGES[index : index + A_FEW] for index in range(count)]
+            count = 6 * IMAGES_PER_MESSAGE // BATCHED_IMAGES_MAX
+            batches = [IMAGES[index : index + BATCHED_IMAGES_MAX] for index in range(count)]
             found = await asyncio.gather(*map(client.predict, batches))
             for index, one in enumerate(found):
-                np.testing.assert_array_equal(one.probabilities, expected[index : index + A_FEW])
-            assert client.most_images <= MOST
+                np.testing.assert_array_equal(
+                    one.probabilities, expected[index : index + BATCHED_IMAGES_MAX]
+                )
+            assert client.most_images <= IMAGES_PER_MESSAGE
 
     expected = unmerged(address)
     asyncio.run(main())
@@ -204,8 +206,8 @@ def test_what_only_the_server_refuses_fails_its_own_caller_alone(address: str) -
             pixels[10] = pixels[10][1:]
 
             async def ask(pixels: bytes) -> Prediction:
-                assert client._merger is not None
-                return await client._merger.ask(pixels)
+                assert client._batcher is not None
+                return await client._batcher.predict(pixels)
 
             found = await outcomes(begin(*map(ask, pixels)))
         for index, one in enumerate(found):
@@ -257,8 +259,8 @@ def test_whoever_leaves_leaves_alone(freezable: LocalServer) -> None:
                     tasks[index].cancel()
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(client.predict(IMAGES[0]), 0.05)
-                assert client._merger is not None
-                assert len(client._merger._gathered) == 30 - UNDER_WAY - len(leaving), (
+                assert client._batcher is not None
+                assert len(client._batcher._pending) == 30 - MESSAGES_IN_FLIGHT - len(leaving), (
                     "none of those who left is kept"
                 )
             found = await outcomes(tasks)
@@ -269,7 +271,7 @@ def test_whoever_leaves_leaves_alone(freezable: LocalServer) -> None:
                 assert isinstance(one, Prediction)
                 assert one.probabilities[0] == expected[index]
 
-    leaving = range(UNDER_WAY, 30, 3)
+    leaving = range(MESSAGES_IN_FLIGHT, 30, 3)
     expected = unmerged(freezable.address, IMAGES[:30])
     asyncio.run(main())
 
@@ -278,7 +280,7 @@ def test_when_all_have_left_so_has_their_message(freezable: LocalServer) -> None
     async def main() -> None:
         async with connected(freezable.address) as client:
             with frozen(freezable):
-                alone = begin(*map(client.predict, IMAGES[:UNDER_WAY]))
+                alone = begin(*map(client.predict, IMAGES[:MESSAGES_IN_FLIGHT]))
                 together = begin(*map(client.predict, IMAGES[:20]))
                 late = begin(*map(client.predict, IMAGES[:5]))
                 await asyncio.sleep(0.02)
@@ -286,7 +288,7 @@ def test_when_all_have_left_so_has_their_message(freezable: LocalServer) -> None
                     task.cancel()
                 alone[0].cancel()  # ends its turn: the others go
                 await asyncio.sleep(0.02)
-                assert client.messages == UNDER_WAY + 1
+                assert client.messages == MESSAGES_IN_FLIGHT + 1
                 for task in together + alone:
                     task.cancel()
                 await outcomes(together + alone)
@@ -305,7 +307,7 @@ def test_whenever_they_leave_the_next_get_their_turn(freezable: LocalServer) -> 
         async with connected(freezable.address) as client:
             for turns in range(6):
                 with frozen(freezable):
-                    alone = begin(*map(client.predict, IMAGES[:UNDER_WAY]))
+                    alone = begin(*map(client.predict, IMAGES[:MESSAGES_IN_FLIGHT]))
                     together = begin(*map(client.predict, IMAGES[:3]))
                     await asyncio.sleep(0.01)
                     alone[0].cancel()
@@ -334,14 +336,14 @@ def test_each_caller_has_a_timeout_of_its_own(freezable: LocalServer) -> None:
                 return time.monotonic() - began
 
             with frozen(freezable):
-                alone = [asyncio.create_task(waited()) for _ in range(UNDER_WAY)]
+                alone = [asyncio.create_task(waited()) for _ in range(MESSAGES_IN_FLIGHT)]
                 early = asyncio.create_task(waited())
                 await asyncio.sleep(0.6)
                 late = [asyncio.create_task(waited()) for _ in range(3)]
                 await asyncio.sleep(0)
                 alone[0].cancel()  # who waits has its turn: the early one and half the late
                 times = await asyncio.gather(*alone[1:], early, *late)
-                assert client.messages == UNDER_WAY + 2
+                assert client.messages == MESSAGES_IN_FLIGHT + 2
             assert all(0.98 < seconds < 1.4 for seconds in times), times
 
     asyncio.run(main())
@@ -398,9 +400,9 @@ def test_callers_live_through_a_restart_of_the_server() -> None:
                 asking = [asyncio.create_task(ask(index)) for index in range(50)]
                 await asyncio.sleep(0.1)
                 server.kill()
-                assert client._merger is not None
+                assert client._batcher is not None
                 async with asyncio.timeout(5):  # nobody waits for others' further attempts
-                    while client._merger._gathered or client._merger._turns < UNDER_WAY:
+                    while client._batcher._pending or client._batcher._turns < MESSAGES_IN_FLIGHT:
                         await asyncio.sleep(0.01)
                 answered.clear()
                 server = await asyncio.to_thread(LocalServer, "--address", address)

@@ -12,8 +12,8 @@ import grpc
 import numpy as np
 import pytest
 from mnist37_client import Aborted, AlreadyExists, AsyncClient, Cancelled, Client, Model
-from mnist37_client._rpc.progress import Told
-from mnist37_client._rpc.retry import Patience
+from mnist37_client._rpc.progress import ProgressBuffer
+from mnist37_client._rpc.retry import RetryPolicy
 from mnist37_client.async_training_run import AsyncTrainingRun
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import NDArray
@@ -128,7 +128,7 @@ def told(*numbers: int) -> pb.TrainResponse:
 
 
 def test_what_is_told_again_after_a_retry_is_not_given_again() -> None:
-    epochs = Told()
+    epochs = ProgressBuffer()
     for message in (told(1), told(2, 3), told(3), told(3), told(3, 4, 5)):
         epochs.add(message)
     assert [at.epoch for at in epochs.waiting] == [1, 2, 3, 4, 5]
@@ -158,7 +158,7 @@ def test_others_have_a_turn_while_gathered_epochs_are_given() -> None:
 
         beside = asyncio.create_task(other())
         call: Any = Call()
-        run = AsyncTrainingRun(lambda: call, "here:1", Patience(1.0))
+        run = AsyncTrainingRun(lambda: call, "here:1", RetryPolicy(1.0))
         assert [at.epoch async for at in run] == list(range(1, 101))
         beside.cancel()
         return turns

@@ -9,7 +9,15 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from mnist37_client import Progress, Run
-from mnist37_client.cli.terminal import HEADER, follow, gallery, loss_curve, picture, row, summary
+from mnist37_client.cli.terminal import (
+    HEADER,
+    draw_gallery,
+    draw_image,
+    draw_loss_curve,
+    format_row,
+    show_progress,
+    summarize_run,
+)
 from rich.console import Console
 
 BLANK = np.zeros((28, 28), np.uint8)
@@ -46,43 +54,43 @@ def epochs_of_rows(written: str) -> list[int]:
 def test_an_image_is_14_lines_of_28_characters() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
     for image in (BLANK, INK, noise):
-        drawn = picture(image)
+        drawn = draw_image(image)
         assert len(drawn) == 14
         assert {len(line) for line in drawn} == {28}
 
 
 def test_an_empty_image_is_blank() -> None:
-    assert picture(BLANK) == [" " * 28] * 14
+    assert draw_image(BLANK) == [" " * 28] * 14
 
 
 def test_full_ink_is_full_blocks() -> None:
-    assert picture(INK) == ["█" * 28] * 14
+    assert draw_image(INK) == ["█" * 28] * 14
 
 
 def test_the_faintest_ink_is_not_blank() -> None:
     image = BLANK.copy()
     image[10, 20] = 1
-    drawn = picture(image)
+    drawn = draw_image(image)
     assert drawn[5] == " " * 20 + "░" + " " * 7
 
 
 @pytest.mark.parametrize(("width", "abreast"), [(20, 1), (28, 1), (57, 1), (58, 2), (80, 2)])
 def test_a_gallery_wraps_to_the_width(width: int, abreast: int) -> None:
     captions = ["first", "second", "third", "fourth"]
-    drawn = gallery(np.stack([INK] * 4), captions, width).splitlines()
+    drawn = draw_gallery(np.stack([INK] * 4), captions, width).splitlines()
     assert max(map(len, drawn)) == 30 * abreast - 2
     named = [line.split() for line in drawn if "█" not in line and line]
     assert named == [captions[start : start + abreast] for start in range(0, 4, abreast)]
 
 
 def test_a_caption_is_below_the_middle_of_its_image() -> None:
-    drawn = gallery(np.stack([INK, INK]), ["one", "other"], 80).splitlines()
+    drawn = draw_gallery(np.stack([INK, INK]), ["one", "other"], 80).splitlines()
     assert drawn[0] == "█" * 28 + "  " + "█" * 28
     assert drawn[14] == ("one".center(28) + "  " + "other".center(28)).rstrip()
 
 
 def test_a_gallery_shows_an_odd_number_of_images_too() -> None:
-    drawn = gallery(np.stack([INK] * 3), ["a", "b", "c"], 80)
+    drawn = draw_gallery(np.stack([INK] * 3), ["a", "b", "c"], 80)
     assert drawn.split("\n").count("█" * 28) == 14
     assert [word for word in drawn.split() if "█" not in word] == ["a", "b", "c"]
 
@@ -90,7 +98,7 @@ def test_a_gallery_shows_an_odd_number_of_images_too() -> None:
 @pytest.mark.parametrize("epoch", [0, 19, 999_999])
 def test_rows_line_up_with_the_header(epoch: int) -> None:
     progress = run_of(epoch + 1)[-1] if epoch < 100 else run_of(1)[0]
-    line = row(progress)
+    line = format_row(progress)
     assert len(line) == len(HEADER)
     ends = [
         HEADER.index(name) + len(name) for name in ("epoch", "training loss", "validation loss")
@@ -105,28 +113,28 @@ def test_rows_line_up_with_the_header(epoch: int) -> None:
 @pytest.mark.parametrize("width", [40, 80, 200])
 @pytest.mark.parametrize("epochs", [2, 20, 1000])
 def test_the_curve_fits_the_width_and_has_no_escape_codes(width: int, epochs: int) -> None:
-    drawn = loss_curve(run_of(epochs), width)
+    drawn = draw_loss_curve(run_of(epochs), width)
     assert "\x1b" not in drawn
     assert max(map(len, drawn.splitlines())) <= width
     assert len(drawn.splitlines()) == 14
 
 
 def test_a_curve_holds_nothing_of_the_one_before_it() -> None:
-    first = loss_curve(run_of(20), 80)
-    loss_curve(run_of(7), 60)
-    assert loss_curve(run_of(20), 80) == first
+    first = draw_loss_curve(run_of(20), 80)
+    draw_loss_curve(run_of(7), 60)
+    assert draw_loss_curve(run_of(20), 80) == first
 
 
 def test_the_curve_of_a_loss_that_stays_the_same_is_drawn() -> None:
     same = [Progress(epoch, 3, 0.5, 0.5, 0.5, epoch, 0.1) for epoch in (1, 2, 3)]
-    assert len(loss_curve(same, 80).splitlines()) == 14
+    assert len(draw_loss_curve(same, 80).splitlines()) == 14
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 25, 26, 49, 1000, 1001])
 def test_a_run_has_at_most_26_rows_its_first_and_last_epoch_among_them(epochs: int) -> None:
     run = run_of(epochs)
     to, written = console()
-    assert follow(iter(run), epochs, to) == run
+    assert show_progress(iter(run), epochs, to) == run
     assert written.getvalue().startswith(HEADER)
     shown = epochs_of_rows(written.getvalue())
     assert len(shown) <= 26
@@ -137,7 +145,7 @@ def test_a_run_has_at_most_26_rows_its_first_and_last_epoch_among_them(epochs: i
 
 def test_a_short_run_has_a_row_for_every_epoch() -> None:
     to, written = console()
-    follow(run_of(20), 20, to)
+    show_progress(run_of(20), 20, to)
     assert epochs_of_rows(written.getvalue()) == list(range(1, 21))
 
 
@@ -148,21 +156,21 @@ def test_an_interrupted_run_says_how_far_it_came() -> None:
 
     to, written = console()
     with pytest.raises(KeyboardInterrupt):
-        follow(interrupted(), 10, to)
+        show_progress(interrupted(), 10, to)
     assert written.getvalue().rstrip().splitlines()[-1].startswith("stopped after epoch 4")
 
 
 def test_what_others_call_their_runs_commands_no_terminal() -> None:
     began = datetime.now(UTC)
     run = Run(7, "finished", "a\nrun 8: \x1b[31m", 1, 1.0, 256, 42, began, 49, None)
-    assert summary(run).isprintable()
-    assert r"id 'a\nrun 8: \x1b[31m'" in summary(run)
+    assert summarize_run(run).isprintable()
+    assert r"id 'a\nrun 8: \x1b[31m'" in summarize_run(run)
 
 
 def test_what_is_not_a_terminal_gets_no_escape_codes() -> None:
     plain, written = console()
-    follow(run_of(5), 5, plain)
+    show_progress(run_of(5), 5, plain)
     assert "\x1b" not in written.getvalue()
     coloured, written = console(terminal=True)
-    follow(run_of(5), 5, coloured)
+    show_progress(run_of(5), 5, coloured)
     assert "\x1b" in written.getvalue()  # the bar, so that the check above means something

@@ -19,7 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from mnist37.cuda import Cuda
-from mnist37.examples import PARAMETERS, Part
+from mnist37.examples import PARAMETERS, TrainingSlice
 from mnist37.optimizer import Sgd
 from mnist37.training import MiniBatches
 
@@ -76,10 +76,10 @@ def launch_everything() -> None:
     """Call whatever launches a kernel, with images as many as the server's and as callers' are."""
     device = Cuda(torch.device("cpu"))
     parameters = device.put(np.zeros(PARAMETERS, np.float32))
-    valid = device.place(np.zeros((2038, 784), np.uint8), np.zeros(2038, np.uint8))
+    valid = device.load_images(np.zeros((2038, 784), np.uint8), np.zeros(2038, np.uint8))
     for count in (1, 17, 256, 12_396):
         pixels, labels = np.zeros((count, 784), np.uint8), np.zeros(count, np.uint8)
-        examples = device.place(pixels, labels)
+        examples = device.load_images(pixels, labels)
         examples.sgd(parameters, np.zeros(1, np.int64), count, Sgd())
         for batch_size in (1, 255, 256):
             batches = MiniBatches(examples, 42, batch_size)
@@ -87,9 +87,9 @@ def launch_everything() -> None:
             batches.steps(parameters, batches.order(1)[:2], settings[: len(batches)], np.inf)
             orders = batches.orders(range(1, 4))
             stop = np.zeros(1, np.uint8)
-            part = Part(orders, 0, 0, 2 * len(batches), batch_size, Sgd(), stop)
+            part = TrainingSlice(orders, 0, 0, 2 * len(batches), batch_size, Sgd(), stop)
             batches.examples.train(parameters, part, valid)
-        examples.total(parameters)
+        examples.sum_losses(parameters)
 
 
 def main() -> None:

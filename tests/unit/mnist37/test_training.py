@@ -15,13 +15,13 @@ from torch import Tensor
 
 from mnist37.cuda import Cuda
 from mnist37.data import Data, load
-from mnist37.examples import Device, Examples, Parameters, Part
+from mnist37.examples import Device, Examples, Parameters, TrainingSlice
 from mnist37.host import Host, HostExamples
 from mnist37.losses import LOSS_UNIT, mean_loss
 from mnist37.model import accuracy, init_params, linear1, mnist_loss, sigmoid
 from mnist37.optimizer import Sgd
 from mnist37.shuffling import permutation, permutations
-from mnist37.training import MiniBatches, Sets, evaluate
+from mnist37.training import Datasets, MiniBatches, evaluate
 
 DEVICES: dict[str, Device] = {
     "numba": Host(),
@@ -44,8 +44,8 @@ def data() -> Data:
 
 
 @pytest.fixture(scope="module")
-def sets(data: Data) -> Sets:
-    return Sets(data, Host())
+def sets(data: Data) -> Datasets:
+    return Datasets(data, Host())
 
 
 @pytest.fixture(params=["numba", "triton"])
@@ -54,7 +54,7 @@ def train(request: pytest.FixtureRequest, data: Data) -> Train:
     some = slice(None) if request.param == "numba" else slice(5900, 6400)
     pixels, labels = data.train.pixels[some], data.train.labels[some]
     device = DEVICES[request.param]
-    examples = device.place(pixels, labels)
+    examples = device.load_images(pixels, labels)
     return Train(device, examples, data.train_x[some].double(), data.train_y[some])
 
 
@@ -158,7 +158,7 @@ def test_permutations_never_change() -> None:
     assert permutation(12, 2**64 - 1, 1, 10**6).tolist() == [3, 11, 5, 7, 9, 1, 6, 4, 0, 2, 8, 10]
 
 
-def test_each_epoch_has_an_order_of_its_own(sets: Sets) -> None:
+def test_each_epoch_has_an_order_of_its_own(sets: Datasets) -> None:
     batches = sets.mini_batches(42, 256)
     orders = [tuple(batches.order(epoch)) for epoch in range(1, 50)]
     assert len(set(orders)) == len(orders)
@@ -166,7 +166,7 @@ def test_each_epoch_has_an_order_of_its_own(sets: Sets) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 255, 256, 6000, 12396])
-def test_mini_batches_cover_every_image_once(sets: Sets, batch_size: int) -> None:
+def test_mini_batches_cover_every_image_once(sets: Datasets, batch_size: int) -> None:
     """Of a model that says 0.5 to each."""
     batches = MiniBatches(sets.train, 7, batch_size)
     order = batches.order(1)
@@ -221,17 +221,17 @@ def test_permutations_are_numpys(count: int, seed: int, first: int, second: int)
 def test_many_epochs_are_those_that_are_done_one_by_one(train: Train, data: Data) -> None:
     some = slice(1000, 1020)  # of both digits
     pixels, labels = data.valid.pixels[some], data.valid.labels[some]
-    valid = train.device.place(pixels, labels)
+    valid = train.device.load_images(pixels, labels)
     batches = MiniBatches(train.examples, 1, 300)
     steps = len(batches)
     at_once, one_by_one = (placed(parameters(), train) for _ in range(2))
     # A step of epoch 2 is done; then the rest of it, two more epochs, and a step of epoch 5.
     loss = batches.sgd(at_once, batches.order(2)[:1], Sgd(0.5))
-    part = Part(
+    part = TrainingSlice(
         orders=batches.orders(range(2, 7)),
-        start=1,
+        first_step=1,
         loss=loss,
-        most=3 * steps,
+        max_steps=3 * steps,
         batch_size=300,
         sgd=Sgd(0.5),
         stop=np.zeros(1, np.uint8),
@@ -239,7 +239,7 @@ def test_many_epochs_are_those_that_are_done_one_by_one(train: Train, data: Data
     found = batches.examples.train(at_once, part, valid)
     for i, number in enumerate(range(2, 5)):
         loss = batches.sgd(one_by_one, batches.order(number), Sgd(0.5))
-        assert found.totals[i].tolist() == [loss, *valid.total(one_by_one)]
+        assert found.totals[i].tolist() == [loss, *valid.sum_losses(one_by_one)]
         assert found.parameters[i].tolist() == train.device.fetch(one_by_one).tolist()
     assert found.steps == 3 * steps
     assert found.loss == batches.sgd(one_by_one, batches.order(5)[:1], Sgd(0.5))
@@ -251,7 +251,7 @@ def test_whoever_stops_a_run_need_not_wait_for_its_part(data: Data) -> None:
     examples = HostExamples(data.train.pixels, data.train.labels)
     batches = MiniBatches(examples, 1, 256)
     stop = np.zeros(1, np.uint8)
-    part = Part(batches.orders(range(1, 10_001)), 0, 0, 10**9, 256, Sgd(), stop)
+    part = TrainingSlice(batches.orders(range(1, 10_001)), 0, 0, 10**9, 256, Sgd(), stop)
     moved, done = parameters().numpy(), []
     thread = threading.Thread(
         target=lambda: done.append(batches.examples.train(moved, part, examples))

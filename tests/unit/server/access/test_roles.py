@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mnist37_server.access.roles import NEEDED, OPEN, READS, Role
+from mnist37_server.access.roles import OPEN, READS, REQUIRED_ROLES, Role
 from mnist37_server.app import CONTRACTS
 
 
@@ -15,7 +15,7 @@ def test_the_table_is_of_the_servers_rpcs() -> None:
     served["grpc.reflection.v1.ServerReflection"] = {"ServerReflectionInfo"}
     listed = {
         service: [method for methods in needed.values() for method in methods]
-        for service, needed in NEEDED.items()
+        for service, needed in REQUIRED_ROLES.items()
     }
     assert {service: set(methods) for service, methods in listed.items()} == served
     assert all(len(methods) == len(set(methods)) for methods in listed.values())
@@ -23,6 +23,6 @@ def test_the_table_is_of_the_servers_rpcs() -> None:
 
 def test_what_writes_needs_train_and_what_is_open_is_nobodys_model() -> None:
     service = "mnist37.v1.Mnist37Service"
-    assert set(NEEDED[service]) == {Role.PREDICT, Role.TRAIN}
-    assert not READS & {f"/{service}/{method}" for method in NEEDED[service][Role.TRAIN]}
+    assert set(REQUIRED_ROLES[service]) == {Role.PREDICT, Role.TRAIN}
+    assert not READS & {f"/{service}/{method}" for method in REQUIRED_ROLES[service][Role.TRAIN]}
     assert all(prefix.startswith(("/grpc.health.", "/grpc.reflection.")) for prefix in OPEN)

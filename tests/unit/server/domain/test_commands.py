@@ -61,9 +61,9 @@ def test_a_field_that_is_added_counts_only_where_it_is_not_its_default() -> None
     class Later(Train):
         name: str = ""
 
-        def hashed_as(self) -> tuple[str, dict[str, object]]:
-            method, values = super().hashed_as()
-            return method, values | self.added(name=(self.name, ""))
+        def hashed_fields(self) -> tuple[str, dict[str, object]]:
+            method, values = super().hashed_fields()
+            return method, values | self.added_fields(name=(self.name, ""))
 
     assert Later(3, seed=7).fingerprint == Train(3, seed=7).fingerprint
     assert Later(3, seed=7, name="monday").fingerprint != Train(3, seed=7).fingerprint

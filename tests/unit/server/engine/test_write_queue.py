@@ -11,9 +11,9 @@ import pytest
 from mnist37_server.domain.commands import Request, Step, Train
 from mnist37_server.domain.results import StepResult
 from mnist37_server.engine.commit_delay import CommitDelay
-from mnist37_server.engine.stats import Journal
-from mnist37_server.engine.subscription import Write
-from mnist37_server.engine.write_queue import MAX_TOGETHER, WriteQueue
+from mnist37_server.engine.stats import EngineStats
+from mnist37_server.engine.subscription import PendingWrite
+from mnist37_server.engine.write_queue import GROUP_MAX, WriteQueue
 
 from mnist37.optimizer import Sgd
 
@@ -26,8 +26,8 @@ class Writes:
     """A queue, from which a thread takes as a writer does."""
 
     def __init__(self, most: float = LONG) -> None:
-        self.delay = CommitDelay(most=most, slow=2 * LONG)
-        self.queue = WriteQueue(lambda _: None, Journal(), delay=self.delay)
+        self.delay = CommitDelay(max_seconds=most, slow_seconds=2 * LONG)
+        self.queue = WriteQueue(lambda _: None, EngineStats(), delay=self.delay)
         self._writer = ThreadPoolExecutor(1)
 
     def answered(self, clients: int) -> None:
@@ -45,7 +45,7 @@ class Writes:
 
         def take() -> list[Request] | None:
             begun.set()
-            taken: list[Write] | None = self.queue.take()
+            taken: list[PendingWrite] | None = self.queue.take()
             return None if taken is None else [write.request for write in taken]
 
         future = self._writer.submit(take)
@@ -95,12 +95,12 @@ def test_nobody_is_waited_for_any_longer_than_it_pays(writes: Writes) -> None:
 
 def test_the_delay_ends_even_if_somebody_comes_again_and_again() -> None:
     writes = Writes(most=4 * A_MOMENT)
-    writes.answered(MAX_TOGETHER)
+    writes.answered(GROUP_MAX)
     taking = writes.taking(20 * A_MOMENT)
-    for _ in range(MAX_TOGETHER):
+    for _ in range(GROUP_MAX):
         writes.queue.submit(Step())
         time.sleep(A_MOMENT / 5)
-    assert 1 < len(taking.result(SOON) or []) < MAX_TOGETHER
+    assert 1 < len(taking.result(SOON) or []) < GROUP_MAX
     writes.queue.close()
 
 
@@ -112,16 +112,16 @@ def test_one_who_steps_alone_waits_for_nobody(writes: Writes) -> None:
 
 
 def test_no_more_are_waited_for_than_are_taken_together(writes: Writes) -> None:
-    for _ in range(MAX_TOGETHER):
+    for _ in range(GROUP_MAX):
         writes.queue.submit(Step())
     under_way = writes.queue.take() or []
     for _ in range(5):
         writes.queue.submit(Step())
     writes.queue.finish_all([(write, StepResult(0.1, 1)) for write in under_way])
     taking = writes.taking()
-    for _ in range(MAX_TOGETHER - 5):
+    for _ in range(GROUP_MAX - 5):
         writes.queue.submit(Step())
-    assert taking.result(SOON) == [Step()] * MAX_TOGETHER
+    assert taking.result(SOON) == [Step()] * GROUP_MAX
 
 
 def test_a_run_waits_for_no_steps_that_might_come(writes: Writes) -> None:
@@ -147,7 +147,7 @@ def test_a_write_whose_caller_leaves_while_others_are_waited_for_is_not_done(
 ) -> None:
     writes.answered(2)
     taking = writes.taking(A_MOMENT)
-    writes.queue.leave(writes.queue.submit(Step()))
+    writes.queue.cancel(writes.queue.submit(Step()))
     time.sleep(2 * A_MOMENT)
     assert not taking.done()
     writes.queue.submit(Step(sgd=Sgd(0.5)))

@@ -13,14 +13,14 @@ import pytest
 import torch
 from mnist37_server.domain.commands import Initialize, Restore, Step, Train
 from mnist37_server.domain.examples import Batch
-from mnist37_server.domain.parameters import magnitude
-from mnist37_server.domain.results import Answer, Progress, StepResult, Written
+from mnist37_server.domain.parameters import absolute_sum
+from mnist37_server.domain.results import Progress, Result, StepResult, WriteResult
 from mnist37_server.domain.snapshot import Origin, Snapshot
-from mnist37_server.engine.commit_delay import SLOW
+from mnist37_server.engine.commit_delay import SLOW_COMMIT_SECONDS
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.engine.subscription import Subscription
-from mnist37_server.errors import CallerLeft, InvalidArgument, NotFound, ShuttingDown
-from mnist37_server.storage.store import State
+from mnist37_server.errors import CallerCancelled, InvalidArgument, NotFound, ShuttingDown
+from mnist37_server.storage.store import Store
 from mnist37_server.training.trainer import Trainer
 from support.twin import Twin, data, sets
 
@@ -31,7 +31,7 @@ from mnist37.optimizer import Sgd
 @pytest.fixture
 def model() -> Iterator[LiveModel]:
     torch.set_num_threads(1)
-    model = LiveModel(sets(), Host(), State(None))
+    model = LiveModel(sets(), Host(), Store(None))
     yield model
     model.stop_writing()
     model.close()
@@ -52,7 +52,7 @@ def test_an_unforeseen_failure_fails_its_own_write_alone(
     list(run)
     first = waiting[0].only(StepResult)
     with pytest.raises(RuntimeError, match="lost"):
-        waiting[1].only(Written)
+        waiting[1].only(WriteResult)
     assert [first.version, waiting[2].only(StepResult).version] == [50 * 49 + 1, 50 * 49 + 2]
     twin = Twin()
     twin.train(50)
@@ -65,7 +65,7 @@ def test_a_model_that_cannot_be_trained_any_more_takes_no_writes_and_is_read_on(
     model: LiveModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = model.at()
-    monkeypatch.setattr("mnist37_server.training.trainer.Trainer.walk", fails)
+    monkeypatch.setattr("mnist37_server.training.trainer.Trainer.step_through", fails)
     monkeypatch.setattr("mnist37_server.training.trainer.Trainer.reset", fails)
     for _ in range(2):
         with pytest.raises(ShuttingDown, match="the device is lost"):
@@ -80,7 +80,7 @@ def test_a_failing_commit_fails_what_was_computed_on_it_and_no_more(
     answers = iter(run)
     next(answers)
     with monkeypatch.context() as broken:
-        broken.setattr("mnist37_server.storage.store.State.commit", fails)
+        broken.setattr("mnist37_server.storage.store.Store.commit", fails)
         with pytest.raises(RuntimeError, match="lost"):
             list(answers)
         reached = model.at().version
@@ -96,20 +96,20 @@ def test_on_a_slow_disk_steps_go_on_while_a_commit_is_under_way_and_fail_with_it
 ) -> None:
     """The third commit fails; nothing that was computed on it is acknowledged."""
     commits = count(1)
-    commit = State.commit
+    commit = Store.commit
 
-    def slow(state: State, *what: Any) -> None:
+    def slow(state: Store, *what: Any) -> None:
         number = next(commits)
-        time.sleep(2 * SLOW)
+        time.sleep(2 * SLOW_COMMIT_SECONDS)
         if number == 3:
             fails()
         commit(state, *what)
 
-    monkeypatch.setattr("mnist37_server.storage.store.State.commit", slow)
+    monkeypatch.setattr("mnist37_server.storage.store.Store.commit", slow)
     waiting = []
     for _ in range(40):
         waiting.append(model.submit(Step()))
-        time.sleep(SLOW / 4)
+        time.sleep(SLOW_COMMIT_SECONDS / 4)
     acknowledged, failed = [], 0
     for write in waiting:
         try:
@@ -132,7 +132,8 @@ def test_a_step_that_overflows_is_refused_alone_among_those_that_wait(
     twin = Twin()
     twin.train(50)
     monkeypatch.setattr(
-        "mnist37_server.training.trainer.MOST_INK", 10 * magnitude(twin.parameters.numpy())
+        "mnist37_server.training.trainer.ABSOLUTE_SUM_MAX",
+        10 * absolute_sum(twin.parameters.numpy()),
     )
     run = iter(model.submit(Train(epochs=50)))
     next(run)
@@ -164,18 +165,18 @@ def test_who_leaves_while_others_are_refused_is_not_waited_for(
         for name, rate in (("first", 1.0), ("left", 2.0), ("last", 3.0))
     ]
     walked: list[Sequence[Sgd]] = []
-    walk = Trainer.walk
+    walk = Trainer.step_through
 
     def overflowing(trainer: Trainer, settings: Sequence[Sgd]) -> list[tuple[float, Snapshot]]:
         walked.append(settings)
         if settings[0] == Sgd(1.0):
-            model.leave(waiting[1])
+            model.cancel(waiting[1])
             return []
         return walk(trainer, settings)
 
-    monkeypatch.setattr(Trainer, "walk", overflowing)
+    monkeypatch.setattr(Trainer, "step_through", overflowing)
     list(run)
-    for caller, error in zip(waiting, (InvalidArgument, CallerLeft), strict=False):
+    for caller, error in zip(waiting, (InvalidArgument, CallerCancelled), strict=False):
         with pytest.raises(error):
             caller.only(StepResult)
     assert waiting[2].only(StepResult).version == 50 * 49 + 1
@@ -200,7 +201,7 @@ def test_all_kinds_of_writes_that_wait_are_done_in_their_order(model: LiveModel)
     waiting = [model.submit(request) for request in requests]
     waiting += [model.submit(Initialize(seed=7)), model.submit(Step())]
     list(run)
-    answers: list[Answer] = [answer for write in waiting for answer in write]
+    answers: list[Result] = [answer for write in waiting for answer in write]
     assert [answer.version - 50 * 49 for answer in answers] == list(range(1, len(waiting) + 1))
     twin, resident = Twin(), HostExamples(pixels, labels)
     twin.train(50)
@@ -210,18 +211,18 @@ def test_all_kinds_of_writes_that_wait_are_done_in_their_order(model: LiveModel)
         else:
             resident.sgd(twin.parameters.numpy(), np.zeros(1, np.int64), 20, request.sgd)
     before = model.at(answers[-3].version)
-    assert (before.digest, before.place) == (twin.digest, twin.place)
+    assert (before.digest, before.batch_cursor) == (twin.digest, twin.batch_cursor)
     fresh = Twin(seed=7)
-    fresh.place = twin.place
+    fresh.batch_cursor = twin.batch_cursor
     fresh.step()
-    assert (model.at().digest, model.at().place) == (fresh.digest, fresh.place)
+    assert (model.at().digest, model.at().batch_cursor) == (fresh.digest, fresh.batch_cursor)
 
 
 def test_who_left_before_a_write_was_submitted_is_not_waited_for(model: LiveModel) -> None:
     caller = Subscription()
-    model.leave(caller)
+    model.cancel(caller)
     model.submit(Step(), "left", caller)
-    with pytest.raises(CallerLeft):
+    with pytest.raises(CallerCancelled):
         caller.only(StepResult)
     assert model.submit(Step(), "left").only(StepResult).version == 1
 
@@ -229,7 +230,7 @@ def test_who_left_before_a_write_was_submitted_is_not_waited_for(model: LiveMode
 def test_restoring_what_is_not_kept_changes_nothing(model: LiveModel) -> None:
     before = model.at()
     with pytest.raises(NotFound):
-        model.submit(Restore(5)).only(Written)
+        model.submit(Restore(5)).only(WriteResult)
     assert model.at() is before
 
 
@@ -240,12 +241,12 @@ def test_a_run_in_which_the_model_overflows_keeps_the_epochs_before(
     twin, magnitudes = Twin(), []
     for epoch in range(1, 31):
         twin.train(1, 10.0, first=epoch)
-        magnitudes.append(magnitude(twin.parameters.numpy()))
+        magnitudes.append(absolute_sum(twin.parameters.numpy()))
     bound = max(magnitudes[:20])
     last = next(i for i, found in enumerate(magnitudes) if found > bound)  # epochs before it
-    monkeypatch.setattr("mnist37_server.training.trainer.MOST_INK", bound)
-    monkeypatch.setattr("mnist37_server.training.trainer.SECONDS_AT_A_TIME", 100)
-    seen: list[Answer] = []
+    monkeypatch.setattr("mnist37_server.training.trainer.ABSOLUTE_SUM_MAX", bound)
+    monkeypatch.setattr("mnist37_server.training.trainer.SLICE_SECONDS", 100)
+    seen: list[Result] = []
     with pytest.raises(InvalidArgument, match="learning_rate"):
         seen.extend(model.submit(Train(epochs=100, sgd=Sgd(10.0)), "large"))
     with pytest.raises(InvalidArgument, match="learning_rate"):
@@ -262,17 +263,17 @@ def test_a_run_that_is_stopped_again_and_again_ends_on_the_same_bits(
     model: LiveModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With as many epochs at a time as there may be, from the second one on."""
-    monkeypatch.setattr("mnist37_server.training.trainer.SECONDS_AT_A_TIME", 100)
-    seen: dict[int, Answer] = {}
+    monkeypatch.setattr("mnist37_server.training.trainer.SLICE_SECONDS", 100)
+    seen: dict[int, Result] = {}
     stops = 0
     while 200 not in seen:
         caller = model.submit(Train(epochs=200), "stopped")
-        with suppress(CallerLeft):
+        with suppress(CallerCancelled):
             for progress in caller:
                 assert isinstance(progress, Progress)
                 seen[progress.epoch] = progress
                 if progress.epoch > 15 * (stops + 1):
-                    model.leave(caller)
+                    model.cancel(caller)
                     stops += 1
     assert stops >= 3
     twin = Twin()
@@ -285,13 +286,13 @@ def test_a_run_that_is_stopped_again_and_again_ends_on_the_same_bits(
 
 def test_answers_that_are_there_are_given_together() -> None:
     caller = Subscription()
-    caller.put(Written(1), Written(2))
+    caller.put(WriteResult(1), WriteResult(2))
     answers = caller.coalesced()
-    assert next(answers) == [Written(1), Written(2)]
-    caller.put(Written(3))
-    assert next(answers) == [Written(3)]
-    caller.put(Written(4))
-    caller.end(Written(5), error=CallerLeft("left"))
-    assert next(answers) == [Written(4), Written(5)], "before the error"
-    with pytest.raises(CallerLeft):
+    assert next(answers) == [WriteResult(1), WriteResult(2)]
+    caller.put(WriteResult(3))
+    assert next(answers) == [WriteResult(3)]
+    caller.put(WriteResult(4))
+    caller.end(WriteResult(5), error=CallerCancelled("left"))
+    assert next(answers) == [WriteResult(4), WriteResult(5)], "before the error"
+    with pytest.raises(CallerCancelled):
         next(answers)

@@ -17,8 +17,8 @@ from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from mnist37_server.errors import CannotStart
-from mnist37_server.observability.prometheus import Monitor
-from support.scraping import Scrape, eventually
+from mnist37_server.observability.prometheus import MetricsEndpoint
+from support.scraping import Scrape, wait_until
 
 SERVICE = "probe.v1.Probe"
 MOST = 16  # calls at a time
@@ -130,7 +130,7 @@ class ChosenGate:
 @pytest.fixture
 def port() -> Iterator[SimpleNamespace]:
     """A server with the probe and a channel to it."""
-    monitor = Monitor("127.0.0.1:0", [contract()], ChosenGate().refusal)
+    monitor = MetricsEndpoint("127.0.0.1:0", [contract()], ChosenGate().refusal)
     probe = Probe()
     with ThreadPoolExecutor(4, "others") as others, ThreadPoolExecutor(4, "own") as own:
         interceptors: list[grpc.ServerInterceptor] = [monitor.rpcs]
@@ -170,11 +170,11 @@ def test_unary_calls_by_how_they_end(port: SimpleNamespace) -> None:
     left = Scrape(port.url)
     assert left.total("grpc_server_started_total", grpc_method="Unary") >= 7
     labels = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": "Unary"}
-    assert eventually(lambda: Scrape(port.url).value("mnist37_rpcs_in_progress", **labels) == 1)
+    assert wait_until(lambda: Scrape(port.url).value("mnist37_rpcs_in_progress", **labels) == 1)
     waiting.cancel()
     assert code(lambda: unary(b"", metadata=[("refuse", "me")])) == "UNAUTHENTICATED"
     assert code(lambda: unary(b"")) == "OK"
-    assert eventually(
+    assert wait_until(
         lambda: (
             Scrape(port.url).codes("Unary")
             == {
@@ -212,7 +212,7 @@ def test_streams_by_how_they_end(port: SimpleNamespace) -> None:
     chat = channel.stream_stream(f"/{SERVICE}/Chat")
     assert code(lambda: list(chat(iter([b"", b""])))) == "OK"
     assert code(lambda: list(chat(iter([b"", b"abort"])))) == "NOT_FOUND"
-    assert eventually(lambda: sum(Scrape(port.url).codes("Download").values()) == 4)
+    assert wait_until(lambda: sum(Scrape(port.url).codes("Download").values()) == 4)
     now = Scrape(port.url)
     assert now.codes("Download") == {"OK": 1, "NotFound": 1, "Unknown": 1, "Canceled": 1}
     assert now.codes("Chat") == {"OK": 1, "NotFound": 1}
@@ -246,7 +246,7 @@ def test_a_handler_that_gives_its_thread_back_is_counted_to_the_end_of_its_rpc(
     for open_one in watches:
         open_one.cancel()
     expected = {"OK": 1, "NotFound": 1, "Unknown": 1, "Canceled": 10}
-    assert eventually(lambda: Scrape(port.url).codes("Watch") == expected)
+    assert wait_until(lambda: Scrape(port.url).codes("Watch") == expected)
     assert Scrape(port.url).total("mnist37_rpcs_in_progress") == 0
 
 
@@ -254,12 +254,12 @@ def test_calls_that_grpc_turns_away_itself_have_come_in(port: SimpleNamespace) -
     unary = port.channel.unary_unary(f"/{SERVICE}/Unary")
     waiting = [unary.future(b"wait") for _ in range(MOST)]
     labels = {"grpc_method": "Unary"}
-    assert eventually(lambda: Scrape(port.url).total("grpc_server_started_total", **labels) == MOST)
-    assert eventually(lambda: Scrape(port.url).total("mnist37_rpcs_in_progress", **labels) == 4)
+    assert wait_until(lambda: Scrape(port.url).total("grpc_server_started_total", **labels) == MOST)
+    assert wait_until(lambda: Scrape(port.url).total("mnist37_rpcs_in_progress", **labels) == 4)
     assert code(partial(unary, b"")) == "RESOURCE_EXHAUSTED"
     for call in waiting:
         call.cancel()
-    assert eventually(lambda: Scrape(port.url).total("mnist37_rpcs_in_progress") == 0)
+    assert wait_until(lambda: Scrape(port.url).total("mnist37_rpcs_in_progress") == 0)
     now = Scrape(port.url)
     assert now.total("grpc_server_started_total", **labels) == MOST + 1
     assert set(now.codes("Unary")) == {"Canceled"}
@@ -280,20 +280,20 @@ def test_no_caller_can_make_up_labels(port: SimpleNamespace) -> None:
 
 
 def test_an_address_that_cannot_be_had_is_refused() -> None:
-    first = Monitor("127.0.0.1:0", [])
+    first = MetricsEndpoint("127.0.0.1:0", [])
     taken = first.url.removeprefix("http://").removesuffix("/metrics")
     with pytest.raises(CannotStart, match=f"--metrics-address: cannot listen on {taken}: .*use"):
-        Monitor(taken, [])
+        MetricsEndpoint(taken, [])
     first.close()
     with pytest.raises(CannotStart, match=r"cannot listen on nowhere\.invalid:0: "):
-        Monitor("nowhere.invalid:0", [])
+        MetricsEndpoint("nowhere.invalid:0", [])
     with pytest.raises(urllib.error.URLError):
         Scrape(first.url)
 
 
 def test_connections_that_say_nothing_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mnist37_server.observability.prometheus.HANGING", 0.2)
-    monitor = Monitor("127.0.0.1:0", [])
+    monkeypatch.setattr("mnist37_server.observability.prometheus.SILENT_SCRAPER_SECONDS", 0.2)
+    monitor = MetricsEndpoint("127.0.0.1:0", [])
     host, _, port = monitor.url.removeprefix("http://").removesuffix("/metrics").rpartition(":")
     silent = [socket.create_connection((host, int(port)), timeout=10) for _ in range(20)]
     silent[0].sendall(b"GET /metr")
@@ -306,7 +306,7 @@ def test_connections_that_say_nothing_end(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_ipv6() -> None:
     try:
-        monitor = Monitor("[::1]:0", [])
+        monitor = MetricsEndpoint("[::1]:0", [])
     except CannotStart:
         pytest.skip("this machine has no IPv6")
     assert monitor.url.startswith("http://[::1]:")

@@ -15,12 +15,12 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from mnist37_server.domain.commands import Request
 from mnist37_server.engine.subscription import Subscription
 from mnist37_server.errors import ShuttingDown
-from mnist37_server.rpc.drain import Activity
+from mnist37_server.rpc.drain import InFlightCalls
 from mnist37_server.services import mnist37_service
 from support.models import UnaskedModel
 
 TIMEOUT = 10
-PAUSE = Activity.PAUSE
+PAUSE = InFlightCalls.PAUSE
 
 
 class SlowModel(UnaskedModel):
@@ -36,7 +36,7 @@ class SlowModel(UnaskedModel):
         self.callers.set_result(caller)
         return caller
 
-    def leave(self, caller: Subscription) -> None:
+    def cancel(self, caller: Subscription) -> None:
         caller.end(error=ShuttingDown("the caller left"))
 
 
@@ -50,7 +50,7 @@ def port() -> Iterator[SimpleNamespace]:
         server.start()
         with grpc.insecure_channel(f"127.0.0.1:{number}") as channel:
             stub: Any = mnist37_pb2_grpc.Mnist37ServiceStub(channel)
-            yield SimpleNamespace(model=model, stub=stub, activity=service.activity)
+            yield SimpleNamespace(model=model, stub=stub, in_flight=service.in_flight)
         server.stop(0).wait()
 
 
@@ -69,7 +69,7 @@ def test_a_write_is_waited_for(port: SimpleNamespace, write: Callable[[Any], Any
     call = write(port.stub)
     caller = port.model.callers.result(TIMEOUT)
     with ThreadPoolExecutor(1) as beside:
-        settled = beside.submit(port.activity.settle, TIMEOUT)
+        settled = beside.submit(port.in_flight.wait_until_idle, TIMEOUT)
         time.sleep(4 * PAUSE)
         assert not settled.done(), "it has no answer"
         caller.end(error=ShuttingDown("probing"))
@@ -86,7 +86,7 @@ def test_an_idle_stream_is_not_waited_for(port: SimpleNamespace) -> None:
 
     stream = port.stub.PredictStream(silence())
     began = time.monotonic()
-    port.activity.settle(TIMEOUT)
+    port.in_flight.wait_until_idle(TIMEOUT)
     assert time.monotonic() - began < 6 * PAUSE
     assert stream.is_active()
 
@@ -95,6 +95,6 @@ def test_no_longer_than_it_is_told(port: SimpleNamespace) -> None:
     call = port.stub.Step.future(pb.StepRequest())
     port.model.callers.result(TIMEOUT)
     began = time.monotonic()
-    port.activity.settle(3 * PAUSE)
+    port.in_flight.wait_until_idle(3 * PAUSE)
     assert 3 * PAUSE <= time.monotonic() - began < TIMEOUT / 2
     assert not call.done()

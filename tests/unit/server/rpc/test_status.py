@@ -16,23 +16,28 @@ from google.protobuf.any_pb2 import Any as Any_
 from google.rpc.status_pb2 import Status
 from mnist37_client import errors as client_errors
 from mnist37_client._rpc import status as client_status
-from mnist37_client._rpc.asyncio_errors import translated
+from mnist37_client._rpc.asyncio_errors import translate_errors
 from mnist37_client._rpc.status import from_rpc
 from mnist37_client.errors import Mnist37Error
 from mnist37_server import errors as server_errors
-from mnist37_server.errors import Reason, Refused
-from mnist37_server.rpc.status import CODES, RETRY_AFTER, stream, unary
+from mnist37_server.errors import Reason, Refusal
+from mnist37_server.rpc.status import (
+    CODES,
+    RETRY_AFTER_SECONDS,
+    cancellable_unary_handler,
+    stream_handler,
+)
 
 TEXT = "no healthy upstream"
 ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 ODD = "\U000e0001" * 128  # the id that takes the most room to tell
 
 
-def refusals() -> list[type[Refused]]:
-    return Refused.__subclasses__()
+def refusals() -> list[type[Refusal]]:
+    return Refusal.__subclasses__()
 
 
-def example(refusal: type[Refused], reason: Reason | None = None) -> Refused:
+def example(refusal: type[Refusal], reason: Reason | None = None) -> Refusal:
     if refusal is server_errors.InvalidArgument:
         return server_errors.InvalidArgument("batch.labels", "got 2", "must be 1 or 0")
     return refusal(f"request_id: {ODD!r} is odd; try 2 < 3 \N{SNOWMAN}", reason, request_id=ODD)
@@ -44,11 +49,11 @@ class Service:
     def __init__(self) -> None:
         self.error: Exception = RuntimeError("secret")
 
-    @unary
+    @cancellable_unary_handler
     def one(self, _request: bytes, _context: grpc.ServicerContext) -> bytes:
         raise self.error
 
-    @stream
+    @stream_handler
     def many(self, _request: bytes, _context: grpc.ServicerContext) -> Iterator[bytes]:
         yield b"first"
         raise self.error
@@ -89,7 +94,7 @@ def ask_async(address: str) -> Mnist37Error:
     async def ask() -> None:
         async with grpc.aio.insecure_channel(address) as mine:
             channel: Any = mine
-            with translated(address):
+            with translate_errors(address):
                 await channel.unary_unary("/test/one")(b"", timeout=10)
 
     with pytest.raises(Mnist37Error) as caught:
@@ -100,14 +105,14 @@ def ask_async(address: str) -> Mnist37Error:
 @pytest.mark.parametrize("how", ["one", "many", "asyncio"])
 @pytest.mark.parametrize("refusal", refusals())
 def test_a_refusal_makes_the_round_trip(
-    service: tuple[Service, str], refusal: type[Refused], how: str
+    service: tuple[Service, str], refusal: type[Refusal], how: str
 ) -> None:
     service[0].error = error = example(refusal)
     address = service[1]
     got = ask_async(address) if how == "asyncio" else ask(address, how)
     assert type(got) is client_status.EXCEPTIONS[CODES[refusal]]
     assert got.reason == error.reason.name
-    assert got.retry_after == RETRY_AFTER.get(error.reason)
+    assert got.retry_after == RETRY_AFTER_SECONDS.get(error.reason)
     if isinstance(error, server_errors.InvalidArgument):
         assert isinstance(got, client_errors.InvalidInput)
         assert got.field == "batch.labels"
@@ -119,7 +124,7 @@ def test_a_refusal_makes_the_round_trip(
 def test_every_reason_makes_the_round_trip(service: tuple[Service, str], reason: Reason) -> None:
     service[0].error = example(server_errors.Exhausted, reason)
     got = ask(service[1], "one")
-    assert (got.reason, got.retry_after) == (reason.name, RETRY_AFTER.get(reason))
+    assert (got.reason, got.retry_after) == (reason.name, RETRY_AFTER_SECONDS.get(reason))
 
 
 def test_a_fault_has_a_reason_and_no_details_of_itself(service: tuple[Service, str]) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from queue import SimpleQueue
 
 import pytest
-from mnist37_server.rpc.thread_pools import FewThreads, ManyThreads
+from mnist37_server.rpc.thread_pools import ElasticThreadPool, LifoThreadPool
 
 
 def threads_of(name: str) -> int:
@@ -22,7 +22,9 @@ def threads_of(name: str) -> int:
     )
 
 
-def finished(pool: FewThreads | ManyThreads, work: Callable[[], object]) -> threading.Event:
+def finished(
+    pool: ElasticThreadPool | LifoThreadPool, work: Callable[[], object]
+) -> threading.Event:
     """Is set when a call is over that does this work."""
     over = threading.Event()
     pool.submit(work).add_done_callback(lambda _: over.set())
@@ -30,7 +32,7 @@ def finished(pool: FewThreads | ManyThreads, work: Callable[[], object]) -> thre
 
 
 def test_calls_are_done_and_their_end_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    pool, done = FewThreads(2, "done"), SimpleQueue[int]()
+    pool, done = ElasticThreadPool(2, "done"), SimpleQueue[int]()
     for n in range(50):
         pool.submit(done.put, n)
     assert sorted(done.get(timeout=5) for _ in range(50)) == list(range(50))
@@ -41,7 +43,7 @@ def test_calls_are_done_and_their_end_is_told(caplog: pytest.LogCaptureFixture) 
 
 
 def test_the_end_is_told_also_to_who_asks_after_it() -> None:
-    pool, told = FewThreads(1, "late"), list[object]()
+    pool, told = ElasticThreadPool(1, "late"), list[object]()
     ending = pool.submit(int)
     assert finished(pool, int).wait(5), "by the one thread, so the first is over too"
     ending.add_done_callback(told.append)
@@ -49,7 +51,7 @@ def test_the_end_is_told_also_to_who_asks_after_it() -> None:
 
 
 def test_who_holds_all_threads_does_not_hold_up_the_others() -> None:
-    pool, go = FewThreads(2, "held"), threading.Event()
+    pool, go = ElasticThreadPool(2, "held"), threading.Event()
     held = [finished(pool, partial(go.wait, 30)) for _ in range(5)]
     assert finished(pool, int).wait(5)
     assert finished(pool, int).wait(10)
@@ -63,7 +65,7 @@ def test_who_holds_all_threads_does_not_hold_up_the_others() -> None:
 
 
 def test_many_who_are_held_up_cost_the_others_a_moment_and_only_once() -> None:
-    pool, go = FewThreads(2, "silent"), threading.Event()
+    pool, go = ElasticThreadPool(2, "silent"), threading.Event()
     held = [finished(pool, partial(go.wait, 30)) for _ in range(200)]
     assert finished(pool, int).wait(5), "at a thread each 50 ms it would be 10 seconds"
     time.sleep(0.2)
@@ -77,7 +79,7 @@ def test_many_who_are_held_up_cost_the_others_a_moment_and_only_once() -> None:
 
 
 def test_there_are_as_many_threads_as_calls_that_wait_up_to_the_most() -> None:
-    pool, go = ManyThreads(3, "many"), threading.Event()
+    pool, go = LifoThreadPool(3, "many"), threading.Event()
     held = [finished(pool, partial(go.wait, 30)) for _ in range(5)]
     after = finished(pool, int)
     assert threads_of("many") == 3
@@ -89,7 +91,7 @@ def test_there_are_as_many_threads_as_calls_that_wait_up_to_the_most() -> None:
 
 
 def test_the_thread_that_became_idle_last_is_the_next() -> None:
-    pool, used = ManyThreads(8, "last"), SimpleQueue[int]()
+    pool, used = LifoThreadPool(8, "last"), SimpleQueue[int]()
     gates = [threading.Event() for _ in range(3)]
     held = [finished(pool, partial(gate.wait, 30)) for gate in gates]
     gates[1].set()
@@ -107,7 +109,7 @@ def test_the_thread_that_became_idle_last_is_the_next() -> None:
 def test_what_a_call_of_many_raises_is_logged_and_its_end_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    pool = ManyThreads(1, "raising")
+    pool = LifoThreadPool(1, "raising")
     assert finished(pool, lambda: 1 // 0).wait(5)
     assert "ZeroDivisionError" in caplog.text
     assert finished(pool, int).wait(5)
@@ -116,7 +118,7 @@ def test_what_a_call_of_many_raises_is_logged_and_its_end_told(
 def test_whoever_is_told_of_an_end_and_raises_holds_up_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    pool, go, told = ManyThreads(1, "told"), threading.Event(), list[object]()
+    pool, go, told = LifoThreadPool(1, "told"), threading.Event(), list[object]()
     ending = pool.submit(go.wait, 30)
     ending.add_done_callback(told.append)
     ending.add_done_callback(lambda _: [].pop())
@@ -132,7 +134,7 @@ def test_a_call_is_let_go_of_when_it_is_over() -> None:
     class Message:
         pass
 
-    pool = ManyThreads(2, "let-go")
+    pool = LifoThreadPool(2, "let-go")
     messages = [Message() for _ in range(4)]
     held = [weakref.ref(message) for message in messages]
     overs = [finished(pool, partial(id, message)) for message in messages]
@@ -146,7 +148,7 @@ def test_a_call_is_let_go_of_when_it_is_over() -> None:
 
 
 def test_where_no_more_threads_are_to_be_had_calls_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, go = ManyThreads(8, "scarce"), threading.Event()
+    pool, go = LifoThreadPool(8, "scarce"), threading.Event()
     held = finished(pool, partial(go.wait, 30))
 
     def refused(_: object) -> None:
@@ -163,7 +165,7 @@ def test_where_no_more_threads_are_to_be_had_calls_wait(monkeypatch: pytest.Monk
 def test_who_is_held_up_gets_threads_as_soon_as_there_are_some_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pool, go = FewThreads(2, "none-left"), threading.Event()
+    pool, go = ElasticThreadPool(2, "none-left"), threading.Event()
     held = [finished(pool, partial(go.wait, 30)) for _ in range(2)]
     refused = threading.Semaphore(0)
 
@@ -187,16 +189,16 @@ def test_who_is_held_up_gets_threads_as_soon_as_there_are_some_again(
 
 
 def test_many_calls_from_one_thread_are_each_done_once() -> None:
-    pool, done = ManyThreads(4, "counted"), SimpleQueue[int]()
+    pool, done = LifoThreadPool(4, "counted"), SimpleQueue[int]()
     endings = [finished(pool, partial(done.put, n)) for n in range(5_000)]
     assert all(over.wait(10) for over in endings)
     assert sorted(done.get_nowait() for _ in range(5_000)) == list(range(5_000))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such policies")
-@pytest.mark.parametrize("pool", [FewThreads, ManyThreads])
+@pytest.mark.parametrize("pool", [ElasticThreadPool, LifoThreadPool])
 def test_threads_do_not_push_aside_who_wakes_them(
-    pool: type[FewThreads] | type[ManyThreads],
+    pool: type[ElasticThreadPool] | type[LifoThreadPool],
 ) -> None:
     policies = SimpleQueue[int]()
 

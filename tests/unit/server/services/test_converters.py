@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_server.domain.commands import Initialize, Step, Train
-from mnist37_server.domain.examples import Batch, Split, images_of
-from mnist37_server.domain.results import Progress, answer_to
+from mnist37_server.domain.examples import Batch, Split, view_images
+from mnist37_server.domain.results import Progress, result_from_values
 from mnist37_server.errors import InvalidArgument
 from mnist37_server.services import converters
 
@@ -41,7 +41,7 @@ def sent(message: Any) -> Any:
 def test_step(step: Step) -> None:
     batch = pb.Batch(**vars(step.batch)) if step.batch else None
     message = pb.StepRequest(batch=batch, learning_rate=step.sgd.learning_rate)
-    assert converters.step(sent(message)) == step
+    assert converters.parse_step(sent(message)) == step
 
 
 @given(trains)
@@ -52,35 +52,35 @@ def test_train(train: Train) -> None:
         batch_size=train.batch_size,
         seed=train.seed,
     )
-    assert converters.train(sent(message)) == train
+    assert converters.parse_train(sent(message)) == train
 
 
 @given(initializes)
 def test_initialize(initialize: Initialize) -> None:
-    assert converters.initialize(sent(pb.InitializeRequest(**vars(initialize)))) == initialize
+    assert converters.parse_initialize(sent(pb.InitializeRequest(**vars(initialize)))) == initialize
 
 
 def test_what_is_unset_is_the_contracts_default() -> None:
-    assert converters.step(pb.StepRequest()) == Step(None, Sgd(1.0))
-    assert converters.train(pb.TrainRequest(epochs=3)) == Train(3, Sgd(1.0), 256, 42)
-    assert converters.initialize(pb.InitializeRequest()) == Initialize(42, 1.0)
-    assert converters.request_id(pb.StepRequest()) is None
-    assert converters.version(pb.GetModelRequest()) is None
+    assert converters.parse_step(pb.StepRequest()) == Step(None, Sgd(1.0))
+    assert converters.parse_train(pb.TrainRequest(epochs=3)) == Train(3, Sgd(1.0), 256, 42)
+    assert converters.parse_initialize(pb.InitializeRequest()) == Initialize(42, 1.0)
+    assert converters.parse_request_id(pb.StepRequest()) is None
+    assert converters.parse_version(pb.GetModelRequest()) is None
 
 
 def test_a_zero_that_was_set_is_no_default() -> None:
-    assert converters.initialize(pb.InitializeRequest(seed=0, std=0.0)) == Initialize(0, 0.0)
-    assert converters.version(pb.GetModelRequest(version=0)) == 0
+    assert converters.parse_initialize(pb.InitializeRequest(seed=0, std=0.0)) == Initialize(0, 0.0)
+    assert converters.parse_version(pb.GetModelRequest(version=0)) == 0
     with pytest.raises(InvalidArgument, match="learning_rate: got 0; must be above 0"):
-        converters.step(pb.StepRequest(learning_rate=0))
+        converters.parse_step(pb.StepRequest(learning_rate=0))
 
 
 @given(batches)
 def test_examples(batch: Batch) -> None:
     message = pb.Batch(pixels=batch.pixels, labels=batch.labels)
-    assert converters.examples(sent(pb.GetLossRequest(batch=message))) == batch
-    assert converters.examples(sent(pb.GetLossRequest(split=pb.SPLIT_TRAIN))) is Split.TRAIN
-    assert converters.examples(sent(pb.GetLossRequest(split=pb.SPLIT_VALID))) is Split.VALID
+    assert converters.parse_examples(sent(pb.GetLossRequest(batch=message))) == batch
+    assert converters.parse_examples(sent(pb.GetLossRequest(split=pb.SPLIT_TRAIN))) is Split.TRAIN
+    assert converters.parse_examples(sent(pb.GetLossRequest(split=pb.SPLIT_VALID))) is Split.VALID
 
 
 @given(
@@ -96,7 +96,7 @@ def test_examples(batch: Batch) -> None:
     )
 )
 def test_progress(answer: Progress) -> None:
-    message = sent(converters.progress(answer))
+    message = sent(converters.progress_message(answer))
     found = {name: getattr(message, name) for name in Progress._fields if name != "elapsed"}
     assert found == {k: v for k, v in answer._asdict().items() if k != "elapsed"}
     assert message.elapsed.ToNanoseconds() == pytest.approx(answer.elapsed * 1e9, abs=1)
@@ -104,7 +104,7 @@ def test_progress(answer: Progress) -> None:
 
 @given(st.binary(min_size=784, max_size=784), st.binary(min_size=784, max_size=784))
 def test_pixels_are_rows(first: bytes, second: bytes) -> None:
-    images = images_of(first + second)
+    images = view_images(first + second)
     assert images.shape == (2, 784)
     assert [row.tobytes() for row in images] == [first, second]
 
@@ -117,10 +117,10 @@ def test_fingerprints_tell_requests_apart(a: Any, b: Any) -> None:
 
 def test_an_answer_is_made_of_what_was_remembered() -> None:
     answer = Progress(1, 2, 0.3, 0.4, 0.5, 6, 0.7)
-    assert answer_to(Train(2), list(answer)) == answer
+    assert result_from_values(Train(2), list(answer)) == answer
 
 
 def test_one_step_without_a_batch_is_like_another() -> None:
-    first, again = (converters.step(pb.StepRequest(learning_rate=0.5)) for _ in range(2))
+    first, again = (converters.parse_step(pb.StepRequest(learning_rate=0.5)) for _ in range(2))
     assert first is again, "so its fingerprint is there already"
-    assert converters.step(pb.StepRequest(learning_rate=0.25)) == Step(None, Sgd(0.25))
+    assert converters.parse_step(pb.StepRequest(learning_rate=0.25)) == Step(None, Sgd(0.25))

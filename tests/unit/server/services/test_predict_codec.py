@@ -8,10 +8,10 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from mnist37_protos.v1 import mnist37_pb2 as pb
-from mnist37_server.services.predict_codec import Question, decode, encode
+from mnist37_server.services.predict_codec import PredictFields, decode, encode
 
 
-def pixels_of(question: Question) -> bytes:
+def pixels_of(question: PredictFields) -> bytes:
     message, start, size, _ = question
     return message[start : start + size]
 

@@ -83,7 +83,7 @@ def test_bytes_are_not_copied() -> None:
     tensor = pb.ModelInferRequest.InferInputTensor(name="pixels", datatype="UINT8", shape=[2, 784])
     request = pb.ModelInferRequest(inputs=[tensor], raw_input_contents=[bytes(2 * 784)])
     message = request.SerializeToString()
-    images = tensors.images(tensors.decode(message))
+    images = tensors.parse_images(tensors.decode(message))
     assert images.shape == (2, 784)
     base = images
     while getattr(base, "base", None) is not None:

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import pytest
 from mnist37_server.domain.commands import Train
-from mnist37_server.domain.records import Record, RunPlace, RunRecord, Version
+from mnist37_server.domain.records import RequestRecord, RunCheckpoint, RunRecord, VersionRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.errors import CannotStart, Exhausted
-from mnist37_server.storage.history import KEPT_EPOCHS, KEPT_RUNS, KEPT_VERSIONS
-from mnist37_server.storage.request_log import FORGET_EVERY, KEPT_REQUESTS
+from mnist37_server.storage.history import RETAINED_EPOCHS, RETAINED_RUNS, RETAINED_VERSIONS
+from mnist37_server.storage.request_log import FORGET_INTERVAL, RETAINED_REQUESTS
 from mnist37_server.storage.rows import train_to_json
-from mnist37_server.storage.store import State
+from mnist37_server.storage.store import Store
 
 from mnist37.optimizer import Sgd
 
@@ -36,7 +36,11 @@ def snapshot(version: int, place: int = 0) -> Snapshot:
 
 
 def same(a: Snapshot | None, b: Snapshot) -> bool:
-    return a is not None and (a.version, a.place, a.digest) == (b.version, b.place, b.digest)
+    return a is not None and (a.version, a.batch_cursor, a.digest) == (
+        b.version,
+        b.batch_cursor,
+        b.digest,
+    )
 
 
 @pytest.fixture(params=["memory", "disk"])
@@ -45,22 +49,22 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
 
 
 @pytest.fixture
-def state(folder: Path | None) -> Iterator[State]:
-    state = State(folder)
+def state(folder: Path | None) -> Iterator[Store]:
+    state = Store(folder)
     yield state
     state.close()
 
 
-def test_a_new_state_is_empty(state: State) -> None:
+def test_a_new_state_is_empty(state: Store) -> None:
     assert state.latest() is None
     assert state.version(0) is None
     assert state.version(2**64 - 1) is None
     assert state.find("a") is None
 
 
-def test_what_is_committed_is_found(state: State) -> None:
-    step = Record("a", b"x" * 32, 1, (0.1, 1))
-    run = Record("b", b"y" * 32, 2, None, RunPlace(70, 123456789, 0.1, 7, 1.5e9))
+def test_what_is_committed_is_found(state: Store) -> None:
+    step = RequestRecord("a", b"x" * 32, 1, (0.1, 1))
+    run = RequestRecord("b", b"y" * 32, 2, None, RunCheckpoint(70, 123456789, 0.1, 7, 1.5e9))
     state.commit([snapshot(1, 5), snapshot(2, 6)], [step, run])
     assert same(state.latest(), snapshot(2, 6))
     assert same(state.version(1), snapshot(1, 5))
@@ -68,67 +72,73 @@ def test_what_is_committed_is_found(state: State) -> None:
     assert state.find("b") == run
 
 
-def test_a_finished_run_replaces_what_was_remembered_of_it(state: State) -> None:
-    state.commit([snapshot(2)], [Record("b", b"y", 2, None, RunPlace(70, 1, 0.1, 7, 1.5e9))])
-    done = Record("b", b"y", 9, (1, 1, 0.1, 0.2, 0.9, 9, 0.3))
+def test_a_finished_run_replaces_what_was_remembered_of_it(state: Store) -> None:
+    state.commit(
+        [snapshot(2)], [RequestRecord("b", b"y", 2, None, RunCheckpoint(70, 1, 0.1, 7, 1.5e9))]
+    )
+    done = RequestRecord("b", b"y", 9, (1, 1, 0.1, 0.2, 0.9, 9, 0.3))
     state.commit([snapshot(9)], [done])
     assert state.find("b") == done
 
 
-def test_floats_come_back_to_the_bit(state: State) -> None:
+def test_floats_come_back_to_the_bit(state: Store) -> None:
     answer = (0.1 + 0.2, 5e-324, 1 / 3)
-    state.commit([snapshot(1)], [Record("a", b"x", 1, answer)])
+    state.commit([snapshot(1)], [RequestRecord("a", b"x", 1, answer)])
     found = state.find("a")
     assert found is not None
-    assert found.answer == answer
+    assert found.result == answer
 
 
-def test_a_commit_is_all_or_nothing(state: State) -> None:
+def test_a_commit_is_all_or_nothing(state: Store) -> None:
     state.commit([snapshot(1)], [])
     run = RunRecord(1, None, Train(epochs=1), 0, 2, True, None)
     twice = [(run, [progress(1, 1, 2)])] * 2
     with pytest.raises(Exhausted, match="nothing is applied"):
-        state.commit([snapshot(2)], [Record("a", b"x", 2, (0.1, 2))], twice)
+        state.commit([snapshot(2)], [RequestRecord("a", b"x", 2, (0.1, 2))], twice)
     assert same(state.latest(), snapshot(1))
     assert state.find("a") is None
     assert (state.runs(), state.curve(1), state.next_run()) == ([], [], 1)
     with pytest.raises(ValueError, match="version 1 after 1"):
-        state.commit([snapshot(1)], [Record("a", b"x", 2, (0.1, 2))], twice[:1])
+        state.commit([snapshot(1)], [RequestRecord("a", b"x", 2, (0.1, 2))], twice[:1])
     assert state.find("a") is None
     assert (state.runs(), state.curve(1), state.next_run()) == ([], [], 1)
-    assert state.versions(10) == [Version(1, Origin.TRAIN, 7, state.versions(1)[0].committed_at)]
+    assert state.versions(10) == [
+        VersionRecord(1, Origin.TRAIN, 7, state.versions(1)[0].committed_at)
+    ]
     state.commit([snapshot(2)], [])
     assert same(state.latest(), snapshot(2))
 
 
 def test_it_survives_the_process(tmp_path: Path) -> None:
     for version in range(3):
-        state = State(tmp_path)
+        state = Store(tmp_path)
         if version:
             assert same(state.latest(), snapshot(version - 1))
-        state.commit([snapshot(version)], [Record(str(version), b"x", version, (0.5, version))])
+        state.commit(
+            [snapshot(version)], [RequestRecord(str(version), b"x", version, (0.5, version))]
+        )
         state.close()
-    state = State(tmp_path)
+    state = Store(tmp_path)
     assert [state.find(str(v)) is not None for v in range(4)] == [True, True, True, False]
     state.close()
 
 
-def test_a_run_s_last_version_is_kept_however_much_is_committed_with_it(state: State) -> None:
+def test_a_run_s_last_version_is_kept_however_much_is_committed_with_it(state: Store) -> None:
     state.commit([snapshot(0)], [])
     run = RunRecord(1, None, Train(epochs=1), 0, 1, True, None)
-    state.commit([snapshot(v) for v in range(1, KEPT_VERSIONS + 500)], [], [(run, [])])
+    state.commit([snapshot(v) for v in range(1, RETAINED_VERSIONS + 500)], [], [(run, [])])
     assert same(state.version(1), snapshot(1))
     assert state.version(2) is None
     assert state.version(500) is not None
-    run = RunRecord(1, None, Train(epochs=1), 0, KEPT_VERSIONS + 600, True, None)
-    state.commit([snapshot(KEPT_VERSIONS + 600)], [], [(run, [])])
+    run = RunRecord(1, None, Train(epochs=1), 0, RETAINED_VERSIONS + 600, True, None)
+    state.commit([snapshot(RETAINED_VERSIONS + 600)], [], [(run, [])])
     assert state.version(1) is None, "the run has another last version"
 
 
-def test_the_newest_versions_are_kept(state: State) -> None:
-    for start in range(0, KEPT_VERSIONS + 500, 100):
+def test_the_newest_versions_are_kept(state: Store) -> None:
+    for start in range(0, RETAINED_VERSIONS + 500, 100):
         state.commit([snapshot(version) for version in range(start, start + 100)], [])
-    last = KEPT_VERSIONS + 499
+    last = RETAINED_VERSIONS + 499
     assert same(state.version(last), snapshot(last))
     assert same(state.version(500), snapshot(500))
     assert state.version(499) is None
@@ -138,15 +148,18 @@ def progress(epoch: int, epochs: int, version: int) -> Progress:
     return Progress(epoch, epochs, 0.1 + 1 / epoch, 0.2, 0.9, version, epoch / 100)
 
 
-def test_what_is_known_of_a_version(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_known_of_a_version(state: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: 1234.5)
     state.commit([replace(snapshot(3), origin=Origin.RESTORE, run=None), snapshot(5)], [])
-    found = [Version(5, Origin.TRAIN, 7, 1234.5), Version(3, Origin.RESTORE, None, 1234.5)]
+    found = [
+        VersionRecord(5, Origin.TRAIN, 7, 1234.5),
+        VersionRecord(3, Origin.RESTORE, None, 1234.5),
+    ]
     assert state.versions(10) == found
     assert state.versions(1) == found[:1]
 
 
-def test_a_run_and_its_curve_are_found(state: State) -> None:
+def test_a_run_and_its_curve_are_found(state: Store) -> None:
     request = Train(epochs=3, sgd=Sgd(0.5), batch_size=100, seed=2**64 - 1)
     run = RunRecord(state.next_run(), "a", request, 1.5, 2, False, progress(2, 3, 2))
     state.commit([snapshot(1), snapshot(2)], [], [(run, [progress(1, 3, 1), progress(2, 3, 2)])])
@@ -160,34 +173,34 @@ def test_a_run_and_its_curve_are_found(state: State) -> None:
     assert state.curve(2) == []
 
 
-def test_one_commit_may_hold_much_of_a_run(state: State) -> None:
+def test_one_commit_may_hold_much_of_a_run(state: Store) -> None:
     """Some epochs, and the half of one that it was interrupted in."""
     run = RunRecord(1, "a", Train(epochs=9), 0, 1, False, progress(1, 9, 1))
     second = replace(run, version=2, last=progress(2, 9, 2))
     interrupted = replace(run, version=3, last=None)
     told = [(run, [progress(1, 9, 1)]), (second, [progress(2, 9, 2)]), (interrupted, [])]
-    places = [RunPlace(49 * version, 0, 0.1, 1, 0.0) for version in (1, 2, 3)]
-    records = [Record("a", b"x", place.steps // 49, None, place) for place in places]
+    places = [RunCheckpoint(49 * version, 0, 0.1, 1, 0.0) for version in (1, 2, 3)]
+    records = [RequestRecord("a", b"x", place.steps // 49, None, place) for place in places]
     state.commit([snapshot(1), snapshot(2), snapshot(3)], records, told)
     assert state.runs() == [replace(interrupted, last=progress(2, 9, 2))]
     assert state.curve(1) == [progress(1, 9, 1), progress(2, 9, 2)]
     assert state.find("a") == records[-1]
 
 
-def test_a_long_curve_is_thinned_evenly(state: State) -> None:
+def test_a_long_curve_is_thinned_evenly(state: Store) -> None:
     request = Train(epochs=2500)
     run = RunRecord(1, None, request, 0, 2500, True, progress(2500, 2500, 2500))
     state.commit([snapshot(1)], [], [(run, [progress(e, 2500, e) for e in range(1, 2501)])])
     epochs = [found.epoch for found in state.curve(1)]
     assert epochs == list(range(3, 2501, 3))
-    assert len(epochs) <= KEPT_EPOCHS
+    assert len(epochs) <= RETAINED_EPOCHS
     assert state.runs()[0].last == progress(2500, 2500, 2500)
 
 
-def test_the_last_version_of_each_of_the_newest_runs_is_kept(state: State) -> None:
+def test_the_last_version_of_each_of_the_newest_runs_is_kept(state: Store) -> None:
     """A run of three versions, many Steps, and so on: the file does not grow with their number."""
     lasts, version = [], 0
-    for number in range(1, KEPT_RUNS + 31):
+    for number in range(1, RETAINED_RUNS + 31):
         made = [snapshot(version + i) for i in (1, 2, 3)]
         run = RunRecord(number, None, Train(epochs=1), 0, version + 3, True, None)
         state.commit(made, [], [(run, [])])
@@ -196,12 +209,12 @@ def test_the_last_version_of_each_of_the_newest_runs_is_kept(state: State) -> No
         state.commit([snapshot(version + i) for i in range(1, 51)], [])
         version += 50
     kept = {found.version for found in state.versions(10_000)}
-    newest = set(range(version - KEPT_VERSIONS + 1, version + 1))
-    assert kept == newest | set(lasts[-KEPT_RUNS:])
-    assert [run.version for run in state.runs()] == lasts[: -KEPT_RUNS - 1 : -1]
+    newest = set(range(version - RETAINED_VERSIONS + 1, version + 1))
+    assert kept == newest | set(lasts[-RETAINED_RUNS:])
+    assert [run.version for run in state.runs()] == lasts[: -RETAINED_RUNS - 1 : -1]
 
 
-def test_the_last_version_of_a_run_that_goes_on_is_the_new_one(state: State) -> None:
+def test_the_last_version_of_a_run_that_goes_on_is_the_new_one(state: Store) -> None:
     run = RunRecord(1, "a", Train(epochs=9), 0, 5, False, None)
     state.commit([snapshot(5)], [], [(run, [])])
     state.commit([snapshot(v) for v in range(6, 1200)], [])
@@ -212,7 +225,7 @@ def test_the_last_version_of_a_run_that_goes_on_is_the_new_one(state: State) -> 
 
 def test_the_file_is_bounded(tmp_path: Path) -> None:
     """50,000 versions and 1,000 runs later it is not larger than after the first few."""
-    state, sizes = State(tmp_path), []
+    state, sizes = Store(tmp_path), []
     for number in range(1, 1001):
         made = [snapshot(number * 50 + i) for i in range(50)]
         run = RunRecord(number, None, Train(epochs=50), 0, made[-1].version, True, None)
@@ -224,24 +237,24 @@ def test_the_file_is_bounded(tmp_path: Path) -> None:
 
 
 def test_ids_are_kept_a_day_and_the_newest_longer(
-    state: State, monkeypatch: pytest.MonkeyPatch
+    state: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def commit(ids: range, now: float) -> None:
         monkeypatch.setattr("time.time", lambda: now)
-        state.commit([], [Record(str(i), b"x", 0, (0.0, 0)) for i in ids])
+        state.commit([], [RequestRecord(str(i), b"x", 0, (0.0, 0)) for i in ids])
 
     commit(range(100), 0)
-    commit(range(100, KEPT_REQUESTS + 50), 23 * 3600)
+    commit(range(100, RETAINED_REQUESTS + 50), 23 * 3600)
     assert state.find("0") is not None, "older than the newest 10,000, but not a day old"
-    commit(range(KEPT_REQUESTS + 50, KEPT_REQUESTS + 50 + FORGET_EVERY), 25 * 3600)
+    commit(range(RETAINED_REQUESTS + 50, RETAINED_REQUESTS + 50 + FORGET_INTERVAL), 25 * 3600)
     assert state.find("0") is None
-    assert state.find(str(50 + FORGET_EVERY)) is not None, "a day old, but of the newest 10,000"
+    assert state.find(str(50 + FORGET_INTERVAL)) is not None, "a day old, but of the newest 10,000"
 
 
 def test_a_second_process_is_told_who_has_the_folder(tmp_path: Path) -> None:
-    state = State(tmp_path)
+    state = Store(tmp_path)
     code = (
-        "import sys, pathlib, mnist37_server.storage.store as s; s.State(pathlib.Path(sys.argv[1]))"
+        "import sys, pathlib, mnist37_server.storage.store as s; s.Store(pathlib.Path(sys.argv[1]))"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     second = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -253,21 +266,21 @@ def test_a_second_process_is_told_who_has_the_folder(tmp_path: Path) -> None:
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CannotStart, match="--state: cannot write to"):
-        State(tmp_path / "file")
+        Store(tmp_path / "file")
     with pytest.raises(CannotStart, match="--state: cannot write to"):
-        State(tmp_path / "file" / "below")
+        Store(tmp_path / "file" / "below")
 
 
 def test_a_database_of_another_release_or_none_is_refused(tmp_path: Path) -> None:
-    State(tmp_path).close()
+    Store(tmp_path).close()
     with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(CannotStart, match="schema 99; this release reads 3"):
-        State(tmp_path)
+        Store(tmp_path)
     (tmp_path / "mnist37.sqlite3").write_bytes(json.dumps("no database at all").encode() * 500)
     with pytest.raises(CannotStart, match="cannot be used: file is not a database"):
-        State(tmp_path)
+        Store(tmp_path)
 
 
 SCHEMA_2 = """
@@ -294,7 +307,7 @@ def test_a_database_of_an_earlier_schema_is_taken_over(
         made = replace(snapshot(0), origin=Origin.INITIALIZE, run=None)
         for kept in (made, snapshot(3, 5), snapshot(6, 5)):
             origin = kept.origin.name.lower()
-            row = (kept.version, kept.content, kept.digest, kept.place, origin, kept.run)
+            row = (kept.version, kept.content, kept.digest, kept.batch_cursor, origin, kept.run)
             connection.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, 1.5)", row)
         connection.execute(
             "INSERT INTO runs VALUES (7, 'run', ?, 0.5, 6, 0, ?)",
@@ -310,18 +323,18 @@ def test_a_database_of_an_earlier_schema_is_taken_over(
         connection.execute(f"PRAGMA user_version = {schema}")
     connection.close()
     for _ in range(2):  # once, and as it is from then on
-        state = State(tmp_path)
+        state = Store(tmp_path)
         assert same(state.latest(), snapshot(6, 5))
         assert state.version(3) == snapshot(3, 5)
         assert state.version(0) == made
-        assert state.versions(2) == [Version(v, Origin.TRAIN, 7, 1.5) for v in (6, 3)]
+        assert state.versions(2) == [VersionRecord(v, Origin.TRAIN, 7, 1.5) for v in (6, 3)]
         run = RunRecord(7, "run", Train(epochs=9), 0.5, 6, False, progress(2, 9, 6))
         assert state.runs() == [run]
         assert state.curve(7) == [progress(1, 9, 3), progress(2, 9, 6)]
         found = state.find("run")
-        assert found == Record("run", b"x" * 32, 6, None, RunPlace(9, 5, 0.5, 3, 1e9))
+        assert found == RequestRecord("run", b"x" * 32, 6, None, RunCheckpoint(9, 5, 0.5, 3, 1e9))
         state.close()
-    state = State(tmp_path)
+    state = Store(tmp_path)
     state.commit([snapshot(9)], [])
     assert same(state.latest(), snapshot(9))
     assert same(state.version(0), made)
@@ -336,7 +349,7 @@ def test_an_earlier_database_that_cannot_be_taken_over_stays_as_it_is(tmp_path: 
     before = list(connection.iterdump())
     connection.close()
     with pytest.raises(CannotStart, match="cannot be taken over"):
-        State(tmp_path)
+        Store(tmp_path)
     with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
         assert list(connection.iterdump()) == before
     connection.close()
@@ -361,10 +374,10 @@ def test_an_earlier_database_is_taken_over_once_there_is_room(tmp_path: Path) ->
     resource.setrlimit(resource.RLIMIT_FSIZE, (database.stat().st_size // 2, before[1]))
     try:
         with pytest.raises(CannotStart, match=r"make room on its disk.*what was committed is kept"):
-            State(tmp_path)
+            Store(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    state = State(tmp_path)
+    state = Store(tmp_path)
     assert len(state.versions(1_000)) == 199
     assert same(state.latest(), snapshot(199))
     state.close()
@@ -379,7 +392,7 @@ def test_a_kill_while_an_earlier_database_is_taken_over_loses_nothing(
     written_by_schema_2(tmp_path)
     script = """
 import os, pathlib, signal, sqlite3, sys
-from mnist37_server.storage.store import State
+from mnist37_server.storage.store import Store
 class Killed(sqlite3.Connection):
     def execute(self, sql, *arguments):
         if sql.startswith(sys.argv[2]) and self.in_transaction:
@@ -388,11 +401,11 @@ class Killed(sqlite3.Connection):
     def executemany(self, sql, *arguments):
         return self.execute(sql) if sql.startswith(sys.argv[2]) else super().executemany(
             sql, *arguments)
-State(pathlib.Path(sys.argv[1]), Killed)
+Store(pathlib.Path(sys.argv[1]), Killed)
 """
     command = [sys.executable, "-c", script, str(tmp_path), before]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    state = State(tmp_path)
+    state = Store(tmp_path)
     assert [known.version for known in state.versions(1_000)] == list(range(199, 0, -1))
     assert all(same(state.version(version), snapshot(version)) for version in range(1, 200))
     state.close()
@@ -409,10 +422,10 @@ def test_an_earlier_database_that_is_damaged_is_refused(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version = 2")
     connection.close()
     with pytest.raises(CannotStart, match="the parameters of version 3 are damaged"):
-        State(tmp_path)
+        Store(tmp_path)
 
 
-def test_whoever_reads_sees_what_is_committed_and_no_less(state: State) -> None:
+def test_whoever_reads_sees_what_is_committed_and_no_less(state: Store) -> None:
     """While commits come, and while some fail."""
     run = RunRecord(1, None, Train(epochs=1), 0, 3, True, None)
     state.commit([snapshot(v) for v in range(1, 4)], [], [(run, [])])
@@ -445,12 +458,12 @@ def test_whoever_reads_sees_what_is_committed_and_no_less(state: State) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
-    assert version > 2 * KEPT_VERSIONS
+    assert version > 2 * RETAINED_VERSIONS
 
 
 def test_what_is_kept_is_the_same_after_a_restart(tmp_path: Path) -> None:
     """Versions come by ones and by many, so rows are freed and written over in every order."""
-    random, version, state = np.random.default_rng(1), 0, State(tmp_path)
+    random, version, state = np.random.default_rng(1), 0, Store(tmp_path)
     for number in range(1, 400):
         made = [snapshot(version + i) for i in range(1, random.choice([1, 2, 16, 17, 80]) + 1)]
         version = made[-1].version
@@ -458,16 +471,16 @@ def test_what_is_kept_is_the_same_after_a_restart(tmp_path: Path) -> None:
         state.commit(made, [], [(run, [])] if random.random() < 0.4 else [])
         if number % 50 == 0:
             kept = state.versions(10_000)
-            newest = [found.version for found in kept[:KEPT_VERSIONS]]
+            newest = [found.version for found in kept[:RETAINED_VERSIONS]]
             assert newest == list(range(version, version - len(newest), -1))
             lasts = {run.version for run in state.runs()}
             assert {found.version for found in kept} == {*newest, *lasts}
-            assert len(lasts) <= KEPT_RUNS
+            assert len(lasts) <= RETAINED_RUNS
             state.close()
-            state = State(tmp_path)
+            state = Store(tmp_path)
             assert state.versions(10_000) == kept
             assert all(same(state.version(v.version), snapshot(v.version)) for v in kept[::7])
-            assert state.version(version - KEPT_VERSIONS - 100) is None or version < 2000
+            assert state.version(version - RETAINED_VERSIONS - 100) is None or version < 2000
     state.close()
     assert (tmp_path / "mnist37.sqlite3").stat().st_size < 12e6
 
@@ -481,9 +494,11 @@ def test_what_is_kept_is_the_same_after_a_restart(tmp_path: Path) -> None:
 )
 def test_a_damaged_database_is_refused(tmp_path: Path, damage: str) -> None:
     """Rather than served from, or begun anew."""
-    state = State(tmp_path)
+    state = Store(tmp_path)
     for version in range(1, 200):
-        state.commit([snapshot(version)], [Record(str(version), b"x", version, (0.1, version))])
+        state.commit(
+            [snapshot(version)], [RequestRecord(str(version), b"x", version, (0.1, version))]
+        )
     state.close()
     path = tmp_path / "mnist37.sqlite3"
     content = bytearray(path.read_bytes())
@@ -512,18 +527,18 @@ def test_a_damaged_database_is_refused(tmp_path: Path, damage: str) -> None:
             connection.execute("CREATE TABLE other (program)")
         connection.close()
     with pytest.raises(CannotStart, match=r"cannot be used: .*; put a backup in its place"):
-        State(tmp_path)
+        Store(tmp_path)
 
 
 def test_a_damaged_version_does_no_harm_to_those_beside_it(tmp_path: Path) -> None:
-    state = State(tmp_path)
+    state = Store(tmp_path)
     state.commit([snapshot(version) for version in range(1, 11)], [])
     state.close()
     path = tmp_path / "mnist37.sqlite3"
     content = bytearray(path.read_bytes())
     content[content.rindex(snapshot(4).content[:64]) + 30] ^= 1
     path.write_bytes(content)
-    state = State(tmp_path)
+    state = Store(tmp_path)
     assert same(state.latest(), snapshot(10))
     assert same(state.version(5), snapshot(5))
     with pytest.raises(sqlite3.DatabaseError, match="the parameters of version 4 are damaged"):
@@ -540,7 +555,7 @@ def test_after_a_commit_that_could_not_be_undone_the_next_one_is_whole(tmp_path:
                 raise sqlite3.OperationalError("disk I/O error")
             return super().execute(sql, *arguments)
 
-    state = State(tmp_path, Failing)
+    state = Store(tmp_path, Failing)
     state.commit([snapshot(1)], [])
     Failing.fails = frozenset({"COMMIT", "SELECT number, version FROM runs ORDER BY number"})
     with pytest.raises(Exhausted):
@@ -556,16 +571,16 @@ def test_after_a_commit_that_could_not_be_undone_the_next_one_is_whole(tmp_path:
 
 def test_a_first_start_that_was_interrupted_is_begun_again(tmp_path: Path) -> None:
     (tmp_path / "mnist37.new").write_bytes(b"half a database")
-    state = State(tmp_path)
+    state = Store(tmp_path)
     assert state.latest() is None
     state.commit([snapshot(1)], [])
     state.close()
 
 
-def test_a_clock_that_jumps_loses_nothing(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_jumps_loses_nothing(state: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for version, now in enumerate([1e9, 2e9, 0.0, 5e9, 1e9]):
         monkeypatch.setattr("time.time", lambda now=now: now)
         name = f"at {version}"
-        state.commit([snapshot(version)], [Record(name, b"x", version, (0.0, version))])
+        state.commit([snapshot(version)], [RequestRecord(name, b"x", version, (0.0, version))])
     assert all(state.find(f"at {version}") for version in range(5))
     assert same(state.latest(), snapshot(4))

@@ -12,7 +12,12 @@ import pytest
 import torch
 from mnist37_server.errors import CannotStart
 from mnist37_server.training import device
-from mnist37_server.training.device import check_name, driver_finds_device, find_device, place
+from mnist37_server.training.device import (
+    check_name,
+    driver_finds_device,
+    find_device,
+    place_images,
+)
 from support.twin import data
 
 
@@ -31,14 +36,14 @@ def test_cuda_wants_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     for name in ("cuda", "cuda:0"):
         with pytest.raises(CannotStart, match=r"--device: .* C compiler, .*; install gcc, or use"):
-            place(name, data())
+            place_images(name, data())
     assert str(find_device("cpu")) == "cpu"
 
 
 @pytest.mark.usefixtures("one_cuda_device")
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(CannotStart, match="--device: cuda:1 is not there; torch sees 1"):
-        place("cuda:1", data())
+        place_images("cuda:1", data())
     for name in ("gpu", "mps", "cpu:1", "cuda:x", ""):
         with pytest.raises(CannotStart, match=r"--device: there is no .*; use auto, cpu, cuda or"):
             check_name(name)
@@ -57,7 +62,7 @@ def test_why_a_device_is_not_used_is_told(
 
     def auto() -> str:
         caplog.clear()
-        _, found = place("auto", data())
+        _, found = place_images("auto", data())
         assert str(found) == "cpu"
         (said,) = caplog.messages
         assert said.endswith("; the model is on the CPU")
@@ -68,14 +73,14 @@ def test_why_a_device_is_not_used_is_told(
     monkeypatch.setattr(torch.cuda, "is_available", outdated)
     assert "no CUDA device is used: CUDA initialization: the driver is too old;" in auto()
     with pytest.raises(CannotStart, match="--device: CUDA initialization: the driver is too old;"):
-        place("cuda", data())
+        place_images("cuda", data())
 
     monkeypatch.setattr(torch.version, "cuda", None)
     assert "this torch is a build without CUDA" in auto()
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert "CUDA needs torch, which is not installed" in auto()
     with pytest.raises(CannotStart, match=r"install it: pip install 'mnist37\[server\]', or use"):
-        place("cuda", data())
+        place_images("cuda", data())
 
 
 @pytest.mark.parametrize(("answer", "found"), [(0, True), (100, False), (803, True)])
@@ -92,7 +97,7 @@ def test_without_a_driver_there_is_no_device(
 ) -> None:
     monkeypatch.setattr(device, "DRIVER", "libcuda-is-not-there.so.1")
     assert not driver_finds_device()
-    assert str(place("auto", data())[1]) == "cpu"
+    assert str(place_images("auto", data())[1]) == "cpu"
     assert not caplog.messages
 
 
@@ -109,8 +114,8 @@ def test_what_cannot_be_loaded_keeps_no_server_from_starting(
     monkeypatch.setattr(device, "driver_finds_device", lambda: True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     monkeypatch.setitem(sys.modules, module, None)
-    assert str(place("auto", data())[1]) == "cpu"
+    assert str(place_images("auto", data())[1]) == "cpu"
     (warning,) = caplog.messages
     assert warning.startswith(f"no CUDA device is used: {said}")
     with pytest.raises(CannotStart, match=f"--device: {said}"):
-        place("cuda", data())
+        place_images("cuda", data())
