@@ -178,8 +178,8 @@ def draw(file: Path, about: Machine, results: Sequence[Result]) -> list[Path]:
         sure = colour if result.verdict is not Verdict.INCONCLUSIVE else "white"
         axes.plot([middle], [place], "o", color=colour, markerfacecolor=sure)
         aim, unit = result.benchmark.aim, unit_of_figure(result)
-        figure = format_quantity(result.figure.median, unit)
-        text = f"{figure}, {aim.sense} {format_quantity(aim.bound, unit)}"
+        median = format_quantity(result.figure.median, unit)
+        text = f"{median}, {aim.sense} {format_quantity(aim.bound, unit)}"
         text += "" if result.verdict is Verdict.HOLDS else f": {result.verdict.value}"
         axes.annotate(text, (middle, place), (0, 7), textcoords="offset points", fontsize=7)
     axes.axvline(1, color="black", linewidth=1)
