@@ -78,7 +78,7 @@ class Failing(HostExamples):
 
 
 class FailingDevice(Host):
-    def place(self, pixels: Pixels, labels: Labels) -> Failing:
+    def load_images(self, pixels: Pixels, labels: Labels) -> Failing:
         return Failing(pixels, labels)
 
 
