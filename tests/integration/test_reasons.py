@@ -228,7 +228,7 @@ def device_out_of_memory(server: Server, monkeypatch: pytest.MonkeyPatch) -> Fou
     def full(*_: object) -> NoReturn:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    for name in ("sgd", "steps", "total"):
+    for name in ("sgd", "steps", "sum_losses"):
         monkeypatch.setattr(HostExamples, name, full)
     batch = pb.Batch(pixels=IMAGE, labels=b"\1")
     return [
