@@ -65,14 +65,14 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     type=click.IntRange(0),
     default=DEFAULT.max_rpcs,
     metavar="N",
-    help="How many calls may be under way; those that wait for a thread count too; 0: no limit.",
+    help="How many calls may be in flight, calls that wait for a thread included; 0: no limit.",
 )
 @click.option(
     "--max-pending-writes",
     type=click.IntRange(1),
     default=DEFAULT.max_pending_writes,
     metavar="N",
-    help="How many callers may wait for a write, or for a run of theirs.",
+    help="How many callers may wait for a write or a run.",
 )
 @click.option(
     "--max-streams",
@@ -86,7 +86,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     type=float,
     default=DEFAULT.keepalive,
     metavar="SECONDS",
-    help="After how long a silent peer that has calls is asked whether it is still there.",
+    help="How long a peer with calls in flight may be silent before the server sends it a ping.",
 )
 @click.option(
     "--metrics-address",
@@ -103,25 +103,25 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
-    help="The least that is logged; debug has each Step and each refusal.",
+    help="The lowest level that is logged; debug has each Step and each refusal.",
 )
 @click.option("--tls-cert", type=FILE, help="The server's certificate, in PEM; turns TLS on.")
 @click.option("--tls-key", type=FILE, help="Its private key, in PEM.")
 @click.option(
     "--client-ca",
     type=FILE,
-    help="Let in only who has a certificate that this authority, in PEM, has signed.",
+    help="Accept only callers with a certificate that this authority, in PEM, has signed.",
 )
 @click.option(
     "--tokens",
     type=FILE,
-    help="Let in only who has a token of this file, whose lines `mnist37 token` makes; it is read"
-    " again when it changes.",
+    help="Accept only callers with a token of this file, whose lines `mnist37 token` makes; the"
+    " server reloads it when it changes.",
 )
 @click.option(
     "--insecure",
     is_flag=True,
-    help="Listen beyond this machine all the same, without TLS or for anybody.",
+    help="Listen beyond this machine even without TLS, or without a check of callers.",
 )
 def main(
     address: str,
@@ -175,13 +175,13 @@ def main(
         tokens=tokens,
         insecure=insecure,
     )
-    from mnist37_server.observability import logs  # its formatter comes with the server extra
+    from mnist37_server.observability import logs  # imports a package of the extras
 
     logs.configure(log_format, log_level)
-    # gRPC's core would tell of a port in use in its own words too.
+    # gRPC's core would print its own message about a port in use, beside ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # Until it serves: what is loaded stays, and to look through it again and again while it comes
-    # is a tenth of the time that it takes.
+    # Off until the server is ready: the objects that imports create stay, and repeated collections
+    # would take a tenth of the time of a start.
     gc.disable()
     return config
 
@@ -190,44 +190,44 @@ def _folder(state: str | None) -> Path | None:
     if state == IN_MEMORY:
         return None
     if state is None:
-        import platformdirs  # comes with the server extra
+        import platformdirs  # a package of the extras
 
         return platformdirs.user_state_path("mnist37")
     return Path(state)
 
 
 def serve(config: Config) -> None:
-    """Serves until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM."""
     from mnist37_server.training.compilation import announce
 
     announce()
-    from mnist37_server import app  # loads the kernels, which --help and a wrong option do without
+    from mnist37_server import app  # imports the kernels; --help and a wrong option do not
 
     app.run(config)
 
 
 def start(serve: Callable[[Config], None] = serve) -> None:
-    """Runs the command; what keeps it from starting is one line on stderr.
+    """Run the command and end the process; print one line on stderr if the server cannot start.
 
     Args:
-        serve: serves with the settings that the command line has.
+        serve: serves with the settings of the command line.
     """
     try:
         config = main(prog_name="mnist37 serve", standalone_mode=False)
-        if isinstance(config, Config):  # not where it was asked for help
+        if isinstance(config, Config):  # not after --help
             serve(config)
     except click.ClickException as error:
         click.echo(f"mnist37 serve: {error.format_message()}", err=True)
         sys.exit(error.exit_code)
     except CannotStart as error:
         click.echo(f"mnist37 serve: {error}", err=True)
-        sys.exit(2)  # as click ends where an option is not right
+        sys.exit(2)  # click's exit status for an invalid option
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:  # nobody reads what it prints
+    except BrokenPipeError:  # the reader of stdout has closed it
         sys.exit(1)
-    # All is committed and closed. Python would take gRPC and the compiler apart piece by piece,
-    # for a second in which whoever restarts the server waits; the system takes them back at once.
+    # All is committed and closed. Python would now free gRPC and the compiler piece by piece, which
+    # would delay a restart of the server by a second. The system frees them at once.
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)

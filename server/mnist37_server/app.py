@@ -1,4 +1,4 @@
-"""Puts the parts together, runs the server, and ends it in order."""
+"""The assembly of the server: it creates the parts, serves, and shuts down in order."""
 
 from __future__ import annotations
 
@@ -39,42 +39,48 @@ log = logging.getLogger(__name__)
 
 
 def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> None:
-    """Serves until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM.
 
     Args:
         config: the settings.
-        open_store: opens the folder that keeps the model.
+        open_store: opens the store in the state folder; None is in memory.
 
     Raises:
-        CannotStart: one of the settings cannot be had; says which and why.
+        CannotStart: the server cannot start with one of the settings; the text names the setting
+            and the cause.
     """
     signals = watch_signals(signal.SIGINT, signal.SIGTERM)
     check_name(config.device)
     auth = create_auth_interceptor(config)
     metrics = None
     if config.metrics_address is not None:
-        # Not loaded where it is off.
+        # Imported only here: without metrics, prometheus-client is not loaded.
         from mnist37_server.observability.prometheus import MetricsEndpoint
 
-        metrics = MetricsEndpoint(config.metrics_address, CONTRACTS, auth.refusal if auth else None)
-    first = metrics.rpcs if metrics else auth  # the one interceptor, where there is one
-    server, port = rpc_server.build(config, tls.credentials(config), [first] if first else [])
+        metrics = MetricsEndpoint(
+            config.metrics_address, CONTRACTS, auth.authorize if auth else None
+        )
+    interceptor = metrics.rpcs if metrics else auth  # at most one: metrics.rpcs calls auth
+    server, port = rpc_server.build(
+        config, tls.credentials(config), [interceptor] if interceptor else []
+    )
     store = open_store(config.state)
-    # After the state, which is this server's alone: no second one uses the device of the first.
+    # After the store, whose lock excludes a second server: it must not use the device of the first.
     datasets, device = place_images(config.device, load_images(config))
     model = LiveModel(datasets, device, store, config.max_pending_writes)
     if metrics:
         metrics.observe(model)
-    long_calls = config.max_rpcs or mnist37_service.MAX_RPCS
-    service = mnist37_service.add_to(server, model, model, long_calls, config.max_streams)
-    probes = ThreadPoolExecutor(long_calls, thread_name_prefix="probe")
+    max_calls = config.max_rpcs or mnist37_service.RPCS_MAX
+    service = mnist37_service.add_to(server, model, model, max_calls, config.max_streams)
+    probe_pool = ThreadPoolExecutor(max_calls, thread_name_prefix="probe")
     services = [mnist37_service.SERVICE, open_inference.SERVICE]
-    health = health_service.add_to(server, services, probes, str(device))
-    reflection.add_to(server, [*services, health_service.NAME], probes)
-    open_inference.add_to(server, model, service.in_flight, health, probes)
-    model.on_device_lost = health.begin_shutdown  # so that what watches it starts another server
-    # What is there by now stays. Once in a while Python's collector would look through all of it,
-    # the compiler included: 0.2 s in which nobody is answered. So it takes half a millisecond.
+    health = health_service.add_to(server, services, probe_pool, str(device))
+    reflection.add_to(server, [*services, health_service.NAME], probe_pool)
+    open_inference.add_to(server, model, service.in_flight, health, probe_pool)
+    model.on_device_lost = health.begin_shutdown  # so that a supervisor restarts the server
+    # The objects that exist now are never freed. Without freeze, a full garbage collection would
+    # scan all of them, the compiler's included: now and then 0.2 s in which no call is answered.
+    # With it, a full collection takes half a millisecond.
     gc.freeze()
     gc.enable()
     server.start()
@@ -83,18 +89,18 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
         print(f"metrics on {metrics.url}", flush=True)
     version = model.at().version
     print(f"version {version} on {device}", flush=True)
-    saved_in = str(config.state or "memory")
-    started = {"address": f"{config.host}:{port}", "device": str(device), "state": saved_in}
-    log.info("started", extra={**started, "version": version})
-    (number,) = os.read(signals, 1)
-    log.info("stopping", extra={"signal": signal.Signals(number).name})
+    state = str(config.state or "memory")
+    fields = {"address": f"{config.host}:{port}", "device": str(device), "state": state}
+    log.info("started", extra={**fields, "version": version})
+    (signal_number,) = os.read(signals, 1)
+    log.info("stopping", extra={"signal": signal.Signals(signal_number).name})
     health.begin_shutdown()
     model.stop_writing()
-    stopped = server.stop(config.shutdown_grace)  # refuses new calls from now on
+    termination = server.stop(config.shutdown_grace)  # refuses new calls from now on
     service.in_flight.wait_until_idle(config.shutdown_grace)
-    server.stop(0)  # what is left are open streams that nothing comes in by
-    # grpcio can lose track of a call that it has ended itself, over a malformed message.
-    stopped.wait(1)
+    server.stop(0)  # cancels what remains: open streams that wait for their callers
+    # With a limit: grpcio can lose track of a call that it ended itself for a malformed message.
+    termination.wait(1)
     if metrics:
         metrics.close()
     version = model.at().version
@@ -103,40 +109,41 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
 
 
 def watch_signals(*numbers: signal.Signals) -> int:
-    """A file to read the numbers of these signals from, as they come.
+    """Return a file descriptor from which the numbers of arriving signals can be read.
 
-    An Event that a handler sets would not do: of two signals at once the system may hand both to
-    other threads than the main one, which then sleeps on and never runs a handler.
+    A handler that sets an Event is not reliable: if two signals arrive at once, the system may
+    deliver both to threads other than the main one. The main thread then stays asleep and never
+    runs the handler.
     """
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing)
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+    signal.set_wakeup_fd(write_fd)
     for number in numbers:
         signal.signal(number, lambda *_: None)
-    return reading
+    return read_fd
 
 
 def create_auth_interceptor(config: Config) -> AuthInterceptor | None:
-    """What asks callers for a token; None where anybody may call.
+    """Return the interceptor that checks tokens, or None without --tokens.
 
     Raises:
-        CannotStart: the file of tokens is not right.
+        CannotStart: the token file cannot be read, or is invalid.
     """
-    if not config.loopback and config.missing_protection:
+    if not config.is_loopback and config.missing_protection:
         log.warning("strangers may read along or call; against that: %s", config.missing_protection)
     if config.tokens is None:
         return None
     tokens = Tokens(config.tokens)
-    tokens.follow()
+    tokens.start_refreshing()
     log.info("--tokens: %s", tokens)
     return AuthInterceptor(tokens)
 
 
 def load_images(config: Config) -> data.Data:
-    """The training and the validation images.
+    """Return the training and the validation images.
 
     Raises:
-        CannotStart: there is no MNIST in the folder that was named, or nothing to read it with.
+        CannotStart: --data-root contains no MNIST, or torchvision is not installed.
     """
     try:
         return data.load(config.data_root, download=config.download)

@@ -1,17 +1,17 @@
-"""What the server refuses, and why. Nothing here knows of gRPC; mnist37_server.rpc.status does.
+"""The exceptions of the server. They do not depend on gRPC: mnist37_server.rpc.status maps them.
 
-Refusal                   whatever is said to the caller, in its own words
-├── InvalidArgument       a field's value is wrong, whatever the state
-├── NotFound              a version or run that is not retained
-├── AlreadyExists         a request_id that was used for something else
-├── Aborted               a run cannot go on: another write came between
-├── Exhausted             too many callers, or no room on the disk or on the device
-├── ShuttingDown          the server takes no more writes: it is about to end, or ought to be
-├── Unauthenticated       nobody knows who the caller is
-├── PermissionDenied      the caller is known, and may not
-├── CallerCancelled            the caller cancelled, or its deadline passed while it waited
-└── DeadlineExceeded               the deadline passed before anything was done
-CannotStart               an option that the server cannot start with
+Refusal                   a request that is not carried out; the text is for the caller
+├── InvalidArgument       a field's value is invalid in every state of the model
+├── NotFound              a version or run is not retained
+├── AlreadyExists         a request_id was used before, for another request
+├── Aborted               a run cannot be resumed: another write was committed after it
+├── Exhausted             too many callers, or no space on the disk or on the device
+├── ShuttingDown          the server accepts no more writes: it stops, or has to be restarted
+├── Unauthenticated       the caller has no valid token
+├── PermissionDenied      the caller's role does not allow the call
+├── CallerCancelled       the caller cancelled the call, or its deadline passed while it waited
+└── DeadlineExceeded      the deadline passed before the call started
+CannotStart               an option with which the server cannot start
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from enum import Enum, auto
 
 
 class Reason(Enum):
-    """Why a request is refused, for programs.
+    """The reason of a refusal, for programs.
 
-    From release 0.1.0 on these names never change, whatever becomes of the texts.
+    From release 0.1.0 on these names never change. The texts of refusals may change.
     """
 
     INVALID_FIELD = auto()
-    NOT_FOUND = auto()  # other than the two below
+    NOT_FOUND = auto()  # for anything but the two below
     VERSION_NOT_RETAINED = auto()
     RUN_NOT_RETAINED = auto()
     REQUEST_ID_REUSED = auto()
@@ -46,44 +46,50 @@ class Reason(Enum):
 
 
 class Refusal(Exception):
-    """The request is not carried out and the model is as it was; the text is for the caller.
+    """A request that is not carried out, so that the model is unchanged.
 
     Args:
-        text: what is wrong and what would be right.
-        reason: where it is not the usual one of its class.
-        about: what the text speaks of, for programs.
+        text: for the caller: the problem, and how to correct the request.
+        reason: the reason, if it is not the default of the class.
+        metadata: the subject of the text, as names and values for programs.
     """
 
     reason: Reason
 
-    def __init__(self, text: str, reason: Reason | None = None, **about: object) -> None:
+    def __init__(self, text: str, reason: Reason | None = None, **metadata: object) -> None:
         super().__init__(text)
         self.reason = reason or self.reason
-        self.metadata = about
+        self.metadata = metadata
 
 
 class InvalidArgument(Refusal):
-    """A field holds what is never right: names the field, what came and what would be right."""
+    """A field whose value is invalid in every state of the model.
+
+    Args:
+        field: the field's name in the request.
+        actual: the value that the request has, for example "got -1".
+        expected: the valid values, for example "must be at least 0".
+    """
 
     reason = Reason.INVALID_FIELD
 
-    def __init__(self, field: str, came: str, right: str) -> None:
+    def __init__(self, field: str, actual: str, expected: str) -> None:
         self.field = field
-        self.description = f"{came}; {right}"
+        self.description = f"{actual}; {expected}"
         super().__init__(f"{field}: {self.description}")
 
 
 class NotFound(Refusal):
-    """A version of the model, or a run, that is not retained."""
+    """A version of the model, or a run, that the server does not retain."""
 
     reason = Reason.NOT_FOUND
 
 
 def version_not_retained(version: object, newest: int) -> NotFound:
-    """Return why a version cannot be had: the one refusal for it, whoever asks.
+    """Return the refusal for a version that the server does not retain.
 
     Args:
-        version: as it was asked for.
+        version: the version in the request.
         newest: the newest committed version.
     """
     return NotFound(
@@ -96,55 +102,55 @@ def version_not_retained(version: object, newest: int) -> NotFound:
 
 
 class AlreadyExists(Refusal):
-    """A request_id that was used before, for another method or other values."""
+    """A request_id that was used before, for another method or with other values."""
 
     reason = Reason.REQUEST_ID_REUSED
 
 
 class Aborted(Refusal):
-    """A run that was interrupted cannot go on, since another write was committed after it."""
+    """An interrupted run that cannot be resumed, since another write was committed after it."""
 
     reason = Reason.RUN_NOT_RESUMABLE
 
 
 class Exhausted(Refusal):
-    """Too many callers wait, or there is no room: to store the state, or on the device."""
+    """A limit that is reached: waiting callers, space for the state, or memory of the device."""
 
     reason = Reason.TOO_MANY_PENDING_WRITES
 
 
 class ShuttingDown(Refusal):
-    """The server takes no more writes; those under way end at a step.
+    """A server that accepts no more writes; a run in progress stops after a step.
 
-    It is about to end, or has lost its device and has to be started again.
+    The server is stopping, or it has lost its device and has to be restarted.
     """
 
     reason = Reason.SHUTTING_DOWN
 
 
 class Unauthenticated(Refusal):
-    """The caller has no token, or one that is not known here."""
+    """A caller without a token, or with one that the server does not know."""
 
     reason = Reason.TOKEN_INVALID
 
 
 class PermissionDenied(Refusal):
-    """The caller's role does not allow this call."""
+    """A caller whose role does not allow the call."""
 
     reason = Reason.ROLE_INSUFFICIENT
 
 
 class CallerCancelled(Refusal):
-    """Nobody waits for the answer any more."""
+    """A call whose caller no longer waits for the answer."""
 
     reason = Reason.CALLER_CANCELLED
 
 
 class DeadlineExceeded(Refusal):
-    """The deadline had passed when the call's turn came, so nothing was done for it."""
+    """A call whose deadline passed before it started, so that nothing was done."""
 
     reason = Reason.DEADLINE_EXCEEDED
 
 
 class CannotStart(Exception):
-    """An option asks for what cannot be had; the text names the option and what would be right."""
+    """An option with which the server cannot start; the text names it and how to correct it."""

@@ -1,1 +1,1 @@
-"""Who may call: TLS, tokens, and the interceptor that asks for them."""
+"""Access control: TLS, tokens, roles, and the interceptor that checks them."""

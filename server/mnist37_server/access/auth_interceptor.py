@@ -1,4 +1,4 @@
-"""Who may call what: two roles, a file of hashed tokens, and the gate that asks for one."""
+"""The interceptor that checks a call's token and role."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from mnist37_server.rpc.status import refuse
 
 
 def refusal_handler(refusal: Refusal) -> Handler:
-    """A handler that refuses.
+    """Return a handler that refuses a call.
 
-    It is one of streams for methods of every kind, which a caller cannot tell: a handler of one
-    message would hold a thread until that message is there, and a stranger need never send it.
+    The handler is a bidirectional stream for methods of every kind. A caller cannot see the
+    difference. A unary handler would hold a thread until the call's message has arrived, and a
+    caller without a token might never send it.
     """
 
-    def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> NoReturn:  # noqa: ARG001
+    def refuse_call(requests: Iterator[bytes], context: grpc.ServicerContext) -> NoReturn:  # noqa: ARG001
         refuse(context, refusal)
 
-    return grpc.stream_stream_rpc_method_handler(answer)
+    return grpc.stream_stream_rpc_method_handler(refuse_call)
 
 
 TOKEN_MISSING = refusal_handler(
@@ -46,7 +47,7 @@ ROLE_INSUFFICIENT = refusal_handler(
 
 
 class AuthInterceptor(grpc.ServerInterceptor):
-    """Lets a call pass whose token is of the right role, before anything of it is read."""
+    """An interceptor that refuses calls without a valid token, before a message is read."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
@@ -54,11 +55,11 @@ class AuthInterceptor(grpc.ServerInterceptor):
     def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
-        """What answers the call: the service, or a refusal."""
-        return self.refusal(handler_call_details) or continuation(handler_call_details)
+        """Return the service's handler, or one that refuses the call."""
+        return self.authorize(handler_call_details) or continuation(handler_call_details)
 
-    def refusal(self, call: grpc.HandlerCallDetails) -> Handler | None:
-        """What answers a call that may not pass; None for one that may."""
+    def authorize(self, call: grpc.HandlerCallDetails) -> Handler | None:
+        """Return a handler that refuses the call, or None if the call is allowed."""
         authorization = None
         for name, value in call.invocation_metadata:
             if name == "authorization":
@@ -73,7 +74,7 @@ class AuthInterceptor(grpc.ServerInterceptor):
             scheme, _, token = str(authorization).partition(" ")
             if scheme.lower() != "bearer":
                 return NOT_A_BEARER_TOKEN
-            role = self._tokens.role(token)
+            role = self._tokens.role_of(token)
             if role is None:
                 return TOKEN_INVALID
             table.roles_by_header[authorization] = role

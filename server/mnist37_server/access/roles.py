@@ -1,4 +1,4 @@
-"""What each role may call: one table for all RPCs."""
+"""The roles of tokens, and one table of the role that each RPC needs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from enum import Enum
 
 
 class Role(Enum):
-    """What a token is for; its words stand in the file of tokens.
+    """A token's role; the token file contains its value.
 
-    Whoever may train may predict too.
+    The role `train` also allows all that `predict` allows.
     """
 
     PREDICT = "predict"
     TRAIN = "train"
 
 
-# The least role that each RPC needs; None: it needs no token. An RPC that is not listed needs
-# train: one that is added later is closed until somebody opens it, and one that does not exist
-# looks like one that does.
+# The lowest role that each RPC needs; None: it needs no token. An RPC that is not listed needs
+# train. So an RPC that is added later is closed until it is listed, and a caller without that role
+# cannot find out which RPCs exist.
 REQUIRED_ROLES: Mapping[str, Mapping[Role | None, tuple[str, ...]]] = {
     "mnist37.v1.Mnist37Service": {
         Role.PREDICT: (
@@ -42,7 +42,7 @@ REQUIRED_ROLES: Mapping[str, Mapping[Role | None, tuple[str, ...]]] = {
             "ModelInfer",
         ),
     },
-    # Probes and tools have no token, and find nothing here that is secret.
+    # Probes and tools have no token. These services reveal nothing secret.
     "grpc.health.v1.Health": {None: ("Check", "Watch", "List")},
     "grpc.reflection.v1.ServerReflection": {None: ("ServerReflectionInfo",)},
     "grpc.reflection.v1alpha.ServerReflection": {None: ("ServerReflectionInfo",)},
@@ -53,11 +53,12 @@ def rpcs_of(role: Role | None) -> frozenset[str]:
     """Return the RPCs that need this role, as gRPC names them: /SERVICE/METHOD."""
     return frozenset(
         f"/{service}/{method}"
-        for service, needed in REQUIRED_ROLES.items()
-        for method in needed.get(role, ())
+        for service, rpcs in REQUIRED_ROLES.items()
+        for method in rpcs.get(role, ())
     )
 
 
 READS = rpcs_of(Role.PREDICT)
-# By their services: to look for a prefix is enough, and methods that do not exist are harmless.
-OPEN = tuple(f"/{service}/" for service, needed in REQUIRED_ROLES.items() if set(needed) == {None})
+# The services that need no token, as prefixes of their RPCs. A prefix is enough: a method that does
+# not exist is harmless.
+OPEN = tuple(f"/{service}/" for service, rpcs in REQUIRED_ROLES.items() if set(rpcs) == {None})

@@ -1,4 +1,4 @@
-"""The server's certificate, and whose certificates it trusts."""
+"""The server's certificate, and the authority that it trusts for client certificates."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mnist37_server.errors import CannotStart
 
 
 def credentials(config: Config) -> grpc.ServerCredentials | None:
-    """What --tls-cert, --tls-key and --client-ca ask for; None without them.
+    """Return gRPC's credentials for --tls-cert, --tls-key and --client-ca, or None without TLS.
 
-    gRPC says of files that are not right only that it cannot listen. So they are tried first.
+    For an invalid file gRPC reports only that it cannot listen. So each file is checked first.
 
     Raises:
-        CannotStart: one of the files cannot be used; says which and why.
+        CannotStart: a file cannot be used; the text names the file and the cause.
     """
     if config.tls_cert is None or config.tls_key is None:
         return None
@@ -43,15 +43,15 @@ def _certificates(option: str, path: Path) -> bytes:
 
 def _check_pair(certificate: Path, key: Path) -> None:
     try:
-        # Without a password of ours OpenSSL would ask the terminal for one.
+        # With password=None, OpenSSL would ask for a password on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except ssl.SSLError as error:
-        wrong = (
+        problem = (
             f"is not the key of {certificate}"
             if error.reason == "KEY_VALUES_MISMATCH"
             else "holds no private key in PEM without a passphrase"
         )
-        raise CannotStart(f"--tls-key: {key} {wrong}") from error
+        raise CannotStart(f"--tls-key: {key} {problem}") from error
 
 
 def _read(option: str, path: Path) -> bytes:

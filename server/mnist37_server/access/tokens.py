@@ -1,4 +1,4 @@
-"""A file of hashed tokens, each with a role; it is read again when it changes."""
+"""A file of hashed tokens, each with a role; the server reloads the file when it changes."""
 
 from __future__ import annotations
 
@@ -13,64 +13,65 @@ from typing import NamedTuple, Self
 from mnist37_server.access.roles import Role
 from mnist37_server.errors import CannotStart
 
-POLL_SECONDS = 1.0  # seconds between two looks at the file of tokens
+POLL_SECONDS = 1.0  # between two checks of the token file
 
 log = logging.getLogger(__name__)
 
 
 class TokenTable(NamedTuple):
-    """What a file of tokens says."""
+    """The contents of a token file, and a cache of the headers that were looked up."""
 
     roles_by_hash: dict[bytes, Role]  # by the tokens' SHA-256
-    # The same by what a call's metadata say, of those that came: to read and to hash each again
-    # takes longer. A dict compares a stranger's only with one of the same hash, which Python keys
-    # by chance.
+    # A cache by the whole authorization header, for valid tokens only: to parse and hash each
+    # header again takes longer. A dict compares an unknown header only with keys of equal hash, and
+    # Python's string hash has a random key, so the time of a look-up reveals no token.
     roles_by_header: dict[str | bytes | None, Role]
 
     @classmethod
     def from_roles(cls, roles: dict[bytes, Role]) -> Self:
-        """As it is when none has come."""
+        """Return a table with these roles and an empty cache."""
         return cls(roles, {})
 
 
 class Tokens:
-    """The tokens in a file, whose lines are `ROLE SHA256  # comment`.
+    """The tokens of a file whose lines are `ROLE SHA256  # comment`.
 
-    The file holds hashes, so that who reads it cannot call. SHA-256 alone is enough, and fast: a
-    token is 256 random bits, which nobody finds by trying, as one would a password. Looking a hash
-    up tells nothing by the time it takes, since nobody chooses what a token hashes to.
+    The file contains hashes, so that a reader of the file cannot call the server. Plain SHA-256 is
+    enough, and fast: a token is 256 random bits, so it cannot be guessed as a password can. The
+    time of a look-up reveals nothing, since no caller can choose the hash of a token.
 
     Raises:
-        CannotStart: the file cannot be read, or a line is not right.
+        CannotStart: the file cannot be read, or a line is invalid.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._content = self._read()
         self.table = TokenTable.from_roles(self._parse(self._content))
-        self._problem = ""
+        self._last_error = ""
 
-    def role(self, token: str) -> Role | None:
-        """What the token is for; None for one that is not in the file."""
+    def role_of(self, token: str) -> Role | None:
+        """Return the token's role, or None if the token is not in the file."""
         return self.table.roles_by_hash.get(hashlib.sha256(token.encode()).digest())
 
-    def follow(self) -> None:
-        """Takes in what the file becomes, as long as the process lives.
+    def start_refreshing(self) -> None:
+        """Start a thread that reloads the file when it changes, until the process ends.
 
-        In a thread of its own: a disk that hangs must not keep callers waiting.
+        The thread does nothing else: a disk that hangs must not delay callers.
         """
 
-        def look_again_and_again() -> None:
-            pause = threading.Event()
-            while not pause.wait(POLL_SECONDS):
+        def refresh_forever() -> None:
+            never = threading.Event()
+            while not never.wait(POLL_SECONDS):
                 self.refresh()
 
-        threading.Thread(target=look_again_and_again, name="tokens", daemon=True).start()
+        threading.Thread(target=refresh_forever, name="tokens", daemon=True).start()
 
     def refresh(self) -> None:
-        """Looks whether the file has changed; one that is not right changes nothing.
+        """Reload the file if it has changed, or keep the old tokens if it is invalid.
 
-        It is read whole, for it is small: its time and size could be the same after a change.
+        The whole file is read, since it is small, and since its time and size could be unchanged
+        after a change.
         """
         try:
             content = self._read()
@@ -78,16 +79,16 @@ class Tokens:
                 self.table = TokenTable.from_roles(self._parse(content))
                 self._content = content
                 log.info("--tokens: changed, holds %s", self)
-            self._problem = ""
+            self._last_error = ""
         except CannotStart as error:
-            if str(error) != self._problem:
+            if str(error) != self._last_error:
                 log.error("%s; the tokens from before still hold", error)
-            self._problem = str(error)
+            self._last_error = str(error)
 
     def __str__(self) -> str:
-        """How many there are of each role."""
-        count = Counter(self.table.roles_by_hash.values())
-        return ", ".join(f"{count[role]} for {role.value}" for role in Role)
+        """Return how many tokens each role has."""
+        counts = Counter(self.table.roles_by_hash.values())
+        return ", ".join(f"{counts[role]} for {role.value}" for role in Role)
 
     def _read(self) -> bytes:
         try:
@@ -96,21 +97,24 @@ class Tokens:
             raise CannotStart(f"--tokens: cannot read {self._path}: {error.strerror}") from error
 
     def _parse(self, content: bytes) -> dict[bytes, Role]:
-        """The roles by their tokens' hashes. Its errors never repeat a line: it may be a token."""
+        """Return the roles by token hash.
+
+        Its errors never quote a line, which may be a token.
+        """
         roles: dict[bytes, Role] = {}
-        for number, line in enumerate(content.splitlines(), 1):
+        for line_number, line in enumerate(content.splitlines(), 1):
             entry = line.partition(b"#")[0].strip()
             if not entry:
                 continue
-            where = f"--tokens: {self._path}, line {number}"
-            parts = re.fullmatch(rb"(predict|train)\s+([0-9a-fA-F]{64})", entry)
-            if parts is None:
+            place = f"--tokens: {self._path}, line {line_number}"
+            match = re.fullmatch(rb"(predict|train)\s+([0-9a-fA-F]{64})", entry)
+            if match is None:
                 raise CannotStart(
-                    f"{where}: must be predict or train and the SHA-256 of a token, in hexadecimal;"
+                    f"{place}: must be predict or train and the SHA-256 of a token, in hexadecimal;"
                     " `mnist37 token ROLE` makes one with its line"
                 )
-            digest = bytes.fromhex(parts[2].decode())
+            digest = bytes.fromhex(match[2].decode())
             if digest in roles:
-                raise CannotStart(f"{where}: this token is in the file already; leave one of them")
-            roles[digest] = Role(parts[1].decode())
+                raise CannotStart(f"{place}: this token is in the file already; leave one of them")
+            roles[digest] = Role(match[1].decode())
         return roles

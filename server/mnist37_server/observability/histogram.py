@@ -1,4 +1,4 @@
-"""Values counted by their size, as Prometheus' histograms have it."""
+"""A histogram with cumulative buckets, as Prometheus defines it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from itertools import accumulate
 
 
 class Histogram:
-    """How many values there were up to each of some bounds, and their sum.
+    """The number of values up to each of several bounds, and the sum of all values.
 
-    Whoever adds values sees to it that no other thread does meanwhile.
+    It has no lock: the caller ensures that one thread at a time adds values.
 
     Args:
-        bounds: ascending; above the last one there is no bound.
+        bounds: ascending upper bounds; a last bucket without a bound is added.
     """
 
     def __init__(self, bounds: Sequence[float]) -> None:
@@ -22,10 +22,10 @@ class Histogram:
         self.sum = 0.0
 
     def add(self, value: float) -> None:
-        """Counts a value."""
+        """Count a value."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 
     def cumulative(self) -> list[tuple[float, int]]:
-        """Each bound, infinity being the last, with how many values were at most that."""
+        """Return (bound, how many values are at most that) for each bound; infinity is the last."""
         return list(zip([*self._bounds, float("inf")], accumulate(self._counts), strict=True))

@@ -1,7 +1,7 @@
-"""What the server logs: one event a line on stderr, as text for a terminal or as JSON.
+"""The server's logs: one event a line on stderr, as text for a terminal or as JSON.
 
-Whoever logs gives a short message and puts what it is about into `extra`: request_id, run, version,
-method, code. A message or a value that a caller had a hand in stays on its line, whatever it holds.
+A log call has a short message; its details are fields in `extra`: request_id, run, version, method,
+code. A message or a value that contains a caller's text stays on one line: it is escaped.
 """
 
 from __future__ import annotations
@@ -14,36 +14,39 @@ from types import TracebackType
 
 from pythonjsonlogger import json as json_logging
 
-# What every record has; the rest is `extra`.
+# The attributes of every record; all others come from `extra`.
 RESERVED = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 
 log = logging.getLogger(__name__)
 
 
 def configure(log_format: str, level: str) -> None:
-    """Has everything logged from now on, also what would have been printed on stderr instead.
+    """Set up logging on stderr, warnings and uncaught exceptions included.
 
     Args:
         log_format: text or json.
-        level: the least that is logged of the server, of libraries warning at least; debug, info,
-            warning or error.
+        level: the lowest level that is logged of the server: debug, info, warning or error. Of
+            libraries, nothing below warning is logged.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     handler.addFilter(shorten_decoding_error)
-    least = logging.getLevelNamesMapping()[level.upper()]
-    logging.basicConfig(level=max(least, logging.WARNING), handlers=[handler], force=True)
-    logging.getLogger("mnist37_server").setLevel(least)
+    min_level = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(level=max(min_level, logging.WARNING), handlers=[handler], force=True)
+    logging.getLogger("mnist37_server").setLevel(min_level)
     logging.captureWarnings(True)
     sys.excepthook = log_uncaught
     threading.excepthook = log_uncaught_in_thread
 
 
 class TextFormatter(logging.Formatter):
-    """2026-01-31 12:00:00,123 INFO run started method=Train run=3, and a stack trace indented."""
+    """A formatter of text lines; a stack trace follows its line, indented.
+
+    Example: 2026-01-31 12:00:00,123 INFO run started method=Train run=3
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and those of a stack trace."""
+        """Return the record's line, and the lines of its stack trace if it has one."""
         fields = [f"{key}={quote(value)}" for key, value in event_fields(record).items()]
         words = [self.formatTime(record), record.levelname, escape_unprintable(record.getMessage())]
         lines = [" ".join(words + fields)]
@@ -54,20 +57,23 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(json_logging.JsonFormatter):
-    """{"time": ..., "level": "INFO", "message": "run started", "method": "Train", "run": 3}."""
+    """A formatter of JSON lines.
+
+    Example: {"time": ..., "level": "INFO", "message": "run started", "method": "Train", "run": 3}
+    """
 
     def __init__(self) -> None:
         names = {"levelname": "level", "name": "logger", "exc_info": "traceback"}
         super().__init__(["levelname", "message", "name"], rename_fields=names, timestamp="time")
 
     def process_log_record(self, log_data: dict[str, object]) -> dict[str, object]:
-        """Without the fields that do not apply, and the time first."""
-        given = {key: value for key, value in log_data.items() if value is not None}
-        return {"time": given.pop("time"), **given}
+        """Return the record's fields without empty ones, the time first."""
+        fields = {key: value for key, value in log_data.items() if value is not None}
+        return {"time": fields.pop("time"), **fields}
 
 
 def event_fields(record: logging.LogRecord) -> dict[str, object]:
-    """What an event is about; without what does not apply."""
+    """Return the fields of `extra` that are not None."""
     return {
         key: value
         for key, value in vars(record).items()
@@ -76,24 +82,28 @@ def event_fields(record: logging.LogRecord) -> dict[str, object]:
 
 
 def quote(value: object) -> str:
-    """A value for key=value: as it is if that is plain, else as a JSON string."""
+    """Return a value for key=value: unchanged if it is plain, else as a JSON string."""
     text = str(value)
-    plain = text.isprintable() and not set(text) & set(' "=') and text != ""
-    return text if plain else json.dumps(text)
+    is_plain = text.isprintable() and not set(text) & set(' "=') and text != ""
+    return text if is_plain else json.dumps(text)
 
 
 def escape_unprintable(text: str) -> str:
-    """With escapes in the place of line ends and of all else that could deceive a reader."""
+    """Escape line ends and every other character that could deceive a reader of the log."""
     return text if text.isprintable() else "".join(map(escape_character, text))
 
 
 def escape_character(character: str) -> str:
-    """A character, or its escape sequence if it cannot be seen."""
+    """Return a printable character unchanged, or the escape sequence of another one."""
     return character if character.isprintable() else repr(character)[1:-1]
 
 
 def shorten_decoding_error(record: logging.LogRecord) -> bool:
-    """Makes a line of the stack trace that grpcio logs for each message that cannot be decoded."""
+    """Replace the stack trace that grpcio logs for an undecodable message by one line.
+
+    Returns:
+        True: a filter that passes every record.
+    """
     if record.name == "grpc._common" and record.exc_info:
         record.levelno, record.levelname = logging.WARNING, "WARNING"
         record.msg, record.args, record.exc_info = "a message could not be decoded", None, None
@@ -103,11 +113,11 @@ def shorten_decoding_error(record: logging.LogRecord) -> bool:
 def log_uncaught(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """In the place of sys.excepthook, which prints a stack trace."""
+    """Log an uncaught exception; it replaces sys.excepthook, which prints a stack trace."""
     log.critical("the server ends by an error", exc_info=(kind, error, trace))
 
 
 def log_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
-    """In the place of threading.excepthook, which prints a stack trace."""
+    """Log a thread's uncaught exception; it replaces threading.excepthook, which prints it."""
     name = args.thread.name if args.thread else "?"
     log.critical("a thread ended by an error", exc_info=args.exc_value, extra={"thread_name": name})

@@ -1,4 +1,4 @@
-"""What Prometheus is told when it asks: of the RPCs, the model and the process."""
+"""The metrics endpoint for Prometheus: metrics of the RPCs, the model and the process."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ from mnist37_server.observability.histogram import Histogram
 from mnist37_server.observability.rpc_metrics import RpcMetrics, buckets
 from mnist37_server.rpc.handlers import Authorize
 
-SILENT_SCRAPER_SECONDS = 10.0  # seconds for which a connection may say nothing; each has a thread
+# A connection to the endpoint is closed after this time without data, since it holds a thread.
+SILENT_SCRAPER_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
 
 class EventCounts(Protocol):
-    """What happened to a model since the process began, as far as metrics show it."""
+    """Counts and latest results of a model since the process started."""
 
-    train_loss: float | None  # that an epoch or a Step last told; None before the first
+    train_loss: float | None  # of the latest epoch or Step; None before the first
     valid_loss: float | None
     valid_accuracy: float | None
     runs_finished: int
@@ -45,26 +46,30 @@ class EventCounts(Protocol):
 
 
 class ObservedModel(Protocol):
-    """A model whose figures are shown."""
+    """A model whose metrics can be collected."""
 
     @property
     def engine_stats(self) -> EventCounts:
-        """What happened to it."""
+        """Return what has happened to the model since the process started."""
 
     def model_stats(self) -> ModelStats:
-        """How it stands now."""
+        """Return the model's present state."""
 
 
 class MetricsEndpoint:
-    """Answers scrapes over HTTP, in threads of its own.
+    """An HTTP server for scrapes, with its own threads.
 
     Args:
         address: HOST:PORT to listen on; port 0 picks a free one.
-        contracts: the .proto files of the services whose calls `rpcs` will be told of.
-        authorize: is asked what answers a call that may not pass; None lets all pass.
+        contracts: the .proto files of the services whose RPCs are counted.
+        authorize: returns the handler that refuses a call; None: all calls are allowed.
+
+    Attributes:
+        rpcs: the interceptor that counts the RPCs.
+        url: the address of the metrics.
 
     Raises:
-        CannotStart: the address cannot be listened on.
+        CannotStart: the endpoint cannot listen on the address.
     """
 
     def __init__(
@@ -88,70 +93,77 @@ class MetricsEndpoint:
                 f"--metrics-address: cannot listen on {address}: {error.strerror}; name another"
                 " HOST:PORT, or port 0 for a free one"
             ) from error
-        theirs: type = self._server.RequestHandlerClass  # type: ignore[assignment]  # a class
+        handler_class: type = self._server.RequestHandlerClass  # type: ignore[assignment]  # a class
         self._server.RequestHandlerClass = type(
-            "Handler", (theirs,), {"timeout": SILENT_SCRAPER_SECONDS}
+            "Handler", (handler_class,), {"timeout": SILENT_SCRAPER_SECONDS}
         )
-        # Its own way is to print a stack trace for whoever hangs up.
-        self._server.handle_error = self._failed  # type: ignore[method-assign,assignment]
+        # The default prints a stack trace when a client closes its connection early.
+        self._server.handle_error = self._log_failure  # type: ignore[method-assign,assignment]
         self.url = f"http://{host}:{self._server.server_port}/metrics"
 
     def observe(self, model: ObservedModel) -> None:
-        """From now on a scrape has the model's figures too."""
+        """Add the model's metrics to the scrapes from now on."""
         self._registry.register(ModelMetrics(model))
 
     def close(self) -> None:
-        """Answers no more; before the model is closed."""
+        """Stop the endpoint; call it before the model is closed."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
     @staticmethod
-    def _failed(*_: object) -> None:
+    def _log_failure(*_: object) -> None:
         log.debug("a scrape failed", exc_info=True)
 
 
 class ModelMetrics(Collector):
-    """One live model's figures, read from it when they are asked for."""
+    """A collector of one live model's metrics, which are read at each scrape."""
 
     def __init__(self, model: ObservedModel) -> None:
         self._model = model
 
     def collect(self) -> Iterator[Metric]:
-        """The figures as they are now; those that are not known yet are left out."""
-        figures, journal = self._model.model_stats(), self._model.engine_stats
-        yield gauge("model_version", "The newest committed version.", figures.version)
+        """Yield the present metrics; a loss or accuracy without a value yet is left out."""
+        model_stats, engine_stats = self._model.model_stats(), self._model.engine_stats
+        yield gauge("model_version", "The newest committed version.", model_stats.version)
         loss = GaugeMetricFamily(
-            "mnist37_loss", "The mean loss that an epoch or a Step last told.", labels=["split"]
+            "mnist37_loss", "The mean loss of the latest epoch or Step.", labels=["split"]
         )
-        for split, value in (("train", journal.train_loss), ("valid", journal.valid_loss)):
+        for split, value in (
+            ("train", engine_stats.train_loss),
+            ("valid", engine_stats.valid_loss),
+        ):
             if value is not None:
                 loss.add_metric([split], value)
         yield loss
-        help_ = "The accuracy on the validation images that an epoch last told."
-        yield gauge("accuracy", help_, journal.valid_accuracy)
-        yield counter("steps", "Steps of SGD done.", figures.steps)
-        yield counter("images_trained", "Images that those were on.", figures.images_trained)
-        yield counter("images_predicted", "Images predicted.", figures.images_predicted)
-        yield gauge("queue_depth", "Writes that wait for their turn.", figures.pending_writes)
-        yield gauge("runs_in_progress", "Training runs under way.", figures.runs_in_progress)
+        help_ = "The accuracy on the validation images after the latest epoch."
+        yield gauge("accuracy", help_, engine_stats.valid_accuracy)
+        yield counter("steps", "Steps of SGD done.", model_stats.steps)
+        yield counter(
+            "images_trained", "Images that the steps of SGD used.", model_stats.images_trained
+        )
+        yield counter("images_predicted", "Images predicted.", model_stats.images_predicted)
+        yield gauge("queue_depth", "Writes that wait for their turn.", model_stats.pending_writes)
+        yield gauge("runs_in_progress", "Training runs under way.", model_stats.runs_in_progress)
         runs = CounterMetricFamily("mnist37_runs", "Training runs that ended.", labels=["outcome"])
-        runs.add_metric(["finished"], journal.runs_finished)
-        runs.add_metric(["interrupted"], journal.runs_interrupted)
+        runs.add_metric(["finished"], engine_stats.runs_finished)
+        runs.add_metric(["interrupted"], engine_stats.runs_interrupted)
         yield runs
         commits = HistogramMetricFamily("mnist37_commit_seconds", "Seconds that commits took.")
-        seconds = journal.commit_seconds
+        seconds = engine_stats.commit_seconds
         commits.add_metric([], buckets(seconds.cumulative()), seconds.sum)
         yield commits
-        yield counter("commits_failed", "Commits that failed.", journal.commits_failed)
-        yield gauge("state_bytes", "Bytes of the database, without its log.", figures.state_bytes)
+        yield counter("commits_failed", "Commits that failed.", engine_stats.commits_failed)
+        yield gauge(
+            "state_bytes", "Bytes of the database, without its log.", model_stats.state_bytes
+        )
 
 
 def gauge(name: str, help_: str, value: float | None) -> Metric:
-    """A value that goes up and down; None while it is not known."""
+    """Return a metric that can rise and fall; it has no sample while the value is None."""
     return GaugeMetricFamily(f"mnist37_{name}", help_, value)
 
 
 def counter(name: str, help_: str, value: float) -> Metric:
-    """A value since the server began; its name gets _total."""
+    """Return a metric that counts since the server started; its name gets _total."""
     return CounterMetricFamily(f"mnist37_{name}", help_, value)

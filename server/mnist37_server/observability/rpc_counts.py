@@ -1,4 +1,4 @@
-"""The calls of one RPC method, counted; and the handlers that count them."""
+"""The counts of one RPC method, and the handlers that count its calls."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from grpc import StatusCode
 from mnist37_server.observability.histogram import Histogram
 from mnist37_server.rpc.handlers import Handler
 
-# The usual ones, and both smaller and larger: a Predict takes less than a millisecond, a Train
-# minutes.
+# Seconds: Prometheus' usual buckets, with smaller and larger ones added, since a Predict takes less
+# than a millisecond and a Train takes minutes.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
 
-# As Go spells them, in whose words the dashboards ask: InvalidArgument, Canceled with one l.
+# Go's spelling, which the dashboards query: InvalidArgument, and Canceled with one l.
 CODES = {
     code: "OK" if code is StatusCode.OK else code.name.title().replace("_", "")
     for code in StatusCode
@@ -32,60 +32,74 @@ FORMS: dict[tuple[bool, bool], tuple[str, Callable[..., Any]]] = {
     (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
 }
 
-OK = StatusCode.OK  # what most calls end with: a look-up in an Enum is slow
-arrival_time: ContextVar[float] = ContextVar(
-    "arrived"
-)  # when the RPC came in, on perf_counter's clock
+OK = StatusCode.OK  # most calls end with it, and a look-up in an Enum is slow
+# When the RPC arrived, on perf_counter's clock.
+arrival_time: ContextVar[float] = ContextVar("arrival_time")
 Behavior = Callable[..., Any]
 
 
 class MethodCounts:
-    """The numbers of one RPC method."""
+    """The counts of one RPC method.
+
+    Attributes:
+        labels: the values of LABELS in rpc_metrics.
+        rpcs_started: RPCs that arrived.
+        handlers_started: RPCs whose handler has started.
+        seconds: from an RPC's arrival to the end of its handler.
+        handler: a handler that counts, and calls the service's own; None until it is made.
+    """
 
     def __init__(self, kind: str, service: str, name: str) -> None:
         self.labels = [kind, service, name]
-        self.started = 0  # by the one thread that interceptors run in
-        self.lock = threading.Lock()  # guards the three below
-        self.begun = 0
-        self._failed = dict.fromkeys(StatusCode, 0)  # all but OK: a look-up by code is slow
+        self.rpcs_started = 0  # written only by the one thread that runs the interceptors
+        # guarded by lock: handlers_started, _failed, seconds
+        self.lock = threading.Lock()
+        self.handlers_started = 0
+        # OK is not counted here, since a look-up by code is slow: read() subtracts.
+        self._failed = dict.fromkeys(StatusCode, 0)
         self.seconds = Histogram(BOUNDS)
-        self.handler: Handler | None = None  # counts, and does what the service's own does
+        self.handler: Handler | None = None
 
     def begin(self) -> None:
-        """A call's handler begins."""
+        """Count the start of a call's handler."""
         with self.lock:
-            self.begun += 1
+            self.handlers_started += 1
 
-    def handled(self, context: grpc.ServicerContext, otherwise: StatusCode) -> None:
-        """A call's handler is done.
+    def end_handler(self, context: grpc.ServicerContext, default: StatusCode) -> None:
+        """Count the end of a call's handler, with the code and the time of the call.
 
         Args:
-            context: the call's, in which this runs.
-            otherwise: the call's code, if it has set none and the caller is still there.
+            context: the call's; this method must run in the call's context variables.
+            default: the call's code, if the handler set none and the caller still waits.
         """
         seconds = perf_counter() - arrival_time.get()
-        self.end(final_code(context, seconds, otherwise), seconds)
+        self.end(final_code(context, seconds, default), seconds)
 
     def end(self, code: StatusCode, seconds: float = 0.0) -> None:
-        """A call is over."""
+        """Count the end of a call."""
         with self.lock:
             self.seconds.add(seconds)
             if code is not OK:
                 self._failed[code] += 1
 
     def read(self) -> tuple[int, dict[StatusCode, int], list[tuple[float, int]], float]:
-        """Calls in progress, calls ended by code, and how long those took: cumulated, in all."""
+        """Return the counts of the method at one moment.
+
+        Returns:
+            The calls in progress; the completed calls by code; the completed calls that took up to
+            each bound of seconds; and the seconds of all completed calls.
+        """
         with self.lock:
-            begun, codes = self.begun, dict(self._failed)
+            starts, codes = self.handlers_started, dict(self._failed)
             cumulative, seconds = self.seconds.cumulative(), self.seconds.sum
-        ended = cumulative[-1][1]
-        codes[StatusCode.OK] = ended - sum(codes.values())
-        return begun - ended, codes, cumulative, seconds
+        completed = cumulative[-1][1]
+        codes[StatusCode.OK] = completed - sum(codes.values())
+        return starts - completed, codes, cumulative, seconds
 
 
-@lru_cache(256)  # strangers' calls are refused with the same few handlers again and again
+@lru_cache(256)  # calls without access are refused by the same few handlers, again and again
 def counting_handler(method: MethodCounts, handler: Handler) -> Handler:
-    """A handler that does what this one does, and counts its calls."""
+    """Return a handler that calls this one and counts its calls."""
     kind, make = FORMS[handler.request_streaming, handler.response_streaming]
     behavior: Behavior = getattr(handler, kind)
     if getattr(behavior, "experimental_non_blocking", False):
@@ -97,88 +111,96 @@ def counting_handler(method: MethodCounts, handler: Handler) -> Handler:
     deserializer = handler.request_deserializer
     if deserializer is not None and not handler.request_streaming:
         deserializer = count_undecodable(method, deserializer)
-    counted: Handler = make(behavior, deserializer, handler.response_serializer)
-    return counted
+    counter: Handler = make(behavior, deserializer, handler.response_serializer)
+    return counter
 
 
 def count_unary(method: MethodCounts, behavior: Behavior) -> Behavior:
-    """Counts the calls of a behavior that returns its one response."""
+    """Wrap a behavior that returns one response, so that its calls are counted."""
     lock, seconds = method.lock, method.seconds
 
-    @wraps(behavior)  # with the thread pool that grpcio looks for on it
-    def answer(request: object, context: grpc.ServicerContext) -> object:
-        # begin() and handled(), without a call where a call ends well: between two of them the
-        # processor's caches are others', and each function that is passed through costs its share.
+    @wraps(behavior)  # keeps its attribute with the thread pool, which grpcio looks for
+    def count_call(request: object, context: grpc.ServicerContext) -> object:
+        # begin() and end_handler(), inlined for a call that succeeds: between two calls other code
+        # fills the processor's caches, so each function on the way costs time.
         with lock:
-            method.begun += 1
+            method.handlers_started += 1
         try:
             response = behavior(request, context)
         except BaseException:
-            method.handled(context, StatusCode.UNKNOWN)
+            method.end_handler(context, StatusCode.UNKNOWN)
             raise
         if context.is_active() and context.code() is None:  # type: ignore[attr-defined]
-            took = perf_counter() - arrival_time.get()
+            elapsed = perf_counter() - arrival_time.get()
             with lock:
-                seconds.add(took)
+                seconds.add(elapsed)
         else:
-            method.handled(context, OK)
+            method.end_handler(context, OK)
         return response
 
-    return answer
+    return count_call
 
 
 def count_stream(method: MethodCounts, behavior: Behavior) -> Behavior:
-    """The same for one that returns an iterator of responses."""
+    """Wrap a behavior that returns an iterator of responses, so that its calls are counted."""
 
     @wraps(behavior)
-    def answers(request: object, context: grpc.ServicerContext) -> Iterator[object]:
+    def count_call(request: object, context: grpc.ServicerContext) -> Iterator[object]:
         method.begin()
         code = StatusCode.UNKNOWN
         try:
             yield from behavior(request, context)
             code = StatusCode.OK
-        finally:  # also where grpcio drops the iterator, since the caller left
-            method.handled(context, code)
+        finally:  # also if grpcio drops the iterator, since the caller left
+            method.end_handler(context, code)
 
-    return answers
+    return count_call
 
 
 def count_non_blocking(method: MethodCounts, behavior: Behavior) -> Behavior:
-    """The same for one that is given a function to send its responses with, as Watch of health."""
+    """Wrap a behavior that sends its responses by a callback, so that its calls are counted.
+
+    An example is Watch of grpcio's health service. The call outlives the behavior: it ends when
+    the behavior sends None, or when the caller leaves.
+    """
 
     @wraps(behavior)
-    def answer(
+    def count_call(
         request: object, context: grpc.ServicerContext, send: Callable[[object], None]
     ) -> object:
         method.begin()
-        began = arrival_time.get()
-        code = StatusCode.CANCELLED  # unless it is told that there are no more responses
+        arrival = arrival_time.get()  # the callback does not run in the call's context variables
+        code = StatusCode.CANCELLED  # unless the behavior says that there are no more responses
 
-        def sending(response: object) -> None:
+        def send_response(response: object) -> None:
             nonlocal code
             if response is None:
                 code = StatusCode.OK
             send(response)
 
-        def over() -> None:
-            told = context.code()  # type: ignore[attr-defined]
-            method.end(code if told is None else known_code(told), perf_counter() - began)
+        def count_end() -> None:
+            explicit_code = context.code()  # type: ignore[attr-defined]
+            final = code if explicit_code is None else known_code(explicit_code)
+            method.end(final, perf_counter() - arrival)
 
-        if not context.add_callback(over):
-            over()
+        if not context.add_callback(count_end):
+            count_end()
         try:
-            return behavior(request, context, sending)
+            return behavior(request, context, send_response)
         except BaseException:
             code = StatusCode.UNKNOWN
             raise
 
-    return answer
+    return count_call
 
 
 def count_undecodable(
     method: MethodCounts, deserializer: Callable[[bytes], object]
 ) -> Callable[[bytes], object]:
-    """Counts the calls whose request cannot be decoded, which grpcio ends before their handler."""
+    """Wrap a deserializer, so that calls with an undecodable request are counted.
+
+    grpcio ends such a call before its handler starts.
+    """
 
     def decode(data: bytes) -> object:
         try:
@@ -191,24 +213,24 @@ def count_undecodable(
     return decode
 
 
-def final_code(context: grpc.ServicerContext, seconds: float, otherwise: StatusCode) -> StatusCode:
-    """The code of a call whose handler ends now, `otherwise` if it has set none.
+def final_code(context: grpc.ServicerContext, seconds: float, default: StatusCode) -> StatusCode:
+    """Return the code of a call whose handler ends now.
 
     Args:
         context: the call's.
-        seconds: since it came in.
-        otherwise: what it is without a code of its own.
+        seconds: the time since the call arrived.
+        default: the code of a call whose handler set none.
     """
     if context.is_active():
-        code = context.code()  # type: ignore[attr-defined]  # grpcio has it, its stubs do not
-        return otherwise if code is None else known_code(code)
-    # Whatever the handler says, grpcio tells nobody: the caller left, or its time is up.
-    # A client whose time is up says that it leaves, and that may be here before the time is up here
-    # too: timeouts travel rounded up, by a hundredth at most.
-    late = context.time_remaining() < 0.05 + seconds / 100
-    return StatusCode.DEADLINE_EXCEEDED if late else StatusCode.CANCELLED
+        code = context.code()  # type: ignore[attr-defined]  # in grpcio, not in its stubs
+        return default if code is None else known_code(code)
+    # grpcio sends no status, whatever the handler returns: the caller left, or its deadline passed.
+    # A client whose deadline has passed cancels the call, and the cancellation may arrive before
+    # the deadline passes here: gRPC sends timeouts rounded up, by a hundredth at most.
+    is_late = context.time_remaining() < 0.05 + seconds / 100
+    return StatusCode.DEADLINE_EXCEEDED if is_late else StatusCode.CANCELLED
 
 
 def known_code(code: object) -> StatusCode:
-    """What grpcio makes of a code that a handler has set."""
+    """Return a code that a handler set, or UNKNOWN if it is no status code, as grpcio does."""
     return code if isinstance(code, StatusCode) else StatusCode.UNKNOWN

@@ -1,10 +1,10 @@
-"""The RPCs, counted as go-grpc-middleware counts them, so that its dashboards and alerts fit.
+"""Metrics of the RPCs, named as in go-grpc-middleware, so that its dashboards and alerts work.
 
-An interceptor sees each call come in, asks the gate where there is one, and puts a handler in the
-place of the method's own that notes its beginning and its end. What gRPC ends by itself before that
-(one call too many, or one whose caller left while it waited for a thread) has come in, and is not
-handled. A method's numbers are plain ones under a lock, turned into Prometheus' when it asks: that
-is a third of what counters and a histogram of its library cost a call.
+The interceptor counts each call that arrives, authorizes it, and replaces the method's handler by
+one that counts its start and its end. gRPC itself ends some calls before their handler starts (one
+beyond the limit, or one whose caller left while it waited for a thread): these are counted as
+started, not as handled. A method's counts are plain numbers under a lock; each scrape converts them
+to Prometheus' form. This costs a call a third of what the library's counters and histogram cost.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ TYPES = {
     (True, False): "client_stream",
     (False, True): "server_stream",
     (True, True): "bidi_stream",
-}  # by whether the requests and whether the responses are a stream
+}  # by (the requests are a stream, the responses are a stream)
 
 
 class RpcMetrics(grpc.ServerInterceptor, Collector):
-    """Counts all calls that come in on a port.
+    """An interceptor that counts all calls of a server, and the collector of the counts.
 
     Args:
-        contracts: the .proto files of its services. Calls of anything else are counted together,
-            so that no caller can make up labels.
-        authorize: is asked what answers a call that may not pass; None lets all pass. It is asked
-            from here: grpcio's way on to another interceptor takes longer than the asking.
+        contracts: the .proto files of the server's services. Calls of other methods are counted
+            together, so that a caller cannot create labels.
+        authorize: returns the handler that refuses a call; None: all calls are allowed. It is
+            called here since a second interceptor would take longer in grpcio than the check.
     """
 
     def __init__(
@@ -70,12 +70,11 @@ class RpcMetrics(grpc.ServerInterceptor, Collector):
     def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
-        """Notes when the call came in, and has its end noted."""
-        arrival_time.set(
-            perf_counter()
-        )  # in a context of the call's own, which the handler runs in too
+        """Record the arrival of a call, and return a handler that counts its start and end."""
+        # Context variables: grpcio runs the interceptor and the handler of a call in one context.
+        arrival_time.set(perf_counter())
         method = self._methods.get(handler_call_details.method, self._unknown)
-        method.started += 1
+        method.rpcs_started += 1
         if self._authorize is not None:
             refusal = self._authorize(handler_call_details)
             if refusal is not None:
@@ -93,7 +92,7 @@ class RpcMetrics(grpc.ServerInterceptor, Collector):
         return handler
 
     def collect(self) -> Iterator[Metric]:
-        """The numbers as they are now."""
+        """Yield the present metrics."""
         started = CounterMetricFamily("grpc_server_started", "RPCs that came in.", labels=LABELS)
         progress = GaugeMetricFamily(
             "mnist37_rpcs_in_progress", "RPCs whose handler is at work.", labels=LABELS
@@ -108,16 +107,16 @@ class RpcMetrics(grpc.ServerInterceptor, Collector):
         )
         for method in (*self._methods.values(), self._unknown):
             in_progress, codes, cumulative, total = method.read()
-            started.add_metric(method.labels, method.started)
+            started.add_metric(method.labels, method.rpcs_started)
             progress.add_metric(method.labels, in_progress)
-            # A scrape holds up whoever predicts, by 10 us a line: what was never called has few.
-            for code in CODES if method.started else [StatusCode.OK]:
+            # Each line of a scrape delays predictions by 10 us: an unused method has few lines.
+            for code in CODES if method.rpcs_started else [StatusCode.OK]:
                 handled.add_metric([*method.labels, CODES[code]], codes[code])
-            if method.started:
+            if method.rpcs_started:
                 seconds.add_metric(method.labels, buckets(cumulative), total)
         yield from (started, progress, handled, seconds)
 
 
 def buckets(cumulative: list[tuple[float, int]]) -> list[tuple[str, float]]:
-    """A histogram's numbers as Prometheus' library takes them."""
+    """Return the cumulative counts in the form of Prometheus' library."""
     return [("+Inf" if bound == inf else str(float(bound)), count) for bound, count in cumulative]

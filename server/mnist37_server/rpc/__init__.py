@@ -1,1 +1,1 @@
-"""The machinery around grpcio: statuses, threads, limits."""
+"""The infrastructure around grpcio: statuses, thread pools and limits."""

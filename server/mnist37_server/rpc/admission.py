@@ -1,4 +1,4 @@
-"""Keeps the number of open streams bounded."""
+"""A limit on the number of open streams."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from mnist37_server.errors import Exhausted, Reason
 
 
 class StreamLimit:
-    """Room for so many streams at a time, entered by `with`; more are refused at once.
+    """A context manager that admits a fixed number of streams and refuses more at once.
 
     Args:
-        size: how many.
-        of: of which kind, for the text of the refusal.
+        size: how many streams may be open at a time.
+        kind: what the streams are called in the text of the refusal, in the plural.
     """
 
-    def __init__(self, size: int, of: str) -> None:
+    def __init__(self, size: int, kind: str) -> None:
         self._free = threading.BoundedSemaphore(size)
-        self._refusal = f"{size} {of} are open already; try again later"
+        self._refusal = f"{size} {kind} are open already; try again later"
 
     def __enter__(self) -> None:
-        """Raises Exhausted where there is no room left."""
+        """Raise Exhausted if the limit is reached."""
         if not self._free.acquire(blocking=False):
             raise Exhausted(self._refusal, Reason.TOO_MANY_STREAMS)
 

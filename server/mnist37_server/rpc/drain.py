@@ -1,4 +1,4 @@
-"""Counts the calls that are being answered, so that the end of the server waits for them."""
+"""A count of the calls in progress, so that the shutdown of the server can wait for them."""
 
 from __future__ import annotations
 
@@ -7,31 +7,33 @@ import time
 
 
 class InFlightCalls:
-    """Counts what is being answered, so that the last answers can be waited for.
+    """A context manager that counts calls in progress, and can wait until there are none.
 
-    These are reads and writes, not streams that wait for a caller or a run.
+    The calls are reads and writes. Streams that wait for a caller or for a run are not counted.
     """
 
-    PAUSE = 0.1  # seconds in which nothing begins or ends: there is no more, and the last is sent
+    # No call starts or ends for this long: no more calls come, and the last answer has been sent.
+    PAUSE_SECONDS = 0.1
 
     def __init__(self) -> None:
+        # guarded by _lock: increments of _starts and _ends
         self._lock = threading.Lock()
-        self._begun = self._ended = 0
+        self._starts = self._ends = 0
 
     def __enter__(self) -> None:
         with self._lock:
-            self._begun += 1
+            self._starts += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._ended += 1
+            self._ends += 1
 
     def wait_until_idle(self, timeout: float) -> None:
-        """Returns when nothing is being answered, nor was for a moment, or in `timeout` seconds."""
+        """Wait for PAUSE_SECONDS without a call, but no longer than `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        seen = -1, -1
+        counts = -1, -1
         while time.monotonic() < deadline:
-            before, seen = seen, (self._begun, self._ended)
-            if before == seen and self._begun == self._ended:
+            previous, counts = counts, (self._starts, self._ends)
+            if previous == counts and self._starts == self._ends:
                 return
-            time.sleep(min(self.PAUSE, timeout))
+            time.sleep(min(self.PAUSE_SECONDS, timeout))

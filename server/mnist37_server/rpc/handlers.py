@@ -1,4 +1,4 @@
-"""Names for the types of grpcio's handlers."""
+"""Type aliases for grpcio's handlers."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ import grpc
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], "Handler | None"]
-# What answers a call that may not pass; None for one that may.
+# Returns the handler that refuses a call, or None if the call is allowed.
 Authorize: TypeAlias = Callable[[grpc.HandlerCallDetails], "Handler | None"]

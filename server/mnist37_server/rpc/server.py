@@ -1,4 +1,4 @@
-"""The gRPC server before any service is on it: its address, its limits, its threads."""
+"""A gRPC server without services: its address, its limits and its threads."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mnist37_server.config import Config
 from mnist37_server.errors import CannotStart
 from mnist37_server.rpc.thread_pools import SHORT_CALL_THREADS, ElasticThreadPool
 
-PING_TIMEOUT_SECONDS = 20  # seconds that a peer has to answer a ping, before its calls end
-PING_INTERVAL_MIN_SECONDS = (
-    10  # seconds between a peer's own pings; more often, and it is hung up on
-)
+# A peer that does not answer a ping for this long is given up: its calls end.
+PING_TIMEOUT_SECONDS = 20
+# A peer may send its own pings this often. gRPC closes the connection of one that sends more.
+PING_INTERVAL_MIN_SECONDS = 10
 
 
 def build(
@@ -21,18 +21,18 @@ def build(
     credentials: grpc.ServerCredentials | None = None,
     interceptors: Sequence[grpc.ServerInterceptor] = (),
 ) -> tuple[grpc.Server, int]:
-    """Return a server that is not started yet, and the port that it has.
+    """Return a server that is not started yet, and its port.
 
     Args:
-        config: where it is to listen, and how much it takes.
-        credentials: for TLS; without, connections are plain text.
-        interceptors: see each call first.
+        config: the address to listen on, and the limits.
+        credentials: for TLS; without them, connections are plain text.
+        interceptors: called for each RPC, before the service.
 
     Raises:
-        CannotStart: the address cannot be listened on.
+        CannotStart: the server cannot listen on the address.
     """
     server = grpc.server(
-        ElasticThreadPool(SHORT_CALL_THREADS, "short-call"),  # type: ignore[arg-type]  # it submits
+        ElasticThreadPool(SHORT_CALL_THREADS, "short-call"),  # type: ignore[arg-type]  # it has submit
         interceptors=list(interceptors),
         options=options(config),
         maximum_concurrent_rpcs=config.max_rpcs or None,
@@ -49,17 +49,17 @@ def build(
 
 
 def options(config: Config) -> list[tuple[str, int]]:
-    """What gRPC's core is told: what it is to refuse by itself, and when to give a peer up."""
-    keepalive = round(config.keepalive * 1000)
-    answer = min(keepalive, PING_TIMEOUT_SECONDS * 1000)
+    """Return the options of gRPC's core: its message limits, and when it gives up a silent peer."""
+    keepalive_ms = round(config.keepalive * 1000)
+    ping_timeout_ms = min(keepalive_ms, PING_TIMEOUT_SECONDS * 1000)
     return [
         ("grpc.max_receive_message_length", config.max_message_mib * 2**20),
         ("grpc.max_send_message_length", config.max_message_mib * 2**20),
-        # Connections with calls only: an idle client may sleep for as long as it likes.
-        ("grpc.keepalive_time_ms", keepalive),
-        ("grpc.keepalive_timeout_ms", answer),
-        # The core of 1.85 goes by this one, which is a minute unless it is set.
-        ("grpc.http2.ping_timeout_ms", answer),
+        # Applies only to connections with calls: an idle client may sleep without a limit.
+        ("grpc.keepalive_time_ms", keepalive_ms),
+        ("grpc.keepalive_timeout_ms", ping_timeout_ms),
+        # grpcio 1.85 obeys this option instead of the one above; its default is a minute.
+        ("grpc.http2.ping_timeout_ms", ping_timeout_ms),
         ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_SECONDS * 1000),
-        ("grpc.so_reuseport", 0),  # a port in use is an error, not a port shared
+        ("grpc.so_reuseport", 0),  # a port in use is an error; it is not shared
     ]

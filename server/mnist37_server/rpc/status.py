@@ -1,8 +1,8 @@
-"""Exceptions to gRPC statuses: one table, and what becomes of those that are not in it.
+"""The translation of exceptions to gRPC statuses, with one table of codes.
 
-A status carries its details as google.rpc messages too, so that a program need not read the text:
-ErrorInfo with the reason, BadRequest with the field that is wrong, RetryInfo where it helps to try
-again.
+A status also carries google.rpc messages, so that a program need not parse the text: ErrorInfo with
+the reason, BadRequest with the invalid field, and RetryInfo where a retry can help. An exception
+that is not in the table ends the RPC with INTERNAL.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ CODES: dict[type[Refusal], grpc.StatusCode] = {
     DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
-# Where the same request may well be carried out a little later: after how many seconds.
+# Reasons after which the same request can succeed later, and how long the caller should wait.
 RETRY_AFTER_SECONDS: dict[Reason, float] = {
     Reason.TOO_MANY_PENDING_WRITES: 1.0,
     Reason.TOO_MANY_STREAMS: 1.0,
-    Reason.SHUTTING_DOWN: 0.5,  # there may be another server soon
-    Reason.DEVICE_LOST: 5.0,  # likewise, once somebody has noticed
+    Reason.SHUTTING_DOWN: 0.5,  # another server may have started by then
+    Reason.DEVICE_LOST: 5.0,  # a probe has to notice the loss before another one starts
 }
 
-DOMAIN = "mnist37"  # of the reasons, which are unique within it
+DOMAIN = "mnist37"  # reasons are unique within this domain of ErrorInfo
 
 S = TypeVar("S")
 Q = TypeVar("Q")
@@ -71,24 +71,31 @@ def refuse(
     method: str | None = None,
     request: object = None,
 ) -> NoReturn:
-    """Ends the RPC with what the caller may know of the error.
+    """End the RPC with the status that belongs to an exception.
 
-    Of an unforeseen one that is an id, which the log has too, with all the rest.
+    For an unexpected exception the caller gets only an id. The log has the same id, with the stack
+    trace.
+
+    Args:
+        context: the RPC's.
+        error: why the RPC fails.
+        method: the name of the RPC's method, for the log.
+        request: the RPC's message; the log names its request_id if it has one.
     """
     code = CODES.get(type(error))  # type: ignore[arg-type]
     fields = {"method": method, "request_id": getattr(request, "request_id", None) or None}
     if isinstance(error, Refusal) and code is not None:
         log.debug("refused", extra={**fields, "code": code.name, "reason": error.reason.name})
         abort(context, code, str(error), *details(error))
-    number = uuid.uuid4().hex[:12]
+    error_id = uuid.uuid4().hex[:12]
     fields["code"] = "INTERNAL"
-    log.error("internal error %s", number, exc_info=error, extra=fields)
-    info = error_info(Reason.INTERNAL, {"id": number})
-    abort(context, grpc.StatusCode.INTERNAL, f"internal error {number}", info)
+    log.error("internal error %s", error_id, exc_info=error, extra=fields)
+    info = error_info(Reason.INTERNAL, {"id": error_id})
+    abort(context, grpc.StatusCode.INTERNAL, f"internal error {error_id}", info)
 
 
 def details(error: Refusal) -> Iterator[Message]:
-    """What a program may want to know of a refusal."""
+    """Yield the google.rpc messages that describe a refusal to a program."""
     yield error_info(error.reason, error.metadata)
     if isinstance(error, InvalidArgument):
         violation = BadRequest.FieldViolation(field=error.field, description=error.description)
@@ -99,16 +106,16 @@ def details(error: Refusal) -> Iterator[Message]:
         yield RetryInfo(retry_delay=delay)
 
 
-def error_info(reason: Reason, about: Mapping[str, object]) -> ErrorInfo:
-    """The reason, and what it is about."""
-    metadata = {name: str(value) for name, value in about.items()}
-    return ErrorInfo(reason=reason.name, domain=DOMAIN, metadata=metadata)
+def error_info(reason: Reason, metadata: Mapping[str, object]) -> ErrorInfo:
+    """Return an ErrorInfo with this reason, and with the metadata's values as strings."""
+    values = {name: str(value) for name, value in metadata.items()}
+    return ErrorInfo(reason=reason.name, domain=DOMAIN, metadata=values)
 
 
 def abort(
     context: grpc.ServicerContext, code: grpc.StatusCode, text: str, *details: Message
 ) -> NoReturn:
-    """Ends the RPC with a code, a text and what else there is to say."""
+    """End the RPC with a code, a text and google.rpc messages."""
     status = Status(code=code.value[0], message=text)
     for detail in details:
         status.details.add().Pack(detail)
@@ -116,12 +123,12 @@ def abort(
 
 
 def remaining_seconds(context: grpc.ServicerContext) -> float:
-    """The seconds until a call's deadline, near endless where it has none.
+    """Return the seconds until a call's deadline, or a huge number if the call has no deadline.
 
-    To be asked before any work: a call may have waited long for a thread and its message.
+    Call it before any work: the call may have waited long for a thread and for its message.
 
     Raises:
-        DeadlineExceeded: it has passed.
+        DeadlineExceeded: the deadline has passed.
     """
     seconds = context.time_remaining()
     if not seconds:
@@ -130,11 +137,13 @@ def remaining_seconds(context: grpc.ServicerContext) -> float:
 
 
 def check_caller_waits(context: grpc.ServicerContext) -> None:
-    """To be called before any work, as `remaining`.
+    """Raise unless the caller still waits for the answer.
+
+    Call it before any work: the call may have waited long for a thread and for its message.
 
     Raises:
         DeadlineExceeded: the call's deadline has passed.
-        CallerCancelled: the caller has cancelled it.
+        CallerCancelled: the caller has cancelled the call.
     """
     remaining_seconds(context)
     if not context.is_active():
@@ -144,48 +153,55 @@ def check_caller_waits(context: grpc.ServicerContext) -> None:
 def unary_handler(
     method: Callable[[S, Q, grpc.ServicerContext], R],
 ) -> Callable[[S, Q, grpc.ServicerContext], R]:
-    """Makes a method with one answer end with a status for whatever it raises.
+    """Return a method with one response that turns every exception into a status.
 
-    For one that asks by itself whether the caller still waits, where it is worth it: grpcio has
-    asked that when it had a thread, and only the message may have been long on its way since.
+    It does not check whether the caller still waits. The method checks that itself where the check
+    pays off: grpcio has checked it when it assigned the thread, and since then only the message may
+    have taken long to arrive.
     """
 
     @wraps(method)
-    def answer(self: S, request: Q, context: grpc.ServicerContext) -> R:
+    def call_method(self: S, request: Q, context: grpc.ServicerContext) -> R:
         try:
             return method(self, request, context)
-        except Exception as error:  # noqa: BLE001 - this is where they all end
+        except Exception as error:  # noqa: BLE001 - the last handler of any exception
             refuse(context, error, method.__name__, request)
 
-    return answer
+    return call_method
 
 
 def cancellable_unary_handler(
     method: Callable[[S, Q, grpc.ServicerContext], R],
 ) -> Callable[[S, Q, grpc.ServicerContext], R]:
-    """The same for one that is not begun when the caller waits no longer."""
+    """Return a method with one response that does nothing if its caller no longer waits.
+
+    It turns every exception into a status.
+    """
 
     @wraps(method)
-    def wanted(self: S, request: Q, context: grpc.ServicerContext) -> R:
+    def call_if_awaited(self: S, request: Q, context: grpc.ServicerContext) -> R:
         check_caller_waits(context)
         return method(self, request, context)
 
-    return unary_handler(wanted)
+    return unary_handler(call_if_awaited)
 
 
 def stream_handler(
     method: Callable[[S, Q, grpc.ServicerContext], Iterator[R]],
 ) -> Callable[[S, Q, grpc.ServicerContext], Iterator[R]]:
-    """The same for a method with a stream of answers."""
+    """Return a method with a stream of responses that does nothing if its caller no longer waits.
+
+    It turns every exception into a status.
+    """
 
     @wraps(method)
-    def answers(self: S, request: Q, context: grpc.ServicerContext) -> Iterator[R]:
+    def call_method(self: S, request: Q, context: grpc.ServicerContext) -> Iterator[R]:
         try:
             check_caller_waits(context)
             yield from method(self, request, context)
         except grpc.RpcError:
-            raise  # from the stream of requests, whose caller left: grpc's own way to end the RPC
-        except Exception as error:  # noqa: BLE001 - this is where they all end
+            raise  # from the stream of requests: the caller left, and grpcio ends the RPC by itself
+        except Exception as error:  # noqa: BLE001 - the last handler of any exception
             refuse(context, error, method.__name__, request)
 
-    return answers
+    return call_method

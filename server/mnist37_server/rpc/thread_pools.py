@@ -1,4 +1,4 @@
-"""Keeps whoever waits out of the others' way: bounded in number, and on threads of their own."""
+"""The thread pools of the server: one for short calls, and others for calls that wait."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from functools import partial
 from queue import SimpleQueue
 from typing import ParamSpec
 
-# Few threads answer many short calls faster than many threads do: they are not in each other's way.
-# Whoever waits (for a write, for a stream's next message, for a loss over thousands of images) has
-# threads of their own, as many as there may be calls, so that waiting never uses up the short
-# calls', and whoever is slow to send a message is in nobody's way.
+# A few threads answer many short calls faster than many threads do, since fewer compete. Calls that
+# wait (for a write, for a stream's next message, for a loss over thousands of images) run on pools
+# with as many threads as there may be calls. So waiting calls never use up the threads of the short
+# calls, and a client that sends a message slowly delays no other call.
 SHORT_CALL_THREADS = 4
-BLOCKED_AFTER_SECONDS = (
-    0.05  # seconds for which a call may wait while none begins, until it gets a thread
-)
+# A thread of ElasticThreadPool counts as blocked after this time on one call. If calls wait and no
+# call starts for this time, the pool adds threads.
+BLOCKED_AFTER_SECONDS = 0.05
 
 P = ParamSpec("P")
 
@@ -30,95 +30,100 @@ log = logging.getLogger(__name__)
 
 
 def assign_pool(pool: ThreadPoolExecutor, servicer: object, methods: Iterable[str]) -> None:
-    """Has these methods of a servicer run on a pool instead of the server's own threads."""
+    """Make these methods of a servicer run on a pool instead of the server's own threads."""
     for name in methods:
         # grpcio looks for this attribute on a handler; its own health service relies on it.
         getattr(servicer, name).__func__.experimental_thread_pool = pool
 
 
 class CompletionHandle:
-    """What grpcio wants of a Future, to be told that a call is over; a whole one takes 4 us."""
+    """The part of a Future that grpcio uses: a callback at the end of a call.
+
+    A complete Future takes 4 us to create and to resolve.
+    """
 
     def __init__(self) -> None:
-        self._over = False
-        self._callbacks: list[Callable[[CompletionHandle], object]] = []  # not called yet
+        self._is_complete = False
+        # The callbacks that have not been called yet.
+        self._callbacks: list[Callable[[CompletionHandle], object]] = []
 
     def add_done_callback(self, callback: Callable[[CompletionHandle], object]) -> None:
-        """Has it called at the end; at once where that has come."""
+        """Call the callback when the call ends, or at once if it has ended."""
         self._callbacks.append(callback)
-        if self._over:
+        if self._is_complete:
             self.complete()
 
     def complete(self) -> None:
-        """The call is over."""
-        self._over = True
+        """Record that the call has ended, and run the callbacks."""
+        self._is_complete = True
         while True:
             try:
-                # Whoever takes one out calls it: of two threads that are here only one gets it.
+                # pop is atomic: of two threads that run this, only one gets a callback.
                 callback = self._callbacks.pop()
             except IndexError:
                 return
             try:
                 callback(self)
             except Exception:
-                log.exception("grpcio could not be told of a call's end")
+                log.exception("grpcio's callback at the end of a call failed")
 
 
 Call = tuple[Callable[[], object], CompletionHandle]
 
 
 def defer_to_wakers() -> None:
-    """Keeps the calling thread from taking the core of whoever wakes it.
+    """Keep the calling thread from preempting the thread that wakes it.
 
-    That is another thread of this process, which holds Python's lock: it would be pushed aside for
-    one that can but wait for it. On few cores that is every other switch of threads, and a tenth of
-    what a call costs. Only Linux can be asked, and only where nobody has chosen how the process is
-    to be scheduled.
+    The thread that wakes it belongs to this process and holds Python's lock. A thread that preempts
+    it can only wait for that lock. On few cores this is every other switch of threads, and a tenth
+    of the cost of a call. The function sets Linux's SCHED_BATCH. It does nothing on other systems,
+    and nothing where the operator has chosen a scheduling policy for the process.
     """
     if sys.platform == "linux":
-        with suppress(OSError):  # a sandbox may forbid it
+        with suppress(OSError):  # a sandbox may forbid the call
             if os.sched_getscheduler(0) == os.SCHED_OTHER:
                 os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def run_call(call: Callable[[], object], handle: CompletionHandle) -> None:
-    """Does a call of grpcio's; what it raises is logged, for it should raise nothing."""
+    """Run a call of grpcio's and complete its handle; log what it raises, which is a fault."""
     try:
         call()
     except BaseException:
-        log.exception("a call failed where grpcio should have seen to it")
+        log.exception("a call raised an error that grpcio did not catch")
     handle.complete()
 
 
 class LifoThreadPool(ThreadPoolExecutor):
-    """A thread for each call that waits, up to so many; the one that became idle last is the next.
+    """A bounded thread pool that gives a call to the thread that became idle last.
 
-    Its stack is still in the processor's caches, where Python's own executor lets all threads take
-    turns: with 16 callers a Step takes 7 % less of the server's core.
+    The stack of that thread is still in the processor's caches. Python's own executor uses its
+    threads in turn. With 16 callers a Step takes 7 % less of the server's core here.
 
-    For grpcio it must be a ThreadPoolExecutor, but that submits is all that it asks of one.
+    grpcio requires a ThreadPoolExecutor, but uses only `submit`.
 
     Args:
-        limit: threads; more calls wait for one of them.
-        name: what the threads' names begin with.
+        limit: the most threads that it starts; more calls wait for a thread.
+        name: the prefix of the threads' names.
     """
 
     def __init__(self, limit: int, name: str) -> None:
         super().__init__(limit, name)
         self._limit = limit
         self._name = name
-        self._running = 0  # threads
-        self._idle: list[SimpleQueue[Call]] = []  # of each idle thread, where it waits
+        # guarded by _lock: _thread_count, _idle, _calls
+        self._lock = threading.Lock()
+        self._thread_count = 0
+        self._idle: list[SimpleQueue[Call]] = []  # the inboxes of the idle threads
         self._calls: deque[Call] = deque()  # that wait for a thread
-        self._lock = threading.Lock()  # guards the three above
 
-    def submit(  # type: ignore[override]  # an Ending is as much of a Future as is wanted
+    def submit(  # type: ignore[override]  # grpcio needs no more of a Future than this
         self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
     ) -> CompletionHandle:
-        """Calls fn(*args, **kwargs) on one of the threads; what it raises is logged."""
+        """Call fn(*args, **kwargs) on one of the threads, and log what it raises."""
         call = partial(fn, *args, **kwargs), CompletionHandle()
         with self._lock:
-            if not self._idle and self._running < self._limit:
+            if not self._idle and self._thread_count < self._limit:
                 self._add_thread()
             if self._idle:
                 self._idle.pop().put(call)
@@ -127,44 +132,45 @@ class LifoThreadPool(ThreadPoolExecutor):
         return call[1]
 
     def _add_thread(self) -> None:
-        mine: SimpleQueue[Call] = SimpleQueue()
-        name = f"{self._name}-{self._running + 1}"
-        thread = threading.Thread(target=self._work, args=(mine,), name=name, daemon=True)
+        inbox: SimpleQueue[Call] = SimpleQueue()
+        name = f"{self._name}-{self._thread_count + 1}"
+        thread = threading.Thread(target=self._work, args=(inbox,), name=name, daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the system has no more
-            if not self._running:
+        except RuntimeError:  # the system has no more threads
+            if not self._thread_count:
                 raise
-            log.exception("%d threads, and no more are to be had: calls wait", self._running)
+            log.exception("%d threads, and no more can be started: calls wait", self._thread_count)
             return
-        self._running += 1
-        self._idle.append(mine)
+        self._thread_count += 1
+        self._idle.append(inbox)
 
-    def _work(self, mine: SimpleQueue[Call]) -> None:
+    def _work(self, inbox: SimpleQueue[Call]) -> None:
         defer_to_wakers()
         while True:
-            call, handle = mine.get()
+            call, handle = inbox.get()
             run_call(call, handle)
-            del call  # it holds the call's messages
+            del call  # which refers to the call's messages
             with self._lock:
                 if self._calls:
-                    mine.put(self._calls.popleft())
+                    inbox.put(self._calls.popleft())
                 else:
-                    self._idle.append(mine)
+                    self._idle.append(inbox)
 
 
 class ElasticThreadPool:
-    """As few threads as short calls are quickest on, and more only while those are held up.
+    """An executor with a small, fixed number of available threads.
 
-    grpcio gives a call its thread before the call's message is there. So whoever is slow to send
-    one holds a thread, and as many as there are threads would hold up everybody. A thread that is
-    long about its call therefore counts no more.
+    grpcio assigns a thread to a call before the call's message has arrived. So a client that sends
+    its message slowly blocks a thread, and a few such clients could block all threads. A thread
+    that works on one call for more than 50 ms therefore no longer counts, and the pool starts
+    replacements while calls wait.
 
-    For grpcio it is an executor: that submits is all that it asks of one.
+    grpcio uses only `submit` of an executor.
 
     Args:
-        threads: how many there are beside those that are held up.
-        name: what their names begin with.
+        threads: how many threads are available, beside the blocked ones.
+        name: the prefix of the threads' names.
     """
 
     def __init__(self, threads: int, name: str) -> None:
@@ -172,13 +178,12 @@ class ElasticThreadPool:
         self._name = name
         self._calls: SimpleQueue[Call] = SimpleQueue()
         self._submitted = threading.Event()
-        self._begun = 0  # calls; only whether it moves counts
-        self._busy_since: dict[
-            int, float
-        ] = {}  # since when, by the thread; those without a call are not
-        self._blocked = 0  # threads, when they were last counted
-        self._threads = 0
-        self._lock = threading.Lock()  # guards the number of threads
+        self._calls_started = 0  # without a lock: only whether it changes matters
+        self._busy_since: dict[int, float] = {}  # when the call started, by busy thread
+        self._blocked = 0  # how many threads were blocked at the last count
+        # guarded by _lock: changes of _thread_count
+        self._lock = threading.Lock()
+        self._thread_count = 0
         for _ in range(threads):
             self._add_thread()
         threading.Thread(target=self._watch, name=f"{name}-watch", daemon=True).start()
@@ -186,7 +191,7 @@ class ElasticThreadPool:
     def submit(
         self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
     ) -> CompletionHandle:
-        """Calls fn(*args, **kwargs) on one of the threads; what it raises is logged."""
+        """Call fn(*args, **kwargs) on one of the threads, and log what it raises."""
         handle = CompletionHandle()
         self._calls.put((partial(fn, *args, **kwargs), handle))
         if not self._submitted.is_set():
@@ -194,57 +199,59 @@ class ElasticThreadPool:
         return handle
 
     def _add_thread(self) -> None:
-        """Raises RuntimeError where the system has no more."""
+        """Start a thread, or raise RuntimeError if the system has no more."""
         with self._lock:
-            name = f"{self._name}-{self._threads + 1}"
+            name = f"{self._name}-{self._thread_count + 1}"
             threading.Thread(target=self._work, name=name, daemon=True).start()
-            self._threads += 1
+            self._thread_count += 1
 
     def _work(self) -> None:
         defer_to_wakers()
         thread = threading.get_ident()
         while not self._should_exit():
             call, handle = self._calls.get()
-            self._begun += 1
+            self._calls_started += 1
             self._busy_since[thread] = time.monotonic()
             run_call(call, handle)
-            del call  # it holds the call's messages
+            del call  # which refers to the call's messages
             del self._busy_since[thread]
 
     def _should_exit(self) -> bool:
-        if self._threads - self._blocked <= self._target or not self._calls.empty():
+        if self._thread_count - self._blocked <= self._target or not self._calls.empty():
             return False
         with self._lock:
-            if self._threads - self._blocked <= self._target:
+            if self._thread_count - self._blocked <= self._target:
                 return False
-            self._threads -= 1
+            self._thread_count -= 1
             return True
 
     def _watch(self) -> None:
-        """Counts who is held up, and adds threads whenever calls wait and none has begun.
+        """Count the blocked threads, and add threads whenever calls wait and none has started.
 
-        Twice as many each time, since all of those that wait may be silent too. What the system
-        has none for now, it may have in a moment.
+        Each time the number of threads at most doubles, since all waiting calls may be silent too.
+        If the system has no threads left, it may have some a moment later: the loop tries again.
         """
-        scarce = False
+        has_failed = False
         while True:
             self._submitted.wait()
-            begun = self._begun
+            calls_started = self._calls_started
             time.sleep(BLOCKED_AFTER_SECONDS)
             self._submitted.clear()
-            early = time.monotonic() - BLOCKED_AFTER_SECONDS
-            self._blocked = sum(since < early for since in self._busy_since.copy().values())
-            waiting = self._calls.qsize()
-            if not waiting:
+            blocked_before = time.monotonic() - BLOCKED_AFTER_SECONDS
+            self._blocked = sum(
+                start < blocked_before for start in self._busy_since.copy().values()
+            )
+            waiting_calls = self._calls.qsize()
+            if not waiting_calls:
                 continue
             self._submitted.set()
-            if self._begun == begun:
-                missing = self._target - (self._threads - self._blocked)
+            if self._calls_started == calls_started:
+                missing = self._target - (self._thread_count - self._blocked)
                 try:
-                    for _ in range(max(missing, min(waiting, self._threads))):
+                    for _ in range(max(missing, min(waiting_calls, self._thread_count))):
                         self._add_thread()
-                    scarce = False
+                    has_failed = False
                 except RuntimeError as error:
-                    if not scarce:  # once, and not 20 times a second
-                        log.error("%d threads, and %s: calls wait", self._threads, error)
-                    scarce = True
+                    if not has_failed:  # log it once, and not 20 times a second
+                        log.error("%d threads, and %s: calls wait", self._thread_count, error)
+                    has_failed = True

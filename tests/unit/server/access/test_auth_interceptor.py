@@ -23,7 +23,7 @@ HASHES = [hashlib.sha256(name.encode()).hexdigest() for name in ("one", "two")]
     "host", ["127.0.0.1", "127.8.9.10", "localhost", "[::1]", "[0:0:0:0:0:0:0:1]"]
 )
 def test_loopback_needs_nothing(host: str) -> None:
-    assert Config(f"{host}:0").loopback
+    assert Config(f"{host}:0").is_loopback
 
 
 @pytest.mark.parametrize(
@@ -105,11 +105,11 @@ def tokens(folder: Path, content: str | bytes) -> Tokens:
 def test_a_line_is_a_role_and_a_hash(tmp_path: Path) -> None:
     lines = f" predict {HASHES[0]}\ntrain\t{HASHES[1].upper()}  # nächtlich #2 {'x' * 99}"
     found = tokens(tmp_path, f"# who may\r\n\n{lines}")
-    assert found.role("one") is Role.PREDICT
-    assert found.role("two") is Role.TRAIN
+    assert found.role_of("one") is Role.PREDICT
+    assert found.role_of("two") is Role.TRAIN
     for stranger in ("", "three", HASHES[0], "one ", "öne"):
-        assert found.role(stranger) is None
-    assert (found.role("one"), found.role("two")) == (Role.PREDICT, Role.TRAIN), "once more"
+        assert found.role_of(stranger) is None
+    assert (found.role_of("one"), found.role_of("two")) == (Role.PREDICT, Role.TRAIN), "once more"
     assert str(found) == "1 for predict, 1 for train"
 
 
@@ -156,11 +156,11 @@ def test_a_change_counts_only_where_it_is_right(
 ) -> None:
     path = tmp_path / "tokens"
     found = tokens(tmp_path, f"predict {HASHES[0]}\n")
-    assert found.role("one") is Role.PREDICT
+    assert found.role_of("one") is Role.PREDICT
     path.write_text(f"predict {HASHES[1]}\n")  # as long, and within the clock's same tick
     found.refresh()
-    assert found.role("one") is None
-    assert found.role("two") is Role.PREDICT
+    assert found.role_of("one") is None
+    assert found.role_of("two") is Role.PREDICT
     for wrong in (b"train\n", b"\npredict " + HASHES[0][:-1].encode(), None):
         if wrong is None:
             path.unlink()
@@ -172,10 +172,10 @@ def test_a_change_counts_only_where_it_is_right(
         (record,) = caplog.records
         assert record.levelname == "ERROR"
         assert "the tokens from before still hold" in record.getMessage()
-        assert found.role("two") is Role.PREDICT
+        assert found.role_of("two") is Role.PREDICT
     path.write_text("")
     found.refresh()
-    assert found.role("two") is None
+    assert found.role_of("two") is None
 
 
 def test_what_the_role_predict_may_call_is_a_list() -> None:

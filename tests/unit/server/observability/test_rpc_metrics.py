@@ -119,7 +119,7 @@ def handlers(probe: Probe, pool: ThreadPoolExecutor) -> dict[str, Any]:
 class ChosenGate:
     """Refuses the calls that ask for it."""
 
-    def refusal(self, call: grpc.HandlerCallDetails) -> Any:
+    def authorize(self, call: grpc.HandlerCallDetails) -> Any:
         if ("refuse", "me") not in call.invocation_metadata:
             return None
         return grpc.unary_unary_rpc_method_handler(
@@ -130,7 +130,7 @@ class ChosenGate:
 @pytest.fixture
 def port() -> Iterator[SimpleNamespace]:
     """A server with the probe and a channel to it."""
-    monitor = MetricsEndpoint("127.0.0.1:0", [contract()], ChosenGate().refusal)
+    monitor = MetricsEndpoint("127.0.0.1:0", [contract()], ChosenGate().authorize)
     probe = Probe()
     with ThreadPoolExecutor(4, "others") as others, ThreadPoolExecutor(4, "own") as own:
         interceptors: list[grpc.ServerInterceptor] = [monitor.rpcs]

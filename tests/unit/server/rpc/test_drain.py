@@ -17,13 +17,13 @@ from mnist37_server.engine.subscription import Subscription
 from mnist37_server.errors import ShuttingDown
 from mnist37_server.rpc.drain import InFlightCalls
 from mnist37_server.services import mnist37_service
-from support.models import UnaskedModel
+from support.models import UncalledModel
 
 TIMEOUT = 10
-PAUSE = InFlightCalls.PAUSE
+PAUSE = InFlightCalls.PAUSE_SECONDS
 
 
-class SlowModel(UnaskedModel):
+class SlowModel(UncalledModel):
     """Takes writes, and leaves them without an answer."""
 
     def __init__(self) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -159,10 +157,3 @@ def test_an_error_of_something_in_between_is_understood_without_details(
     assert str(got) == f"{service[1]}: {TEXT}"
     assert not got.reason
     assert got.retry_after is None
-
-
-def test_the_readme_lists_every_reason() -> None:
-    readme = (Path(__file__).parents[4] / "README.md").read_text()
-    listed = set(re.findall(r"^\| `([A-Z_]+)` \|", readme, re.MULTILINE))
-    by_grpc = {reason for reason, _ in client_status.REFUSED_BY_GRPC.values()}
-    assert listed == {reason.name for reason in Reason} | by_grpc
