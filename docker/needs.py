@@ -1,27 +1,30 @@
-"""Write what pyproject.toml asks for as files for pip: one for each extra, base.txt, build.txt.
+"""Write the requirements in pyproject.toml to files for pip, one for each layer of an image.
 
-So an image has its dependencies in layers of their own, which a change of the source leaves alone;
-and torch, by far the largest, in one that only another release of torch makes anew: torch.txt.
+There is one file for each extra, and base.txt, build.txt and torch.txt. The layers with the
+dependencies do not depend on the source, so a change of the source does not rebuild them. torch, by
+far the largest, has its own layer, which only another release of torch rebuilds.
+
+needs.py SOURCE TARGET     folders: of pyproject.toml and constraints.txt, and of the files to write
 """
 
 import sys
 import tomllib
 from pathlib import Path
 
-here, there = Path(sys.argv[1]), Path(sys.argv[2])
-asked = tomllib.loads((here / "pyproject.toml").read_text())
-project = asked["project"]
-needs = {
+source, target = Path(sys.argv[1]), Path(sys.argv[2])
+pyproject = tomllib.loads((source / "pyproject.toml").read_text())
+project = pyproject["project"]
+requirements = {
     "base": project["dependencies"],
-    "build": asked["build-system"]["requires"],
+    "build": pyproject["build-system"]["requires"],
     **project["optional-dependencies"],
 }
-pins = (here / "constraints.txt").read_text().splitlines()
-needs = {  # an extra may hold another one
-    name: [need for need in lines if not need.startswith("mnist37[")]
-    for name, lines in needs.items()
+pins = (source / "constraints.txt").read_text().splitlines()
+requirements = {  # an extra can include another extra, mnist37[...], which has its own file
+    name: [line for line in lines if not line.startswith("mnist37[")]
+    for name, lines in requirements.items()
 }
-needs["torch"] = [pin for pin in pins if pin.startswith(("torch==", "torchvision=="))]
-there.mkdir(exist_ok=True)
-for name, lines in needs.items():
-    (there / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
+requirements["torch"] = [pin for pin in pins if pin.startswith(("torch==", "torchvision=="))]
+target.mkdir(exist_ok=True)
+for name, lines in requirements.items():
+    (target / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))

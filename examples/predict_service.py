@@ -1,4 +1,4 @@
-"""A service that asks the live model: it reads images as lines of hex and answers 3 or 7.
+"""A service that reads images as lines of hex, and answers each with 3 or 7 by the live model.
 
 python examples/predict_service.py [HOST:PORT] < images.txt
 """
@@ -11,7 +11,7 @@ from mnist37_client import AsyncClient, InvalidInput
 
 
 async def answer(client: AsyncClient, line: str) -> str:
-    """What the model says of one image: 784 bytes in hex."""
+    """Return the digit, its probability of a 3 and the version for one image, 784 bytes in hex."""
     try:
         prediction = await client.predict(np.frombuffer(bytes.fromhex(line), np.uint8))
     except (InvalidInput, ValueError) as error:
@@ -20,7 +20,7 @@ async def answer(client: AsyncClient, line: str) -> str:
 
 
 async def main(address: str) -> None:
-    """Asks for all lines at once; the answers come in the lines' order."""
+    """Predict all lines of stdin concurrently, and print the answers in the order of the lines."""
     async with AsyncClient(address) as client:
         for reply in await asyncio.gather(*(answer(client, line) for line in sys.stdin)):
             print(reply)

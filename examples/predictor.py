@@ -1,6 +1,6 @@
-"""A service that asks the live model on and on, and says every few seconds how it did.
+"""A service that predicts with the live model continuously, and reports every few seconds.
 
-python examples/predictor.py [HOST:PORT [EVERY]]     EVERY: seconds between two lines
+python examples/predictor.py [HOST:PORT [INTERVAL]]     INTERVAL: seconds between two reports
 """
 
 import random
@@ -9,27 +9,27 @@ import time
 
 from mnist37_client import Client, validation_images
 
-IMAGES = 10  # in a question
-PAUSE = 0.1  # seconds between two questions
+IMAGES = 10  # in one call
+PAUSE_SECONDS = 0.1  # between two calls
 
 
-def main(address: str = "127.0.0.1:50051", every: str = "10") -> None:
-    """Asks for ever. The client lives through restarts of the server by itself."""
+def main(address: str = "127.0.0.1:50051", interval: str = "10") -> None:
+    """Predict until the process ends; the client retries while the server restarts."""
     images, labels = validation_images()
     with Client(address) as client:
         while True:
-            asked, right, slowest = 0, 0, 0.0
-            until = time.monotonic() + float(every)
-            while asked == 0 or time.monotonic() < until:
-                chosen = random.sample(range(len(images)), IMAGES)
-                began = time.monotonic()
-                answer = client.predict(images[chosen])
-                slowest = max(slowest, 1000 * (time.monotonic() - began))
-                right += sum((answer.digits == 3) == (labels[chosen] == 1))
-                asked += IMAGES
-                time.sleep(PAUSE)
-            told = f"{right} of {asked} right, slowest answer {slowest:.1f} ms"
-            print(f"version {answer.version}: {told}", flush=True)
+            total, correct, slowest_ms = 0, 0, 0.0
+            report_at = time.monotonic() + float(interval)
+            while total == 0 or time.monotonic() < report_at:
+                indices = random.sample(range(len(images)), IMAGES)
+                start = time.monotonic()
+                prediction = client.predict(images[indices])
+                slowest_ms = max(slowest_ms, 1000 * (time.monotonic() - start))
+                correct += sum((prediction.digits == 3) == (labels[indices] == 1))
+                total += IMAGES
+                time.sleep(PAUSE_SECONDS)
+            report = f"{correct} of {total} right, slowest answer {slowest_ms:.1f} ms"
+            print(f"version {prediction.version}: {report}", flush=True)
 
 
 if __name__ == "__main__":

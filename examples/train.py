@@ -1,4 +1,4 @@
-"""Trains the live model until it stops getting better, and says how it went.
+"""Train the live model until the validation loss stops improving, and print the progress.
 
 python examples/train.py [HOST:PORT]
 """
@@ -9,7 +9,7 @@ from mnist37_client import Client
 
 
 def main(address: str) -> None:
-    """Trains 5 epochs at a time, while that lowers the validation loss by 1 % or more."""
+    """Train 5 epochs at a time, as long as that lowers the validation loss by 1 % or more."""
     with Client(address) as client:
         best = client.get_loss("valid").loss
         while True:

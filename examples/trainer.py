@@ -1,6 +1,8 @@
-"""A service that trains the live model again and again, and goes on with what was interrupted.
+"""A service that trains the live model repeatedly, and resumes a run that was interrupted.
 
-python examples/trainer.py [HOST:PORT [EPOCHS [PAUSE]]]     epochs of a run, seconds between two
+python examples/trainer.py [HOST:PORT [EPOCHS [PAUSE]]]
+
+EPOCHS: epochs of a run. PAUSE: seconds between two runs.
 """
 
 import sys
@@ -8,27 +10,33 @@ import time
 
 from mnist37_client import Aborted, AlreadyExists, Client
 
-NAME = "trainer-"  # of the runs, followed by their seed
+REQUEST_ID_PREFIX = "trainer-"  # of the runs; the seed follows
 
 
-def seed_to_go_on_with(client: Client) -> int | None:
-    """Of our newest run, unless it came to its end: whoever followed it may have been killed."""
+def find_unfinished_seed(client: Client) -> int | None:
+    """Return the seed of this service's newest run if it is not finished, else None.
+
+    A run stays unfinished when the process that followed it is killed.
+    """
     for run in client.runs():
-        if (run.request_id or "").startswith(NAME):
+        if (run.request_id or "").startswith(REQUEST_ID_PREFIX):
             return None if run.state == "finished" else run.seed
     return None
 
 
 def main(address: str = "127.0.0.1:50051", epochs: str = "20", pause: str = "60") -> None:
-    """Trains for ever. The client lives through restarts of the server by itself."""
+    """Train until the process ends; the client retries while the server restarts."""
     with Client(address) as client:
-        seed = seed_to_go_on_with(client)
+        seed = find_unfinished_seed(client)
         while True:
             seed = seed or time.time_ns()
             try:
-                last = client.train(int(epochs), seed=seed, request_id=f"{NAME}{seed}").wait()
+                request_id = f"{REQUEST_ID_PREFIX}{seed}"
+                last = client.train(int(epochs), seed=seed, request_id=request_id).wait()
                 print(f"version {last.version}: accuracy {last.valid_accuracy:.4f}", flush=True)
-            except (Aborted, AlreadyExists) as error:  # others wrote; or it had other epochs
+            # Aborted: another write was committed after the interruption, so the run cannot resume.
+            # AlreadyExists: the interrupted run had another number of epochs.
+            except (Aborted, AlreadyExists) as error:
                 print(f"begins anew: {error}", flush=True)
             seed = None
             time.sleep(float(pause))

@@ -26,35 +26,44 @@ if _version_not_supported:
 
 
 class Mnist37ServiceStub:
-    """One live model, trained and served at the same time: it tells handwritten 3s from 7s,
+    """The service for one live model, which is trained and served at the same time. The model
+    distinguishes handwritten 3s from 7s by logistic regression:
     p = sigmoid(x @ weights + bias), x = 784 pixels in 0..1, p = the probability of a 3.
 
-    Images travel as `bytes pixels`: N x 784 uint8, row by row, 0 = background, 255 = ink.
-    Labels travel as `bytes labels`: one byte an image, 1 = three, 0 = seven.
-    A message may have 64 MiB, unless the server is told otherwise.
+    Images are encoded as `bytes pixels`: N x 784 uint8, row by row, 0 = background, 255 = ink.
+    Labels are encoded as `bytes labels`: one byte per image, 1 = three, 0 = seven.
+    A message can have up to 64 MiB, unless the operator sets another limit.
 
-    A field with a default is `optional`: unset means the default, a value is taken at its word.
+    A field with a default is `optional`. If it is unset, the default applies; an explicit value is
+    used as given, 0 included.
 
-    Reads never wait for a write. Each is answered from one committed version of the model, whole,
-    and names it.
+    Reads never wait for a write. The server answers each read from one committed version of the
+    model, and the answer names that version.
 
-    Writes (Step, Train, Initialize, Restore, Import) happen one at a time, in the order they came. A `request_id`
-    (up to 128 characters, one name space for all writes) makes a write safe to send again:
-    same id, same method and values:  the first answer again, nothing is applied;
-    still under way:                  the second caller joins it and gets the same answer;
-    same id, anything else:           ALREADY_EXISTS, nothing is applied.
+    The server does the writes (Step, Train, Initialize, Restore, Import) one at a time, in the order
+    of their arrival. With a `request_id` (1 to 128 characters, one name space for all writes) a
+    client can safely send a write again:
+    same id, same method and values:  the first answer again; nothing is applied;
+    same id, write still in progress: the second caller joins the write and gets the same answer;
+    same id, anything else:           ALREADY_EXISTS; nothing is applied.
 
-    Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version or run
-    that is not retained. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
-    calls or callers, a message too large, or no room to store the state or on the device. UNAVAILABLE:
-    the server is shutting down, or has lost its device. UNAUTHENTICATED, PERMISSION_DENIED: a server
-    with tokens wants one in the metadata, as `authorization: Bearer TOKEN`; the role *predict* may call
-    all that does not write, *train* all.
-    INTERNAL: a fault of the server; the message has an id that stands in the server's log.
-    Each has details in google.rpc's messages (the trailing metadata grpc-status-details-bin):
-    ErrorInfo with a reason of the domain "mnist37", which the README lists; from release 0.1.0 on
-    these never change;
-    BadRequest with the field; RetryInfo where the same request may well succeed later.
+    Errors:
+    INVALID_ARGUMENT: a value is wrong. The text names the field, the value and what is right.
+    NOT_FOUND: the version or the run is not retained.
+    ALREADY_EXISTS: the request_id was used for another write; see above.
+    ABORTED: a run cannot resume; see Train.
+    RESOURCE_EXHAUSTED: there are too many calls or callers, the message is too large, or there is
+    no room to store the state or no memory on the device.
+    UNAVAILABLE: the server is shutting down, or has lost its device.
+    UNAUTHENTICATED, PERMISSION_DENIED: a server with tokens requires one in the metadata, as
+    `authorization: Bearer TOKEN`. The role *predict* may call every method that does not write;
+    the role *train* may call every method.
+    INTERNAL: the server has a fault. The text has an id, which is also in the server's log.
+    Each error has details in google.rpc's messages, in the trailing metadata grpc-status-details-bin:
+    ErrorInfo: a reason of the domain "mnist37", listed in docs/reference/errors.md. From release
+    0.1.0 on the reasons never change.
+    BadRequest: the field, for INVALID_ARGUMENT.
+    RetryInfo: present if the same request may well succeed later.
     """
 
     def __init__(self, channel):
@@ -126,124 +135,136 @@ class Mnist37ServiceStub:
 
 
 class Mnist37ServiceServicer:
-    """One live model, trained and served at the same time: it tells handwritten 3s from 7s,
+    """The service for one live model, which is trained and served at the same time. The model
+    distinguishes handwritten 3s from 7s by logistic regression:
     p = sigmoid(x @ weights + bias), x = 784 pixels in 0..1, p = the probability of a 3.
 
-    Images travel as `bytes pixels`: N x 784 uint8, row by row, 0 = background, 255 = ink.
-    Labels travel as `bytes labels`: one byte an image, 1 = three, 0 = seven.
-    A message may have 64 MiB, unless the server is told otherwise.
+    Images are encoded as `bytes pixels`: N x 784 uint8, row by row, 0 = background, 255 = ink.
+    Labels are encoded as `bytes labels`: one byte per image, 1 = three, 0 = seven.
+    A message can have up to 64 MiB, unless the operator sets another limit.
 
-    A field with a default is `optional`: unset means the default, a value is taken at its word.
+    A field with a default is `optional`. If it is unset, the default applies; an explicit value is
+    used as given, 0 included.
 
-    Reads never wait for a write. Each is answered from one committed version of the model, whole,
-    and names it.
+    Reads never wait for a write. The server answers each read from one committed version of the
+    model, and the answer names that version.
 
-    Writes (Step, Train, Initialize, Restore, Import) happen one at a time, in the order they came. A `request_id`
-    (up to 128 characters, one name space for all writes) makes a write safe to send again:
-    same id, same method and values:  the first answer again, nothing is applied;
-    still under way:                  the second caller joins it and gets the same answer;
-    same id, anything else:           ALREADY_EXISTS, nothing is applied.
+    The server does the writes (Step, Train, Initialize, Restore, Import) one at a time, in the order
+    of their arrival. With a `request_id` (1 to 128 characters, one name space for all writes) a
+    client can safely send a write again:
+    same id, same method and values:  the first answer again; nothing is applied;
+    same id, write still in progress: the second caller joins the write and gets the same answer;
+    same id, anything else:           ALREADY_EXISTS; nothing is applied.
 
-    Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version or run
-    that is not retained. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
-    calls or callers, a message too large, or no room to store the state or on the device. UNAVAILABLE:
-    the server is shutting down, or has lost its device. UNAUTHENTICATED, PERMISSION_DENIED: a server
-    with tokens wants one in the metadata, as `authorization: Bearer TOKEN`; the role *predict* may call
-    all that does not write, *train* all.
-    INTERNAL: a fault of the server; the message has an id that stands in the server's log.
-    Each has details in google.rpc's messages (the trailing metadata grpc-status-details-bin):
-    ErrorInfo with a reason of the domain "mnist37", which the README lists; from release 0.1.0 on
-    these never change;
-    BadRequest with the field; RetryInfo where the same request may well succeed later.
+    Errors:
+    INVALID_ARGUMENT: a value is wrong. The text names the field, the value and what is right.
+    NOT_FOUND: the version or the run is not retained.
+    ALREADY_EXISTS: the request_id was used for another write; see above.
+    ABORTED: a run cannot resume; see Train.
+    RESOURCE_EXHAUSTED: there are too many calls or callers, the message is too large, or there is
+    no room to store the state or no memory on the device.
+    UNAVAILABLE: the server is shutting down, or has lost its device.
+    UNAUTHENTICATED, PERMISSION_DENIED: a server with tokens requires one in the metadata, as
+    `authorization: Bearer TOKEN`. The role *predict* may call every method that does not write;
+    the role *train* may call every method.
+    INTERNAL: the server has a fault. The text has an id, which is also in the server's log.
+    Each error has details in google.rpc's messages, in the trailing metadata grpc-status-details-bin:
+    ErrorInfo: a reason of the domain "mnist37", listed in docs/reference/errors.md. From release
+    0.1.0 on the reasons never change.
+    BadRequest: the field, for INVALID_ARGUMENT.
+    RetryInfo: present if the same request may well succeed later.
     """
 
     def Predict(self, request, context):
-        """The probability, for each image, that it is a 3.
+        """Returns the probability that each image is a 3.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PredictStream(self, request_iterator, context):
-        """Predict for a stream of requests; the answers come in the same order.
+        """Predicts for a stream of requests; the answers come in the order of the requests.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Step(self, request, context):
-        """One step of SGD, on the given batch or on the training set's next mini-batch.
+        """Does one step of SGD, on the given batch or on the next mini-batch of the training set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Train(self, request, context):
-        """Trains for a number of epochs, with a message after each. Quick epochs are committed, and told
-        of, some together, about ten times a second. When the caller cancels, or its deadline passes, the
-        run stops within some milliseconds, at a step's end, and stays as far as it came. Train with the
-        same request_id and values goes on there, as if it had never stopped; ABORTED where another
-        write came between. A caller who reads more than 10,000 epochs behind misses the oldest.
+        """Trains for a number of epochs, and sends a message after each epoch. Quick epochs are committed
+        and sent in groups, about ten times a second. When the caller cancels, or its deadline passes,
+        the run stops within some milliseconds, at the end of a step, and keeps what it has done. A
+        Train with the same request_id and values resumes it there, as if it had never stopped; it fails
+        with ABORTED if another write was committed in between. A caller that is more than 10,000 epochs
+        behind misses the oldest of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetLoss(self, request, context):
-        """The mean loss and the accuracy on the training set, the validation set or the given batch.
+        """Returns the mean loss and the accuracy on the training set, the validation set or the given
+        batch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Initialize(self, request, context):
-        """Fresh random parameters: torch.randn((784, 1)) then torch.randn(1), times std, from a
-        generator of the CPU that is seeded with `seed`.
+        """Replaces the parameters by random ones: torch.randn((784, 1)), then torch.randn(1), times std,
+        from a CPU generator that is seeded with `seed`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """The parameters themselves.
+        """Returns the parameters.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListVersions(self, request, context):
-        """The retained versions: the newest 1,000 that an epoch or another write ended on, and the
-        last one of each of the newest 100 runs.
+        """Lists the retained versions: the newest 1,000 versions with which an epoch or another write
+        ended, and the last version of each of the newest 100 runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Restore(self, request, context):
-        """Makes the parameters of a retained version the model's again, as a new version; nothing is erased.
+        """Replaces the parameters by those of a retained version, as a new version. The versions in
+        between are not erased.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Import(self, request, context):
-        """Makes the given parameters the model's, as a new version.
+        """Replaces the parameters by the given ones, as a new version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """The newest 100 runs, newest first.
+        """Lists the newest 100 runs, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """A run: first how it stands, then its curve so far, which is 1,000 of its epochs at the most.
-        With `follow`, then each epoch as it is committed, and at last how it ended. Watching changes
-        nothing: a run that only watchers are left of stops.
+        """Sends a run: first its state, then its curve so far, at most 1,000 of its epochs. With `follow`
+        it then sends each epoch as it is committed, and finally the run's last state. A watcher does
+        not keep a run going: a run stops when it has only watchers left.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -321,35 +342,44 @@ def add_Mnist37ServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Mnist37Service:
-    """One live model, trained and served at the same time: it tells handwritten 3s from 7s,
+    """The service for one live model, which is trained and served at the same time. The model
+    distinguishes handwritten 3s from 7s by logistic regression:
     p = sigmoid(x @ weights + bias), x = 784 pixels in 0..1, p = the probability of a 3.
 
-    Images travel as `bytes pixels`: N x 784 uint8, row by row, 0 = background, 255 = ink.
-    Labels travel as `bytes labels`: one byte an image, 1 = three, 0 = seven.
-    A message may have 64 MiB, unless the server is told otherwise.
+    Images are encoded as `bytes pixels`: N x 784 uint8, row by row, 0 = background, 255 = ink.
+    Labels are encoded as `bytes labels`: one byte per image, 1 = three, 0 = seven.
+    A message can have up to 64 MiB, unless the operator sets another limit.
 
-    A field with a default is `optional`: unset means the default, a value is taken at its word.
+    A field with a default is `optional`. If it is unset, the default applies; an explicit value is
+    used as given, 0 included.
 
-    Reads never wait for a write. Each is answered from one committed version of the model, whole,
-    and names it.
+    Reads never wait for a write. The server answers each read from one committed version of the
+    model, and the answer names that version.
 
-    Writes (Step, Train, Initialize, Restore, Import) happen one at a time, in the order they came. A `request_id`
-    (up to 128 characters, one name space for all writes) makes a write safe to send again:
-    same id, same method and values:  the first answer again, nothing is applied;
-    still under way:                  the second caller joins it and gets the same answer;
-    same id, anything else:           ALREADY_EXISTS, nothing is applied.
+    The server does the writes (Step, Train, Initialize, Restore, Import) one at a time, in the order
+    of their arrival. With a `request_id` (1 to 128 characters, one name space for all writes) a
+    client can safely send a write again:
+    same id, same method and values:  the first answer again; nothing is applied;
+    same id, write still in progress: the second caller joins the write and gets the same answer;
+    same id, anything else:           ALREADY_EXISTS; nothing is applied.
 
-    Errors: INVALID_ARGUMENT names the field, what came and what is right. NOT_FOUND: a version or run
-    that is not retained. ALREADY_EXISTS, ABORTED: see request_id and Train. RESOURCE_EXHAUSTED: too many
-    calls or callers, a message too large, or no room to store the state or on the device. UNAVAILABLE:
-    the server is shutting down, or has lost its device. UNAUTHENTICATED, PERMISSION_DENIED: a server
-    with tokens wants one in the metadata, as `authorization: Bearer TOKEN`; the role *predict* may call
-    all that does not write, *train* all.
-    INTERNAL: a fault of the server; the message has an id that stands in the server's log.
-    Each has details in google.rpc's messages (the trailing metadata grpc-status-details-bin):
-    ErrorInfo with a reason of the domain "mnist37", which the README lists; from release 0.1.0 on
-    these never change;
-    BadRequest with the field; RetryInfo where the same request may well succeed later.
+    Errors:
+    INVALID_ARGUMENT: a value is wrong. The text names the field, the value and what is right.
+    NOT_FOUND: the version or the run is not retained.
+    ALREADY_EXISTS: the request_id was used for another write; see above.
+    ABORTED: a run cannot resume; see Train.
+    RESOURCE_EXHAUSTED: there are too many calls or callers, the message is too large, or there is
+    no room to store the state or no memory on the device.
+    UNAVAILABLE: the server is shutting down, or has lost its device.
+    UNAUTHENTICATED, PERMISSION_DENIED: a server with tokens requires one in the metadata, as
+    `authorization: Bearer TOKEN`. The role *predict* may call every method that does not write;
+    the role *train* may call every method.
+    INTERNAL: the server has a fault. The text has an id, which is also in the server's log.
+    Each error has details in google.rpc's messages, in the trailing metadata grpc-status-details-bin:
+    ErrorInfo: a reason of the domain "mnist37", listed in docs/reference/errors.md. From release
+    0.1.0 on the reasons never change.
+    BadRequest: the field, for INVALID_ARGUMENT.
+    RetryInfo: present if the same request may well succeed later.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Messages to requests, and answers to messages."""
+"""Convert messages to requests, and answers to messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mnist37_server.errors import InvalidArgument
 
 T = TypeVar("T", int, float, str)
 
-# The messages that write; all of them have a request_id.
+# The messages of the writes; each of them has a request_id.
 WriteRequest = (
     pb.StepRequest | pb.TrainRequest | pb.InitializeRequest | pb.RestoreRequest | pb.ImportRequest
 )
@@ -45,45 +45,65 @@ ORIGINS = {
 
 
 def field_or_default(message: Message, field: str, default: T) -> T:
-    """The value of an optional field, or its default where it is unset."""
+    """Return the value of an optional field, or the default if the field is unset."""
     value: T = getattr(message, field)
     return value if message.HasField(field) else default
 
 
 def parse_request_id(message: WriteRequest) -> str | None:
-    """The id of a write, checked; None where there is none."""
+    """Return the id of a write; None if the field is unset.
+
+    Raises:
+        InvalidArgument: the id does not have 1 to 128 characters.
+    """
     if not message.HasField("request_id"):
         return None
-    check_request_id(name := message.request_id)
-    return name
+    check_request_id(request_id := message.request_id)
+    return request_id
 
 
 def parse_version(message: pb.GetLossRequest | pb.GetModelRequest) -> int | None:
-    """The version that a read asks for; None for the newest."""
+    """Return the version that a read asks for; None means the newest."""
     return message.version if message.HasField("version") else None
 
 
 def parse_batch(message: pb.Batch) -> Batch:
-    """Raises InvalidArgument unless the pixels are images and the labels are theirs."""
+    """Return a batch.
+
+    Raises:
+        InvalidArgument: the pixels are not whole images, or the labels do not match them.
+    """
     return Batch(message.pixels, message.labels)
 
 
 def parse_step(message: pb.StepRequest) -> Step:
-    """Raises InvalidArgument, as do those below, where a value is out of its range."""
+    """Return a Step.
+
+    Raises:
+        InvalidArgument: a value is out of its range.
+    """
     learning_rate = field_or_default(message, "learning_rate", Sgd.learning_rate)
     if message.HasField("batch"):
         return Step(parse_batch(message.batch), Sgd(learning_rate))
     return step_without_batch(learning_rate)
 
 
-@lru_cache  # who trains step by step sends the same again and again
+@lru_cache  # a client that trains step by step sends equal requests
 def step_without_batch(learning_rate: float) -> Step:
-    """On the next mini-batch; raises as `step`."""
+    """Return a Step on the next mini-batch.
+
+    Raises:
+        InvalidArgument: the learning rate is out of its range.
+    """
     return Step(None, Sgd(learning_rate))
 
 
 def parse_train(message: pb.TrainRequest) -> Train:
-    """As `step`; `epochs` must be set."""
+    """Return a Train.
+
+    Raises:
+        InvalidArgument: `epochs` is unset, or a value is out of its range.
+    """
     if not message.HasField("epochs"):
         raise InvalidArgument("epochs", "is missing", "must be 1 to 1,000,000")
     return Train(
@@ -95,7 +115,11 @@ def parse_train(message: pb.TrainRequest) -> Train:
 
 
 def parse_initialize(message: pb.InitializeRequest) -> Initialize:
-    """As `step`."""
+    """Return an Initialize.
+
+    Raises:
+        InvalidArgument: a value is out of its range.
+    """
     return Initialize(
         field_or_default(message, "seed", Initialize.seed),
         field_or_default(message, "std", Initialize.std),
@@ -103,44 +127,62 @@ def parse_initialize(message: pb.InitializeRequest) -> Initialize:
 
 
 def parse_restore(message: pb.RestoreRequest) -> Restore:
-    """As `step`; `version` must be set."""
+    """Return a Restore.
+
+    Raises:
+        InvalidArgument: `version` is unset.
+    """
     if not message.HasField("version"):
         raise InvalidArgument("version", "is missing", "must be one that ListVersions names")
     return Restore(message.version)
 
 
 def parse_import(message: pb.ImportRequest) -> Import:
-    """As `step`; `bias` must be set."""
+    """Return an Import.
+
+    Raises:
+        InvalidArgument: `bias` is unset, or the parameters are not 785 finite numbers that float32
+            sums can hold.
+    """
     if not message.HasField("bias"):
         raise InvalidArgument("bias", "is missing", "must be a finite number")
     return Import(message.weights, message.bias)
 
 
 def parse_examples(message: pb.GetLossRequest) -> Split | Batch:
-    """What a loss is asked of: one of the resident sets, or a batch of the caller's."""
-    asked = message.WhichOneof("on")
-    if asked == "batch":
+    """Return the images to compute a loss on: a resident set, or the batch in the message.
+
+    Raises:
+        InvalidArgument: neither is set, the set does not exist, or the batch is wrong.
+    """
+    field = message.WhichOneof("on")
+    if field == "batch":
         return parse_batch(message.batch)
-    right = "set split to SPLIT_TRAIN or SPLIT_VALID, or send a batch"
-    if asked is None:
-        raise InvalidArgument("split", "neither split nor batch is set", right)
+    expected = "set split to SPLIT_TRAIN or SPLIT_VALID, or send a batch"
+    if field is None:
+        raise InvalidArgument("split", "neither split nor batch is set", expected)
     if message.split not in SPLITS:
-        raise InvalidArgument("split", f"got {message.split}", right)
+        raise InvalidArgument("split", f"got {message.split}", expected)
     return SPLITS[message.split]
 
 
-def version_message(kept: VersionRecord) -> pb.ModelVersion:
-    """A version in a list."""
+def version_message(record: VersionRecord) -> pb.ModelVersion:
+    """Return the message of a retained version."""
     return pb.ModelVersion(
-        version=kept.version,
-        origin=ORIGINS[kept.origin],
-        run=kept.run,
-        committed_at=timestamp_message(kept.committed_at),
+        version=record.version,
+        origin=ORIGINS[record.origin],
+        run=record.run,
+        committed_at=timestamp_message(record.committed_at),
     )
 
 
 def run_message(record: RunRecord, under_way: bool) -> pb.Run:
-    """How a run stands."""
+    """Return the message of a run.
+
+    Args:
+        record: the run at its last commit.
+        under_way: whether the run is still in progress.
+    """
     state = pb.RUN_STATE_FINISHED if record.finished else pb.RUN_STATE_INTERRUPTED
     return pb.Run(
         run=record.number,
@@ -157,7 +199,7 @@ def run_message(record: RunRecord, under_way: bool) -> pb.Run:
 
 
 def timestamp_message(seconds: float) -> Timestamp:
-    """Seconds since 1970 as a message."""
+    """Return the message of a time in seconds since 1970."""
     message = Timestamp()
     message.FromMicroseconds(round(seconds * 1e6))
     return message
@@ -166,7 +208,12 @@ def timestamp_message(seconds: float) -> Timestamp:
 def progress_messages(
     groups: Iterable[Sequence[Progress]], coalesce: bool
 ) -> Iterator[pb.TrainResponse]:
-    """The messages of epochs, some of which come together: one of those, or one of each."""
+    """Yield the messages of epochs.
+
+    Args:
+        groups: the epochs, in groups that are available together.
+        coalesce: whether a group becomes one message, or each epoch its own.
+    """
     for group in groups:
         messages = list(map(progress_message, group))
         if coalesce and messages:
@@ -176,15 +223,15 @@ def progress_messages(
         yield from messages
 
 
-def progress_message(answer: Progress) -> pb.TrainResponse:
-    """An epoch's message."""
-    seconds, nanos = divmod(round(answer.elapsed * 1e9), 10**9)
+def progress_message(progress: Progress) -> pb.TrainResponse:
+    """Return the message of an epoch."""
+    seconds, nanos = divmod(round(progress.elapsed * 1e9), 10**9)
     return pb.TrainResponse(
-        epoch=answer.epoch,
-        epochs=answer.epochs,
-        train_loss=answer.train_loss,
-        valid_loss=answer.valid_loss,
-        valid_accuracy=answer.valid_accuracy,
-        version=answer.version,
+        epoch=progress.epoch,
+        epochs=progress.epochs,
+        train_loss=progress.train_loss,
+        valid_loss=progress.valid_loss,
+        valid_accuracy=progress.valid_accuracy,
+        version=progress.version,
         elapsed=Duration(seconds=seconds, nanos=nanos),
     )

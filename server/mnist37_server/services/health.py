@@ -1,7 +1,7 @@
-"""grpc.health.v1: whether the server and its services are serving.
+"""The service grpc.health.v1.Health, which reports whether the server and its services are serving.
 
-It is open to all, so what anybody can hold open is bounded, and none of it is in the way of
-predictions, nor they in its way: it has threads of its own.
+Every caller may use it, without a token. So the number of open watches is bounded, and the service
+has its own threads: health checks and predictions do not delay each other.
 """
 
 from __future__ import annotations
@@ -18,28 +18,29 @@ from mnist37_server.rpc.status import cancellable_unary_handler, stream_handler
 from mnist37_server.rpc.thread_pools import assign_pool
 
 NAME = health.SERVICE_NAME
-MAX_WATCHES = 256  # of the health, open at a time
-DEVICE = "mnist37-device"  # the metadata in which Check names the device
+WATCHES_MAX = 256  # that are open at a time
+DEVICE = "mnist37-device"  # the key of the trailing metadata in which Check names the device
 
 
 class Health(health.HealthServicer):
-    """Whether the server and each of its services are serving; they all are, until `leave`.
+    """The health service. It reports SERVING for every service until `begin_shutdown`.
 
     Args:
-        services: their names. The server as a whole has the empty name.
-        threads: for the calls.
+        services: the names of the services. The empty name, for the server as a whole, is added.
+        threads: the pool for the calls.
         device: the device of the model, as torch prints it.
     """
 
     def __init__(self, services: Iterable[str], threads: ThreadPoolExecutor, device: str) -> None:
-        # A Watch holds a thread. Without one, a single watcher who reads nothing would block them
-        # all: grpcio then sends while it holds the lock that each Check takes.
+        # With these arguments a Watch holds a thread. Without a thread, one watcher that reads
+        # nothing would block all calls: grpcio then sends while it holds the lock that each Check
+        # takes.
         super().__init__(experimental_non_blocking=False, experimental_thread_pool=threads)
         assign_pool(threads, self, ["Check"])
         self.serving = True
-        self._about = ((DEVICE, device),)
+        self._device_metadata = ((DEVICE, device),)
         self._names = {health.OVERALL_HEALTH, *services}
-        self._limit = StreamLimit(MAX_WATCHES, "watches of the health")
+        self._limit = StreamLimit(WATCHES_MAX, "watches of the health")
         for name in self._names:
             self.set(name, health_pb2.HealthCheckResponse.SERVING)
 
@@ -47,30 +48,31 @@ class Health(health.HealthServicer):
     def Check(
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> health_pb2.HealthCheckResponse:
-        """How a service is; the trailing metadata say on which device the model is."""
+        """Return the status of a service; the trailing metadata name the model's device."""
         if request.service not in self._names:
-            known = ", ".join(filter(None, sorted(self._names)))
+            names = ", ".join(filter(None, sorted(self._names)))
             raise NotFound(
                 f"service: there is no {request.service[:64]!r} here; leave it empty or name one of"
-                f" {known}",
+                f" {names}",
                 service=request.service[:64],
             )
-        context.set_trailing_metadata(self._about)
+        context.set_trailing_metadata(self._device_metadata)
         return super().Check(request, context)
 
     @stream_handler
     def Watch(
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> Iterator[health_pb2.HealthCheckResponse]:
-        """How a service is, and each change."""
+        """Yield the status of a service, and each change of it."""
         if request.service not in self._names:
-            # grpcio remembers every name that was ever watched. None comes up later, so one does.
+            # grpcio keeps every name that was ever watched. No service is added later, so one name
+            # can stand for all unknown ones, and the memory stays bounded.
             request = health_pb2.HealthCheckRequest(service="unknown")
         with self._limit:
             yield from super().Watch(request, context)
 
     def begin_shutdown(self) -> None:
-        """Says from now on that nothing is serving; watchers hear it at once."""
+        """Report NOT_SERVING for every service from now on, to open watches immediately."""
         self.serving = False
         self.enter_graceful_shutdown()
 
@@ -78,14 +80,18 @@ class Health(health.HealthServicer):
 def add_to(
     server: grpc.Server, services: Iterable[str], threads: ThreadPoolExecutor, device: str
 ) -> Health:
-    """Put it on a server that has these other services.
+    """Add the health service to a server.
 
     Args:
-        server: not started yet.
-        services: their names.
-        threads: for the calls. As many as there can be calls: grpcio gives a call its thread before
-            its message is there, so whoever never sends one holds a thread and is in no room.
+        server: the server, not started yet.
+        services: the names of its other services.
+        threads: the pool for the calls, with as many threads as there can be calls. grpcio assigns
+            a thread to a call before the request has arrived. So a client that never sends one
+            holds a thread, and no stream limit counts it yet.
         device: the device of the model, as torch prints it.
+
+    Returns:
+        The service.
     """
     health_service = Health(services, threads, device)
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)

@@ -1,4 +1,4 @@
-"""The RPCs of mnist37.v1.Mnist37Service: decode, one call, encode."""
+"""The service mnist37.v1.Mnist37Service: each RPC decodes, calls the engine once and encodes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mnist37_server.domain.commands import Request
 from mnist37_server.domain.examples import count_images
 from mnist37_server.domain.results import StepResult, WriteResult, progress_of
 from mnist37_server.engine.read_model import ReadModel, WriteModel
-from mnist37_server.engine.subscription import A, Subscription
+from mnist37_server.engine.subscription import ResultT, Subscription
 from mnist37_server.errors import CallerCancelled
 from mnist37_server.rpc.admission import StreamLimit
 from mnist37_server.rpc.drain import InFlightCalls
@@ -33,30 +33,31 @@ from mnist37_server.rpc.thread_pools import LifoThreadPool, assign_pool
 from mnist37_server.services import converters
 from mnist37_server.services.predict_codec import PredictFields, decode, encode
 
-MAX_RPCS = 2048  # calls at a time, unless it is told otherwise
-MAX_STREAMS = 256  # of them, PredictStreams and WatchRuns
+RPCS_MAX = 2048  # calls at a time, by default
+STREAMS_MAX = 256  # of these, PredictStreams and WatchRuns
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Mnist37Service"].full_name
 RPCS = {method.name for method in pb.DESCRIPTOR.services_by_name["Mnist37Service"].methods}
-SHORT = {"Predict", "GetModel"}
+SHORT_RPCS = {"Predict", "GetModel"}  # they run on the server's own threads
 
-# Bytes of images: up to these, to predict takes no longer than to ask whether a caller still waits.
-SOON_DONE = 64 * PIXELS
+# Bytes of pixels, those of 64 images. Up to this size a prediction takes no longer than the check
+# whether the caller still waits, so there is no check.
+UNCHECKED_BYTES_MAX = 64 * PIXELS
 
 M = TypeVar("M", bound=converters.WriteRequest)
 
 
 class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
-    """Answers for one model.
+    """The service for one model.
 
     Args:
-        model: is read.
-        writes: takes the writes.
-        max_streams: PredictStreams and WatchRuns open at a time.
+        model: the model to read.
+        writes: the model to write to.
+        max_streams: how many PredictStreams and WatchRuns can be open at a time.
     """
 
     def __init__(
-        self, model: ReadModel, writes: WriteModel, max_streams: int = MAX_STREAMS
+        self, model: ReadModel, writes: WriteModel, max_streams: int = STREAMS_MAX
     ) -> None:
         self._model = model
         self._writes = writes
@@ -65,8 +66,8 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
 
     @unary_handler
     def Predict(self, request: PredictFields, context: grpc.ServicerContext) -> bytes:
-        """The probability, for each image, that it is a 3."""
-        if request.size > SOON_DONE:
+        """Return the probability that each image is a 3."""
+        if request.size > UNCHECKED_BYTES_MAX:
             check_caller_waits(context)
         return self._predict(request)
 
@@ -74,7 +75,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     def PredictStream(
         self, requests: Iterator[PredictFields], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
-        """Predict, for one request after the other."""
+        """Yield the prediction for each request, in order."""
         with self._streams:
             yield from map(self._predict, requests)
 
@@ -88,18 +89,18 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     def GetLoss(
         self, request: pb.GetLossRequest, context: grpc.ServicerContext
     ) -> pb.GetLossResponse:
-        """The mean loss and the accuracy on some images."""
+        """Return the mean loss and the accuracy on a resident set or a batch."""
         with self.in_flight:
-            found, version = self._model.evaluate(
+            evaluation, version = self._model.evaluate(
                 converters.parse_examples(request), converters.parse_version(request)
             )
-        return pb.GetLossResponse(**asdict(found), version=version)
+        return pb.GetLossResponse(**asdict(evaluation), version=version)
 
     @cancellable_unary_handler
     def GetModel(
         self, request: pb.GetModelRequest, context: grpc.ServicerContext
     ) -> pb.GetModelResponse:
-        """The parameters."""
+        """Return the parameters of a version."""
         snapshot = self._model.at(converters.parse_version(request))
         return pb.GetModelResponse(
             weights=snapshot.content[:-4],
@@ -111,7 +112,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
 
     @unary_handler
     def Step(self, request: pb.StepRequest, context: grpc.ServicerContext) -> pb.StepResponse:
-        """One step of SGD."""
+        """Do one step of SGD."""
         answer = self._update(StepResult, converters.parse_step, request, context)
         return pb.StepResponse(loss=answer.loss, version=answer.version)
 
@@ -119,7 +120,10 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     def Train(
         self, request: pb.TrainRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.TrainResponse]:
-        """A run, with a message after each epoch, or of all that were committed together."""
+        """Do a run, and yield its epochs as they are committed.
+
+        A message is for one epoch or, with `coalesce`, for all that were committed together.
+        """
         with self.in_flight:
             caller = self._write(converters.parse_train, request, context)
             yield from converters.progress_messages(
@@ -130,7 +134,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     def Initialize(
         self, request: pb.InitializeRequest, context: grpc.ServicerContext
     ) -> pb.InitializeResponse:
-        """Fresh random parameters."""
+        """Replace the parameters by random ones."""
         answer = self._update(WriteResult, converters.parse_initialize, request, context)
         return pb.InitializeResponse(version=answer.version)
 
@@ -138,13 +142,13 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     def Restore(
         self, request: pb.RestoreRequest, context: grpc.ServicerContext
     ) -> pb.RestoreResponse:
-        """An old version's parameters again."""
+        """Replace the parameters by those of a retained version."""
         answer = self._update(WriteResult, converters.parse_restore, request, context)
         return pb.RestoreResponse(version=answer.version)
 
     @unary_handler
     def Import(self, request: pb.ImportRequest, context: grpc.ServicerContext) -> pb.ImportResponse:
-        """Parameters from elsewhere."""
+        """Replace the parameters by the given ones."""
         answer = self._update(WriteResult, converters.parse_import, request, context)
         return pb.ImportResponse(version=answer.version)
 
@@ -152,7 +156,7 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     def ListVersions(
         self, request: pb.ListVersionsRequest, context: grpc.ServicerContext
     ) -> pb.ListVersionsResponse:
-        """The versions that are kept."""
+        """Return the retained versions, newest first."""
         limit = converters.field_or_default(request, "limit", 2**32 - 1)
         return pb.ListVersionsResponse(
             versions=map(converters.version_message, self._model.versions(limit))
@@ -162,77 +166,81 @@ class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
     def ListRuns(
         self, request: pb.ListRunsRequest, context: grpc.ServicerContext
     ) -> pb.ListRunsResponse:
-        """The runs that are kept."""
+        """Return the retained runs, newest first."""
         return pb.ListRunsResponse(
-            runs=[converters.run_message(*found) for found in self._model.runs()]
+            runs=[converters.run_message(*run) for run in self._model.runs()]
         )
 
     @stream_handler
     def WatchRun(
         self, request: pb.WatchRunRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchRunResponse]:
-        """A run as it stands, and as it goes on."""
+        """Yield the state of a run, its curve and, if asked for, its further epochs."""
         number = request.run if request.HasField("run") else None
         with self._streams, closing(self._model.watch(number)) as watch:
             context.add_callback(watch.close)
-            stands = watch.record()
-            if stands is not None:
-                yield pb.WatchRunResponse(run=converters.run_message(*stands))
+            current = watch.record()
+            if current is not None:
+                yield pb.WatchRunResponse(run=converters.run_message(*current))
             for progress in converters.progress_messages([watch.curve()], request.coalesce):
                 yield pb.WatchRunResponse(progress=progress)
             if request.follow:
                 for progress in converters.progress_messages(watch.follow(), request.coalesce):
                     yield pb.WatchRunResponse(progress=progress)
-                ended = watch.record()
-                if ended is not None:
-                    yield pb.WatchRunResponse(run=converters.run_message(*ended))
+                final = watch.record()
+                if final is not None:
+                    yield pb.WatchRunResponse(run=converters.run_message(*final))
 
     def _update(
         self,
-        kind: type[A],
-        request_of: Callable[[M], Request],
+        result_type: type[ResultT],
+        parse: Callable[[M], Request],
         message: M,
         context: grpc.ServicerContext,
-    ) -> A:
-        """A write that has one answer, of this kind."""
+    ) -> ResultT:
         with self.in_flight:
-            return self._write(request_of, message, context).only(kind)
+            return self._write(parse, message, context).only(result_type)
 
     def _write(
         self,
-        request_of: Callable[[M], Request],
+        parse: Callable[[M], Request],
         message: M,
         context: grpc.ServicerContext,
     ) -> Subscription:
-        caller = Subscription(time.monotonic() + remaining_seconds(context))
-        request, request_id = request_of(message), converters.parse_request_id(message)
-        # First, so that whoever leaves from now on is noticed; who has left already gets a False.
-        if not context.add_callback(partial(self._writes.cancel, caller)):
+        subscription = Subscription(time.monotonic() + remaining_seconds(context))
+        request, request_id = parse(message), converters.parse_request_id(message)
+        # The callback comes before the submit, so that no cancellation is missed. add_callback
+        # returns False if the call has already ended.
+        if not context.add_callback(partial(self._writes.cancel, subscription)):
             raise CallerCancelled("the caller left")
-        return self._writes.submit(request, request_id, caller)
+        return self._writes.submit(request, request_id, subscription)
 
 
 def add_to(
     server: grpc.Server,
     model: ReadModel,
     writes: WriteModel,
-    max_rpcs: int = MAX_RPCS,
-    max_streams: int = MAX_STREAMS,
+    max_rpcs: int = RPCS_MAX,
+    max_streams: int = STREAMS_MAX,
 ) -> Mnist37Servicer:
-    """Puts the service on a server, whose own threads are for the short calls.
+    """Add the service to a server, whose own threads run the short calls.
 
     Args:
-        server: not started yet.
-        model: what it reads.
-        writes: what takes the writes.
-        max_rpcs: calls that the server takes at a time.
-        max_streams: PredictStreams and WatchRuns open at a time.
+        server: the server, not started yet.
+        model: the model to read.
+        writes: the model to write to.
+        max_rpcs: how many calls the server accepts at a time.
+        max_streams: how many PredictStreams and WatchRuns can be open at a time.
+
+    Returns:
+        The service.
     """
     long_calls = LifoThreadPool(max_rpcs, "long-call")
     servicer = Mnist37Servicer(model, writes, max_streams)
-    assign_pool(long_calls, servicer, RPCS - SHORT)
+    assign_pool(long_calls, servicer, RPCS - SHORT_RPCS)
     mnist37_pb2_grpc.add_Mnist37ServiceServicer_to_server(servicer, server)
-    # In place of the generated handlers, whose messages are copied on their way in and out.
+    # These replace the generated handlers, with which protobuf copies the messages on their way in
+    # and out.
     server.add_registered_method_handlers(
         SERVICE,
         {

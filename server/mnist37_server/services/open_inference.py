@@ -1,4 +1,7 @@
-"""The RPCs of the Open Inference Protocol, over the same live model: decode, one call, encode."""
+"""The service of the Open Inference Protocol, for the same live model.
+
+Each RPC decodes, calls the engine once and encodes.
+"""
 
 from __future__ import annotations
 
@@ -20,63 +23,63 @@ from mnist37_server.services.health import Health
 MODEL = "mnist37"
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 RPCS = {method.name for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods}
-# A prediction has the short calls' threads. The others are what probes ask, and have theirs.
-SHORT = {"ModelInfer"}
+# These run on the threads of the short calls. Probes call the others, which have their own threads.
+SHORT_RPCS = {"ModelInfer"}
 
 
 class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
-    """Answers for one model.
+    """The service for one model.
 
     Args:
-        model: is read.
-        in_flight: counts the predictions that are being answered.
-        health: knows whether the server is about to end.
+        model: the model to read.
+        in_flight: the counter of the calls in flight; predictions are added to it.
+        health: the health service, which says whether the server is shutting down.
     """
 
     def __init__(self, model: ReadModel, in_flight: InFlightCalls, health: Health) -> None:
         self._model = model
         self._in_flight = in_flight
         self._health = health
-        self._installed = installed_version("mnist37")
+        self._server_version = installed_version("mnist37")
 
     @cancellable_unary_handler
     def ServerLive(
         self, request: pb.ServerLiveRequest, context: grpc.ServicerContext
     ) -> pb.ServerLiveResponse:
-        """Whoever answers is alive."""
+        """Return that the server is alive: it answers."""
         return pb.ServerLiveResponse(live=True)
 
     @cancellable_unary_handler
     def ServerReady(
         self, request: pb.ServerReadyRequest, context: grpc.ServicerContext
     ) -> pb.ServerReadyResponse:
-        """Whether more requests are welcome."""
+        """Return whether the server is serving."""
         return pb.ServerReadyResponse(ready=self._health.serving)
 
     @cancellable_unary_handler
     def ModelReady(
         self, request: pb.ModelReadyRequest, context: grpc.ServicerContext
     ) -> pb.ModelReadyResponse:
-        """The same, for a version that is kept."""
-        self._model.at(self._asked(request.name, request.version))
+        """Return whether the server is serving; the version must be retained."""
+        self._model.at(self._parse_version(request.name, request.version))
         return pb.ModelReadyResponse(ready=self._health.serving)
 
     @cancellable_unary_handler
     def ServerMetadata(
         self, request: pb.ServerMetadataRequest, context: grpc.ServicerContext
     ) -> pb.ServerMetadataResponse:
-        """What server this is."""
-        return pb.ServerMetadataResponse(name="mnist37", version=self._installed)
+        """Return the name and the version of the server."""
+        return pb.ServerMetadataResponse(name="mnist37", version=self._server_version)
 
     @cancellable_unary_handler
     def ModelMetadata(
         self, request: pb.ModelMetadataRequest, context: grpc.ServicerContext
     ) -> pb.ModelMetadataResponse:
-        """What goes in and comes out."""
-        self._model.at(self._asked(request.name, request.version))
+        """Return the retained versions, and the inputs and outputs of the model."""
+        self._model.at(self._parse_version(request.name, request.version))
         return pb.ModelMetadataResponse(
             name=MODEL,
-            versions=[str(kept.version) for kept in self._model.versions(2**32 - 1)],
+            versions=[str(record.version) for record in self._model.versions(2**32 - 1)],
             platform="pytorch",
             inputs=tensors.INPUTS,
             outputs=tensors.OUTPUTS,
@@ -86,23 +89,23 @@ class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer
     def ModelInfer(
         self, fields: tensors.InferFields, context: grpc.ServicerContext
     ) -> pb.ModelInferResponse:
-        """The probability, for each image, that it is a 3."""
+        """Return the probability that each image is a 3."""
         request = fields.request
         with self._in_flight:
-            version = self._asked(request.model_name, request.model_version)
+            version = self._parse_version(request.model_name, request.model_version)
             tensors.check_outputs(request)
             probabilities, version = self._model.predict(tensors.parse_images(fields), version)
             return tensors.build_response(request, probabilities, version)
 
-    def _asked(self, model: str, version: str) -> int | None:
-        """The version that is asked for; None for the newest.
+    def _parse_version(self, model: str, version: str) -> int | None:
+        """Return the version that a request names; None means the newest.
 
         Raises:
-            NotFound: there is no such model, or the version is not a decimal number.
+            NotFound: the model does not exist, or the version is not a decimal number.
         """
         if model != MODEL:
-            shown = tensors.shorten(model)
-            raise NotFound(f"model: there is no {shown} here; there is {MODEL}", model=shown)
+            name = tensors.shorten(model)
+            raise NotFound(f"model: there is no {name} here; there is {MODEL}", model=name)
         if not version:
             return None
         if not (version.isascii() and version.isdecimal() and len(version) <= 20):
@@ -117,11 +120,19 @@ def add_to(
     health: Health,
     probes: ThreadPoolExecutor,
 ) -> None:
-    """Puts the service on a server, whose own threads are for the predictions."""
+    """Add the service to a server, whose own threads run the predictions.
+
+    Args:
+        server: the server, not started yet.
+        model: the model to read.
+        in_flight: the counter of the calls in flight.
+        health: the health service.
+        probes: the pool for all other calls.
+    """
     servicer = OpenInferenceServicer(model, in_flight, health)
-    assign_pool(probes, servicer, RPCS - SHORT)
+    assign_pool(probes, servicer, RPCS - SHORT_RPCS)
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
-    # In place of the generated handler, whose message is copied on its way in.
+    # This replaces the generated handler, with which protobuf copies the message on its way in.
     infer = grpc.unary_unary_rpc_method_handler(
         servicer.ModelInfer, tensors.decode, pb.ModelInferResponse.SerializeToString
     )

@@ -1,7 +1,8 @@
-"""Predict's two messages, read and written as bytes: a prediction takes less than their copying.
+"""Decode and encode the messages of Predict, without a copy of the pixels.
 
-What is read here is what protobuf writes: the pixels first, the version after them. Whatever else
-is right too (unknown fields, another order) is left to protobuf itself.
+protobuf would copy the pixels, which takes longer than a prediction. This module reads messages as
+protobuf writes them: the pixels first, then the version. It passes every other message
+(unknown fields, another order) to protobuf.
 """
 
 from __future__ import annotations
@@ -11,93 +12,106 @@ from typing import NamedTuple
 
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
-# A field begins with its number and kind; a length or a version follows as a varint: seven bits a
-# byte, the lowest first, the eighth bit set where more follow.
-LENGTH_BYTES, VERSION_BYTES = 5, 10  # at the most; protobuf refuses longer ones
+# The wire format (protobuf.dev/programming-guides/encoding): a field begins with a tag, which holds
+# its number and its wire type. A length or a version follows as a varint: seven bits in each byte,
+# the lowest bits first; the eighth bit is set if another byte follows.
+LENGTH_BYTES_MAX, VERSION_BYTES_MAX = 5, 10  # of a varint; protobuf refuses longer ones
 PIXELS_TAG = bytes([pb.PredictRequest.PIXELS_FIELD_NUMBER << 3 | 2])
-VERSION_ASKED = pb.PredictRequest.VERSION_FIELD_NUMBER << 3
-PROBABILITIES = bytes([pb.PredictResponse.PROBABILITIES_FIELD_NUMBER << 3 | 2])
-VERSION_ANSWERED = bytes([pb.PredictResponse.VERSION_FIELD_NUMBER << 3])
+VERSION_REQUEST_TAG = pb.PredictRequest.VERSION_FIELD_NUMBER << 3
+PROBABILITIES_TAG = bytes([pb.PredictResponse.PROBABILITIES_FIELD_NUMBER << 3 | 2])
+VERSION_RESPONSE_TAG = bytes([pb.PredictResponse.VERSION_FIELD_NUMBER << 3])
 
 
 class PredictFields(NamedTuple):
-    """A PredictRequest."""
+    """A decoded PredictRequest. The pixels stay in the message."""
 
-    message: bytes  # has the pixels, which are not copied,
-    start: int  # from here on,
-    size: int  # so many bytes
-    version: int | None
+    message: bytes
+    start: int  # the offset of the pixels in the message
+    size: int  # of the pixels, in bytes
+    version: int | None  # None: the newest
 
 
 def decode(message: bytes) -> PredictFields:
-    """Reads a PredictRequest.
+    """Return the fields of a serialized PredictRequest.
 
     Raises:
-        google.protobuf.message.DecodeError: it is none.
+        google.protobuf.message.DecodeError: the bytes are not a PredictRequest.
     """
     size = len(message)
-    head = _nothing_but_pixels(size)
-    if head is not None and message.startswith(head):
-        start = len(head)
+    header = _encode_pixels_header(size)
+    if header is not None and message.startswith(header):
+        start = len(header)
         return PredictFields(message, start, size - start, None)
     try:
         if message[0] == PIXELS_TAG[0]:
-            length, start = varint(message, 1)
+            length, start = read_varint(message, 1)
             end = start + length
-            if message[end] == VERSION_ASKED:
-                version, after = varint(message, end + 1, VERSION_BYTES)
+            if message[end] == VERSION_REQUEST_TAG:
+                version, after = read_varint(message, end + 1, VERSION_BYTES_MAX)
                 if after == size and version < 2**64:
                     return PredictFields(message, start, length, version)
     except IndexError:
         pass
     request = pb.PredictRequest.FromString(message)
-    asked = request.version if request.HasField("version") else None
-    return PredictFields(request.pixels, 0, len(request.pixels), asked)
+    requested = request.version if request.HasField("version") else None
+    return PredictFields(request.pixels, 0, len(request.pixels), requested)
 
 
 def encode(probabilities: bytearray, version: int) -> bytes:
-    """Writes a PredictResponse; the probabilities are little-endian float32."""
-    return _start_of_probabilities(len(probabilities)) + probabilities + _version(version)
+    """Return a serialized PredictResponse.
+
+    Args:
+        probabilities: the probabilities as little-endian float32.
+        version: the version of the model.
+    """
+    return (
+        _encode_probabilities_header(len(probabilities)) + probabilities + _encode_version(version)
+    )
 
 
-# What messages are made of besides their content is the same in most of them.
+# Most messages have one of a few sizes, so the bytes around their contents are cached.
 
 
 @lru_cache
-def _nothing_but_pixels(size: int) -> bytes | None:
-    """What a message of `size` bytes begins with if it has pixels and nothing else."""
-    for length in range(max(0, size - 1 - LENGTH_BYTES), size):
-        start = PIXELS_TAG + _as_varint(length)
-        if len(start) + length == size:
-            return start
+def _encode_pixels_header(size: int) -> bytes | None:
+    # The bytes before the pixels in a message of `size` bytes that holds only pixels; None if no
+    # such message has this size.
+    for length in range(max(0, size - 1 - LENGTH_BYTES_MAX), size):
+        header = PIXELS_TAG + _encode_varint(length)
+        if len(header) + length == size:
+            return header
     return None
 
 
 @lru_cache
-def _start_of_probabilities(length: int) -> bytes:
-    return PROBABILITIES + _as_varint(length)
+def _encode_probabilities_header(length: int) -> bytes:
+    return PROBABILITIES_TAG + _encode_varint(length)
 
 
 @lru_cache
-def _version(version: int) -> bytes:
-    return VERSION_ANSWERED + _as_varint(version) if version else b""
+def _encode_version(version: int) -> bytes:
+    return VERSION_RESPONSE_TAG + _encode_varint(version) if version else b""
 
 
-def varint(message: bytes, start: int, most: int = LENGTH_BYTES) -> tuple[int, int]:
-    """The number that begins there, and where it ends; IndexError if not in `most` bytes."""
+def read_varint(message: bytes, start: int, bytes_max: int = LENGTH_BYTES_MAX) -> tuple[int, int]:
+    """Return the varint at an offset of a message, and the offset after it.
+
+    Raises:
+        IndexError: the varint does not end within `bytes_max` bytes, or within the message.
+    """
     number = 0
-    for place in range(most):
-        byte = message[start + place]
-        number |= (byte & 0x7F) << 7 * place
+    for i in range(bytes_max):
+        byte = message[start + i]
+        number |= (byte & 0x7F) << 7 * i
         if byte < 0x80:
-            return number, start + place + 1
+            return number, start + i + 1
     raise IndexError
 
 
-def _as_varint(number: int) -> bytes:
-    written = bytearray()
+def _encode_varint(number: int) -> bytes:
+    encoded = bytearray()
     while number > 0x7F:
-        written.append(number & 0x7F | 0x80)
+        encoded.append(number & 0x7F | 0x80)
         number >>= 7
-    written.append(number)
-    return bytes(written)
+    encoded.append(number)
+    return bytes(encoded)

@@ -1,4 +1,4 @@
-"""Server reflection: what services there are, with all their messages."""
+"""The server reflection service, which lists the services with their messages."""
 
 from __future__ import annotations
 
@@ -14,35 +14,40 @@ from mnist37_server.rpc.admission import StreamLimit
 from mnist37_server.rpc.status import stream_handler
 from mnist37_server.rpc.thread_pools import assign_pool
 
-MAX_REFLECTIONS = 16  # streams, open at a time
+REFLECTIONS_MAX = 16  # streams that are open at a time
 
-# The stable name of grpc.reflection.v1alpha; the messages are the same.
+# The stable name of grpc.reflection.v1alpha. Both have the same messages.
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
 class Symbols:
-    """All descriptors of the process, a method found by its name like anything else."""
+    """The descriptor pool of the process, which finds the file of a method by its name too."""
 
     def __getattr__(self, name: str) -> object:
         return getattr(descriptor_pool.Default(), name)
 
     def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:
-        """Raises KeyError where there is no such symbol."""
+        """Return the file that defines a symbol; raise KeyError if no file does."""
         pool = descriptor_pool.Default()
         try:
             return pool.FindFileContainingSymbol(symbol)
         except KeyError:
-            # protobuf's own look-up passes methods by, which grpcurl describes too.
+            # protobuf's lookup does not find methods, and grpcurl can ask for them.
             return pool.FindMethodByName(symbol).containing_service.file
 
 
 class Reflection(reflection.ReflectionServicer):
-    """What services there are, with all their messages."""
+    """The reflection service.
+
+    Args:
+        services: the names of all services, this one included.
+        threads: the pool for the calls.
+    """
 
     def __init__(self, services: Iterable[str], threads: ThreadPoolExecutor) -> None:
         super().__init__(services, pool=Symbols())
         assign_pool(threads, self, ["ServerReflectionInfo"])
-        self._limit = StreamLimit(MAX_REFLECTIONS, "streams of the reflection")
+        self._limit = StreamLimit(REFLECTIONS_MAX, "streams of the reflection")
 
     @stream_handler
     def ServerReflectionInfo(
@@ -50,18 +55,18 @@ class Reflection(reflection.ReflectionServicer):
         requests: Iterator[reflection_pb2.ServerReflectionRequest],
         context: grpc.ServicerContext,
     ) -> Iterator[reflection_pb2.ServerReflectionResponse]:
-        """Answers one question after the other."""
+        """Yield the answer to each request, in order."""
         with self._limit:
             yield from super().ServerReflectionInfo(requests, context)
 
 
 def add_to(server: grpc.Server, services: Iterable[str], threads: ThreadPoolExecutor) -> None:
-    """Put it on a server, under both of its names.
+    """Add the reflection service to a server, under its v1 and its v1alpha name.
 
     Args:
-        server: not started yet.
+        server: the server, not started yet.
         services: the names of all other services.
-        threads: for the calls; as many as there can be calls.
+        threads: the pool for the calls, with as many threads as there can be calls.
     """
     servicer = Reflection([*services, reflection.SERVICE_NAME], threads)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
@@ -70,5 +75,7 @@ def add_to(server: grpc.Server, services: Iterable[str], threads: ThreadPoolExec
         reflection_pb2.ServerReflectionRequest.FromString,
         reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    stable = grpc.method_handlers_generic_handler(REFLECTION_V1, {"ServerReflectionInfo": handler})
-    server.add_generic_rpc_handlers((stable,))
+    v1_handler = grpc.method_handlers_generic_handler(
+        REFLECTION_V1, {"ServerReflectionInfo": handler}
+    )
+    server.add_generic_rpc_handlers((v1_handler,))

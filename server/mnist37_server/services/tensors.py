@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol to images, and probabilities to tensors."""
+"""Convert tensors of the Open Inference Protocol to images, and probabilities to tensors."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from numpy.typing import NDArray
 
 from mnist37_server.domain.snapshot import Images
 from mnist37_server.errors import InvalidArgument
-from mnist37_server.services.predict_codec import varint
+from mnist37_server.services.predict_codec import read_varint
 
 INPUT, OUTPUT = "pixels", "probability"
-SHAPES = ([784], [28, 28])  # of an image
-VALUES_PER_CHECK = 8 * 784  # of typed contents: half a millisecond, then other threads get a turn
+SHAPES = ([784], [28, 28])  # of one image
+# How many values of typed contents to copy at a time. A copy holds the interpreter lock, for about
+# half a millisecond; other threads can run between two copies.
+VALUES_PER_COPY = 8 * 784
 
 
 class Datatype(NamedTuple):
-    """How the pixels of one datatype travel."""
+    """The format of the pixels of one datatype."""
 
-    raw: np.dtype[Any]  # in raw_input_contents
-    contents: str  # the field of InferTensorContents
-    most: int  # what ink is; background is 0
+    raw_dtype: np.dtype[Any]  # in raw_input_contents
+    contents_field: str  # the field of InferTensorContents that holds the pixels
+    ink: int  # the highest value of a pixel; background is 0
 
 
 DATATYPES = {
@@ -34,41 +36,41 @@ DATATYPES = {
 INPUTS = [pb.ModelMetadataResponse.TensorMetadata(name=INPUT, datatype="UINT8", shape=[-1, 784])]
 OUTPUTS = [pb.ModelMetadataResponse.TensorMetadata(name=OUTPUT, datatype="FP32", shape=[-1])]
 
-# The field of raw data in a message begins with its number and its kind (that it has a length).
-RAW = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2
-FIELDS_MAX = 64  # that are looked at here; who sends more can wait for protobuf
+# The tag of the field raw_input_contents: its number, and the wire type "length-delimited" (2).
+RAW_TAG = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2
+FIELDS_MAX = 64  # that decode() reads; a message with more goes to protobuf, which takes longer
 
 
 class InferFields(NamedTuple):
-    """A ModelInferRequest."""
+    """A decoded ModelInferRequest. Its raw data are not copied."""
 
-    request: pb.ModelInferRequest  # whose own raw_input_contents are not looked at
-    raw: Sequence[bytes | memoryview]  # these are
+    request: pb.ModelInferRequest  # the request; its own raw_input_contents are not used
+    raw: Sequence[bytes | memoryview]  # the raw_input_contents
 
 
 def decode(message: bytes) -> InferFields:
-    """Reads a ModelInferRequest; its raw data are views of the message.
+    """Return the fields of a serialized ModelInferRequest; its raw data are views of the message.
 
     Raises:
-        google.protobuf.message.DecodeError: it is none.
+        google.protobuf.message.DecodeError: the bytes are not a ModelInferRequest.
     """
     view = memoryview(message)
     raw: list[memoryview] = []
-    rest: list[memoryview] = []
-    place = 0
+    other_fields: list[memoryview] = []
+    offset = 0
     try:
         for _ in range(FIELDS_MAX):
-            if place == len(message):
-                return InferFields(pb.ModelInferRequest.FromString(b"".join(rest)), raw)
-            if message[place] & 0x87 != 2:  # no field of ours, each of which has a length
+            if offset == len(message):
+                return InferFields(pb.ModelInferRequest.FromString(b"".join(other_fields)), raw)
+            if message[offset] & 0x87 != 2:  # not a length-delimited field with a number up to 15
                 break
-            length, start = varint(message, place + 1)
-            end = start + length
-            if message[place] == RAW:
-                raw.append(view[start:end])
+            length, start = read_varint(message, offset + 1)
+            field_end = start + length
+            if message[offset] == RAW_TAG:
+                raw.append(view[start:field_end])
             else:
-                rest.append(view[place:end])
-            place = end
+                other_fields.append(view[offset:field_end])
+            offset = field_end
     except IndexError:
         pass
     request = pb.ModelInferRequest.FromString(message)
@@ -76,10 +78,12 @@ def decode(message: bytes) -> InferFields:
 
 
 def parse_images(fields: InferFields) -> Images:
-    """The images (N, 784): uint8 of 0..255, not copied where they are raw; or float32 of 0..1.
+    """Return the images (N, 784), as uint8 of 0..255 or float32 of 0..1.
+
+    Raw UINT8 data are not copied.
 
     Raises:
-        InvalidArgument: the input is not what the model takes; says of which field and why.
+        InvalidArgument: the model does not accept the input; names the field and says why.
     """
     tensor = find_input(fields.request.inputs)
     datatype = DATATYPES.get(tensor.datatype)
@@ -100,7 +104,7 @@ def parse_images(fields: InferFields) -> Images:
 def find_input(
     tensors: Sequence[pb.ModelInferRequest.InferInputTensor],
 ) -> pb.ModelInferRequest.InferInputTensor:
-    """Raises InvalidArgument unless there is one, with the right name."""
+    """Return the only input; raise InvalidArgument unless there is one, with the right name."""
     if len(tensors) != 1:
         raise InvalidArgument("inputs", f"got {len(tensors):,}", f"must be one, {INPUT}")
     if tensors[0].name != INPUT:
@@ -109,11 +113,11 @@ def find_input(
 
 
 def count_images(shape: list[int]) -> int:
-    """How many images have this shape; raises InvalidArgument where no images have it."""
+    """Return the N of a shape; raise InvalidArgument unless it is [N, 784] or [N, 28, 28]."""
     if shape[1:] not in SHAPES or shape[0] < 1:
-        came = f"got {shape}" if len(shape) <= 4 else f"got {len(shape):,} dimensions"
-        right = "must be [N, 784] or [N, 28, 28] with N at least 1"
-        raise InvalidArgument(f"{INPUT}.shape", came, right)
+        problem = f"got {shape}" if len(shape) <= 4 else f"got {len(shape):,} dimensions"
+        expected = "must be [N, 784] or [N, 28, 28] with N at least 1"
+        raise InvalidArgument(f"{INPUT}.shape", problem, expected)
     return shape[0]
 
 
@@ -123,7 +127,17 @@ def parse_raw(
     datatype: Datatype,
     size: int,
 ) -> Images:
-    """The pixels in raw_input_contents; raises InvalidArgument unless they are right."""
+    """Return the pixels in raw_input_contents.
+
+    Args:
+        contents: the raw_input_contents.
+        tensor: the input.
+        datatype: the format of the input.
+        size: the number of pixels that its shape has.
+
+    Raises:
+        InvalidArgument: the data do not match the input.
+    """
     field = "raw_input_contents"
     if tensor.contents.ListFields():
         raise InvalidArgument(
@@ -132,59 +146,70 @@ def parse_raw(
     if len(contents) != 1:
         raise InvalidArgument(field, f"got {len(contents):,}", "must be one, for the one input")
     content = contents[0]
-    if len(content) != size * datatype.raw.itemsize:
+    if len(content) != size * datatype.raw_dtype.itemsize:
         raise InvalidArgument(
             field,
             f"got {len(content):,} bytes",
-            f"must be {size * datatype.raw.itemsize:,} for {tensor.datatype} of shape"
+            f"must be {size * datatype.raw_dtype.itemsize:,} for {tensor.datatype} of shape"
             f" {list(tensor.shape)}",
         )
-    values = np.frombuffer(content, datatype.raw)
+    values = np.frombuffer(content, datatype.raw_dtype)
     if values.dtype == np.uint8:
         return values
-    # In a message floats may begin anywhere, but not for the processor.
+    # In a message, floats can begin at any offset. The kernels need aligned ones.
     return check_values(np.require(values, requirements="A"), datatype)
 
 
 def parse_typed(
     tensor: pb.ModelInferRequest.InferInputTensor, datatype: Datatype, size: int
 ) -> Images:
-    """The pixels in the input's contents; raises InvalidArgument unless they are right."""
-    others = {field.name for field, _ in tensor.contents.ListFields()} - {datatype.contents}
-    if others:
+    """Return the pixels in the contents of the input.
+
+    Args:
+        tensor: the input.
+        datatype: the format of the input.
+        size: the number of pixels that its shape has.
+
+    Raises:
+        InvalidArgument: the contents do not match the input.
+    """
+    other_fields = {field.name for field, _ in tensor.contents.ListFields()} - {
+        datatype.contents_field
+    }
+    if other_fields:
         raise InvalidArgument(
             f"{INPUT}.contents",
-            f"got {', '.join(sorted(others))}",
-            f"{tensor.datatype} must be in {datatype.contents}",
+            f"got {', '.join(sorted(other_fields))}",
+            f"{tensor.datatype} must be in {datatype.contents_field}",
         )
-    content = getattr(tensor.contents, datatype.contents)
+    content = getattr(tensor.contents, datatype.contents_field)
     if len(content) != size:
         raise InvalidArgument(
-            f"{INPUT}.contents.{datatype.contents}",
+            f"{INPUT}.contents.{datatype.contents_field}",
             f"got {len(content):,} values",
             f"must be {size:,} for shape {list(tensor.shape)}, or as bytes in raw_input_contents",
         )
-    values = np.empty(size, np.uint32 if datatype.raw == np.uint8 else np.float32)
-    for start in range(0, size, VALUES_PER_CHECK):
-        part = slice(start, start + VALUES_PER_CHECK)
-        values[part] = content[part]
-    return check_values(values, datatype).astype(datatype.raw, copy=False)
+    values = np.empty(size, np.uint32 if datatype.raw_dtype == np.uint8 else np.float32)
+    for start in range(0, size, VALUES_PER_COPY):
+        chunk = slice(start, start + VALUES_PER_COPY)
+        values[chunk] = content[chunk]
+    return check_values(values, datatype).astype(datatype.raw_dtype, copy=False)
 
 
 def check_values(values: NDArray[Any], datatype: Datatype) -> NDArray[Any]:
-    """The same values; raises InvalidArgument unless each is a pixel."""
-    if not (values.min() >= 0 and values.max() <= datatype.most):  # false for NaN too
-        first = np.flatnonzero(~((values >= 0) & (values <= datatype.most)))[0]
+    """Return the values unchanged; raise InvalidArgument unless each is a pixel."""
+    if not (values.min() >= 0 and values.max() <= datatype.ink):  # false for NaN too
+        first = np.flatnonzero(~((values >= 0) & (values <= datatype.ink)))[0]
         raise InvalidArgument(
             INPUT,
             f"got {values[first]:g} for pixel {first % 784} of image {first // 784:,}",
-            f"must be 0 to {datatype.most}",
+            f"must be 0 to {datatype.ink}",
         )
     return values
 
 
 def check_outputs(request: pb.ModelInferRequest) -> None:
-    """Raises InvalidArgument where an output is asked for that there is not."""
+    """Raise InvalidArgument if the request names an output that the model does not have."""
     for output in request.outputs:
         if output.name != OUTPUT:
             raise InvalidArgument("outputs", f"got {shorten(output.name)}", f"must be {OUTPUT}")
@@ -193,7 +218,7 @@ def check_outputs(request: pb.ModelInferRequest) -> None:
 def build_response(
     request: pb.ModelInferRequest, probabilities: NDArray[np.float32], version: int
 ) -> pb.ModelInferResponse:
-    """The answer, its data raw."""
+    """Return the response, with the probabilities as raw data."""
     output = pb.ModelInferResponse.InferOutputTensor(
         name=OUTPUT, datatype="FP32", shape=[len(probabilities)]
     )
@@ -207,5 +232,5 @@ def build_response(
 
 
 def shorten(text: str) -> str:
-    """What came, for the text of an error, which must stay short."""
+    """Return a text from a request for an error message, cut to 64 characters and quoted."""
     return repr(text[:64])

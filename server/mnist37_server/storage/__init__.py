@@ -1,1 +1,1 @@
-"""The SQLite file: everything that must survive a crash."""
+"""The SQLite database, which holds everything that must survive a crash."""

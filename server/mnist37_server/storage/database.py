@@ -1,4 +1,4 @@
-"""The SQLite database: makes, opens and checks it, and locks its folder."""
+"""Create, open and check the SQLite database, and lock the state folder."""
 
 from __future__ import annotations
 
@@ -16,19 +16,30 @@ SCHEMA_VERSION = 3
 SCHEMA = rows.SCHEMA + request_log.SCHEMA
 CACHE_KIB = 16_000
 
-# What the system or SQLite says where the disk is full or fails, and not the file.
-NOT_WRITTEN = {
+# Errors of the operating system and of SQLite that mean: the disk is full or fails. They say
+# nothing against the database file itself.
+DISK_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
     "SQLITE_FULL",
-    *(f"SQLITE_IOERR_{what}" for what in ("WRITE", "FSYNC", "DIR_FSYNC", "TRUNCATE", "SHMSIZE")),
+    *(
+        f"SQLITE_IOERR_{operation}"
+        for operation in ("WRITE", "FSYNC", "DIR_FSYNC", "TRUNCATE", "SHMSIZE")
+    ),
 }
 
 
 def connect(
     file: Path | None, connection_class: type[sqlite3.Connection] = sqlite3.Connection
 ) -> sqlite3.Connection:
-    """Return a connection to the database in a file, or to a new one in memory."""
-    # Transactions are begun and ended by hand; the locks of State keep the threads apart.
+    """Return a connection to the database in a file, or to a new database in memory.
+
+    Args:
+        file: the database; None makes one in memory.
+        connection_class: the class of the connection.
+    """
+    # isolation_level=None: the code begins and ends each transaction itself.
+    # check_same_thread=False: several threads use a connection, and the locks of Store allow one
+    # of them at a time.
     return sqlite3.connect(
         ":memory:" if file is None else file,
         isolation_level=None,
@@ -38,11 +49,13 @@ def connect(
 
 
 def check_writable(database: Path) -> None:
-    """Raises CannotStart if a file of the database may only be read.
+    """Raise CannotStart if a file of the database is read-only.
 
-    SQLite would open it all the same, and fail at the first write, when calls are already answered.
+    SQLite opens a read-only file without an error. It fails at the first write, when the server
+    already answers calls.
     """
-    for file in (database, *(database.with_name(database.name + end) for end in ("-wal", "-shm"))):
+    files = (database.with_name(database.name + suffix) for suffix in ("", "-wal", "-shm"))
+    for file in files:
         if file.exists() and not os.access(file, os.W_OK):
             raise CannotStart(
                 f"--state: cannot write to {file}; make it writable for this user, or name another"
@@ -51,9 +64,13 @@ def check_writable(database: Path) -> None:
 
 
 def create_database(database: Path, connection_class: type[sqlite3.Connection]) -> None:
-    """Makes the database where there is none: whole, or not at all if this process is killed.
+    """Create the database if it does not exist, atomically.
 
-    So an empty file is one that was lost, though to SQLite it is a new database.
+    If the process is killed meanwhile, there is no database. So an empty file is one that has lost
+    its contents; SQLite would take it for a new database.
+
+    Raises:
+        sqlite3.DatabaseError: the file is empty, or it is missing and its log exists.
     """
     if database.exists():
         if database.stat().st_size == 0:
@@ -73,47 +90,57 @@ def create_database(database: Path, connection_class: type[sqlite3.Connection]) 
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Set a connection up for durable commits; make the tables where there are none yet.
+    """Set a connection up for durable commits, and create or migrate the tables if necessary.
 
     Raises:
-        CannotStart: the database is of a later release.
-        sqlite3.DatabaseError: the database is damaged, or another program's.
+        CannotStart: a later release wrote the database.
+        sqlite3.DatabaseError: the database is damaged, or belongs to another program.
     """
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    # Some builds overwrite what is deleted, which doubles what a commit writes; here it is no
-    # secret. And the pages that commits change again and again stay in memory.
+    # Some builds of SQLite overwrite deleted content with zeros. That doubles the bytes that a
+    # commit writes, and this database holds no secrets.
     connection.execute("PRAGMA secure_delete = OFF")
+    # The pages that each commit changes stay in memory.
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
-    if found == 0:
+    (schema,) = connection.execute("PRAGMA user_version").fetchone()
+    if schema == 0:
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
             raise sqlite3.DatabaseError("it is another program's")
         connection.executescript(
             f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
         )
-    elif not 1 <= found <= SCHEMA_VERSION:
+    elif not 1 <= schema <= SCHEMA_VERSION:
         raise CannotStart(
-            f"--state: the database has schema {found}; this release reads {SCHEMA_VERSION}"
+            f"--state: the database has schema {schema}; this release reads {SCHEMA_VERSION}"
         )
     else:
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict.splitlines()[-1])
-        if found < SCHEMA_VERSION:
-            migrate(connection, found, SCHEMA_VERSION)
+        (check_result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if check_result != "ok":
+            raise sqlite3.DatabaseError(check_result.splitlines()[-1])
+        if schema < SCHEMA_VERSION:
+            migrate(connection, schema, SCHEMA_VERSION)
 
 
 def advise_on(error: Exception) -> str:
-    """What to do about a database that could not be opened."""
-    said = error.errno if isinstance(error, OSError) else getattr(error, "sqlite_errorname", None)
-    if said in NOT_WRITTEN:
+    """Return what the operator can do about a database that cannot be opened."""
+    code = error.errno if isinstance(error, OSError) else getattr(error, "sqlite_errorname", None)
+    if code in DISK_ERRORS:
         return "make room on its disk, or see whether that fails; what was committed is kept"
     return "put a backup in its place"
 
 
 def lock_folder(folder: Path) -> int:
-    """Makes the folder this process's own until it ends; the lock dies with the process."""
+    """Lock the state folder for this process, and create the folder if it does not exist.
+
+    The operating system releases the lock when the process ends, however it ends.
+
+    Returns:
+        The descriptor of the lock file. To close it releases the lock.
+
+    Raises:
+        CannotStart: the folder is not writable, or another server uses it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)

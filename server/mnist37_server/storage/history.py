@@ -1,7 +1,8 @@
-"""The versions of the model that are kept, and the runs with their curves: tables and queries.
+"""Tables and queries of the retained versions, and of the retained runs with their curves.
 
-Kept are the newest versions, and the last one of each of the newest runs; so the file is bounded.
-Nothing here begins or ends a transaction: mnist37_server.storage.store does, around a whole commit.
+Retained are the newest versions, and the last version of each of the newest runs. So the size of
+the file is bounded. This module begins and ends no transaction: mnist37_server.storage.store does
+that, around a whole commit.
 """
 
 from __future__ import annotations
@@ -30,16 +31,19 @@ RETAINED_EPOCHS = 1_000  # of each run's curve, evenly spread
 
 
 class History:
-    """What is kept and what is dropped when something new comes.
+    """The retained versions and runs, with an index in memory of the slot of each version.
 
-    It knows where each kept version is, so that no commit has to look for it in the tables, nor
-    for what to drop: a version that is not kept is forgotten here, and its slot written over when
-    nothing that is kept is left in it. Readers see of that what is committed; all else is for the
-    thread that commits, which calls `begin`, what there is to insert, and `committed`. Without the
-    last, what was inserted is forgotten.
+    A slot is a row of the table `versions`. Thanks to the index a commit runs no query to find a
+    version, or to find what to drop. To drop a version removes it from the index only. When a slot
+    holds no retained version any more, a later insert overwrites its row.
+
+    Readers, in any thread, see the committed versions. All other methods are for the thread that
+    commits. It calls `begin_transaction`, then the inserts, then `end_transaction`. Without
+    `end_transaction` the inserts do not count: the next transaction reads the index from the
+    tables again.
 
     Args:
-        connection: the writer's.
+        connection: the connection that the commits use.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -48,53 +52,54 @@ class History:
 
     def _read(self) -> None:
         runs = self._connection.execute("SELECT number, version FROM runs ORDER BY number")
-        self._runs: dict[int, int] = dict(runs.fetchall())  # the last version of each
+        self._runs: dict[int, int] = dict(runs.fetchall())  # the last version of each run
         rows = self._connection.execute("SELECT slot, about, length(parameters) FROM versions")
         slots: list[int] = []
-        found: dict[int, int] = {}
+        slot_by_version: dict[int, int] = {}
         for slot, about, size in rows:
             slots.append(slot)
             versions = list(unpack_versions(about))
             if size != len(versions) * PARAMETER_BYTES:
                 raise sqlite3.DatabaseError(f"the row of version {versions[-1][0]} is damaged")
-            found |= {version: slot for version, *_ in versions}
+            slot_by_version |= {version: slot for version, *_ in versions}
         self._slots = max(slots, default=0)
-        lasts = set(self._runs.values())
-        self._newest = deque(sorted(found)[-RETAINED_VERSIONS:])
-        kept = (lasts & found.keys()) | set(self._newest)
-        self._index = {version: found[version] for version in kept}  # of what is committed
-        self._versions_in_slot = Counter(self._index.values())  # how many versions, by slot
+        last_versions = set(self._runs.values())
+        self._newest = deque(sorted(slot_by_version)[-RETAINED_VERSIONS:])
+        retained = (last_versions & slot_by_version.keys()) | set(self._newest)
+        # The slot of each committed version. Other threads read it.
+        self._index = {version: slot_by_version[version] for version in retained}
+        self._versions_in_slot = Counter(self._index.values())  # how many are retained, by slot
         self._free: list[int] = [slot for slot in slots if slot not in self._versions_in_slot]
         self._added: dict[int, int] = {}
         self._dropped: list[int] = []
-        self._stale = False  # whether more was inserted than is committed
+        self._stale = False  # whether there are inserts that are not committed
 
     def newest(self) -> int | None:
-        """The newest version; None where there is none yet."""
+        """Return the newest version; None if there is none yet."""
         return self._newest[-1] if self._newest else None
 
     def retained(self) -> list[tuple[int, int]]:
-        """All versions that are kept, newest first, and where they are; for any thread."""
+        """Return the retained versions, newest first, each with its slot. Thread-safe."""
         return sorted(self._index.copy().items(), reverse=True)
 
     def slot_of(self, version: int) -> int | None:
-        """Where a version is, if it is kept; for any thread."""
+        """Return the slot of a version; None if it is not retained. Thread-safe."""
         return self._index.get(version)
 
     def next_run(self) -> int:
-        """The number of the next run to begin."""
+        """Return the number of the next run to begin."""
         if self._stale:
             self._read()
         return max(self._runs, default=0) + 1
 
     def begin_transaction(self) -> None:
-        """A transaction has begun."""
+        """Prepare for inserts; call it after the transaction has begun."""
         if self._stale:
             self._read()
         self._stale = True
 
     def end_transaction(self) -> None:
-        """The transaction is committed: now readers may look where it put things."""
+        """Show the inserted versions to readers; call it after the transaction is committed."""
         self._index.update(self._added)
         for version in self._dropped:
             del self._index[version]
@@ -103,24 +108,32 @@ class History:
         self._stale = False
 
     def insert(self, snapshots: Sequence[Snapshot], now: float) -> None:
-        """Adds versions, oldest first, and drops those that are no longer of the newest."""
+        """Insert versions, and drop the versions that are no longer among the newest.
+
+        Args:
+            snapshots: the versions, oldest first.
+            now: the time of the commit, in seconds since 1970.
+
+        Raises:
+            ValueError: the first version is not newer than the newest one in the database.
+        """
         if snapshots and self._newest and snapshots[0].version <= self._newest[-1]:
             raise ValueError(f"version {snapshots[0].version} after {self._newest[-1]}")
-        lasts = set(self._runs.values())
+        last_versions = set(self._runs.values())
         if len(snapshots) > RETAINED_VERSIONS:
-            older = [s for s in snapshots[:-RETAINED_VERSIONS] if s.version in lasts]
+            older = [s for s in snapshots[:-RETAINED_VERSIONS] if s.version in last_versions]
             snapshots = [*older, *snapshots[-RETAINED_VERSIONS:]]
         self._newest += [snapshot.version for snapshot in snapshots]
         while len(self._newest) > RETAINED_VERSIONS:
             version = self._newest.popleft()
-            if version not in lasts:
+            if version not in last_versions:
                 self._drop(version)
-        together = [
+        groups = [
             snapshots[i : i + VERSIONS_PER_ROW] for i in range(0, len(snapshots), VERSIONS_PER_ROW)
         ]
         self._connection.executemany(
             "INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?)",
-            [(self._take_slot(some), *pack_versions(some, now)) for some in together],
+            [(self._take_slot(group), *pack_versions(group, now)) for group in groups],
         )
 
     def _take_slot(self, snapshots: Sequence[Snapshot]) -> int:
@@ -143,15 +156,19 @@ class History:
                 self._free.append(slot)
 
     def insert_runs(self, runs: Sequence[tuple[RunRecord, Sequence[Progress]]]) -> None:
-        """Adds runs or what is new of them, oldest first, and drops the oldest runs."""
+        """Insert or update runs with their new epochs, and drop the oldest runs.
+
+        Args:
+            runs: the state of each run, oldest first, with the epochs since its last commit.
+        """
         newest: dict[int, RunRecord] = {}
         for run, epochs in runs:
-            apart = epoch_stride(run.request.epochs)
-            kept = [progress for progress in epochs if progress.epoch % apart == 0]
-            if kept:
+            stride = epoch_stride(run.request.epochs)
+            retained = [progress for progress in epochs if progress.epoch % stride == 0]
+            if retained:
                 self._connection.execute(
                     "INSERT INTO epochs VALUES (?, ?, ?)",
-                    (run.number, kept[-1].epoch, pack_epochs(kept)),
+                    (run.number, retained[-1].epoch, pack_epochs(retained)),
                 )
             earlier = newest.get(run.number)
             last = earlier.last if run.last is None and earlier else run.last
@@ -168,17 +185,17 @@ class History:
             " last = coalesce(excluded.last, last)",
             (run.number, run.request_id, request, run.started_at, run.version, run.finished, last),
         )
-        released = [self._runs[run.number]] if run.number in self._runs else []
+        released_versions = [self._runs[run.number]] if run.number in self._runs else []
         self._runs[run.number] = run.version
         for number in sorted(self._runs)[:-RETAINED_RUNS]:
             self._connection.execute("DELETE FROM runs WHERE number = ?", (number,))
             self._connection.execute("DELETE FROM epochs WHERE run = ?", (number,))
-            released.append(self._runs.pop(number))
-        for version in released:
+            released_versions.append(self._runs.pop(number))
+        for version in released_versions:
             if version < self._newest[0]:
                 self._drop(version)
 
 
 def epoch_stride(epochs: int) -> int:
-    """How far apart the epochs are that are kept of a run of so many."""
+    """Return n for a run of so many epochs: each n-th epoch of its curve is retained."""
     return -(-epochs // RETAINED_EPOCHS)

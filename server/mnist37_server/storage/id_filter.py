@@ -1,4 +1,4 @@
-"""Which request_ids may be known: of nearly every new one it can be said without the database."""
+"""A filter that tells, for nearly every new request_id, that it is new without a query."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ from collections.abc import Iterable
 
 
 class IdFilter:
-    """A Bloom filter with one probe: what is not in it is surely new, what is in it may be.
+    """A Bloom filter with one hash function (B. H. Bloom, 1970).
 
-    Nothing ever leaves it; an id that was forgotten costs a look into the database, no more.
+    An id that is not in the filter is certainly new. An id that is in the filter may be new too.
+    The filter removes no id: for an id that the database has since deleted, a lookup costs one
+    query without a result.
 
     Args:
-        ids: that are known.
+        ids: the ids in the database.
     """
 
-    SIZE = 2**24  # bytes; of a million ids 6 % of the new ones are taken for known
+    # Bytes. With a million ids in the filter, it takes 6 % of the new ids for stored ones.
+    SIZE = 2**24
 
     def __init__(self, ids: Iterable[str]) -> None:
-        self._taken = bytearray(self.SIZE)
-        for known in ids:
-            self.add(known)
+        self._flags = bytearray(self.SIZE)
+        for request_id in ids:
+            self.add(request_id)
 
-    def add(self, known: str) -> None:
-        """From now on this id may be known."""
-        self._taken[hash(known) % self.SIZE] = 1
+    def add(self, request_id: str) -> None:
+        """Add an id to the filter."""
+        self._flags[hash(request_id) % self.SIZE] = 1
 
-    def __contains__(self, asked: str) -> bool:
-        return self._taken[hash(asked) % self.SIZE] == 1
+    def __contains__(self, request_id: str) -> bool:
+        return self._flags[hash(request_id) % self.SIZE] == 1

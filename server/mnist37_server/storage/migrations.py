@@ -1,4 +1,4 @@
-"""Takes over a database that an earlier release wrote, whole or not at all."""
+"""Migrate a database that an earlier release wrote, in one transaction."""
 
 from __future__ import annotations
 
@@ -9,29 +9,35 @@ from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.storage import rows as tables
 from mnist37_server.storage.rows import PROGRESS_STRUCT, pack_versions
 
-# A run's place had, third, the images that its loss is the sum of.
-FROM_1 = "UPDATE requests SET place = json_remove(place, '$[2]') WHERE place IS NOT NULL"
+# In schema 1 the third value of `place` was the number of images that the loss was summed over.
+MIGRATION_FROM_1 = "UPDATE requests SET place = json_remove(place, '$[2]') WHERE place IS NOT NULL"
 
 
-def migrate(connection: sqlite3.Connection, found: int, wanted: int) -> None:
-    """Brings a database from schema `found` to schema `wanted`, the newest, in one transaction."""
+def migrate(connection: sqlite3.Connection, from_schema: int, to_schema: int) -> None:
+    """Migrate a database from an earlier schema to the newest one, in one transaction.
+
+    Raises:
+        sqlite3.DatabaseError: the database cannot be migrated; it is unchanged.
+    """
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if found == 1:
-            connection.execute(FROM_1)
-        _from_2(connection)
-        connection.execute(f"PRAGMA user_version = {wanted}")
+        if from_schema == 1:
+            connection.execute(MIGRATION_FROM_1)
+        _migrate_from_2(connection)
+        connection.execute(f"PRAGMA user_version = {to_schema}")
         connection.execute("COMMIT")
     except BaseException as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         if isinstance(error, sqlite3.Error):
             raise
-        raise sqlite3.DatabaseError(f"its schema {found} cannot be taken over: {error}") from error
+        raise sqlite3.DatabaseError(
+            f"its schema {from_schema} cannot be taken over: {error}"
+        ) from error
 
 
-def _from_2(connection: sqlite3.Connection) -> None:
-    """Versions and epochs had a row each; an epoch was JSON."""
+def _migrate_from_2(connection: sqlite3.Connection) -> None:
+    # In schema 2 each version and each epoch had its own row, and an epoch was JSON.
     connection.execute("ALTER TABLE versions RENAME TO versions_2")
     connection.execute("ALTER TABLE epochs RENAME TO epochs_2")
     for table in (tables.VERSIONS, tables.EPOCHS):
@@ -42,10 +48,10 @@ def _from_2(connection: sqlite3.Connection) -> None:
     )
     versions = []
     for version, parameters, place, origin, run, committed, digest in rows:
-        made = Snapshot(version, parameters, place, Origin[origin.upper()], run)
-        if made.digest != digest:
+        snapshot = Snapshot(version, parameters, place, Origin[origin.upper()], run)
+        if snapshot.digest != digest:
             raise sqlite3.DatabaseError(f"the parameters of version {version} are damaged")
-        versions.append((made, committed))
+        versions.append((snapshot, committed))
     connection.executemany(
         "INSERT INTO versions VALUES (?, ?, ?, ?)",
         [

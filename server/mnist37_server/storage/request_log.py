@@ -1,6 +1,7 @@
-"""The requests that are remembered by their request_id, and how a row of them is read.
+"""The request records that are stored by request_id: the table and its queries.
 
-Nothing here begins or ends a transaction: mnist37_server.storage.store does, around a whole commit.
+This module begins and ends no transaction: mnist37_server.storage.store does that, around a whole
+commit.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Sequence
 from mnist37_server.domain.records import RequestRecord, RunCheckpoint
 from mnist37_server.storage.id_filter import IdFilter
 
-# The names of columns, and the order of values within answer and place, are stored: they stay.
+# The database stores the names of the columns and the order of the values in `answer` and `place`.
+# They never change.
 SCHEMA = """
 CREATE TABLE requests (
     number      INTEGER PRIMARY KEY,    -- in the order of their first commit
@@ -27,29 +29,36 @@ CREATE TABLE requests (
 
 RETAINED_REQUESTS = 10_000
 RETAINED_SECONDS = 24 * 3600
-FORGET_INTERVAL = 64  # requests that are new; then the oldest are looked at
-FORGET_BATCH = 256  # requests: more than come, so that one gets even
+FORGET_INTERVAL = 64  # requests: after so many inserts, the oldest records are deleted
+# Requests: at most so many are deleted at a time. It is more than FORGET_INTERVAL, so that the
+# deletion catches up with a backlog.
+FORGET_BATCH = 256
 
 
 class RequestLog:
-    """What is remembered of requests.
+    """The stored request records.
 
     Args:
-        connection: the writer's.
+        connection: the connection that the commits use.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._unforgotten = 0  # requests that came since the oldest were looked at
+        self._inserts_since_forget = 0  # requests
         ids = connection.execute("SELECT request_id FROM requests")
-        self._ids = IdFilter(known for (known,) in ids)
+        self._ids = IdFilter(request_id for (request_id,) in ids)
 
     def may_hold(self, request_id: str) -> bool:
-        """Return whether an id may be remembered; without a query. Any thread may ask."""
+        """Return whether an id may be stored; False is certain. Runs no query; thread-safe."""
         return request_id in self._ids
 
     def insert(self, records: Sequence[RequestRecord], now: float) -> None:
-        """Add requests or what is new of them, and forget the oldest."""
+        """Insert or update the records of requests, and delete the oldest ones.
+
+        Args:
+            records: the records; of several with one request_id, the last one is stored.
+            now: the time of the commit, in seconds since 1970.
+        """
         newest = {record.request_id: record for record in records}
         for request_id in newest:
             self._ids.add(request_id)
@@ -70,11 +79,12 @@ class RequestLog:
                 for r in newest.values()
             ],
         )
-        self._unforgotten += len(newest)
-        if self._unforgotten < FORGET_INTERVAL:
+        self._inserts_since_forget += len(newest)
+        if self._inserts_since_forget < FORGET_INTERVAL:
             return
-        self._unforgotten = 0
-        # Only the oldest few are looked at: a day's requests may be millions.
+        self._inserts_since_forget = 0
+        # The query examines only the oldest FORGET_BATCH numbers: a day may have millions of
+        # requests.
         self._connection.execute(
             "DELETE FROM requests WHERE number < (SELECT min(number) FROM requests) + ?"
             " AND number <= (SELECT max(number) FROM requests) - ? AND committed < ?",
@@ -83,7 +93,7 @@ class RequestLog:
 
 
 def find_request(connection: sqlite3.Connection, request_id: str) -> RequestRecord | None:
-    """Return what is remembered of a request."""
+    """Return the record of a request; None if there is none."""
     row = connection.execute(
         "SELECT request_id, fingerprint, version, answer, place FROM requests WHERE request_id = ?",
         (request_id,),
@@ -114,5 +124,5 @@ def _checkpoint_values(record: RequestRecord) -> tuple[float, ...] | None:
 
 
 def _json(values: tuple[float, ...] | None) -> str | None:
-    # Of finite numbers Python writes a list as JSON does; json.dumps takes three times as long.
+    # For finite numbers, str of a list is JSON; json.dumps takes three times as long.
     return None if values is None else str([*values])

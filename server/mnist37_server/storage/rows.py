@@ -1,4 +1,4 @@
-"""The tables of versions and runs: what a row holds, and how rows are read."""
+"""The tables of versions, runs and epochs: the format of their rows, and the queries."""
 
 from __future__ import annotations
 
@@ -44,17 +44,28 @@ CREATE TABLE epochs (
 ) WITHOUT ROWID;
 """
 SCHEMA = VERSIONS + RUNS + EPOCHS
-# Rows hold several things that came together: to insert a row takes longer than to fill it.
-ABOUT_STRUCT = Struct("<qqii")  # of a version: its number, the run's (0: none), place, origin
-DIGEST_BYTES = hashlib.sha256().digest_size  # follows on it: of that and the parameters, SHA-256
-PROGRESS_STRUCT = Struct("<IIdddqd")  # of an epoch, in the order of results.values_of
-VERSIONS_PER_ROW = 16  # versions: so many are read to look at one
-PARAMETER_BYTES = 4 * PARAMETERS  # of a version's parameters
+# A row holds several versions, or several epochs, that were committed together: to insert a row
+# takes longer than to fill it.
+# Metadata of a version: its number, the number of its run (0: none), batch cursor, origin.
+ABOUT_STRUCT = Struct("<qqii")
+# A SHA-256 of the metadata and the parameters follows the metadata.
+DIGEST_BYTES = hashlib.sha256().digest_size
+PROGRESS_STRUCT = Struct("<IIdddqd")  # an epoch, in the order of results.values_of
+VERSIONS_PER_ROW = 16  # at most; to read one version reads the whole row
+PARAMETER_BYTES = 4 * PARAMETERS  # the parameters of one version
 ORIGINS = frozenset(Origin)
 
 
 def pack_versions(snapshots: Sequence[Snapshot], now: float) -> tuple[bytes, float, bytes]:
-    """The columns of a row of versions that were committed together, but for its slot."""
+    """Return the columns of a row of versions that were committed together, without its slot.
+
+    Args:
+        snapshots: the versions.
+        now: the time of the commit, in seconds since 1970.
+
+    Returns:
+        The columns `about`, `committed` and `parameters`.
+    """
     about = []
     for snapshot in snapshots:
         head = ABOUT_STRUCT.pack(
@@ -65,27 +76,30 @@ def pack_versions(snapshots: Sequence[Snapshot], now: float) -> tuple[bytes, flo
 
 
 def unpack_versions(about: bytes) -> Iterator[tuple[int, int | None, int, Origin, bytes]]:
-    """What is known of each version in a row: number, run, place, origin, digest.
+    """Yield the metadata of each version in a row: number, run, batch cursor, origin, digest.
+
+    Args:
+        about: the column `about`.
 
     Raises:
-        sqlite3.DatabaseError: it is not what was stored.
+        sqlite3.DatabaseError: the column is damaged.
     """
     size = ABOUT_STRUCT.size + DIGEST_BYTES
     if not about or len(about) % size:
         raise sqlite3.DatabaseError("a row of versions is damaged")
-    for start in range(0, len(about), size):
-        version, run, place, origin = ABOUT_STRUCT.unpack_from(about, start)
+    for offset in range(0, len(about), size):
+        version, run, batch_cursor, origin = ABOUT_STRUCT.unpack_from(about, offset)
         if origin not in ORIGINS:
             raise sqlite3.DatabaseError(f"what is known of version {version} is damaged")
-        digest = about[start + ABOUT_STRUCT.size : start + size]
-        yield version, run or None, place, Origin(origin), digest
+        digest = about[offset + ABOUT_STRUCT.size : offset + size]
+        yield version, run or None, batch_cursor, Origin(origin), digest
 
 
 def read_snapshot(connection: sqlite3.Connection, slot: int, version: int) -> Snapshot | None:
-    """A version that is in this slot; None where it no longer is.
+    """Return a version from a slot; None if the slot no longer holds it.
 
     Raises:
-        sqlite3.DatabaseError: what is there is not what was stored.
+        sqlite3.DatabaseError: the row is damaged.
     """
     row = connection.execute(
         "SELECT about, parameters FROM versions WHERE slot = ?", (slot,)
@@ -93,31 +107,39 @@ def read_snapshot(connection: sqlite3.Connection, slot: int, version: int) -> Sn
     if row is None:
         return None
     about, parameters = row
-    for i, (there, run, place, origin, digest) in enumerate(unpack_versions(about)):
-        if there == version:
+    for i, (number, run, batch_cursor, origin, digest) in enumerate(unpack_versions(about)):
+        if number == version:
             content = parameters[i * PARAMETER_BYTES : (i + 1) * PARAMETER_BYTES]
-            head = ABOUT_STRUCT.pack(version, run or 0, place, origin)
+            head = ABOUT_STRUCT.pack(version, run or 0, batch_cursor, origin)
             if len(content) != PARAMETER_BYTES or hashlib.sha256(head + content).digest() != digest:
                 raise sqlite3.DatabaseError(f"the parameters of version {version} are damaged")
-            return Snapshot(version, content, place, origin, run)
+            return Snapshot(version, content, batch_cursor, origin, run)
     return None
 
 
 def read_versions(
-    connection: sqlite3.Connection, wanted: Sequence[tuple[int, int]]
+    connection: sqlite3.Connection, versions: Sequence[tuple[int, int]]
 ) -> list[VersionRecord]:
-    """What is known of versions, each with the slot that it is in; newest first."""
-    found = {}
-    for slot in {slot for _, slot in wanted}:
+    """Return the records of versions, without their parameters.
+
+    Args:
+        connection: a connection to the database.
+        versions: the number and the slot of each version.
+
+    Returns:
+        The records in the order of `versions`. A version that its slot no longer holds is left out.
+    """
+    records = {}
+    for slot in {slot for _, slot in versions}:
         rows = connection.execute("SELECT about, committed FROM versions WHERE slot = ?", (slot,))
         for about, committed in rows:
             for version, run, _, origin, _ in unpack_versions(about):
-                found[version] = VersionRecord(version, origin, run, committed)
-    return [found[version] for version, _ in wanted if version in found]
+                records[version] = VersionRecord(version, origin, run, committed)
+    return [records[version] for version, _ in versions if version in records]
 
 
 def read_runs(connection: sqlite3.Connection, number: int | None = None) -> list[RunRecord]:
-    """The runs that are kept, newest first; or the one of this number, if it is."""
+    """Return the retained runs, newest first, or only the run of this number if it is retained."""
     where = "" if number is None else "WHERE number = ?"
     rows = connection.execute(
         "SELECT number, request_id, request, began, version, finished, last"
@@ -139,12 +161,12 @@ def read_runs(connection: sqlite3.Connection, number: int | None = None) -> list
 
 
 def pack_epochs(epochs: Sequence[Progress]) -> bytes:
-    """Return the column of a row of epochs that were committed together."""
+    """Return the column `progress` of a row of epochs that were committed together."""
     return b"".join([PROGRESS_STRUCT.pack(*values_of(epoch)) for epoch in epochs])
 
 
 def train_to_json(train: Train) -> str:
-    """Return the settings of a run as they are stored, by names that never change."""
+    """Return the settings of a run as JSON, as stored; its keys never change."""
     return json.dumps(
         {
             "epochs": train.epochs,
@@ -156,7 +178,7 @@ def train_to_json(train: Train) -> str:
 
 
 def train_from_json(stored: str) -> Train:
-    """Return the settings of a run that `train_to_json` made."""
+    """Return the settings of a run from the JSON of `train_to_json`."""
     values = json.loads(stored)
     return Train(
         epochs=values["epochs"],
@@ -167,13 +189,17 @@ def train_from_json(stored: str) -> Train:
 
 
 def read_curve(connection: sqlite3.Connection, number: int) -> list[Progress]:
-    """The epochs that are kept of a run, in their order."""
+    """Return the retained epochs of a run, in their order.
+
+    Raises:
+        sqlite3.DatabaseError: the curve is damaged.
+    """
     rows = connection.execute("SELECT progress FROM epochs WHERE run = ? ORDER BY epoch", (number,))
     try:
         return [
             progress_from_values(values)
-            for (some,) in rows
-            for values in PROGRESS_STRUCT.iter_unpack(some)
+            for (packed_epochs,) in rows
+            for values in PROGRESS_STRUCT.iter_unpack(packed_epochs)
         ]
     except struct.error as error:
         raise sqlite3.DatabaseError(f"the curve of run {number} is damaged") from error

@@ -1,9 +1,9 @@
-"""What must survive a crash: one SQLite file, written by one process.
+"""The state that survives a crash: one SQLite file, which one process writes.
 
-A commit is one transaction. It holds all that its updates changed: the new versions of the model,
-each with its place in the order of the images, and the requests that made them, each with its
-answer or, for a run that is not finished, with how far it came. With synchronous=FULL a commit
-returns once the operating system says that the disk has it.
+A commit is one transaction. It holds everything that its writes changed: the new versions of the
+model, each with its batch cursor, and the records of the requests, each with its answer or, for a
+run that is not finished, its checkpoint. With synchronous=FULL a commit returns when the operating
+system reports that the data is on the disk.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from mnist37_server.storage.request_log import RequestLog
 
 
 class Store:
-    """The durable state. One thread commits; any thread may look things up meanwhile.
+    """The durable state. One thread commits; any thread may read, also during a commit.
 
     Args:
-        folder: where the state is kept; None keeps it in memory, for as long as the object lives.
-        connection_class: of the connections; tests and benchmarks have one that fails or is slow.
+        folder: the state folder; None keeps the state in memory, as long as the object lives.
+        connection_class: the class of the connections. Tests and benchmarks pass one that fails or
+            is slow.
 
     Raises:
-        CannotStart: the folder cannot be used; says why.
+        CannotStart: the folder cannot be used; the text says why.
     """
 
     def __init__(
@@ -40,6 +41,8 @@ class Store:
         folder: Path | None,
         connection_class: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
+        # guarded by _reader_lock: _reader; by _writer_lock: _writer, writes to _history, _requests.
+        # In memory, reader and writer are one connection, with one lock.
         self._reader_lock = threading.Lock()
         self._writer_lock = self._reader_lock if folder is None else threading.Lock()
         self._lock_file = None if folder is None else database.lock_folder(folder)
@@ -50,13 +53,14 @@ class Store:
                 database.create_database(file, connection_class)
             self._writer = database.connect(file, connection_class)
             database.prepare(self._writer)
-            # A second connection lets look-ups go on during a commit; memory has just the one.
+            # A second connection lets threads read during a commit. A database in memory has only
+            # one connection.
             if file is None:
                 self._reader = self._writer
             else:
                 self._reader = database.connect(file, connection_class)
             self._history = History(self._writer)
-            self.latest()  # is it whole?
+            self.latest()  # raises if the newest version is damaged
             self._requests = RequestLog(self._writer)
         except CannotStart:
             self._unlock()
@@ -70,12 +74,12 @@ class Store:
             ) from error
 
     def latest(self) -> Snapshot | None:
-        """The newest version; None in a state that was just made."""
+        """Return the newest version; None if the state is new."""
         newest = self._history.newest()
         return None if newest is None else self.version(newest)
 
     def version(self, version: int) -> Snapshot | None:
-        """A version that is kept."""
+        """Return a version; None if it is not retained."""
         slot = self._history.slot_of(version)
         if slot is None:
             return None
@@ -83,31 +87,31 @@ class Store:
             return rows.read_snapshot(self._reader, slot, version)
 
     def versions(self, limit: int) -> list[VersionRecord]:
-        """What is kept, newest first."""
-        wanted = self._history.retained()[:limit]
+        """Return the records of the retained versions, newest first, at most `limit`."""
+        slots = self._history.retained()[:limit]
         with self._reader_lock:
-            self._reader.execute("BEGIN")  # one view, and one look for locks
+            self._reader.execute("BEGIN")  # one consistent view, and one check of the file's locks
             try:
-                return rows.read_versions(self._reader, wanted)
+                return rows.read_versions(self._reader, slots)
             finally:
                 self._reader.execute("COMMIT")
 
     def runs(self, number: int | None = None) -> list[RunRecord]:
-        """The runs that are kept, newest first; or the one of this number, if it is."""
+        """Return the retained runs, newest first, or only the run of this number if retained."""
         with self._reader_lock:
             return [] if number and number >= 2**63 else rows.read_runs(self._reader, number)
 
     def curve(self, number: int) -> list[Progress]:
-        """The epochs that are kept of a run."""
+        """Return the retained epochs of a run, in their order."""
         with self._reader_lock:
             return rows.read_curve(self._reader, number)
 
     def next_run(self) -> int:
-        """The number of the next run to begin; for the thread that commits."""
+        """Return the number of the next run to begin. Only for the thread that commits."""
         return self._history.next_run()
 
     def size(self) -> int:
-        """Bytes that the database has, without its log."""
+        """Return the size of the database in bytes, without its write-ahead log."""
         with self._reader_lock:
             (size,) = self._reader.execute(
                 "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
@@ -115,7 +119,7 @@ class Store:
         return int(size)
 
     def find(self, request_id: str) -> RequestRecord | None:
-        """What is remembered of a request."""
+        """Return the record of a request; None if there is none."""
         if not self._requests.may_hold(request_id):
             return None
         with self._reader_lock:
@@ -127,22 +131,23 @@ class Store:
         records: Sequence[RequestRecord],
         runs: Sequence[tuple[RunRecord, Sequence[Progress]]] = (),
     ) -> None:
-        """Stores new versions and what is to be remembered of their requests, all or nothing.
+        """Commit new versions with the records of their requests and runs, all or nothing.
 
         Args:
             snapshots: the versions, oldest first.
-            records: of the requests that have an id.
-            runs: those that made them, oldest first, with the epochs that are new.
+            records: the records of the requests that have an id.
+            runs: the runs that made the versions, oldest first, each with its new epochs.
 
         Raises:
-            Exhausted: there is no room, or the disk fails; the state is as it was.
+            Exhausted: the disk is full or fails; the state is unchanged.
         """
         now = time.time()
         with self._writer_lock:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
                 self._history.begin_transaction()
-                self._history.insert_runs(runs)  # first: the versions that they end on are kept
+                # The runs come first: insert() retains the last version of each of them.
+                self._history.insert_runs(runs)
                 self._history.insert(snapshots, now)
                 if records:
                     self._requests.insert(records, now)
@@ -159,7 +164,7 @@ class Store:
                 ) from error
 
     def close(self) -> None:
-        """Ends all use of the files, so that another process may take them."""
+        """Close the files and release the lock, so that another process can use the folder."""
         with self._writer_lock:
             self._writer.close()
         if self._reader is not self._writer:
