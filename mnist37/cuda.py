@@ -1,4 +1,4 @@
-"""A CUDA device by torch, and what is launched there: the kernels of mnist37.cuda_kernels."""
+"""A CUDA device, through torch, that runs the kernels of mnist37.cuda_kernels."""
 
 from __future__ import annotations
 
@@ -19,65 +19,65 @@ from mnist37.kernels import Floats, Labels, Pixels
 from mnist37.optimizer import Sgd
 
 ROWS = cuda_kernels.ROWS  # images in a tile
-STEPS_PER_LAUNCH = 1_024  # at the most: a run is stopped between two launches
+STEPS_PER_LAUNCH_MAX = 1_024  # a run can only stop between two launches
 
 
 class Cuda:
     """A CUDA device, whose memory holds parameters as tensors.
 
     Args:
-        device: which of torch's; with the CPU's Triton's interpreter does the arithmetic.
+        device: a device of torch. For the CPU, Triton's interpreter does the arithmetic.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream: torch.cuda.Stream | None = None  # made when it is first wanted
+        self._stream: torch.cuda.Stream | None = None  # created at first use
 
     def __str__(self) -> str:
         return str(self._device)
 
     def load_images(self, pixels: Pixels, labels: Labels) -> CudaExamples:
-        """See mnist37.examples.Device, as for what follows."""
+        """Copy images (N, 784) and their labels (N,) to the device."""
         return CudaExamples.load(pixels, labels, self._device)
 
     def put(self, values: Floats) -> Tensor:
-        """See Device."""
+        """Return a copy on the device of the parameters `values` (785,)."""
         return torch.tensor(values, device=self._device)
 
     def assign(self, parameters: Tensor, values: Floats) -> None:
-        """See Device."""
+        """Overwrite parameters on the device with `values` (785,)."""
         parameters.copy_(torch.tensor(values))
 
     def fetch(self, parameters: Tensor) -> Floats:
-        """See Device."""
-        found: Floats = parameters.cpu().numpy()
-        return found
+        """Return a copy (785,) on the host of parameters on the device."""
+        values: Floats = parameters.cpu().numpy()
+        return values
 
     def side_stream(self) -> AbstractContextManager[object]:
-        """See Device: on a stream of its own, which runs beside the one of the training."""
+        """Return a context whose work goes to a CUDA stream that runs beside the training's."""
         if self._stream is None:
             self._stream = torch.cuda.Stream(self._device)
         return torch.cuda.stream(self._stream)
 
     def is_lost(self) -> bool:
-        """See Device.
+        """Return whether this process cannot use the device any more.
 
-        Most errors of CUDA's end all use of the device by the process. Which ones is for CUDA to
-        know: it says so at whatever is asked next.
+        After most CUDA errors the process cannot use the device any more. Only CUDA knows which
+        errors: after such an error the next call, here a synchronization, fails too.
         """
         try:
             torch.cuda.synchronize(self._device)
-        except Exception:  # noqa: BLE001 - whatever it says, it does not work
+        except Exception:  # noqa: BLE001 - any error means that the device does not work
             return True
         return False
 
 
 @dataclass(frozen=True)
 class CudaExamples:
-    """As mnist37.examples.Examples says.
+    """Images in a CUDA device's memory, kept as bytes.
 
-    Triton launches on a thread's current device, which is the first one; so each launch names the
-    tensors' own.
+    Triton launches on a thread's current device, which is the first one by default. So each launch
+    selects the device of its tensors.
     """
 
     pixels: Tensor  # (N, 784) uint8
@@ -85,19 +85,19 @@ class CudaExamples:
 
     @classmethod
     def load(cls, pixels: Pixels, labels: Labels, device: torch.device) -> Self:
-        """Images (N, 784) and their labels (N,), put on the device."""
+        """Copy images (N, 784) and their labels (N,) to the device."""
         return cls(torch.tensor(pixels, device=device), torch.tensor(labels, device=device))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def permuted(self, order: NDArray[np.int64]) -> Self:
-        """See Examples."""
+        """Return a copy of the images and labels, permuted by `order` (N,)."""
         index = torch.from_numpy(order).to(self.labels.device)
         return type(self)(self.pixels[index], self.labels[index])
 
     def sgd(self, parameters: Tensor, order: NDArray[np.int64], batch_size: int, sgd: Sgd) -> int:
-        """See Examples."""
+        """Take a step of SGD for each mini-batch; return the sum of the losses in LOSS_UNITs."""
         if not len(order):
             return 0
         device = parameters.device
@@ -126,45 +126,49 @@ class CudaExamples:
         settings: Sequence[Sgd],
         bound: float,
     ) -> StepsOutput:
-        """See Examples; a launch each."""
-        found = StepsOutput.empty(len(order))
+        """Take steps of SGD, each with its own settings and in its own launch."""
+        output = StepsOutput.empty(len(order))
         for step, sgd in enumerate(settings):
-            found.losses[step] = self.sgd(parameters, order[step : step + 1], batch_size, sgd)
-            found.parameters[step] = parameters.cpu().numpy()
-            if not np.abs(found.parameters[step], dtype=np.float64).sum() <= bound:
-                return found.truncated(step)
-        return found
+            output.losses[step] = self.sgd(parameters, order[step : step + 1], batch_size, sgd)
+            output.parameters[step] = parameters.cpu().numpy()
+            if not np.abs(output.parameters[step], dtype=np.float64).sum() <= bound:  # or NaN
+                return output.truncated(step)
+        return output
 
     def sum_losses(self, parameters: Tensor) -> tuple[int, int]:
-        """See Examples."""
+        """Return the sum of all losses in LOSS_UNITs and the number of correct classifications."""
         blocks = math.ceil(len(self) / ROWS)
-        found = torch.empty((blocks, 2), dtype=torch.int64, device=parameters.device)
+        sums = torch.empty((blocks, 2), dtype=torch.int64, device=parameters.device)
         with torch.cuda.device_of(parameters):
             cuda_kernels.evaluate[blocks,](
                 self.pixels,
                 self.labels,
                 len(self),
                 parameters,
-                found,
+                sums,
                 ROWS=ROWS,
                 num_warps=cuda_kernels.WARPS,
             )
-        total, correct = found.sum(0).tolist()
+        total, correct = sums.sum(0).tolist()
         return total, correct
 
-    def train(self, parameters: Tensor, part: TrainingSlice, valid: Self) -> SliceOutput:
-        """See Examples; a launch an epoch, or a thousand steps of one."""
-        found = SliceOutput.empty(part)
-        steps, start, loss, ended = 0, part.first_step, part.loss, 0
-        for order in part.orders:
-            while start < len(order) and steps < part.max_steps and not part.stop[0]:
-                some = order[start : start + min(STEPS_PER_LAUNCH, part.max_steps - steps)]
-                loss += self.sgd(parameters, some, part.batch_size, part.sgd)
-                steps += len(some)
-                start += len(some)
+    def train(self, parameters: Tensor, training_slice: TrainingSlice, valid: Self) -> SliceOutput:
+        """Take the steps of a slice of a run, and evaluate after each epoch.
+
+        An epoch is one launch, or more if it has more than STEPS_PER_LAUNCH_MAX steps.
+        """
+        output = SliceOutput.empty(training_slice)
+        max_steps, batch_size = training_slice.max_steps, training_slice.batch_size
+        steps, start, loss, epochs = 0, training_slice.first_step, training_slice.loss, 0
+        for order in training_slice.orders:
+            while start < len(order) and steps < max_steps and not training_slice.stop[0]:
+                launch = order[start : start + min(STEPS_PER_LAUNCH_MAX, max_steps - steps)]
+                loss += self.sgd(parameters, launch, batch_size, training_slice.sgd)
+                steps += len(launch)
+                start += len(launch)
             if start < len(order):
                 break
-            found.totals[ended] = loss, *valid.sum_losses(parameters)
-            found.parameters[ended] = parameters.cpu().numpy()
-            start, loss, ended = 0, 0, ended + 1
-        return found.from_lists(steps, loss, ended)
+            output.totals[epochs] = loss, *valid.sum_losses(parameters)
+            output.parameters[epochs] = parameters.cpu().numpy()
+            start, loss, epochs = 0, 0, epochs + 1
+        return output.truncated(steps, loss, epochs)

@@ -1,14 +1,15 @@
-"""Normal random numbers as torch draws them on a CPU, to the bit and without torch.
+"""The normal random numbers that torch draws on a CPU, equal to the bit, without torch.
 
-torch.randn(N), N a multiple of 16, from a generator seeded with `seed`: the words of MT19937 are
-made uniform numbers of 24 bits; of each 16 of these, 8 give the lengths and 8 the angles of the
-Box-Muller transform (G. E. P. Box and M. E. Muller: A note on the generation of random normal
-deviates; Ann. Math. Stat. 29, 1958). Its logarithm, sine and cosine are polynomials of float32 from
-S. L. Moshier's Cephes library, whose sums torch's compiler fuses (fma) on a processor with AVX2. A
-single number takes another way: words of 53 bits, and the C library's functions in float64.
+torch.randn(N), N a multiple of 16, with a seeded generator works as follows. It turns the words of
+MT19937 into uniform numbers of 24 bits. Of each 16 numbers, 8 give the lengths and 8 the angles of
+the Box-Muller transform (G. E. P. Box and M. E. Muller: A note on the generation of random normal
+deviates; Ann. Math. Stat. 29, 1958). The transform's logarithm, sine and cosine are polynomials in
+float32 from S. L. Moshier's Cephes library; torch's compiler fuses their multiplications and
+additions (fma) on a processor with AVX2. For a single number torch uses another method: uniform
+numbers of 53 bits, and the C library's functions in float64.
 
-So these numbers are the same on every processor, where torch's are others without AVX2. The tests
-hold the two to the same bits.
+The numbers drawn here are the same on every processor; torch draws others on a processor without
+AVX2. The tests compare the bits with torch's.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from numpy.typing import NDArray
 from mnist37.kernels import PIXELS, inlined, kernel
 
 Floats = NDArray[np.float32]
-Float: TypeAlias = Any  # a float32; only in kernels
+Float: TypeAlias = Any  # a float32, in kernels only
 Llvm: TypeAlias = Any
 
 _VECTOR = 8  # numbers that torch computes together
-_WORDS_24 = np.uint64((1 << 24) - 1)
-_WORDS_53 = (1 << 53) - 1
+_MASK_24 = np.uint64((1 << 24) - 1)
+_MASK_53 = (1 << 53) - 1
 
 _SQRT_HALF = np.float32(0.707106781186547524)
 _LOG = np.array(
@@ -43,7 +44,7 @@ _LOG = np.array(
 )
 _LOG_2_LOW, _LOG_2_HIGH = np.float32(-2.12194440e-4), np.float32(0.693359375)
 _FOUR_OVER_PI = np.float32(1.27323954473516)
-_QUARTER_PI = np.array(  # in three parts, so that a multiple of it is subtracted exactly
+_QUARTER_PI = np.array(  # -pi/4 in three parts, so that subtracting a multiple of it is exact
     [-0.78515625, -2.4187564849853515625e-4, -3.77489497744594108e-8], np.float32
 )
 _COS = np.array([2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2], np.float32)
@@ -53,31 +54,31 @@ _TWO_PI = np.float32(2 * math.pi)
 
 
 def draw_parameters(seed: int, std: float) -> Floats:
-    """Return what the notes' init_params draw: torch.randn((784, 1)), then torch.randn(1).
+    """Return the parameters that the notes draw: torch.randn((784, 1)), then torch.randn(1).
 
     Args:
         seed: of the generator, 0 to 2**64 - 1.
-        std: the standard deviation, by which the numbers are multiplied.
+        std: the standard deviation, a factor of all numbers.
 
     Returns:
         (785,) float32: the weights, then the bias.
     """
-    # MT19937 as its authors seed it, with 32 bits; numpy promises to keep RandomState as it is.
+    # MT19937, seeded with 32 bits in its authors' way; numpy promises never to change RandomState.
     generator = np.random.RandomState(seed & 0xFFFF_FFFF)
     words = generator.randint(0, 2**32, PIXELS + 4, np.uint32).astype(np.uint64)
-    uniform = (words[:PIXELS] & _WORDS_24).astype(np.float32) * np.float32(2.0**-24)
-    drawn = np.empty(PIXELS + 1, np.float32)
-    _normal(uniform, drawn)
+    uniform = (words[:PIXELS] & _MASK_24).astype(np.float32) * np.float32(2.0**-24)
+    values = np.empty(PIXELS + 1, np.float32)
+    _normal(uniform, values)
     angle, length = (
-        ((int(high) << 32 | int(low)) & _WORDS_53) * 2.0**-53
+        ((int(high) << 32 | int(low)) & _MASK_53) * 2.0**-53
         for high, low in words[PIXELS:].reshape(2, 2)
     )
-    drawn[PIXELS] = math.sqrt(-2 * math.log1p(-length)) * math.cos(2 * math.pi * angle)
-    return drawn * np.float32(std)
+    values[PIXELS] = math.sqrt(-2 * math.log1p(-length)) * math.cos(2 * math.pi * angle)
+    return values * np.float32(std)
 
 
-def _fused(typing: Llvm, a: Llvm, b: Llvm, c: Llvm) -> Llvm:  # noqa: ARG001
-    """A * b + c of float32, rounded once."""
+def _fused_multiply_add(typing: Llvm, a: Llvm, b: Llvm, c: Llvm) -> Llvm:  # noqa: ARG001
+    """Generate LLVM code for a * b + c of float32, rounded once."""
 
     def code(context: Llvm, builder: Llvm, signature: Llvm, arguments: Llvm) -> Llvm:  # noqa: ARG001
         single = ir.FloatType()
@@ -89,12 +90,12 @@ def _fused(typing: Llvm, a: Llvm, b: Llvm, c: Llvm) -> Llvm:  # noqa: ARG001
     return types.float32(types.float32, types.float32, types.float32), code
 
 
-_fma: Llvm = intrinsic(_fused)  # a * b + c, in kernels
+_fma: Llvm = intrinsic(_fused_multiply_add)  # _fma(a, b, c) = a * b + c, for kernels only
 
 
 @inlined
 def _log(x: Float) -> Float:
-    """The natural logarithm, for 0 < x <= 1."""
+    """Return the natural logarithm of x, for 0 < x <= 1."""
     mantissa, exponent = math.frexp(x)  # 0.5 <= mantissa < 1
     m, e = np.float32(mantissa), np.float32(exponent)
     if m < _SQRT_HALF:
@@ -112,7 +113,12 @@ def _log(x: Float) -> Float:
 
 @kernel(types.void(types.Array(types.float32, 1, "C"), types.Array(types.float32, 1, "C")))
 def _normal(uniform: Floats, drawn: Floats) -> None:
-    """Box and Muller's transform of each 16 uniform numbers: 8 lengths, then 8 angles."""
+    """Transform uniform to normal numbers by Box and Muller; of each 16, 8 are lengths, 8 angles.
+
+    Args:
+        uniform: (N,), N a multiple of 16, in [0, 1).
+        drawn: (N,) or longer, receives the normal numbers.
+    """
     for start in range(0, len(uniform), 2 * _VECTOR):
         for i in range(start, start + _VECTOR):
             length = np.float32(math.sqrt(_MINUS_TWO * _log(_ONE - uniform[i])))

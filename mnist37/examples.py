@@ -1,6 +1,6 @@
-"""A device, and images with their labels on it: what can be done with them.
+"""The interface of a device, and of images with their labels on it.
 
-Nothing here loads torch: mnist37.host does the arithmetic on the CPU, mnist37.cuda on CUDA.
+This module does not load torch. mnist37.host does the arithmetic on the CPU, mnist37.cuda on CUDA.
 """
 
 from __future__ import annotations
@@ -18,30 +18,35 @@ from mnist37.optimizer import Sgd
 
 PARAMETERS = 784 + 1  # the weights, then the bias
 
-# What a device has of the parameters (785,), float32: an array on the host, a tensor on CUDA.
+# The parameters (785,), float32, in a device's memory: an array on the host, a tensor on CUDA.
 Parameters: TypeAlias = Any
 
 
 class Device(Protocol):
-    """Where the arithmetic is done; its str is the device's name, as torch prints it."""
+    """A device that does the arithmetic; its str is the device's name, as torch prints it."""
 
     def load_images(self, pixels: Pixels, labels: Labels) -> Examples:
-        """Put images (N, 784), 0 = background, 255 = ink, and labels (N,), 1 = three, there."""
+        """Copy images and their labels to the device.
+
+        Args:
+            pixels: (N, 784), 0 = background, 255 = ink.
+            labels: (N,), 1 = three, 0 = seven.
+        """
 
     def put(self, values: Floats) -> Parameters:
-        """Put parameters (785,) there: a copy."""
+        """Return a copy on the device of the parameters `values` (785,)."""
 
     def assign(self, parameters: Parameters, values: Floats) -> None:
-        """Change parameters that are there to these values (785,)."""
+        """Overwrite parameters on the device with `values` (785,)."""
 
     def fetch(self, parameters: Parameters) -> Floats:
-        """Return a copy (785,) of parameters that are there."""
+        """Return a copy (785,) on the host of parameters on the device."""
 
     def side_stream(self) -> AbstractContextManager[object]:
-        """Return a context for work that the device is to do beside the training."""
+        """Return a context whose work the device does beside the training."""
 
     def is_lost(self) -> bool:
-        """Return whether nothing can be done there any more."""
+        """Return whether this process cannot use the device any more."""
 
 
 class Examples(Protocol):
@@ -50,21 +55,21 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def permuted(self, order: NDArray[np.int64]) -> Self:
-        """A copy in this order (N,)."""
+        """Return a copy of the images and labels, permuted by `order` (N,)."""
 
     def sgd(
         self, parameters: Parameters, order: NDArray[np.int64], batch_size: int, sgd: Sgd
     ) -> int:
-        """One step of SGD on mnist_loss after the other; moves `parameters` (785,) in place.
+        """Take one step of SGD on mnist_loss for each mini-batch in `order`, one after the other.
 
         Args:
-            parameters: the weights, then the bias, on the same device.
-            order: which mini-batches; number i is of the images from i * batch_size on.
+            parameters: (785,), the weights, then the bias, on this device; changed in place.
+            order: (S,), indices of mini-batches; number i starts with image i * batch_size.
             batch_size: images in a mini-batch; the last one may be short.
             sgd: the optimizer's settings.
 
         Returns:
-            The sum of the images' losses, each from before its step, in LOSS_UNITs.
+            The sum of the images' losses in LOSS_UNITs. A loss is computed before its step.
         """
 
     def steps(
@@ -75,68 +80,87 @@ class Examples(Protocol):
         settings: Sequence[Sgd],
         bound: float,
     ) -> StepsOutput:
-        """The steps of `sgd`, each with settings of its own.
+        """Take steps of SGD like `sgd`, each with its own settings, and return each step's result.
 
-        They end with the first that brings the sum of the parameters' absolute values beyond
-        `bound`, or to NaN; it is not told of, and `parameters` are then of no use.
+        The steps stop after the first one that brings the sum of the parameters' absolute values
+        above `bound`, or to NaN. The output leaves that step out, and the contents of `parameters`
+        are then invalid.
+
+        Args:
+            parameters: (785,), the weights, then the bias, on this device; changed in place.
+            order: (S,), indices of mini-batches.
+            batch_size: images in a mini-batch; the last one may be short.
+            settings: (S,), the optimizer's settings for each step.
+            bound: the maximum of the sum of the parameters' absolute values.
         """
 
     def sum_losses(self, parameters: Parameters) -> tuple[int, int]:
-        """The sum of all losses, in LOSS_UNITs, and how many images are told rightly."""
+        """Return the sum of all losses in LOSS_UNITs and the number of correct classifications."""
 
-    def train(self, parameters: Parameters, part: TrainingSlice, valid: Self) -> SliceOutput:
-        """Takes the steps of a part of a run; moves `parameters` (785,) in place.
+    def train(
+        self, parameters: Parameters, training_slice: TrainingSlice, valid: Self
+    ) -> SliceOutput:
+        """Take the steps of a slice of a run, and evaluate after each epoch.
 
         Args:
-            parameters: as `sgd`.
-            part: which steps.
-            valid: the images to look at after each epoch, on the same device.
+            parameters: (785,), the weights, then the bias, on this device; changed in place.
+            training_slice: the steps to take.
+            valid: the images to evaluate on, on this device.
         """
 
 
 class StepsOutput(NamedTuple):
-    """What came of some steps of SGD."""
+    """The losses and the parameters of consecutive steps of SGD."""
 
-    losses: NDArray[np.int64]  # (S,), of each, summed over its images before it, in LOSS_UNITs
-    parameters: Floats  # (S, 785), after each
+    losses: NDArray[np.int64]  # (S,), the sum over a step's images, before it, in LOSS_UNITs
+    parameters: Floats  # (S, 785), after each step
 
     @classmethod
     def empty(cls, steps: int) -> Self:
-        """To be filled."""
+        """Return an output with uninitialized arrays for `steps` steps."""
         return cls(np.empty(steps, np.int64), np.empty((steps, PARAMETERS), np.float32))
 
     def truncated(self, steps: int) -> Self:
-        """Of so many alone."""
+        """Return the output of the first `steps` steps only."""
         return type(self)(self.losses[:steps], self.parameters[:steps])
 
 
 @dataclass(frozen=True)
 class TrainingSlice:
-    """Some of a run's steps of SGD: the rest of an epoch, and epochs after it."""
+    """Consecutive steps of a run: the rest of an epoch, and epochs after it."""
 
-    orders: NDArray[np.int64]  # (E, S), which mini-batches in each epoch
-    first_step: int  # how many steps of the first of them are done
-    loss: int  # summed over the images of those steps, in LOSS_UNITs
-    max_steps: int  # how many steps to take at the most
+    orders: NDArray[np.int64]  # (E, S), the indices of the mini-batches in each epoch
+    first_step: int  # how many steps of the first epoch are already done
+    loss: int  # the sum over the images of the steps already done, in LOSS_UNITs
+    max_steps: int  # how many steps to take at most
     batch_size: int
     sgd: Sgd
-    stop: Flag  # (1,); once it is not 0, which may be at any time, there is no further step
+    stop: Flag  # (1,); another thread may set it at any time; while it is not 0, no step starts
 
 
 class SliceOutput(NamedTuple):
-    """What came of a part of a run."""
+    """The result of a slice of a run: its steps, and each epoch that it completed."""
 
     steps: int  # how many were taken
-    loss: int  # summed over the images of the epoch that did not end, in LOSS_UNITs
-    totals: NDArray[np.int64]  # (E, 3), of each that did: its losses; what `total` finds after it
-    parameters: NDArray[np.float32]  # (E, 785), after each
+    loss: int  # the sum over the images of the incomplete last epoch, in LOSS_UNITs
+    # (E, 3), for each completed epoch: the sum of its training losses in LOSS_UNITs, then the two
+    # numbers that `sum_losses` returns for the validation images after it.
+    totals: NDArray[np.int64]
+    parameters: NDArray[np.float32]  # (E, 785), after each completed epoch
 
     @classmethod
-    def empty(cls, part: TrainingSlice) -> Self:
-        """To be filled, with room for all of a part's epochs."""
-        room = len(part.orders)
-        return cls(0, 0, np.empty((room, 3), np.int64), np.empty((room, PARAMETERS), np.float32))
+    def empty(cls, training_slice: TrainingSlice) -> Self:
+        """Return an output with uninitialized arrays for all epochs of `training_slice`."""
+        epochs = len(training_slice.orders)
+        totals = np.empty((epochs, 3), np.int64)
+        return cls(0, 0, totals, np.empty((epochs, PARAMETERS), np.float32))
 
-    def from_lists(self, steps: int, loss: int, epochs: int) -> Self:
-        """As filled: so many steps, and so many epochs that ended."""
+    def truncated(self, steps: int, loss: int, epochs: int) -> Self:
+        """Return the output with `steps` and `loss` set and its arrays cut to the completed epochs.
+
+        Args:
+            steps: how many steps were taken.
+            loss: the sum over the images of the incomplete last epoch, in LOSS_UNITs.
+            epochs: how many epochs were completed.
+        """
         return type(self)(steps, loss, self.totals[:epochs], self.parameters[:epochs])

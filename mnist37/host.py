@@ -1,4 +1,4 @@
-"""The images on the host, and the kernels of mnist37.kernels, which run there."""
+"""The CPU as a device: it keeps the images on the host and runs the kernels of mnist37.kernels."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ class Host:
         return "cpu"
 
     def load_images(self, pixels: Pixels, labels: Labels) -> HostExamples:
-        """See mnist37.examples.Device, as for what follows."""
+        """Return the images (N, 784) and their labels (N,), ready for the kernels."""
         return HostExamples(pixels, labels)
 
     def put(self, values: Floats) -> Floats:
-        """See Device."""
+        """Return a copy of the parameters `values` (785,)."""
         return np.array(values, np.float32)
 
     def assign(self, parameters: Floats, values: Floats) -> None:
-        """See Device."""
+        """Overwrite `parameters` with `values` (785,)."""
         parameters[:] = values
 
     def fetch(self, parameters: Floats) -> Floats:
-        """See Device."""
+        """Return a copy (785,) of `parameters`."""
         return parameters.copy()
 
     def side_stream(self) -> AbstractContextManager[object]:
-        """See Device; a kernel runs without Python's lock anyway."""
+        """Return a context that does nothing: a kernel runs without Python's lock anyway."""
         return nullcontext()
 
     def is_lost(self) -> bool:
-        """See Device."""
+        """Return False: a process never loses the CPU."""
         return False
 
 
 class HostExamples:
-    """On the CPU, as the bytes they came as."""
+    """Images in the host's memory, kept as bytes."""
 
     def __init__(self, pixels: Pixels, labels: Labels) -> None:
         self.pixels = np.ascontiguousarray(pixels)
@@ -57,11 +57,11 @@ class HostExamples:
         return len(self.labels)
 
     def permuted(self, order: NDArray[np.int64]) -> Self:
-        """As Examples says, like all that follow."""
+        """Return a copy of the images and labels, permuted by `order` (N,)."""
         return type(self)(self.pixels[order], self.labels[order])
 
     def sgd(self, parameters: Floats, order: NDArray[np.int64], batch_size: int, sgd: Sgd) -> int:
-        """See Examples."""
+        """Take a step of SGD for each mini-batch; return the sum of the losses in LOSS_UNITs."""
         rate = sgd.learning_rate
         return kernels.sgd(self.pixels, self.labels, order, batch_size, parameters, rate)
 
@@ -73,32 +73,36 @@ class HostExamples:
         settings: Sequence[Sgd],
         bound: float,
     ) -> StepsOutput:
-        """See Examples; without Python's lock."""
-        found = StepsOutput.empty(len(order))
+        """Take steps of SGD, each with its own settings, in one kernel without Python's lock."""
+        output = StepsOutput.empty(len(order))
         images = (self.pixels, self.labels)
         rates = np.array([sgd.learning_rate for sgd in settings], np.float32)
-        taken = kernels.steps(*images, order, batch_size, parameters, rates, bound, *found)
-        return found.truncated(taken)
+        steps = kernels.steps(*images, order, batch_size, parameters, rates, bound, *output)
+        return output.truncated(steps)
 
     def sum_losses(self, parameters: Floats) -> tuple[int, int]:
-        """See Examples."""
+        """Return the sum of all losses in LOSS_UNITs and the number of correct classifications."""
         return kernels.evaluate(self.pixels, self.labels, parameters)
 
-    def train(self, parameters: Floats, part: TrainingSlice, valid: Self) -> SliceOutput:
-        """See Examples; without Python's lock."""
-        found = SliceOutput.empty(part)
+    def train(self, parameters: Floats, training_slice: TrainingSlice, valid: Self) -> SliceOutput:
+        """Take the steps of a slice of a run, and evaluate after each epoch, in one kernel.
+
+        The kernel runs without Python's lock.
+        """
+        output = SliceOutput.empty(training_slice)
         images = (self.pixels, self.labels, valid.pixels, valid.labels)
         steps, loss = kernels.train(
             *images,
-            part.orders,
-            part.first_step,
-            part.max_steps,
-            part.loss,
-            part.batch_size,
+            training_slice.orders,
+            training_slice.first_step,
+            training_slice.max_steps,
+            training_slice.loss,
+            training_slice.batch_size,
             parameters,
-            part.sgd.learning_rate,
-            part.stop,
-            found.totals,
-            found.parameters,
+            training_slice.sgd.learning_rate,
+            training_slice.stop,
+            output.totals,
+            output.parameters,
         )
-        return found.from_lists(steps, loss, (part.first_step + steps) // part.orders.shape[1])
+        epochs = (training_slice.first_step + steps) // training_slice.orders.shape[1]
+        return output.truncated(steps, loss, epochs)

@@ -1,13 +1,13 @@
 """The arithmetic on the CPU: loops over the pixels, which numba compiles for the machine.
 
-Each image is read once, as the bytes it came as, and its floats never leave the registers; so an
-epoch takes about as long as to read the images as floats. No kernel holds Python's lock.
+A kernel reads each image once, as bytes, and its floats never leave the registers. So an epoch
+takes about as long as reading the images as floats. No kernel holds Python's lock.
 
-The compiler may not change a bit. A sum of floats depends on its order, so whatever is added up is
-added in the order that is written here: no kernel allows what numba calls fast math, and the one
-sum that needs vectors to be fast, an image's score, has its vectors written out (`_dot`). So an
-image scores the same to the bit alone and in any batch, and a model is trained to the same bits on
-every x86-64 processor, whether its kernels were compiled just now or taken from numba's cache.
+The compiler must not change a bit. A sum of floats depends on its order, so kernels add in the
+order of the source: no kernel allows numba's fast math, and the one sum that needs vectors to be
+fast, an image's score, has its vectors written out (`_dot`). So the bits of an image's score are
+the same alone and in any batch, and training gives the same bits on every x86-64 processor,
+whether its kernels were compiled just now or loaded from numba's cache.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ Pixels = NDArray[np.uint8]  # (N, 784), 0 = background, 255 = ink
 Labels = NDArray[np.uint8]  # (N,), 1 = three, 0 = seven
 Floats = NDArray[np.float32]
 Flag = NDArray[np.uint8]  # (1,), 0 or 1
-Llvm: TypeAlias = Any  # what numba and llvmlite have no types for
+Llvm: TypeAlias = Any  # objects of numba and llvmlite, which have no types
 
-# POSIX's. A thread that only computes is left on its core for milliseconds, and who wakes up there
-# for a moment's work waits. So training offers its core to them again and again.
+# POSIX's sched_yield. Linux leaves a thread that only computes on its core for milliseconds, and
+# another thread that wakes up on that core for short work waits. So training offers its core often.
 _yield_core = types.ExternalFunction("sched_yield", types.int32())
-IMAGES_PER_YIELD = 256  # until then; some 20 us
-# Of single steps more: whoever asked for one waits for its commit, and what is to be done for other
-# writers is better done meanwhile. But readers want it now.
+IMAGES_PER_YIELD = 256  # some 20 us
+# `steps` offers its core less often. The callers of these steps wait for their commit, and threads
+# that handle other writes can work during that commit. Predictions need the core earlier.
 STEPS_PER_YIELD = 4
 
 PIXELS = 784  # of an image, a byte each
-LANES = 16  # products that are added at a time: 784 = 49 * 16
-SUMS = 4  # vectors of sums, so that an addition need not wait for the one before
+LANES = 16  # products in a vector, added at a time: 784 = 49 * 16
+SUMS = 4  # vectors of sums, so that an addition does not wait for the previous one
 
 _ONE = np.float32(1)
 _INK = np.float32(255)
@@ -56,30 +56,34 @@ OPTIONS: dict[str, Any] = {
 
 
 def inlined(function: F) -> F:
-    """Makes a function a part of the kernels that call it.
+    """Inline a function into the kernels that call it.
 
-    A function that is called instead may be there twice: as it was compiled now, by itself, and
-    as numba's cache has it, with a kernel. The two need not be the same instructions.
+    Without inlining, two copies of the function can exist: one compiled now, by itself, and one in
+    numba's cache, with a kernel. Their instructions can differ.
     """
-    part: Any = numba.njit(inline="always", **OPTIONS)(function)
-    return cast(F, part)
+    dispatcher: Any = numba.njit(inline="always", **OPTIONS)(function)
+    return cast(F, dispatcher)
 
 
 def kernel(signature: object) -> Callable[[F], F]:
-    """Compiles a function for these types of arguments, or takes what was compiled before."""
+    """Return a decorator that compiles a function, or loads it from numba's cache.
 
-    def compiled(function: F) -> F:
-        made: Any
+    Args:
+        signature: the numba types of the result and the arguments.
+    """
+
+    def compile_function(function: F) -> F:
+        dispatcher: Any
         try:
-            made = numba.njit(signature, cache=True, **OPTIONS)(function)
+            dispatcher = numba.njit(signature, cache=True, **OPTIONS)(function)
         except RuntimeError as error:
-            # On a read-only system there may be no folder that could keep the machine code.
+            # A read-only system may have no folder for the cache.
             if "cannot cache" not in str(error):
                 raise
-            made = numba.njit(signature, **OPTIONS)(function)
-        return cast(F, made)
+            dispatcher = numba.njit(signature, **OPTIONS)(function)
+        return cast(F, dispatcher)
 
-    return compiled
+    return compile_function
 
 
 def _array(dtype: types.Type, dimensions: int, *, readonly: bool = True) -> types.Array:
@@ -102,11 +106,12 @@ _BYTEARRAY = types.ByteArray(types.uint8, 1, "C")
 
 
 def _weighted_sum(typing: Llvm, image: types.Array, weights: types.Array) -> Llvm:  # noqa: ARG001
-    """An image's weighted sum, of 784 bytes or floats and as many float32, in LLVM's own words.
+    """Generate LLVM code for the dot product of an image, 784 bytes or float32, and its weights.
 
-    Vector k, of LANES products, is added to sum k % SUMS; then sum is added to sum, and the upper
-    half of what is left to the lower, until one number is. No product is rounded before it is added
-    (fma), so every processor comes to the same.
+    The code adds vector k, of LANES products, to sum k % SUMS. It then adds the upper half of the
+    sums to the lower half until one vector is left, and the upper half of that vector to the lower
+    half until one number is left. It does not round a product before adding it (fma), so every
+    processor computes the same bits.
     """
 
     def code(context: Llvm, builder: Llvm, signature: Llvm, arguments: Llvm) -> Llvm:
@@ -119,16 +124,16 @@ def _weighted_sum(typing: Llvm, image: types.Array, weights: types.Array) -> Llv
             array = signature.args[argument]
             element = context.get_value_type(array.dtype)
             data = create_struct_proxy(array)(context, builder, arguments[argument]).data
-            place = builder.bitcast(data, ir.VectorType(element, LANES).as_pointer())
-            place = builder.gep(place, [ir.Constant(ir.IntType(64), number)])
-            found = builder.load(place, align=array.dtype.bitwidth // 8)
-            return found if array.dtype is types.float32 else builder.uitofp(found, floats)
+            pointer = builder.bitcast(data, ir.VectorType(element, LANES).as_pointer())
+            pointer = builder.gep(pointer, [ir.Constant(ir.IntType(64), number)])
+            values = builder.load(pointer, align=array.dtype.bitwidth // 8)
+            return values if array.dtype is types.float32 else builder.uitofp(values, floats)
 
-        def part(of: Llvm, start: int, count: int) -> Llvm:
-            numbers = ir.Constant(
+        def lanes(source: Llvm, start: int, count: int) -> Llvm:
+            indices = ir.Constant(
                 ir.VectorType(ir.IntType(32), count), [*range(start, start + count)]
             )
-            return builder.shuffle_vector(of, of, numbers)
+            return builder.shuffle_vector(source, source, indices)
 
         sums = [ir.Constant(floats, [0.0] * LANES)] * SUMS
         for number in range(PIXELS // LANES):
@@ -141,24 +146,25 @@ def _weighted_sum(typing: Llvm, image: types.Array, weights: types.Array) -> Llv
         count = LANES
         while count > 1:
             count //= 2
-            total = builder.fadd(part(total, 0, count), part(total, count, count))
+            total = builder.fadd(lanes(total, 0, count), lanes(total, count, count))
         return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
 
     return types.float32(image, weights), code
 
 
-_dot: Llvm = intrinsic(_weighted_sum)  # of an image and its weights, in kernels
+_dot: Llvm = intrinsic(_weighted_sum)  # _dot(image, weights), for kernels only
 
 
 @inlined
 def _sigmoid(score: np.float32) -> np.float32:
-    # In float64, whose last bits, in which libraries differ, the result does not show.
+    # The exponential is in float64: libraries differ in its last bits. Rounding to float32 removes
+    # that difference, but for about one result in a hundred million.
     return np.float32(1 / (1 + math.exp(-np.float64(score))))
 
 
 @inlined
 def _loss(probability: np.float32, label: np.uint8) -> np.int64:
-    """In LOSS_UNITs."""
+    """Return the loss of one image in LOSS_UNITs."""
     loss = 1 - np.float64(probability) if label else np.float64(probability)
     return np.int64(np.rint(loss / LOSS_UNIT))
 
@@ -173,12 +179,13 @@ def _sgd(
     learning_rate: float,
     stop: Flag,
 ) -> tuple[int, int]:
-    weights = np.empty(PIXELS, np.float32)  # for pixels of 0 to 255
-    slopes = np.empty(PIXELS, np.float32)  # N * dloss/dweights, for the same
+    weights = np.empty(PIXELS, np.float32)  # for pixels in 0..255
+    slopes = np.empty(PIXELS, np.float32)  # N * dloss/dweights, for pixels in 0..255
     total: Any = np.int64(0)
     steps = images = 0
     for index in order:
-        if stop[0]:  # read each time, since for the compiler _yield_core may change anything
+        # The compiler does not hoist this read out of the loop: _yield_core may change any memory.
+        if stop[0]:
             break
         first = index * batch_size
         last = min(first + batch_size, len(pixels))
@@ -192,7 +199,7 @@ def _sgd(
             image = pixels[i]
             p = _sigmoid(_dot(image, weights) + parameters[PIXELS])
             total += _loss(p, labels[i])
-            slope = p * (_ONE - p)  # N * dloss/dscore, of a seven
+            slope = p * (_ONE - p)  # N * dloss/dscore of a seven
             if labels[i]:
                 slope = -slope
             bias_slope += slope
@@ -238,18 +245,20 @@ def sgd(
     parameters: Floats,
     learning_rate: float,
 ) -> int:
-    """One step of SGD on mnist_loss after the other; mnist37.model.gradient has the formula.
+    """Take one step of SGD on mnist_loss for each mini-batch in `order`, one after the other.
+
+    The formula of a step is that of mnist37.model.gradient.
 
     Args:
         pixels: (N, 784).
         labels: (N,).
-        order: which mini-batches; number i is of the images from i * batch_size on.
+        order: (S,), indices of mini-batches; number i starts with image i * batch_size.
         batch_size: images in a mini-batch; the last one may be short.
-        parameters: (785,), the weights and the bias; moved in place.
-        learning_rate: as it says.
+        parameters: (785,), the weights, then the bias; changed in place.
+        learning_rate: the factor of the gradient in each step.
 
     Returns:
-        The sum of the images' losses, each from before its step, in LOSS_UNITs.
+        The sum of the images' losses in LOSS_UNITs. A loss is computed before its step.
     """
     total, _ = _sgd(
         pixels, labels, order, batch_size, parameters, learning_rate, np.zeros(1, np.uint8)
@@ -274,27 +283,29 @@ def steps(
     losses: NDArray[np.int64],
     snapshots: Floats,
 ) -> int:
-    """The steps of `sgd`, each with a learning rate of its own and remembered by itself.
+    """Take steps of SGD like `sgd`, each with its own learning rate, and store each step's result.
 
     Args:
         pixels: (N, 784).
         labels: (N,).
-        order: (S,), as `sgd`.
-        batch_size: as `sgd`.
-        parameters: as `sgd`.
-        learning_rates: (S,).
-        bound: what `magnitude` must not find more than; after the first step that brings the
-            parameters beyond it, or to NaN, there is no further.
-        losses: (S,), is given each step's sum of its images' losses, in LOSS_UNITs.
-        snapshots: (S, 785), is given the parameters after each step.
+        order: (S,), indices of mini-batches; number i starts with image i * batch_size.
+        batch_size: images in a mini-batch; the last one may be short.
+        parameters: (785,), the weights, then the bias; changed in place.
+        learning_rates: (S,), one for each step.
+        bound: the maximum of the sum of the parameters' absolute values. The first step that brings
+            the sum above it, or to NaN, is the last one.
+        losses: (S,), receives the sum of the images' losses of each step, in LOSS_UNITs.
+        snapshots: (S, 785), receives the parameters after each step.
 
     Returns:
         How many steps kept the parameters within the bound.
     """
-    never = np.zeros(1, np.uint8)
+    no_stop = np.zeros(1, np.uint8)
     for step in range(len(order)):
-        part = order[step : step + 1]
-        total, _ = _sgd(pixels, labels, part, batch_size, parameters, learning_rates[step], never)
+        batch = order[step : step + 1]
+        total, _ = _sgd(
+            pixels, labels, batch, batch_size, parameters, learning_rates[step], no_stop
+        )
         if not _absolute_sum(parameters) <= bound:  # true for NaN too
             return step
         losses[step] = total
@@ -307,12 +318,15 @@ def steps(
 
 @kernel(types.Tuple((types.int64, types.int64))(_PIXELS, _LABELS, _PARAMETERS))
 def evaluate(pixels: Pixels, labels: Labels, parameters: Floats) -> tuple[int, int]:
-    """The sum of the losses of images (N, 784), in LOSS_UNITs, and how many are told rightly.
+    """Return the sum of the images' losses and the number of correct classifications.
 
     Args:
         pixels: (N, 784).
         labels: (N,).
-        parameters: (785,), the weights and the bias.
+        parameters: (785,), the weights, then the bias.
+
+    Returns:
+        The sum of the losses in LOSS_UNITs, and how many images are classified correctly.
     """
     return _evaluate(pixels, labels, parameters)
 
@@ -339,34 +353,39 @@ def train(
     totals: NDArray[np.int64],
     snapshots: Floats,
 ) -> tuple[int, int]:
-    """Steps of `sgd`, epoch after epoch, each followed by `evaluate`: Python's lock is not wanted.
+    """Train for several epochs without Python's lock, and evaluate after each epoch.
+
+    Each step is a step of `sgd`.
 
     Args:
         pixels: (N, 784).
         labels: (N,).
         valid_pixels: (M, 784), to evaluate on.
         valid_labels: (M,).
-        orders: (E, S), which mini-batches in each epoch.
-        start: how many steps of the first epoch are done already.
-        most: how many steps to do at the most.
-        loss: the sum of the losses of those that are done, in LOSS_UNITs.
-        batch_size: as `sgd`.
-        parameters: as `sgd`.
-        learning_rate: as `sgd`.
-        stop: (1,); once it is not 0, which may be at any time, there is no further step.
-        totals: (E, 3), is given each epoch's sum of training losses, and what `evaluate` finds.
-        snapshots: (E, 785), is given the parameters after each epoch.
+        orders: (E, S), the indices of the mini-batches in each epoch.
+        start: how many steps of the first epoch are already done.
+        most: how many steps to take at most.
+        loss: the sum of the losses of the steps already done, in LOSS_UNITs.
+        batch_size: images in a mini-batch; the last one may be short.
+        parameters: (785,), the weights, then the bias; changed in place.
+        learning_rate: the factor of the gradient in each step.
+        stop: (1,); another thread may set it at any time. While it is not 0, no step starts.
+        totals: (E, 3), receives each epoch's sum of training losses in LOSS_UNITs, then the two
+            results of `evaluate`.
+        snapshots: (E, 785), receives the parameters after each epoch.
 
     Returns:
-        How many steps were done, and the sum of the losses of the epoch that did not end.
+        How many steps were taken, and the sum of the losses of the incomplete last epoch.
     """
     steps = 0
     for epoch in range(len(orders)):
         order = orders[epoch][start : start + most - steps]
-        total, done = _sgd(pixels, labels, order, batch_size, parameters, learning_rate, stop)
+        total, epoch_steps = _sgd(
+            pixels, labels, order, batch_size, parameters, learning_rate, stop
+        )
         loss += total
-        steps += done
-        if start + done < orders.shape[1]:
+        steps += epoch_steps
+        if start + epoch_steps < orders.shape[1]:
             break
         totals[epoch, 0] = loss
         total, correct = _evaluate(valid_pixels, valid_labels, parameters)
@@ -380,12 +399,12 @@ def train(
 
 @kernel(types.void(_PIXELS, _PARAMETERS, _WRITABLE))
 def predict(pixels: Pixels, parameters: Floats, probabilities: Floats) -> None:
-    """The probability, for each image, that it is a 3: sigmoid(pixels / 255 @ weights + bias).
+    """Compute each image's probability of being a 3: sigmoid(pixels / 255 @ weights + bias).
 
     Args:
         pixels: (N, 784).
-        parameters: (785,), the weights and the bias.
-        probabilities: (N,), is given them.
+        parameters: (785,), the weights, then the bias.
+        probabilities: (N,), receives the probabilities.
     """
     weights = parameters[:PIXELS] / _INK
     for i in range(len(pixels)):
@@ -396,37 +415,39 @@ def predict(pixels: Pixels, parameters: Floats, probabilities: Floats) -> None:
 def predict_bytes(
     message: bytes, start: int, count: int, parameters: Floats, probabilities: bytearray
 ) -> None:
-    """The same for images that are a part of a message; to make an array of them takes longer.
+    """Compute each image's probability of being a 3, from images inside a message.
+
+    It gives the same bits as `predict`. Making an array of the images for `predict` takes longer.
 
     Args:
-        message: has `count` images of 784 bytes each.
-        start: where in the message the first begins.
-        count: how many.
-        parameters: (785,), the weights and the bias.
-        probabilities: 4 * count bytes, is given `count` float32.
+        message: contains `count` images of 784 bytes each.
+        start: the offset of the first image in the message, in bytes.
+        count: how many images there are.
+        parameters: (785,), the weights, then the bias.
+        probabilities: 4 * count bytes, receives `count` float32.
 
     Raises:
-        ValueError: the images or the probabilities do not fit.
+        ValueError: the images are not inside the message, or `probabilities` has another size.
     """
     if start < 0 or count < 0 or count > (len(message) - start) // PIXELS:
         raise ValueError("the images are not in the message")
     if len(probabilities) != 4 * count:
         raise ValueError("there must be 4 bytes for each probability")
     weights = parameters[:PIXELS] / _INK
-    found = np.frombuffer(probabilities, np.float32)
+    floats = np.frombuffer(probabilities, np.float32)
     for i in range(count):
         score = _dot(message[start + i * PIXELS :], weights) + parameters[PIXELS]
-        found[i] = _sigmoid(score)
+        floats[i] = _sigmoid(score)
 
 
 @kernel(types.void(_FLOATS, _PARAMETERS, _WRITABLE))
 def predict_floats(images: Floats, parameters: Floats, probabilities: Floats) -> None:
-    """The same for images that are floats already: sigmoid(images @ weights + bias).
+    """Compute each image's probability of being a 3, from floats: sigmoid(images @ weights + bias).
 
     Args:
         images: (N, 784), 0 to 1.
-        parameters: (785,), the weights and the bias.
-        probabilities: (N,), is given them.
+        parameters: (785,), the weights, then the bias.
+        probabilities: (N,), receives the probabilities.
     """
     weights = parameters[:PIXELS]
     for i in range(len(images)):
@@ -435,11 +456,11 @@ def predict_floats(images: Floats, parameters: Floats, probabilities: Floats) ->
 
 @kernel(types.void(_FLOATS, types.Array(types.float64, 1, "C")))
 def absolute_sums(parameters: Floats, magnitudes: NDArray[np.float64]) -> None:
-    """The sums of absolute values.
+    """Compute the sum of the absolute values of each model's parameters, in float64.
 
     Args:
-        parameters: (N, 785), the weights and the bias of each.
-        magnitudes: (N,), is given them.
+        parameters: (N, 785), the weights, then the bias, of each model.
+        magnitudes: (N,), receives the sums.
     """
     for i in range(len(parameters)):
         magnitudes[i] = _absolute_sum(parameters[i])

@@ -1,4 +1,4 @@
-"""How losses are added up, so that a sum comes out the same however it is taken."""
+"""Exact sums of losses, which do not depend on the order or the pieces of the computation."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-# Losses are added up as whole numbers of this unit: such a sum is exact, so it is the same in
-# whatever order and pieces it is taken, on every device, in a run that was interrupted and resumed.
-# As float64 it is exact for up to 16,384 images, as an int64 for 16 million.
+# Losses are added up as whole numbers of this unit. Such a sum is exact. So it is the same in any
+# order, in any pieces, on every device, and in a run that was interrupted and resumed.
+# A float64 holds it exactly for up to 16,384 images, an int64 for up to 16 million.
 LOSS_UNIT = 2.0**-39
 
 
 def mean_loss(total: int, count: int) -> float:
-    """The mean over `count` images whose losses sum up to `total` LOSS_UNITs."""
+    """Return the mean over `count` images whose losses sum up to `total` LOSS_UNITs."""
     return total * LOSS_UNIT / count
 
 
 def mean_losses(totals: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    """The same of several sums (N,), each over as many images."""
+    """Return the means over `count` images each whose losses sum up to `totals` (N,) LOSS_UNITs."""
     return totals * LOSS_UNIT / count
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a model does on some images."""
+    """The loss and the accuracy of a model on a set of images."""
 
     loss: float  # mean of mnist_loss
     accuracy: float
@@ -34,5 +34,11 @@ class Evaluation:
 
     @classmethod
     def of(cls, total: int, correct: int, count: int) -> Self:
-        """On `count` images whose losses sum up to `total` LOSS_UNITs, `correct` told rightly."""
+        """Return the means over `count` images from their sums.
+
+        Args:
+            total: the sum of the losses, in LOSS_UNITs.
+            correct: how many images are classified correctly.
+            count: how many images there are.
+        """
         return cls(mean_loss(total, count), correct / count, count)

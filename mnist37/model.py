@@ -12,28 +12,28 @@ from torch import Tensor
 def init_params(
     size: int | tuple[int, ...], std: float = 1.0, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Random parameters: `size` draws from a normal distribution of standard deviation `std`."""
+    """Draw random parameters from a normal distribution of mean 0 and standard deviation `std`."""
     return (torch.randn(size, generator=generator) * std).requires_grad_()
 
 
 def linear1(xb: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
-    """A weighted sum of each image's pixels; above 0 it says "a 3".
+    """Return each image's score, a weighted sum of its pixels; above 0 it means "a 3".
 
-    The bias lets it say so even of an empty image, whose every weighted pixel is 0.
+    Every weighted pixel of an empty image is 0. Only the bias can give it another score than 0.
     """
     return xb @ weights + bias  # (N, 784) @ (784, 1) + (1,) -> (N, 1)
 
 
 def sigmoid(x: Tensor) -> Tensor:
-    """Squeezes any number into 0..1, smoothly and always upwards: so a score is a probability.
+    """Squeeze any number into 0..1, smoothly and always upwards, so that a score is a probability.
 
-    torch.sigmoid is the same, faster.
+    torch.sigmoid computes the same function faster.
     """
     return 1 / (1 + torch.exp(-x))
 
 
 def mnist_loss(predictions: Tensor, targets: Tensor) -> Tensor:
-    """How far each prediction is from its target, 1 for a three and 0 for a seven, on average.
+    """Return the mean distance of predictions from their targets, 1 for a three, 0 for a seven.
 
     Args:
         predictions: probabilities, in 0..1.
@@ -43,10 +43,10 @@ def mnist_loss(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 def accuracy(preds: Tensor, targets: Tensor) -> Tensor:
-    """The share of images that linear1 is right about.
+    """Return the share of images that linear1 classifies correctly.
 
-    It hardly ever changes when a weight does, so its slope is 0 almost everywhere: good for people
-    to read, useless to learn from.
+    A small change of a weight hardly ever changes this share, so its slope is 0 almost everywhere:
+    people can read it, but training cannot learn from it.
 
     Args:
         preds: (N, 1), from linear1, before the sigmoid.
@@ -56,11 +56,11 @@ def accuracy(preds: Tensor, targets: Tensor) -> Tensor:
 
 
 def gradient(xb: Tensor, yb: Tensor, weights: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The slope of mnist_loss(sigmoid(linear1(xb))) along each weight and the bias.
+    """Return the slope of mnist_loss(sigmoid(linear1(xb))) along each weight and the bias.
 
     By the chain rule, with z = linear1(xb), p = sigmoid(z) and N images:
         dloss/dp = -1/N for a three, 1/N for a seven;   dp/dz = p (1 - p);   dz/dweights = xb.
-    Autograd gives the same; here it takes no graph.
+    Autograd computes the same slopes; this function builds no graph.
 
     Returns:
         The gradients of the weights (784, 1) and of the bias (1,).
@@ -72,7 +72,7 @@ def gradient(xb: Tensor, yb: Tensor, weights: Tensor, bias: Tensor) -> tuple[Ten
 
 @torch.no_grad()
 def gradient_step(xb: Tensor, yb: Tensor, weights: Tensor, bias: Tensor, lr: float) -> None:
-    """One step of SGD: moves the parameters, in place, a little down the slope of the loss."""
+    """Take one step of SGD: move the parameters, in place, a little down the slope of the loss."""
     weights_grad, bias_grad = gradient(xb, yb, weights, bias)
     weights -= weights_grad * lr
     bias -= bias_grad * lr

@@ -7,6 +7,6 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sgd:
-    """Stochastic gradient descent."""
+    """The settings of stochastic gradient descent."""
 
     learning_rate: float = 1.0  # above 0; the kernels take it as a float32

@@ -1,4 +1,4 @@
-"""Makes images.npz, the 3s and 7s that the package ships, from the four original MNIST files.
+"""Make images.npz, the 3s and 7s that the package ships, from the four original MNIST files.
 
     python -m mnist37.prepare FOLDER [OUT]
 
@@ -30,7 +30,12 @@ LABELS_HEADER = 8
 
 
 def read_idx(folder: Path, name: str, header: int) -> NDArray[np.uint8]:
-    """The bytes of one original MNIST file after its header, checked against its MD5.
+    """Return the bytes of an original MNIST file after its header; check the file's MD5.
+
+    Args:
+        folder: the folder with the four files.
+        name: the file's name, a key of MD5.
+        header: the header's size in bytes.
 
     Raises:
         ValueError: the file is not the original one.
@@ -46,23 +51,23 @@ def read_idx(folder: Path, name: str, header: int) -> NDArray[np.uint8]:
 def in_notes_order(
     images: NDArray[np.uint8], labels: NDArray[np.uint8], digit: int
 ) -> NDArray[np.uint8]:
-    """All images of one digit, in the order in which the book's dataset lists them.
+    """Return all images of one digit, in the order in which the book's dataset lists them.
 
-    That dataset has a file for each image, named by the image's index in MNIST, and lists them
-    sorted as text: 10.png, 10000.png, 10011.png, ... Sums of floats depend on the order, so the
-    notes' printed numbers come out only in this one.
+    That dataset has a file for each image, named by the image's index in MNIST, and lists the
+    files sorted as text: 10.png, 10000.png, 10011.png, ... Sums of floats depend on the order, so
+    only this order gives the numbers that the notes print.
 
     Args:
         images: (count, 28, 28).
         labels: (count,), the digit of each image.
-        digit: which one to keep.
+        digit: the digit to keep.
     """
     indices = sorted(np.flatnonzero(labels == digit).tolist(), key=lambda index: f"{index}.png")
     return images[indices]
 
 
 def prepare(folder: Path, out: Path) -> dict[str, int]:
-    """Writes the 3s and 7s found in `folder` to `out`; returns how many of each there are."""
+    """Write the 3s and 7s of the files in `folder` to `out`; return the size of each array."""
     arrays = {}
     for split, prefix in (("train", "train"), ("valid", "t10k")):
         images = read_idx(folder, f"{prefix}-images-idx3-ubyte", IMAGES_HEADER).reshape(-1, 28, 28)

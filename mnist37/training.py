@@ -1,7 +1,7 @@
-"""Training at full speed: the images on their device, and the order in which a run sees them.
+"""Training at full speed: the images on their device, and the order in which a run reads them.
 
-What is done to them is mnist37.kernels' on the CPU and mnist37.cuda_kernels' elsewhere; both take
-the same steps as mnist37.model does, and the tests hold them against autograd.
+mnist37.kernels does the arithmetic on the CPU, mnist37.cuda_kernels on CUDA. Both take the same
+steps as mnist37.model, and the tests compare them with autograd.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mnist37.shuffling import permutation, permutations
 
 
 def evaluate(parameters: Parameters, examples: Examples) -> Evaluation:
-    """The loss and the accuracy of `parameters` (785,), the weights and the bias."""
+    """Return the loss and the accuracy of `parameters` (785,), the weights, then the bias."""
     total, correct = examples.sum_losses(parameters)
     return Evaluation.of(total, correct, len(examples))
 
@@ -30,7 +30,7 @@ class MiniBatches:
     """The training images in the order of one seed, cut into mini-batches; the last may be short.
 
     Gathering the images in a new order each epoch would cost as much again as the arithmetic. So
-    they are permuted once, in memory, and each epoch permutes the order of the mini-batches.
+    the constructor permutes the images once, in memory, and each epoch permutes the mini-batches.
     """
 
     def __init__(self, examples: Examples, seed: int, batch_size: int) -> None:
@@ -43,23 +43,32 @@ class MiniBatches:
         return self._batches
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """Which mini-batch comes when in an epoch of a run (from 1)."""
+        """Return the order (S,) of the mini-batches in an epoch of a run; epochs count from 1."""
         return permutation(len(self), self.seed, self.batch_size, epoch)
 
     def orders(self, epochs: range) -> NDArray[np.int64]:
-        """The same for some epochs (E, S)."""
+        """Return the orders (E, S) of the mini-batches in consecutive epochs of a run."""
         return permutations(len(self), self.seed, self.batch_size, epochs)
 
     def count(self, number: int) -> int:
-        """How many images a mini-batch has."""
+        """Return how many images mini-batch `number` has."""
         return min(self.batch_size, len(self.examples) - number * self.batch_size)
 
     def counts(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The same of several."""
+        """Return how many images each mini-batch in `order` (S,) has."""
         return np.minimum(self.batch_size, len(self.examples) - order * self.batch_size)
 
     def sgd(self, parameters: Parameters, order: NDArray[np.int64], sgd: Sgd) -> int:
-        """A step on each of these mini-batches; see Examples."""
+        """Take one step of SGD for each mini-batch in `order`, one after the other.
+
+        Args:
+            parameters: (785,), on the images' device; changed in place.
+            order: (S,), indices of mini-batches.
+            sgd: the optimizer's settings.
+
+        Returns:
+            The sum of the images' losses in LOSS_UNITs. A loss is computed before its step.
+        """
         return self.examples.sgd(parameters, order, self.batch_size, sgd)
 
     def steps(
@@ -69,7 +78,15 @@ class MiniBatches:
         settings: Sequence[Sgd],
         bound: float,
     ) -> StepsOutput:
-        """The same, each with settings of its own; see Examples."""
+        """Take steps of SGD, each with its own settings, and return each step's result.
+
+        Args:
+            parameters: (785,), on the images' device; changed in place.
+            order: (S,), indices of mini-batches.
+            settings: (S,), the optimizer's settings for each step.
+            bound: the maximum of the sum of the parameters' absolute values. After a step that
+                exceeds it no further step is taken; Examples.steps has the details.
+        """
         return self.examples.steps(parameters, order, self.batch_size, settings, bound)
 
 
@@ -79,7 +96,7 @@ class Datasets:
     def __init__(self, data: Data, device: Device) -> None:
         self.train = device.load_images(data.train.pixels, data.train.labels)
         self.valid = device.load_images(data.valid.pixels, data.valid.labels)
-        # A permuted copy is another 10 MB: one is kept for the run and one for the single steps.
+        # A permuted copy takes another 10 MB: the cache keeps one for a run and one for Steps.
         self.mini_batches = lru_cache(maxsize=2)(self._mini_batches)
 
     def _mini_batches(self, seed: int, batch_size: int) -> MiniBatches:

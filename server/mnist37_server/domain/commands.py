@@ -1,7 +1,7 @@
-"""What the writes ask for, with the contract's defaults and ranges.
+"""The requests for writes, with the defaults and the ranges of the API.
 
-A request is a frozen dataclass that checks its values when it is made, so whatever holds one holds
-a right one. Its fingerprint tells whether a request_id comes again with the same request.
+A request is a frozen dataclass that checks its values when it is created, so every request object
+is valid. Its fingerprint shows whether a repeated request_id comes with the same request.
 """
 
 from __future__ import annotations
@@ -21,47 +21,49 @@ from mnist37_server.errors import InvalidArgument
 TRAINING_IMAGES = 12_396
 EPOCHS_MAX = 1_000_000
 STD_MAX = 100.0
-LEARNING_RATE_MAX = 3e38  # what the arithmetic's float32 can hold
+LEARNING_RATE_MAX = 3e38  # below the largest float32: the kernels compute in float32
 REQUEST_ID_LENGTH_MAX = 128  # characters
 
 
 class Fingerprinted(ABC):
-    """A request that can be told from others without keeping its values.
+    """A request with a fingerprint, which is stored in place of its values.
 
-    A fingerprint is stored with its request_id, so what is hashed never changes: the name of the
-    method and the names and the order of the fields are written out here, whatever the classes and
-    their attributes are called. A field that a later release adds is hashed only where it is not
-    its default (`added`): a request from before it keeps its fingerprint.
+    The store keeps the fingerprint with the request_id, so the hashed text never changes. For this
+    reason `hashed_fields` spells out the method's name and the fields' names and order: they do not
+    follow the names of the classes and the attributes. A field that a later release adds is hashed
+    only where its value is not the default (`added_fields`), so requests of earlier releases keep
+    their fingerprints.
     """
 
     @abstractmethod
     def hashed_fields(self) -> tuple[str, dict[str, object]]:
-        """Return the method's name and the values, by the names that are hashed."""
+        """Return the method's name, and the values by the names that are hashed."""
 
     @staticmethod
     def added_fields(**fields: tuple[object, object]) -> dict[str, object]:
-        """Return the values of fields that were added later, where they are not their defaults.
+        """Return the values of later fields, without the values that are the defaults.
 
         Args:
-            fields: the value of each, and its default.
+            fields: the value of each field, and its default.
         """
         return {name: value for name, (value, default) in fields.items() if value != default}
 
     @property
     def fingerprint(self) -> bytes:
-        """32 bytes that requests share only if they are of one kind and have the same values."""
-        # No cached_property: in Python 3.11 all requests would wait while one large one is hashed.
-        found: bytes | None = self.__dict__.get("_fingerprint")
-        if found is None:
+        """Return 32 bytes that are equal only for requests of one method with equal values."""
+        # No cached_property: in Python 3.11 it holds one lock for all instances, so every request
+        # would wait while one large request is hashed.
+        digest: bytes | None = self.__dict__.get("_fingerprint")
+        if digest is None:
             method, values = self.hashed_fields()
-            found = hashlib.sha256(f"{method} {values!r}".encode()).digest()
-            self.__dict__["_fingerprint"] = found
-        return found
+            digest = hashlib.sha256(f"{method} {values!r}".encode()).digest()
+            self.__dict__["_fingerprint"] = digest
+        return digest
 
 
 @dataclass(frozen=True)
 class Step(Fingerprinted):
-    """One step of SGD, on `batch` or on the training set's next mini-batch."""
+    """One step of SGD: on `batch`, or on the training set's next mini-batch if it is None."""
 
     batch: Batch | None = None
     sgd: Sgd = Sgd()
@@ -70,7 +72,7 @@ class Step(Fingerprinted):
         check_learning_rate(self.sgd.learning_rate)
 
     def hashed_fields(self) -> tuple[str, dict[str, object]]:
-        """See Fingerprinted."""
+        """Return the method's name, and the values by the names that are hashed."""
         batch = None
         if self.batch is not None:
             contents = (self.batch.pixels, self.batch.labels)
@@ -93,7 +95,7 @@ class Train(Fingerprinted):
         check_range("batch_size", self.batch_size, 1, TRAINING_IMAGES)
 
     def hashed_fields(self) -> tuple[str, dict[str, object]]:
-        """See Fingerprinted."""
+        """Return the method's name, and the values by the names that are hashed."""
         return "Train", {
             "epochs": self.epochs,
             "learning_rate": self.sgd.learning_rate,
@@ -104,7 +106,7 @@ class Train(Fingerprinted):
 
 @dataclass(frozen=True)
 class Initialize(Fingerprinted):
-    """Fresh random parameters."""
+    """A replacement of the parameters by new random ones."""
 
     seed: int = 42
     std: float = 1.0
@@ -114,24 +116,24 @@ class Initialize(Fingerprinted):
             raise InvalidArgument("std", f"got {self.std:g}", f"must be 0 to {STD_MAX:g}")
 
     def hashed_fields(self) -> tuple[str, dict[str, object]]:
-        """See Fingerprinted."""
+        """Return the method's name, and the values by the names that are hashed."""
         return "Initialize", {"seed": self.seed, "std": self.std}
 
 
 @dataclass(frozen=True)
 class Restore(Fingerprinted):
-    """The parameters of a kept version again."""
+    """A replacement of the parameters by the parameters of a retained version."""
 
     version: int
 
     def hashed_fields(self) -> tuple[str, dict[str, object]]:
-        """See Fingerprinted."""
+        """Return the method's name, and the values by the names that are hashed."""
         return "Restore", {"version": self.version}
 
 
 @dataclass(frozen=True)
 class Import(Fingerprinted):
-    """Parameters from elsewhere."""
+    """A replacement of the parameters by the caller's."""
 
     weights: bytes  # 784 little-endian float32
     bias: float
@@ -150,26 +152,26 @@ class Import(Fingerprinted):
             )
 
     def hashed_fields(self) -> tuple[str, dict[str, object]]:
-        """See Fingerprinted."""
+        """Return the method's name, and the values by the names that are hashed."""
         return "Import", {"weights": self.weights, "bias": self.bias}
 
     @property
     def parameters(self) -> NDArray[np.float32]:
-        """(785,): the weights, then the bias."""
+        """Return the parameters (785,): the weights, then the bias."""
         return np.append(np.frombuffer(self.weights, "<f4"), self.bias).astype(np.float32)
 
 
 Request = Step | Train | Initialize | Restore | Import
 
 
-def check_range(field: str, value: int, least: int, most: int) -> None:
-    """Raises InvalidArgument unless least <= value <= most."""
-    if not least <= value <= most:
-        raise InvalidArgument(field, f"got {value:,}", f"must be {least:,} to {most:,}")
+def check_range(field: str, value: int, minimum: int, maximum: int) -> None:
+    """Raise InvalidArgument unless minimum <= value <= maximum."""
+    if not minimum <= value <= maximum:
+        raise InvalidArgument(field, f"got {value:,}", f"must be {minimum:,} to {maximum:,}")
 
 
 def check_learning_rate(value: float) -> None:
-    """Raises InvalidArgument unless the learning rate is above 0 and a finite float32 too."""
+    """Raise InvalidArgument unless the learning rate is above 0 and finite as a float32."""
     if not 0 < value <= LEARNING_RATE_MAX:  # false for NaN too
         raise InvalidArgument(
             "learning_rate",
@@ -179,7 +181,7 @@ def check_learning_rate(value: float) -> None:
 
 
 def check_request_id(request_id: str) -> None:
-    """Raises InvalidArgument unless the id has 1 to 128 characters."""
+    """Raise InvalidArgument unless the request_id has 1 to 128 characters."""
     if not 1 <= len(request_id) <= REQUEST_ID_LENGTH_MAX:
         raise InvalidArgument(
             "request_id",

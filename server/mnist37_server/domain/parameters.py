@@ -1,4 +1,4 @@
-"""How large parameters may be, so that no sum over them overflows."""
+"""The limit on the size of parameters, below which no score overflows float32."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from numpy.typing import NDArray
 
 from mnist37 import kernels
 
-ABSOLUTE_SUM_MAX = 3e38  # what an image may score, so that no sum is beyond float32
+ABSOLUTE_SUM_MAX = 3e38  # a little below the largest float32, 3.4e38
 
 
 def absolute_sum(parameters: NDArray[np.float32]) -> float:
-    """Return the highest score that an image can have, or NaN.
+    """Return the sum of the absolute values of parameters (785,), or NaN if one of them is NaN.
 
-    Up to ABSOLUTE_SUM_MAX no partial sum of a score overflows float32.
+    A pixel counts from 0 to 1, so this sum bounds the score of every image and each of its partial
+    sums. If it is at most ABSOLUTE_SUM_MAX, none of them overflows float32.
     """
     return float(absolute_sums(parameters[None])[0])
 
 
 def absolute_sums(parameters: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The same (N,) of several (N, 785)."""
-    found = np.empty(len(parameters), np.float64)
-    kernels.absolute_sums(parameters, found)
-    return found
+    """Return the sums (N,) of the absolute values of N parameter vectors (N, 785)."""
+    sums = np.empty(len(parameters), np.float64)
+    kernels.absolute_sums(parameters, sums)
+    return sums

@@ -1,4 +1,4 @@
-"""What is remembered of requests, runs and versions."""
+"""What the store keeps about requests, runs and versions, and the stats of the model."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from mnist37_server.domain.snapshot import Origin
 
 
 class RunCheckpoint(NamedTuple):
-    """How far a run came."""
+    """The position of a run, from which it can go on."""
 
-    steps: int  # mini-batches done since the run began
-    loss: int  # summed over the images of the epoch under way, in LOSS_UNITs
+    steps: int  # steps of SGD since the run began
+    loss: int  # sum over the images of the unfinished epoch, in LOSS_UNITs
     elapsed: float  # seconds of training
-    run: int  # its number
+    run: int  # the number of the run
     started_at: float  # seconds since 1970
 
 
 class RequestRecord(NamedTuple):
-    """What is remembered of a request that has an id."""
+    """The record of a request that has a request_id."""
 
     request_id: str
     fingerprint: bytes
     version: int
-    result: tuple[float, ...] | None  # None: a run that is not finished
+    result: tuple[float, ...] | None  # None for a run that is not finished
     checkpoint: RunCheckpoint | None = None
 
 
 class VersionRecord(NamedTuple):
-    """What is known of a kept version, besides its parameters."""
+    """The record of a retained version, without its parameters."""
 
     version: int
     origin: Origin
@@ -41,7 +41,7 @@ class VersionRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is remembered of a run."""
+    """The record of a run."""
 
     number: int
     request_id: str | None
@@ -49,16 +49,16 @@ class RunRecord:
     started_at: float  # seconds since 1970
     version: int  # of the model after its last commit
     finished: bool
-    last: Progress | None  # of the last epoch that was finished
+    last: Progress | None  # of the last finished epoch
 
 
 class ModelStats(NamedTuple):
-    """How a live model stands at a moment."""
+    """The stats of a live model at one moment, for the metrics."""
 
-    version: int  # the newest that is committed
-    steps: int  # of SGD, since the server began
-    images_trained: int  # on those steps
-    images_predicted: int  # since the server began
-    pending_writes: int  # writes whose turn has not come
+    version: int  # the newest committed version
+    steps: int  # steps of SGD since the server started
+    images_trained: int  # images in these steps
+    images_predicted: int  # since the server started
+    pending_writes: int  # writes in the queue
     runs_in_progress: bool  # whether a run is under way
-    state_bytes: int  # that the database has
+    state_bytes: int  # size of the database

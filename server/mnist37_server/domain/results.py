@@ -1,4 +1,4 @@
-"""How writes are answered."""
+"""The results of writes, and the values in which they are stored."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from mnist37_server.domain.commands import Request, Step, Train
 
 
 class StepResult(NamedTuple):
-    """A Step's answer."""
+    """The result of a Step."""
 
-    loss: float  # the mean on the batch, before the update
-    version: int  # that the update made
+    loss: float  # mean over the batch, before the update
+    version: int  # of the model, after the update
 
 
 class Progress(NamedTuple):
-    """A Train's answer after each epoch."""
+    """The result of one epoch of a Train."""
 
     epoch: int
     epochs: int
@@ -28,7 +28,7 @@ class Progress(NamedTuple):
 
 
 class WriteResult(NamedTuple):
-    """The answer to an Initialize, a Restore or an Import."""
+    """The result of an Initialize, a Restore or an Import."""
 
     version: int
 
@@ -37,7 +37,7 @@ Result = StepResult | Progress | WriteResult
 
 
 def values_of(result: Result) -> tuple[float, ...]:
-    """Return an answer's values in the order in which they are stored, which never changes."""
+    """Return a result's values in the order in which they are stored, which never changes."""
     if isinstance(result, StepResult):
         return result.loss, result.version
     if isinstance(result, Progress):
@@ -54,7 +54,7 @@ def values_of(result: Result) -> tuple[float, ...]:
 
 
 def progress_from_values(values: Sequence[Any]) -> Progress:
-    """Return the progress whose `values_of` these are."""
+    """Return the Progress that has these stored values."""
     epoch, epochs, train_loss, valid_loss, valid_accuracy, version, elapsed = values
     return Progress(
         epoch=epoch,
@@ -68,7 +68,7 @@ def progress_from_values(values: Sequence[Any]) -> Progress:
 
 
 def result_from_values(request: Request, values: Sequence[Any]) -> Result:
-    """Return the answer to a request whose `values_of` these are."""
+    """Return the result of a request from its stored values."""
     if isinstance(request, Step):
         loss, version = values
         return StepResult(loss=loss, version=version)
@@ -79,7 +79,7 @@ def result_from_values(request: Request, values: Sequence[Any]) -> Result:
 
 
 def progress_of(results: Sequence[Result]) -> list[Progress]:
-    """The answers to a Train, as what they are."""
-    found = [result for result in results if isinstance(result, Progress)]
-    assert len(found) == len(results)
-    return found
+    """Return the results of a Train, typed as Progress."""
+    progress = [result for result in results if isinstance(result, Progress)]
+    assert len(progress) == len(results)
+    return progress

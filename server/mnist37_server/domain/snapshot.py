@@ -1,4 +1,4 @@
-"""One version of the model, whole and unchangeable: what readers are answered from."""
+"""The snapshot: an immutable version of the model in memory, from which reads are answered."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from mnist37 import kernels
 
-Images = NDArray[np.uint8] | NDArray[np.float32]  # pixels of 0 to 255, or of 0 to 1
+Images = NDArray[np.uint8] | NDArray[np.float32]  # pixels from 0 to 255, or from 0 to 1
 
 
 class Origin(IntEnum):
-    """What made a version; the numbers are stored."""
+    """The kind of write that made a version; the numbers are stored and never change."""
 
     INITIALIZE = 1
     STEP = 2
@@ -28,33 +28,42 @@ class Origin(IntEnum):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The parameters after `version` updates, on the host."""
+    """The model after `version` updates, in the memory of the host."""
 
     version: int
     content: bytes  # the parameters as 785 little-endian float32: the weights, then the bias
-    batch_cursor: int  # of the next Step without a batch, in its walk through the mini-batches
+    batch_cursor: int  # position of the next Step without a batch, among the mini-batches
     origin: Origin
-    run: int | None = None  # the number of the run, of Origin.TRAIN
+    run: int | None = None  # the number of the run, for Origin.TRAIN
 
     @cached_property
     def parameters(self) -> NDArray[np.float32]:
-        """(785,): the weights, then the bias; nobody can write to it."""
+        """Return the parameters (785,), the weights, then the bias, as a read-only array."""
         return np.frombuffer(self.content, "<f4")
 
     @property
     def digest(self) -> str:
-        """Lowercase hexadecimal SHA-256 of `content`."""
+        """Return the SHA-256 of `content`, in lowercase hexadecimal."""
         return hashlib.sha256(self.content).hexdigest()
 
     def predict(self, images: Images) -> NDArray[np.float32]:
-        """The probability (N,), for each image of (N, 784), that it is a 3."""
+        """Return the probability (N,), for each image of (N, 784), that it is a 3."""
         kernel: Any = kernels.predict if images.dtype == np.uint8 else kernels.predict_floats
         probabilities = np.empty(len(images), np.float32)
         kernel(images, self.parameters, probabilities)
         return probabilities
 
     def predict_bytes(self, message: bytes, start: int, count: int) -> bytearray:
-        """The same, as float32, for the `count` images that a message has from `start` on."""
+        """Return the probability that it is a 3, for each of the images in a message.
+
+        Args:
+            message: has `count` images of 784 bytes each.
+            start: the offset of the first image, in bytes.
+            count: the number of images.
+
+        Returns:
+            `count` probabilities, as float32.
+        """
         probabilities = bytearray(4 * count)
         kernels.predict_bytes(message, start, count, self.parameters, probabilities)
         return probabilities

@@ -1,1 +1,1 @@
-"""The live model: the order of writes, their commits, and what readers see."""
+"""The live model: the queue of writes, the writer, the committer, and the snapshots for reads."""

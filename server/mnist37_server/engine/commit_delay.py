@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import time
 
-DELAY_MAX_SECONDS = 0.005  # seconds of delay
-SLOW_COMMIT_SECONDS = 0.005  # seconds that a commit takes on a slow disk
+DELAY_MAX_SECONDS = 0.005  # in all, before one commit
+SLOW_COMMIT_SECONDS = 0.005  # a disk on which a commit takes longer counts as slow
 
 
 class CommitDelay:
-    """A policy, as PostgreSQL's commit_delay and commit_siblings are, measured instead of set.
+    """A policy for group commit, with a delay that follows the measured time of a commit.
+
+    PostgreSQL has the same policy with two fixed settings, commit_delay and commit_siblings.
 
     After it answers a batch, the writer waits for the next writes of the clients that it answered.
-    For each it waits no longer than one commit takes: one commit is all that the delay saves. In
-    all it waits `most` seconds at most. On a slow disk there is no delay: writes pile up during the
-    commit before.
+    It waits for each no longer than one commit takes, since one commit is all that the delay can
+    save. In all it waits at most `max_seconds`. On a slow disk there is no delay, since writes
+    gather during the commit before anyway.
 
     Args:
-        max_seconds: seconds of delay.
-        slow_seconds: seconds that a commit takes on a disk that counts as slow.
+        max_seconds: the longest delay of one commit.
+        slow_seconds: a disk on which a commit takes longer counts as slow.
     """
 
     def __init__(
@@ -26,29 +28,31 @@ class CommitDelay:
     ) -> None:
         self._max_seconds = max_seconds
         self._slow_seconds = slow_seconds
-        self.siblings = 0  # writes that the next commit may have; guarded by the queue's lock
-        self.commit_seconds = 0.0  # the last commit took; set by the thread that commits
+        # guarded by WriteQueue._lock: siblings
+        self.siblings = 0  # how many writes the next commit may have; 0: do not wait
+        # Set by the thread that commits, read by any.
+        self.commit_seconds = 0.0  # how long the last commit took
 
     @property
     def is_disk_slow(self) -> bool:
-        """Return whether commits take so long that it is worth to compute on meanwhile."""
+        """Return whether a commit takes so long that the writer should compute during it."""
         return self.commit_seconds > self._slow_seconds
 
-    def expects_more(self, before: int, there: int) -> bool:
+    def expects_more(self, previous_count: int, count: int) -> bool:
         """Return whether another write may come soon.
 
         Args:
-            before: writes that were there when the last wait began.
-            there: writes that are there now.
+            previous_count: writes in the queue when the last wait started.
+            count: writes in the queue now.
         """
-        return before < there < self.siblings
+        return previous_count < count < self.siblings
 
-    def remaining_seconds(self, since: float) -> float:
-        """Return how long to wait for another write; 0 or less: not at all.
+    def remaining_seconds(self, start_time: float) -> float:
+        """Return how long to wait for another write; 0 or less means not at all.
 
         Args:
-            since: when the delay began, on time.monotonic's clock.
+            start_time: when the delay started, on time.monotonic's clock.
         """
         if self.is_disk_slow:
             return 0.0
-        return min(self.commit_seconds, since + self._max_seconds - time.monotonic())
+        return min(self.commit_seconds, start_time + self._max_seconds - time.monotonic())

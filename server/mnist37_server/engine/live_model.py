@@ -1,4 +1,4 @@
-"""The live model: what readers see of it, always a committed version, and where writes go in."""
+"""The live model: reads of committed versions, and the entry for writes."""
 
 from __future__ import annotations
 
@@ -34,16 +34,19 @@ log = logging.getLogger(__name__)
 
 
 class LiveModel:
-    """One model that is read by many threads while a writer changes it.
+    """One model that many threads read while one thread writes to it.
 
-    A reader takes the current snapshot, one reference, and never waits: a snapshot never changes,
-    and a commit replaces it whole.
+    Reads take no lock: a reader takes one reference, to the newest snapshot. A snapshot never
+    changes; a commit replaces the reference.
+
+    Writes go through the queue to the writer's thread, in order of arrival. For each, the order is:
+    commit, publish the snapshot, answer the caller.
 
     Args:
         datasets: the resident images.
-        device: where the arithmetic of training and of losses is done.
-        store: where the model was left, and where it is kept; closed with the model.
-        max_callers: how many may wait for writes at a time.
+        device: what computes steps and losses.
+        store: has the newest version, and gets the commits; `close` closes it.
+        max_callers: how many callers may wait for writes at a time.
     """
 
     def __init__(
@@ -62,13 +65,14 @@ class LiveModel:
             store.commit([snapshot], [])
         trainer.reset(snapshot)
         self.feed = SnapshotFeed(snapshot)
-        self._trainer = trainer  # the writer's alone; here only its counts are looked at
-        self._predicted = 0
-        self._predicting = threading.Lock()  # guards the one above
+        self._trainer = trainer  # only the writer's thread uses it; here its counts are read
+        # guarded by _images_predicted_lock: _images_predicted
+        self._images_predicted_lock = threading.Lock()
+        self._images_predicted = 0
         self.engine_stats = EngineStats()
         self._evaluator = Evaluator(datasets, device, self._mark_device_lost)
-        self.on_device_lost: Callable[[], None] = lambda: None  # called when the device is lost
-        self._device_lost = False
+        self.on_device_lost: Callable[[], None] = lambda: None  # set by app
+        self._is_device_lost = False  # never set back; read without a lock
         delay = CommitDelay()
         self._queue = WriteQueue(store.find, self.engine_stats, max_callers, delay)
         self._writer = Writer(
@@ -77,31 +81,31 @@ class LiveModel:
 
     @property
     def device(self) -> Device:
-        """Where the model is trained."""
+        """Return the device that trains the model."""
         return self._evaluator.device
 
     def submit(
         self, request: Request, request_id: str | None = None, caller: Subscription | None = None
     ) -> Subscription:
-        """Queue a write, join the one that has this id, or repeat its first answer.
+        """Queue a write, join the pending write that has this request_id, or repeat its result.
 
         Args:
-            request: what to do.
+            request: the write.
             request_id: makes it safe to submit the request again.
-            caller: who is to be answered; one without a deadline, if none is given.
+            caller: the subscription for the results; None makes one without a deadline.
 
         Returns:
-            The caller, to be iterated over for the answers.
+            The subscription, which yields the results.
 
         Raises:
-            AlreadyExists: the id stands for another request.
+            AlreadyExists: the request_id belongs to another request.
             Exhausted: too many callers wait.
-            ShuttingDown: no more writes are taken.
+            ShuttingDown: the server takes no more writes.
         """
         return self._queue.submit(request, request_id, caller)
 
     def cancel(self, caller: Subscription) -> None:
-        """Take note that a caller waits no longer: it cancelled, or its deadline passed."""
+        """End the wait of a caller that has cancelled or whose deadline has passed."""
         self._queue.cancel(caller)
 
     def versions(self, limit: int) -> list[VersionRecord]:
@@ -109,7 +113,10 @@ class LiveModel:
         return self._store.versions(limit)
 
     def at(self, version: int | None = None) -> Snapshot:
-        """The newest committed version, or a kept one.
+        """Return the newest committed version, or a retained one.
+
+        Args:
+            version: its number; None for the newest.
 
         Raises:
             NotFound: this version is not retained.
@@ -125,79 +132,98 @@ class LiveModel:
     def predict(
         self, images: Images, version: int | None = None
     ) -> tuple[NDArray[np.float32], int]:
-        """The probability (N,), for each image of (N, 784), that it is a 3; and the version.
+        """Return the probability (N,) that each image of (N, 784) is a 3; and the version.
 
         Raises:
             NotFound: this version is not retained.
         """
         snapshot = self.at(version)
         probabilities = snapshot.predict(images)
-        with self._predicting:
-            self._predicted += len(images)
+        with self._images_predicted_lock:
+            self._images_predicted += len(images)
         return probabilities, snapshot.version
 
     def predict_bytes(
         self, message: bytes, start: int, count: int, version: int | None = None
     ) -> tuple[bytearray, int]:
-        """The same, as float32, for the `count` images that a message has from `start` on."""
-        snapshot = self.at(version)
-        probabilities = snapshot.predict_bytes(message, start, count)
-        with self._predicting:
-            self._predicted += count
-        return probabilities, snapshot.version
+        """Return the probability that it is a 3, for each image in a message; and the version.
 
-    def evaluate(self, on: Split | Batch, version: int | None = None) -> tuple[Evaluation, int]:
-        """The loss and the accuracy on a resident set or on a caller's batch; and the version.
+        Args:
+            message: has `count` images of 784 bytes each.
+            start: the offset of the first image, in bytes.
+            count: the number of images.
+            version: the version to predict with; None for the newest.
+
+        Returns:
+            `count` probabilities as float32, and the number of the version.
 
         Raises:
             NotFound: this version is not retained.
-            Exhausted: there is no room on the device.
+        """
+        snapshot = self.at(version)
+        probabilities = snapshot.predict_bytes(message, start, count)
+        with self._images_predicted_lock:
+            self._images_predicted += count
+        return probabilities, snapshot.version
+
+    def evaluate(self, source: Split | Batch, version: int | None = None) -> tuple[Evaluation, int]:
+        """Return the loss and the accuracy on resident images or a caller's batch; the version.
+
+        Raises:
+            NotFound: this version is not retained.
+            Exhausted: the device is out of memory.
             ShuttingDown: the device is lost.
         """
         snapshot = self.at(version)
-        if self._device_lost:
+        if self._is_device_lost:
             raise device_lost_error()
-        return self._evaluator.evaluate(snapshot, on), snapshot.version
+        return self._evaluator.evaluate(snapshot, source), snapshot.version
 
     def runs(self) -> list[tuple[RunRecord, bool]]:
-        """The runs that are kept, newest first, and whether each is under way."""
-        under_way = self._queue.running_run()
-        return [(run, run.number == under_way) for run in self._store.runs()]
+        """Return the retained runs, newest first, and whether each is under way."""
+        running_number = self._queue.running_run()
+        return [(run, run.number == running_number) for run in self._store.runs()]
 
     def watch(self, number: int | None) -> RunWatch:
-        """A run to look at, the newest where no number is given.
+        """Watch a run.
+
+        Args:
+            number: of the run; None for the newest.
 
         Raises:
-            NotFound: there is none, or none of this number is kept.
+            NotFound: there is no run yet, or this one is not retained.
         """
         return RunWatch(self._queue, self._store, number)
 
     def model_stats(self) -> ModelStats:
-        """How it stands, for who watches."""
+        """Return the model's stats, for the metrics."""
         return ModelStats(
             version=self.at().version,
             steps=self._trainer.steps_done,
             images_trained=self._trainer.images_done,
-            images_predicted=self._predicted,
+            images_predicted=self._images_predicted,
             pending_writes=self._queue.depth(),
             runs_in_progress=self._queue.running_run() is not None,
             state_bytes=self._store.size(),
         )
 
     def _mark_device_lost(self) -> None:
-        """For good: CUDA gives a process no second device; called where an error is handled."""
+        """Refuse all further writes, since the device is lost; call it while an error is handled.
+
+        There is no way back: CUDA does not let the process use the device again.
+        """
         log.exception("the device is lost: no more writes are taken; start the server again")
-        self._device_lost = True
+        self._is_device_lost = True
         self._queue.close(device_lost_error)
         self.on_device_lost()
 
     def stop_writing(self) -> None:
-        """Stops the run at a step's end, commits it, and refuses all further writes.
+        """Stop a run under way after its current step, commit it, and refuse all further writes.
 
-        Readers are answered on.
+        Reads go on.
         """
         self._writer.close()
 
     def close(self) -> None:
-        """Ends all use of the state, after `stop_writing`."""
+        """Close the store; call `stop_writing` first."""
         self._store.close()

@@ -1,4 +1,4 @@
-"""What the services ask of a model, so that something else than a live model can be served."""
+"""The protocols through which the services use a model, so that a test can serve another one."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mnist37_server.engine.subscription import Subscription
 
 
 class ReadModel(Protocol):
-    """A model that is read: each answer is from one committed version, whole.
+    """A model for reads, each of which is answered from one committed version.
 
-    A method that takes a version answers from the newest one where it is None, and raises NotFound
-    where the version is not retained.
+    In every method, a version of None means the newest version. If a version is not retained, the
+    method raises NotFound.
     """
 
     @property
     def device(self) -> object:
-        """The device of the parameters; its str is what torch prints."""
+        """Return the device that trains the model; its str is the device's name."""
 
     def at(self, version: int | None = None) -> Snapshot:
-        """Return a version."""
+        """Return the snapshot of a version."""
 
     def predict(
         self, images: Images, version: int | None = None
@@ -39,17 +39,20 @@ class ReadModel(Protocol):
     def predict_bytes(
         self, message: bytes, start: int, count: int, version: int | None = None
     ) -> tuple[bytearray, int]:
-        """Return the probabilities, as float32, of `count` images within a message; the version.
+        """Return the probability that it is a 3, for each image in a message; and the version.
 
         Args:
             message: has `count` images of 784 bytes each.
-            start: where in the message the first image begins.
-            count: how many images.
-            version: as above.
+            start: the offset of the first image, in bytes.
+            count: the number of images.
+            version: the version to predict with; None for the newest.
+
+        Returns:
+            `count` probabilities as float32, and the number of the version.
         """
 
-    def evaluate(self, on: Split | Batch, version: int | None = None) -> tuple[Evaluation, int]:
-        """Return the loss and the accuracy on a resident set or a caller's batch; the version."""
+    def evaluate(self, source: Split | Batch, version: int | None = None) -> tuple[Evaluation, int]:
+        """Return the loss and the accuracy on resident images or a caller's batch; the version."""
 
     def versions(self, limit: int) -> list[VersionRecord]:
         """Return the retained versions, newest first, at most `limit`."""
@@ -58,16 +61,16 @@ class ReadModel(Protocol):
         """Return the retained runs, newest first, and whether each is under way."""
 
     def watch(self, number: int | None) -> RunWatch:
-        """Return a look at a run, the newest where no number is given; raises NotFound."""
+        """Watch the run of this number, None for the newest; raise NotFound if there is none."""
 
 
 class WriteModel(Protocol):
-    """A model that is written to."""
+    """A model for writes."""
 
     def submit(
         self, request: Request, request_id: str | None = None, caller: Subscription | None = None
     ) -> Subscription:
-        """Queue a write; see WriteQueue.submit."""
+        """Queue a write, join the pending write that has this request_id, or repeat its result."""
 
     def cancel(self, caller: Subscription) -> None:
-        """Take note that a caller waits no longer; see WriteQueue.cancel."""
+        """End the wait of a caller that has cancelled or whose deadline has passed."""

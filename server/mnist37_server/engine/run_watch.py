@@ -1,4 +1,4 @@
-"""A look at a run: how it stands, its curve so far, and what comes of it from now on."""
+"""The watch of a run: its record, its curve so far, and its further epochs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from mnist37_server.storage.store import Store
 
 
 class RunWatch:
-    """One watcher of one run.
+    """One watch of one run. It does not keep the run going.
+
+    Use it in one thread, except `close`. Call `curve` before `follow`: `follow` leaves out the
+    epochs that `curve` has returned.
 
     Args:
-        queue: knows whether the run is under way.
-        store: what is committed of it.
+        queue: has the run under way.
+        store: has what is committed of the runs.
         number: of the run; None for the newest.
 
     Raises:
-        NotFound: it is not retained, or there is none yet.
+        NotFound: the run is not retained, or there is no run yet.
     """
 
     def __init__(self, queue: WriteQueue, store: Store, number: int | None) -> None:
@@ -32,45 +35,46 @@ class RunWatch:
             if number is None and not runs:
                 raise NotFound("run: there is none yet; Train begins one")
             number = number or runs[0].number
-        # First the subscription, then the look at what is committed: so nothing falls between.
+        # The subscription comes before the first read of the store, so that no epoch is missed.
         self._number = number
         self._subscription = queue.watch(number)
-        self._seen = 0
+        self._last_epoch = 0  # the last epoch that `curve` has returned
         if self._subscription is None:
             self.record()
 
     def record(self) -> tuple[RunRecord, bool] | None:
-        """How the run stands, and whether it is under way; None before its first commit.
+        """Return the run's record and whether it is under way; None before its first commit.
 
         Raises:
-            NotFound: it is not retained.
+            NotFound: the run is not retained.
         """
-        under_way = self._queue.running_run() == self._number
-        matches = self._store.runs(self._number)
-        if not matches and not under_way:
+        is_running = self._queue.running_run() == self._number
+        runs = self._store.runs(self._number)  # one or none
+        if not runs and not is_running:
             raise NotFound(
                 f"run: {self._number} is not retained; the newest {RETAINED_RUNS} are",
                 Reason.RUN_NOT_RETAINED,
                 run=self._number,
             )
-        return (matches[0], under_way) if matches else None
+        return (runs[0], is_running) if runs else None
 
     def curve(self) -> list[Progress]:
-        """The epochs that are kept of it."""
+        """Return the retained epochs of the run."""
         retained = self._store.curve(self._number)
-        self._seen = retained[-1].epoch if retained else 0
+        self._last_epoch = retained[-1].epoch if retained else 0
         return retained
 
     def follow(self) -> Iterator[list[Progress]]:
-        """Each further epoch, until the run ends or `close`; nothing where it has ended.
+        """Yield the run's further epochs until it ends or `close` is called.
 
-        Those that were committed together come together.
+        Epochs that were committed together come in one list. If the run is not under way, there are
+        none.
         """
         if self._subscription is not None:
             for results in self._subscription.coalesced():
-                yield [at for at in progress_of(results) if at.epoch > self._seen]
+                yield [p for p in progress_of(results) if p.epoch > self._last_epoch]
 
     def close(self) -> None:
-        """Ends `follow`."""
+        """End `follow`; any thread may call it."""
         if self._subscription is not None:
             self._queue.unwatch(self._subscription)

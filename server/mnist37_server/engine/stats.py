@@ -1,4 +1,4 @@
-"""What happens to the model, told as it happens: a line in the log, and numbers for who watches."""
+"""The engine's stats for the metrics, and the log lines of its events."""
 
 from __future__ import annotations
 
@@ -18,41 +18,44 @@ log = logging.getLogger(__name__)
 
 
 class EngineStats:
-    """One for a live model; whoever changes something tells it before anybody is answered.
+    """The counts and the last losses of one live model.
 
-    So a caller who has an answer finds it in the numbers. Each of them is written by one thread at
-    a time (under the queue's lock, or by the one that commits), and read by any.
+    The queue and the committer record each event before they answer the callers, so the stats
+    include every write that was answered. Each field is written by one thread at a time, and any
+    thread may read it.
     """
 
     def __init__(self) -> None:
-        self.train_loss: float | None = None  # the last that was told; None before the first
+        # guarded by WriteQueue._lock, for writes: these and _run
+        self.train_loss: float | None = None  # of the last result; None before the first
         self.valid_loss: float | None = None
         self.valid_accuracy: float | None = None
         self.runs_finished = 0
         self.runs_interrupted = 0
+        self._run: PendingWrite | None = None  # the run under way
+        # Written by the thread that commits.
         self.commit_seconds = Histogram(COMMIT_BOUNDS)
         self.commits_failed = 0
-        self._version: int | None = None  # the newest that is committed
-        self._run: PendingWrite | None = None  # the run under way
+        self._version: int | None = None  # the newest committed version
 
     def record_commit(self, newest: Snapshot, seconds: float) -> None:
-        """A commit succeeded, and took that long."""
+        """Record a commit that succeeded, its newest version and its duration."""
         self._version = newest.version
         self.commit_seconds.add(seconds)
 
     def record_commit_failure(self, error: Exception) -> None:
-        """A commit failed, and all that waited for it will."""
+        """Record a commit that failed; log a stack trace if the error is not a refusal."""
         self.commits_failed += 1
-        unforeseen = None if isinstance(error, Refusal) else error
-        log.error("a commit failed: %s", error, exc_info=unforeseen)
+        traced_error = None if isinstance(error, Refusal) else error
+        log.error("a commit failed: %s", error, exc_info=traced_error)
 
     def record_run_start(self, write: PendingWrite) -> None:
-        """The first step of a run is next, or the first since it was interrupted."""
+        """Record that a run starts, or goes on after an interruption."""
         self._run = write
         log.info("run started", extra=log_fields(write))
 
     def record_results(self, results: Sequence[Result]) -> None:
-        """Answers of a write that are committed: how good the model is after the last."""
+        """Record the losses and the accuracy of the last of a write's committed results."""
         result = results[-1]
         if isinstance(result, StepResult):
             self.train_loss = result.loss
@@ -64,7 +67,7 @@ class EngineStats:
     def record_end(
         self, write: PendingWrite, results: Sequence[Result], error: BaseException | None = None
     ) -> None:
-        """A write is over: committed, if there are answers."""
+        """Record the end of a write: it is committed if it has results."""
         if results:
             self.record_results(results)
         if write is self._run:
@@ -83,7 +86,7 @@ class EngineStats:
 
 
 def log_fields(write: PendingWrite, version: int | None = None) -> dict[str, object]:
-    """What a line about a write names it by; never what it came with."""
+    """Return the fields that identify a write in a log line, without the values of its request."""
     return {
         "method": type(write.request).__name__,
         "request_id": write.request_id,
@@ -93,5 +96,5 @@ def log_fields(write: PendingWrite, version: int | None = None) -> dict[str, obj
 
 
 def interruption_reason(error: BaseException | None) -> str:
-    """Why a run was interrupted, without what an unforeseen error may say."""
+    """Return why a run was interrupted: a refusal's text, or only the type of another error."""
     return str(error) if isinstance(error, Refusal) else type(error).__name__

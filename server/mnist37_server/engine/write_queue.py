@@ -1,4 +1,4 @@
-"""The writes that wait for their turn, and all who wait for their answers."""
+"""The queue of pending writes, and the callers that wait for their results."""
 
 from __future__ import annotations
 
@@ -16,19 +16,24 @@ from mnist37_server.engine.stats import EngineStats
 from mnist37_server.engine.subscription import PendingWrite, Subscription
 from mnist37_server.errors import AlreadyExists, CallerCancelled, Exhausted, ShuttingDown
 
-PENDING_CALLERS_MAX = 256  # who may wait for a write at a time, unless it is told otherwise
-EXCLUSIVE = (Train, Restore)  # they look at what is committed
-GROUP_MAX = 64  # small writes that are taken together
+PENDING_CALLERS_MAX = 256  # callers that may wait for writes at a time, by default
+EXCLUSIVE = (Train, Restore)  # taken alone: they need all writes before them committed
+GROUP_MAX = 64  # small writes that are taken together, at most
 
 
 class WriteQueue:
-    """First come, first served; one request_id, one write.
+    """A first-in, first-out queue of writes, with one write for each request_id.
+
+    Callers `submit` writes from any thread. The writer's thread calls `take`, computes, and has the
+    results committed and published. Only then `finish`, `finish_all` or `publish_progress` answers
+    the callers. A write keeps its request_id here until it is committed and finished, so a repeated
+    request always finds the pending write or the stored record.
 
     Args:
-        find: looks up what is remembered of a request_id.
-        stats: is told of each run and of each write that ends.
-        max_callers: how many may wait at a time.
-        delay: how long those who have just been answered are waited for.
+        find: returns the stored record of a request_id.
+        stats: counts the runs and the writes that end.
+        max_callers: how many callers may wait at a time.
+        delay: the policy for waiting until more writes come.
     """
 
     def __init__(
@@ -42,15 +47,17 @@ class WriteQueue:
         self._stats = stats
         self._max_callers = max_callers
         self._delay = delay or CommitDelay()
+        # guarded by _lock: _queue, _by_request_id, _waiting, _running, closing, _make_refusal, the
+        # callers and watchers of each write, and the delay's siblings. A method that only reads one
+        # of them may do without the lock.
+        self._lock = threading.RLock()
         self._queue: deque[PendingWrite] = deque()
-        self._by_request_id: dict[str, PendingWrite] = {}  # queued or under way, by request_id
-        self._waiting: dict[Subscription, PendingWrite] = {}
+        self._by_request_id: dict[str, PendingWrite] = {}  # queued or under way
+        self._waiting: dict[Subscription, PendingWrite] = {}  # callers, not watchers
         self._running: PendingWrite | None = None  # the run under way
         self.closing = False
-        self._make_refusal = shutting_down_error  # once it is closing
-        # Guards all from _queue on, and the delay's siblings; a look at one may do without.
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)  # something to do: for the writer
+        self._make_refusal = shutting_down_error  # makes the error for writes after `close`
+        self._changed = threading.Condition(self._lock)  # the writer waits for writes or `close`
 
     def submit(
         self,
@@ -58,27 +65,31 @@ class WriteQueue:
         request_id: str | None = None,
         caller: Subscription | None = None,
     ) -> Subscription:
-        """Queues a write, joins the one that has this id, or repeats its first answer.
+        """Queue a write, join the pending write that has this request_id, or repeat its result.
 
         Args:
-            request: what to do.
+            request: the write.
             request_id: makes it safe to submit the request again.
-            caller: who is to be answered, returned again; one without a deadline, if none is given.
-                A write for which nobody waits any more is not begun.
+            caller: the subscription for the results; None makes one without a deadline. A write
+                that has no waiting caller when its turn comes is dropped.
+
+        Returns:
+            The subscription.
 
         Raises:
-            AlreadyExists: the id stands for another request.
+            AlreadyExists: the request_id belongs to another request.
             Exhausted: too many callers wait.
-            ShuttingDown: no more writes are taken.
+            ShuttingDown: the queue is closed.
         """
-        mark = request.fingerprint
+        fingerprint = request.fingerprint
         caller = caller or Subscription()
         with self._lock:
             write = None if request_id is None else self._by_request_id.get(request_id)
-            # A write leaves _named after its commit, so an id that is in neither place is new.
+            # A write leaves _by_request_id only after its commit, so a request_id that is neither
+            # there nor in the store is new.
             record = None if request_id is None or write else self._find_record(request_id)
             earlier = write or record
-            if earlier is not None and earlier.fingerprint != mark:
+            if earlier is not None and earlier.fingerprint != fingerprint:
                 raise AlreadyExists(
                     f"request_id: {request_id!r} was used before with another method or other"
                     " values; nothing is applied",
@@ -93,10 +104,10 @@ class WriteQueue:
                 raise Exhausted(
                     f"{self._max_callers} callers wait for writes already; try again later"
                 )
-            if caller.ended:  # it has left meanwhile
+            if caller.has_ended:  # it has cancelled meanwhile
                 return caller
             if write is None:
-                write = PendingWrite(request, request_id, mark)
+                write = PendingWrite(request, request_id, fingerprint)
                 self._queue.append(write)
                 if len(self._queue) in (1, self._delay.siblings) or isinstance(request, EXCLUSIVE):
                     self._changed.notify()
@@ -109,11 +120,11 @@ class WriteQueue:
         return caller
 
     def cancel(self, caller: Subscription) -> None:
-        """The caller waits no longer: it cancelled, or its deadline passed.
+        """End the wait of a caller that has cancelled or whose deadline has passed.
 
-        When the last caller leaves, a write that has not begun is dropped, and a run stops.
+        Without its last caller, a write that has not started is dropped, and a run stops.
         """
-        if caller.ended:  # as nearly all have, by the time that grpcio calls this
+        if caller.has_ended:  # true for nearly all: grpcio calls this at the end of every call
             return
         caller.end(error=CallerCancelled("the caller left"))
         with self._lock:
@@ -126,16 +137,16 @@ class WriteQueue:
                     self.finish(write)
 
     def depth(self) -> int:
-        """How many writes wait for their turn."""
+        """Return how many writes are in the queue."""
         return len(self._queue)
 
     def running_run(self) -> int | None:
-        """The number of the run under way."""
+        """Return the number of the run under way; None if there is none."""
         running = self._running
         return None if running is None else running.run
 
     def watch(self, run: int) -> Subscription | None:
-        """The epochs of a run from now on; None if it is not under way."""
+        """Return a subscription to a run's further epochs; None if the run is not under way."""
         with self._lock:
             if self._running is None or self._running.run != run:
                 return None
@@ -144,30 +155,30 @@ class WriteQueue:
             return watcher
 
     def unwatch(self, watcher: Subscription) -> None:
-        """Ends what `watch` began."""
+        """End a subscription that `watch` returned."""
         watcher.end()
         with self._lock:
             if self._running is not None and watcher in self._running.watchers:
                 self._running.watchers.remove(watcher)
 
-    def close(self, why: Callable[[], ShuttingDown] | None = None) -> None:
-        """Takes no more writes; those that have not begun are refused, as all that come.
+    def close(self, make_refusal: Callable[[], ShuttingDown] | None = None) -> None:
+        """Refuse all writes that have not started and all later ones, and stop a run.
 
         Args:
-            why: makes what they are refused with; by itself, that the server is shutting down.
+            make_refusal: makes the error for them; by default, the server is shutting down.
         """
         with self._lock:
             self.closing = True
-            self._make_refusal = why or shutting_down_error
+            self._make_refusal = make_refusal or shutting_down_error
             if self._running is not None:
                 self._update_stop_flag(self._running)
             self._changed.notify()
 
     def take(self) -> list[PendingWrite] | None:
-        """Waits for the next writes to do together: small ones, or one that has to be alone.
+        """Wait for the next writes and remove them from the queue; for the writer's thread.
 
         Returns:
-            None when the queue is closed.
+            Up to GROUP_MAX small writes, or one EXCLUSIVE write; None when the queue is closed.
         """
         with self._lock:
             while not self._await_siblings() and not self.closing:
@@ -185,23 +196,31 @@ class WriteQueue:
             return writes
 
     def _await_siblings(self) -> bool:
-        """Waits for those who have just been answered, while one after the other comes back.
+        """Delay the next group for the next writes of the clients that were just answered.
+
+        The delay goes on only while a write comes within each wait.
 
         Returns:
-            Whether there is something to do.
+            Whether there is a write in the queue.
         """
-        before, since = 0, time.monotonic()
-        while self._delay.expects_more(before, len(self._queue)) and not self._must_not_wait():
-            before = len(self._queue)
-            self._changed.wait(self._delay.remaining_seconds(since))
+        count, start_time = 0, time.monotonic()
+        while self._delay.expects_more(count, len(self._queue)) and not self._must_not_wait():
+            count = len(self._queue)
+            self._changed.wait(self._delay.remaining_seconds(start_time))
         return bool(self._queue)
 
     def _must_not_wait(self) -> bool:
-        """Whether nobody is to be waited for: what has to be alone gains nothing by it."""
+        """Return whether to take writes now: an EXCLUSIVE write gains nothing from a delay."""
         return self.closing or any(isinstance(write.request, EXCLUSIVE) for write in self._queue)
 
     def begin_run(self, write: PendingWrite, run: int, stop: Flag) -> None:
-        """From now on the run, of this number, can be watched, and `stop` says when it shall."""
+        """Mark a write as the run under way, which callers can watch and stop.
+
+        Args:
+            write: the Train.
+            run: the number of the run.
+            stop: the run's stop flag, which the queue sets and clears from now on.
+        """
         with self._lock:
             write.run, write.stop = run, stop
             self._running = write
@@ -209,12 +228,12 @@ class WriteQueue:
             self._stats.record_run_start(write)
 
     def _update_stop_flag(self, write: PendingWrite) -> None:
-        """Stops a run that is under way at its next step, if nobody waits for it."""
+        """Set a run's stop flag if it has no callers or the queue is closed, and else clear it."""
         if write.stop is not None:
             write.stop[0] = self.closing or not write.callers
 
     def publish_progress(self, write: PendingWrite, *results: Result) -> None:
-        """Hands a run's committed progress to its callers and watchers."""
+        """Give a run's progress, committed and published, to its callers and watchers."""
         with self._lock:
             if results:
                 self._stats.record_results(results)
@@ -222,14 +241,17 @@ class WriteQueue:
                 reader.put(*results)
 
     def is_unwanted(self, write: PendingWrite) -> bool:
-        """Whether nobody waits for a write any more, or no more writes are done."""
+        """Return whether a write has no waiting caller, or the queue is closed."""
         return self.closing or not write.has_callers
 
     def refuse_if_unwanted(self, write: PendingWrite) -> bool:
-        """Ends a write that is unwanted; says whether it did.
+        """Refuse a write that has no waiting caller, or any write of a closed queue.
 
-        Under the lock: a caller who joins does so before, and the write goes on, or after, and it
-        is another write.
+        The lock makes it one step. A caller that joins the write before it keeps the write going; a
+        caller that comes after it submits a new write.
+
+        Returns:
+            Whether the write was refused.
         """
         if write.has_callers and not self.closing:
             return False
@@ -239,17 +261,20 @@ class WriteQueue:
             self.finish(write, error=self._make_refusal() if self.closing else no_caller_error())
             return True
 
-    def finish_all(self, answered: Collection[tuple[PendingWrite, Result]]) -> None:
-        """Finishes several writes, each with its one answer; `take` may wait for their next."""
+    def finish_all(self, results: Collection[tuple[PendingWrite, Result]]) -> None:
+        """Finish committed writes, each with its one result; `take` may wait for as many again."""
         with self._lock:
-            for write, result in answered:
+            for write, result in results:
                 self.finish(write, result)
-            self._delay.siblings = min(len(answered) + len(self._queue), GROUP_MAX)
+            self._delay.siblings = min(len(results) + len(self._queue), GROUP_MAX)
 
     def finish(
         self, write: PendingWrite, *results: Result, error: BaseException | None = None
     ) -> None:
-        """Gives the write's callers the last they will hear of it, and forgets it."""
+        """Give a write's last results or its error to its callers, and forget the write.
+
+        Results must be committed and published before.
+        """
         with self._lock:
             self._stats.record_end(write, results, error)
             if write.request_id is not None and self._by_request_id.get(write.request_id) is write:
@@ -266,10 +291,10 @@ class WriteQueue:
 
 
 def shutting_down_error() -> ShuttingDown:
-    """Why a write is refused or a run stopped, at the end."""
+    """Return the refusal of writes and runs while the server shuts down."""
     return ShuttingDown("the server is shutting down; what was committed is kept")
 
 
 def no_caller_error() -> CallerCancelled:
-    """Why a write is not begun or a run stopped, when its callers have gone."""
+    """Return the error for a write or a run that has no waiting caller."""
     return CallerCancelled("nobody waited for it any more")

@@ -1,8 +1,8 @@
-"""One write at a time, in the order they came, each exactly once.
+"""The writer: the thread that executes the writes in the order of arrival, each exactly once.
 
-One thread takes the writes from the queue, lets the trainer do them, and has what they changed
-committed; then readers see it, and callers are answered. A write that cannot be done leaves the
-trainer as it was before it.
+It takes writes from the queue, computes them with the trainer, and gives the changes to the
+committer. The committer commits them, then publishes the newest snapshot, and only then answers the
+callers. After a write that fails, the trainer goes back to the version before that write.
 """
 
 from __future__ import annotations
@@ -37,35 +37,34 @@ from mnist37_server.training.device_errors import (
 from mnist37_server.training.trainer import SliceResult, Trainer, overflow_error
 
 log = logging.getLogger(__name__)
-AppliedWrite = tuple[PendingWrite, Result, Snapshot]  # a small write that is to be committed
+AppliedWrite = tuple[PendingWrite, Result, Snapshot]  # a small write, computed, not committed
 
 
 def is_resident_step(write: PendingWrite) -> bool:
-    """Whether it is a Step on the training set's next mini-batch."""
+    """Return whether a write is a Step on the training set's next mini-batch."""
     return isinstance(write.request, Step) and write.request.batch is None
 
 
 def group_consecutive_steps(writes: list[PendingWrite]) -> Iterator[list[PendingWrite]]:
-    """The writes in their order: Steps that walk together, any other alone."""
-    for walking, some in groupby(writes, is_resident_step):
-        if walking:
-            yield list(some)
+    """Yield the writes in their order: consecutive resident Steps together, others one by one."""
+    for are_resident_steps, group in groupby(writes, is_resident_step):
+        if are_resident_steps:
+            yield list(group)
         else:
-            yield from ([write] for write in some)
+            yield from ([write] for write in group)
 
 
 class Writer:
-    """The thread that does the writes.
+    """The thread that executes the writes, and its committer.
 
     Args:
-        queue: where they come from, and where their answers go.
-        trainer: does the arithmetic; from now on only this writer's thread touches it.
-        store: where commits go.
-        feed: has the newest version, the trainer's too; is given each that is committed, before
-            anybody is answered.
-        delay: how long commits wait for more writes.
-        stats: is told of each commit.
-        on_device_lost: is called when the device is lost; has to close the queue.
+        queue: gives the writes, and takes their results.
+        trainer: does the arithmetic; from now on only this writer's thread uses it.
+        store: what commits go to; gives the retained versions and the runs.
+        feed: has the newest version, which is the trainer's too; publishes each committed version.
+        delay: the policy for group commit.
+        stats: counts the commits.
+        on_device_lost: called when the device is lost; must close the queue.
     """
 
     def __init__(
@@ -82,13 +81,13 @@ class Writer:
         self._trainer = trainer
         self._store = store
         self._on_device_lost = on_device_lost
-        self._computed = feed.newest  # the newest version, committed or on its way to be
+        self._newest = feed.newest  # the newest version that is computed, committed or pending
         self._committer = Committer(store, feed, delay, stats)
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Takes no more writes, stops the run at a step's end, commits, and ends the threads."""
+        """Refuse further writes, stop a run after its step, commit it, and end the threads."""
         self._queue.close()
         self._thread.join()
         self._committer.close()
@@ -102,19 +101,19 @@ class Writer:
                     self._train(writes[0], writes[0].request)
                 else:
                     self._apply_group(writes)
-            except BaseException as error:  # noqa: BLE001 - the callers must hear of it
-                told = self._error_for_callers(error, writes[0].request)
+            except BaseException as error:  # noqa: BLE001 - any error must reach the callers
+                error_for_callers = self._error_for_callers(error, writes[0].request)
                 try:
                     self._roll_back_to_committed()
-                except BaseException:  # noqa: BLE001 - likewise; it is logged there
-                    self._on_device_lost()  # not even the parameters can be put there
-                    told = device_lost_error()
+                except BaseException:  # noqa: BLE001 - _on_device_lost logs it
+                    self._on_device_lost()  # the device does not even take the parameters
+                    error_for_callers = device_lost_error()
                 finally:
                     for write in writes:
-                        self._queue.finish(write, error=told)
+                        self._queue.finish(write, error=error_for_callers)
 
     def _error_for_callers(self, error: BaseException, request: Request) -> BaseException:
-        """What the callers of a write that failed get; what they are not to see is logged."""
+        """Return the error for the callers of a write that failed; log it if it is no refusal."""
         if isinstance(error, Refusal):
             return error
         log.error("a write failed", exc_info=error)
@@ -124,73 +123,74 @@ class Writer:
         return error
 
     def _roll_back_to_committed(self) -> None:
-        """Waits for what is on its way to be committed, and goes on from what is."""
-        self._computed = self._committer.drain()
-        self._trainer.reset(self._computed)
+        """Wait until no batch is pending, and go on from the committed version."""
+        self._newest = self._committer.drain()
+        self._trainer.reset(self._newest)
 
     def _apply_group(self, writes: list[PendingWrite]) -> None:
-        """Small writes: each makes a version, and all are one commit."""
-        done: list[AppliedWrite] = []
-        for together in group_consecutive_steps(writes):
-            left = together
-            while left := [write for write in left if not self._queue.refuse_if_unwanted(write)]:
-                left = self._apply_all(left, done)
-        if not done:
+        """Execute small writes: each makes a version of its own, and all go into one batch."""
+        applied: list[AppliedWrite] = []
+        for group in group_consecutive_steps(writes):
+            rest = group
+            while rest := [write for write in rest if not self._queue.refuse_if_unwanted(write)]:
+                rest = self._apply_all(rest, applied)
+        if not applied:
             return
 
-        def committed() -> None:
-            self._queue.finish_all([(write, result) for write, result, _ in done])
+        def on_committed() -> None:
+            self._queue.finish_all([(write, result) for write, result, _ in applied])
 
-        def failed(error: BaseException) -> None:
-            for write, *_ in done:
+        def on_failed(error: BaseException) -> None:
+            for write, *_ in applied:
                 self._queue.finish(write, error=error)
 
         records = [
             RequestRecord(write.request_id, write.fingerprint, snapshot.version, values_of(result))
-            for write, result, snapshot in done
+            for write, result, snapshot in applied
             if write.request_id is not None
         ]
-        snapshots = [snapshot for *_, snapshot in done]
-        self._committer.commit(CommitBatch(snapshots, records, None, committed, failed))
+        snapshots = [snapshot for *_, snapshot in applied]
+        self._committer.commit(CommitBatch(snapshots, records, None, on_committed, on_failed))
 
     def _apply_all(
-        self, writes: list[PendingWrite], done: list[AppliedWrite]
+        self, writes: list[PendingWrite], applied: list[AppliedWrite]
     ) -> list[PendingWrite]:
-        """Does writes up to the first that fails, which is told; returns those after it.
+        """Compute writes up to the first that fails, refuse that one, and return the rest.
 
         Args:
-            writes: that `in_one_go` put together.
-            done: is given what was done.
+            writes: a group from `group_consecutive_steps`.
+            applied: the writes that are computed are appended to it.
         """
         first = writes[0]
-        failed: BaseException | None = None
-        answered: list[tuple[Result, Snapshot]] = []
+        failure: BaseException | None = None
+        outputs: list[tuple[Result, Snapshot]] = []
         try:
-            answered = (
+            outputs = (
                 self._apply_steps(writes)
                 if is_resident_step(first)
                 else [self._apply(first.request)]
             )
-            if len(answered) < len(writes):
-                failed = overflow_error()
-        except Exception as error:  # noqa: BLE001 - the caller must hear of it
-            failed = self._error_for_callers(error, first.request)
-        for write, (result, snapshot) in zip(writes, answered, strict=False):
-            done.append((write, result, snapshot))
-            self._computed = snapshot
-        if failed is None:
+            if len(outputs) < len(writes):
+                failure = overflow_error()
+        except Exception as error:  # noqa: BLE001 - any error must reach the caller
+            failure = self._error_for_callers(error, first.request)
+        for write, (result, snapshot) in zip(writes, outputs, strict=False):
+            applied.append((write, result, snapshot))
+            self._newest = snapshot
+        if failure is None:
             return []
-        self._trainer.reset(self._computed)
-        self._queue.finish(writes[len(answered)], error=failed)
-        return writes[len(answered) + 1 :]
+        self._trainer.reset(self._newest)
+        self._queue.finish(writes[len(outputs)], error=failure)
+        return writes[len(outputs) + 1 :]
 
     def _apply_steps(self, writes: list[PendingWrite]) -> list[tuple[Result, Snapshot]]:
-        """Steps on the next mini-batches, up to the first that overflowed."""
+        """Compute Steps on the next mini-batches, up to the first that overflows."""
         steps = [write.request for write in writes if isinstance(write.request, Step)]
-        done = self._trainer.step_through([step.sgd for step in steps])
-        return [(StepResult(loss, snapshot.version), snapshot) for loss, snapshot in done]
+        outputs = self._trainer.step_through([step.sgd for step in steps])
+        return [(StepResult(loss, snapshot.version), snapshot) for loss, snapshot in outputs]
 
     def _apply(self, request: Request) -> tuple[Result, Snapshot]:
+        """Compute one small write other than a Step on a resident mini-batch."""
         trainer = self._trainer
         if isinstance(request, Step):
             assert request.batch is not None
@@ -200,7 +200,7 @@ class Writer:
             trainer.initialize(request)
             origin = Origin.INITIALIZE
         elif isinstance(request, Restore):
-            self._roll_back_to_committed()  # the version may be on its way to be committed
+            self._roll_back_to_committed()  # the version may still be pending
             trainer.load_parameters(self._retained_snapshot(request.version).parameters)
             origin = Origin.RESTORE
         else:
@@ -212,21 +212,21 @@ class Writer:
     def _retained_snapshot(self, version: int) -> Snapshot:
         snapshot = self._store.version(version)
         if snapshot is None:
-            raise version_not_retained(version, self._computed.version)
+            raise version_not_retained(version, self._newest.version)
         return snapshot
 
     def _train(self, write: PendingWrite, request: Train) -> None:
-        """A run: an update after each of its parts, and where it is interrupted."""
-        # The run's record has to be compared with the newest version that is committed.
+        """Execute a run: commit each slice that ends an epoch, and the point of an interruption."""
+        # The run's record is compared with the newest version, so that must be committed.
         self._roll_back_to_committed()
         record = None if write.request_id is None else self._store.find(write.request_id)
-        if record is not None and record.version != self._computed.version:
+        if record is not None and record.version != self._newest.version:
             raise Aborted(
                 f"request_id: this run was interrupted at version {record.version} and the model is"
-                f" at {self._computed.version} now: it cannot go on; begin another run",
+                f" at {self._newest.version} now: it cannot go on; begin another run",
                 request_id=write.request_id,
                 interrupted_at=record.version,
-                newest=self._computed.version,
+                newest=self._newest.version,
             )
         checkpoint = record.checkpoint if record else None
         if checkpoint is None:
@@ -236,14 +236,14 @@ class Writer:
             return
         self._queue.begin_run(write, checkpoint.run, run.stop)
         for result in run.slices():
-            unwanted = self._queue.is_unwanted(write)
-            new = result.snapshots and result.snapshots[-1].version > self._computed.version
-            if new and (result.progress or unwanted):
+            is_unwanted = self._queue.is_unwanted(write)
+            has_new = result.snapshots and result.snapshots[-1].version > self._newest.version
+            if has_new and (result.progress or is_unwanted):
                 if not self._commit_slice(write, request, run.checkpoint, result):
                     return
                 if result.progress and result.progress[-1].epoch == request.epochs:
                     return
-            if unwanted:
+            if is_unwanted:
                 self._roll_back_to_committed()
                 if self._queue.refuse_if_unwanted(write):
                     return
@@ -251,25 +251,32 @@ class Writer:
     def _commit_slice(
         self, write: PendingWrite, request: Train, checkpoint: RunCheckpoint, result: SliceResult
     ) -> bool:
-        """Commits how far a run has come, after some epochs or in the midst of one."""
-        epochs, snapshots = result
-        self._computed = snapshots[-1]
-        version = self._computed.version
-        last = epochs[-1] if epochs else None
-        finished = last is not None and last.epoch == last.epochs
+        """Commit a run as far as its checkpoint; return whether the run can go on.
 
-        def committed() -> None:
-            if finished:
+        Args:
+            write: the Train.
+            request: its request.
+            checkpoint: the run's checkpoint after the slice.
+            result: the slice's epochs and snapshots; no epochs if the slice ended within the first.
+        """
+        epochs, snapshots = result
+        self._newest = snapshots[-1]
+        version = self._newest.version
+        last = epochs[-1] if epochs else None
+        is_finished = last is not None and last.epoch == last.epochs
+
+        def on_committed() -> None:
+            if is_finished:
                 self._queue.finish(write, *epochs)
             else:
                 self._queue.publish_progress(write, *epochs)
 
-        def failed(error: BaseException) -> None:
+        def on_failed(error: BaseException) -> None:
             self._queue.finish(write, error=error)
 
         records = []
         if write.request_id is not None:
-            outcome = (values_of(last), None) if last and finished else (None, checkpoint)
+            outcome = (values_of(last), None) if last and is_finished else (None, checkpoint)
             records.append(RequestRecord(write.request_id, write.fingerprint, version, *outcome))
         run = RunRecord(
             number=checkpoint.run,
@@ -277,8 +284,8 @@ class Writer:
             request=request,
             started_at=checkpoint.started_at,
             version=version,
-            finished=finished,
+            finished=is_finished,
             last=last,
         )
-        batch = CommitBatch(snapshots, records, (run, epochs), committed, failed)
-        return self._committer.commit(batch, urgent=finished or not epochs)
+        batch = CommitBatch(snapshots, records, (run, epochs), on_committed, on_failed)
+        return self._committer.commit(batch, urgent=is_finished or not epochs)

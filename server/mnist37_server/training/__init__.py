@@ -1,1 +1,1 @@
-"""What a write does to the parameters, and the device on which it is done."""
+"""The arithmetic of writes and of losses, and the device that does it."""

@@ -1,4 +1,4 @@
-"""Says what a first start on a machine does meanwhile: it compiles the kernels, for seconds."""
+"""A log line for the first start on a machine, which compiles the kernels for some seconds."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from numba.core import event
 log = logging.getLogger(__name__)
 
 
-class Announcement(event.Listener):
-    """Logs that kernels are compiled, once, where numba's cache does not have them."""
+class CompilationListener(event.Listener):
+    """A listener that logs the first compilation of a kernel that numba's cache does not have."""
 
     def __init__(self) -> None:
-        self._said = False
+        self._has_logged = False
 
     def on_start(self, _: event.Event) -> None:
-        """Take note that numba begins to compile a function."""
-        if not self._said:
-            self._said = True
+        """Log the first compilation when it starts."""
+        if not self._has_logged:
+            self._has_logged = True
             log.info("compiling the kernels for this processor, once: it takes some seconds")
 
     def on_end(self, _: event.Event) -> None:
-        """Take note that numba has compiled a function."""
+        """Ignore the end of a compilation."""
 
 
 def announce() -> None:
-    """Log it from now on; to be called before mnist37.kernels is imported."""
-    event.register("numba:compile", Announcement())
+    """Log the first compilation from now on; call this before mnist37.kernels is imported."""
+    event.register("numba:compile", CompilationListener())

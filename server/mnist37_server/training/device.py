@@ -1,6 +1,6 @@
-"""Where the model is trained: finds the device, and puts the images there.
+"""The selection of the device for training, and the loading of the images to it.
 
-torch is loaded where there is a CUDA device to be used, and nowhere else: it takes seconds.
+torch takes seconds to load. So it is loaded only if there is a CUDA device to use.
 """
 
 from __future__ import annotations
@@ -24,47 +24,47 @@ from mnist37.training import Datasets, evaluate
 from mnist37_server.errors import CannotStart
 from mnist37_server.training.device_errors import is_out_of_memory
 
-DRIVER = "libcuda.so.1"  # comes with NVIDIA's driver
-NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
+DRIVER = "libcuda.so.1"  # part of NVIDIA's driver
+NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE of the CUDA driver API
 INSTALL_TORCH = "pip install 'mnist37[server]'"
 
 log = logging.getLogger(__name__)
 
 
 class DeviceUnusable(Exception):
-    """A device that cannot be used.
+    """The error for a device that cannot be used.
 
     Args:
-        why: a sentence on the device, without a full stop.
-        advice: what would help, besides another device.
+        text: a sentence about the device, without a full stop.
+        advice: what the operator can do, other than name another device.
     """
 
-    def __init__(self, why: str, advice: str = "") -> None:
-        super().__init__(why)
+    def __init__(self, text: str, advice: str = "") -> None:
+        super().__init__(text)
         self.advice = advice
 
 
 def check_name(name: str) -> None:
-    """Raise CannotStart unless a device can have this name; whether it is there is not asked."""
+    """Raise CannotStart unless this is a valid name of a device, which need not exist."""
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", name):
         raise CannotStart(f"--device: there is no {name!r}; use auto, cpu, cuda or cuda:N")
 
 
 def place_images(name: str, images: Data) -> tuple[Datasets, Device]:
-    """Put the images on the device of this name, and have it show that it works.
+    """Put the images on the device of this name, and check that the device works.
 
-    Of `auto` that is the first CUDA device. Where it cannot be used, a warning says why, and the
-    CPU is taken.
+    `auto` is the first CUDA device. If it cannot be used, a warning gives the reason, and the CPU
+    is used.
 
     Args:
-        name: auto, cpu, cuda or cuda:N, as `check_name` lets pass.
+        name: auto, cpu, cuda or cuda:N; `check_name` accepts it.
         images: the training and the validation images.
 
     Returns:
         The images on the device, and the device.
 
     Raises:
-        CannotStart: a device was named, and it is not there or cannot be used.
+        CannotStart: the name is not `auto`, and the device does not exist or cannot be used.
     """
     if name == "auto":
         try:
@@ -72,7 +72,7 @@ def place_images(name: str, images: Data) -> tuple[Datasets, Device]:
                 return place_images_on(find_device("cuda"), images)
         except DeviceUnusable as error:
             log.warning("no CUDA device is used: %s; the model is on the CPU", error)
-            with suppress(Exception):  # a device that fails may fail at this too
+            with suppress(Exception):  # a device that has failed may fail here again
                 import torch
 
                 torch.cuda.empty_cache()
@@ -85,12 +85,12 @@ def place_images(name: str, images: Data) -> tuple[Datasets, Device]:
 
 
 def driver_finds_device() -> bool:
-    """Return whether NVIDIA's driver is there and finds a device; asked without torch."""
+    """Return whether NVIDIA's driver is installed and finds a device, without loading torch."""
     try:
         driver = ctypes.CDLL(DRIVER)
     except OSError:
         return False
-    # Any other error is for torch to explain.
+    # torch explains any other error better, so it counts as a device here.
     return bool(driver.cuInit(0) != NO_DEVICE)
 
 
@@ -98,7 +98,7 @@ def torch_finds_device() -> bool:
     """Return whether torch finds a CUDA device.
 
     Raises:
-        DeviceUnusable: torch says why it finds none, has no CUDA, cannot be loaded or is not there.
+        DeviceUnusable: torch is not installed, cannot be loaded, has no CUDA, or warns about CUDA.
     """
     if importlib.util.find_spec("torch") is None:
         raise DeviceUnusable(
@@ -106,36 +106,36 @@ def torch_finds_device() -> bool:
         )
     try:
         import torch
-    except (ImportError, OSError) as error:  # a library of its own is missing, say
+    except (ImportError, OSError) as error:  # for example, one of its libraries is missing
         raise DeviceUnusable(f"torch cannot be loaded: {first_line(error)}") from error
 
     if torch.version.cuda is None:
         raise DeviceUnusable("this torch is a build without CUDA", "install another")
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as cuda_warnings:
         warnings.simplefilter("always")
-        found = torch.cuda.is_available()
-    why = [first_line(warning.message) for warning in said if "CUDA" in str(warning.message)]
-    if not found and why:  # a driver that is too old, say
-        raise DeviceUnusable(why[0])
-    return found
+        is_available = torch.cuda.is_available()
+    texts = [first_line(w.message) for w in cuda_warnings if "CUDA" in str(w.message)]
+    if not is_available and texts:  # for example, the driver is too old
+        raise DeviceUnusable(texts[0])
+    return is_available
 
 
 def find_device(name: str) -> Device:
     """Return the device of this name: cpu, cuda or cuda:N.
 
     Raises:
-        DeviceUnusable: the device is not there, or lacks torch, Triton or a C compiler.
+        DeviceUnusable: the device does not exist, or torch, Triton or a C compiler is missing.
     """
     if name == "cpu":
         return Host()
     index = int(name.partition(":")[2] or 0)
-    found = torch_finds_device()
+    is_available = torch_finds_device()
     import torch
 
-    count = torch.cuda.device_count() if found else 0
+    count = torch.cuda.device_count() if is_available else 0
     if index >= count:
         raise DeviceUnusable(f"{name} is not there; torch sees {count} CUDA devices")
-    # Triton would ask these, and say at the first Train what it misses.
+    # Triton looks for a compiler in these places, but not before the first Train.
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         raise DeviceUnusable(
             "on CUDA the kernels are built with a C compiler, and there is none", "install gcc"
@@ -151,8 +151,11 @@ def find_device(name: str) -> Device:
 def place_images_on(device: Device, images: Data) -> tuple[Datasets, Device]:
     """Put the images on a device, and run each kernel there once.
 
+    Returns:
+        The images on the device, and the device.
+
     Raises:
-        DeviceUnusable: the device fails at it.
+        DeviceUnusable: a device other than the CPU fails.
     """
     try:
         datasets = Datasets(images, device)
@@ -170,7 +173,7 @@ def place_images_on(device: Device, images: Data) -> tuple[Datasets, Device]:
 
 
 def run_kernels_once(datasets: Datasets, device: Device) -> None:
-    """Run each kernel once, so that what a device refuses is refused at the start."""
+    """Run each kernel once, so that a device that cannot run it fails at the start."""
     parameters = device.put(np.zeros(PARAMETERS, np.float32))
     datasets.valid.sgd(parameters, np.zeros(1, np.int64), 1, Sgd())
     for examples in (datasets.train, datasets.valid):
@@ -178,5 +181,5 @@ def run_kernels_once(datasets: Datasets, device: Device) -> None:
 
 
 def first_line(message: object) -> str:
-    """Return the first line of what torch or Triton say, without its full stop."""
+    """Return the first line of a message from torch or Triton, without its full stop."""
     return str(message).strip().partition("\n")[0].rstrip(".")

@@ -1,7 +1,7 @@
-"""A device that has no room or is lost: how to tell, and what its callers are told.
+"""The detection of a device that is out of memory or lost, and the refusals for callers.
 
-torch and Triton have errors of many kinds for it, with paths, pids and advice in their texts; those
-are for the log.
+torch and Triton have many kinds of errors for these cases. Their texts have paths, process ids and
+advice, which go to the log and not to callers.
 """
 
 from __future__ import annotations
@@ -12,15 +12,21 @@ from mnist37_server.errors import Exhausted, Reason, ShuttingDown
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is for want of memory on a device.
+    """Return whether an error means that a device is out of memory.
 
-    torch's allocator has a class for it; CUDA, by torch or by Triton, has RuntimeErrors and words.
+    torch's allocator raises a RuntimeError of its own class. For CUDA's other errors, torch and
+    Triton raise a plain RuntimeError. All of them have "out of memory" in the text.
     """
     return isinstance(error, RuntimeError) and "out of memory" in str(error)
 
 
 def out_of_memory_error(device: Device, batch: Batch | None) -> Exhausted:
-    """Why a request could not be carried out that came with this batch, or with none."""
+    """Return the refusal of a request that failed since the device is out of memory.
+
+    Args:
+        device: the device.
+        batch: the images that came with the request; None if it had none.
+    """
     if batch is None:
         return Exhausted(
             f"{device} has no room left in its memory; what is committed is kept; try again when"
@@ -39,7 +45,7 @@ def out_of_memory_error(device: Device, batch: Batch | None) -> Exhausted:
 
 
 def device_lost_error() -> ShuttingDown:
-    """Why nothing is written any more."""
+    """Return the refusal of all writes after the device was lost."""
     return ShuttingDown(
         "the device is lost and the model cannot be trained until the server is started again;"
         " what was committed is kept, and predicted from",

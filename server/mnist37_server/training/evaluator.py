@@ -1,4 +1,4 @@
-"""Losses on the device, beside the training."""
+"""Losses and accuracies, computed on the device while it trains."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ log = logging.getLogger(__name__)
 
 
 class Evaluator:
-    """Evaluates versions of the model on resident images or on a caller's.
+    """An evaluator of snapshots, on resident images or on a caller's batch.
+
+    Any thread may use it.
 
     Args:
         datasets: the resident images.
-        device: where they are.
-        on_device_lost: is called where the device turns out to be lost.
+        device: the device that has them.
+        on_device_lost: called when an evaluation finds that the device is lost.
     """
 
     def __init__(
@@ -35,28 +37,32 @@ class Evaluator:
         self._datasets = datasets
         self._on_device_lost = on_device_lost
 
-    def evaluate(self, snapshot: Snapshot, on: Split | Batch) -> Evaluation:
-        """Return the loss and the accuracy of a version.
+    def evaluate(self, snapshot: Snapshot, source: Split | Batch) -> Evaluation:
+        """Return the loss and the accuracy of a snapshot.
+
+        Args:
+            snapshot: the version of the model.
+            source: the images to evaluate it on: resident ones, or a caller's batch.
 
         Raises:
-            Exhausted: there is no room on the device.
+            Exhausted: the device is out of memory.
             ShuttingDown: the device is lost.
         """
         try:
             with self.device.side_stream():
                 parameters = self.device.put(snapshot.parameters)
-                return evaluate(parameters, self._examples(on))
+                return evaluate(parameters, self._examples(source))
         except Exception as error:
             if is_out_of_memory(error):
                 log.warning("GetLoss failed", exc_info=error)
-                batch = on if isinstance(on, Batch) else None
+                batch = source if isinstance(source, Batch) else None
                 raise out_of_memory_error(self.device, batch) from error
             if self.device.is_lost():
                 self._on_device_lost()
                 raise device_lost_error() from error
             raise
 
-    def _examples(self, on: Split | Batch) -> Examples:
-        if isinstance(on, Batch):
-            return self.device.load_images(on.images, on.targets)
-        return self._datasets.train if on is Split.TRAIN else self._datasets.valid
+    def _examples(self, source: Split | Batch) -> Examples:
+        if isinstance(source, Batch):
+            return self.device.load_images(source.images, source.targets)
+        return self._datasets.train if source is Split.TRAIN else self._datasets.valid

@@ -1,7 +1,7 @@
-"""The model being trained, on its device: what each of the writes does to it.
+"""The trainer: the model's parameters on the device, and the arithmetic of each kind of write.
 
-A trainer is ahead of what is committed, and belongs to the one thread that writes. Its `snapshot`
-is what gets committed; `reset` takes it back to what was.
+Only the writer's thread uses a trainer. It may be ahead of the committed version: `snapshot` gives
+the version to commit, and `reset` goes back to a committed one.
 """
 
 from __future__ import annotations
@@ -28,30 +28,43 @@ from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.errors import InvalidArgument
 
-RESIDENT_ORDER = Train(epochs=1)  # whose seed and batch size order the Steps without a batch
-# What a run does in one go, and what is then committed, published and told of together. Between two
-# such parts everybody else waits a moment for the writer; so there are not many. But the first is
-# an epoch, for whoever has just begun one wants to see it.
+# Steps without a batch take the mini-batches in the order of this seed and batch size.
+RESIDENT_ORDER = Train(epochs=1)
+# How long one slice of a run takes. Its epochs are computed by one kernel, and then committed,
+# published and sent together. Between two slices the writer holds the interpreter's lock, and
+# readers wait; so there are few slices. The first slice is one epoch, so that the caller soon sees
+# a result.
 SLICE_SECONDS = 0.1
-SLICE_GROWTH_MAX = 2  # so many times the part before, at the most
+SLICE_GROWTH_MAX = 2  # a slice has at most so many times the steps of the slice before
 
 
 class Trainer:
-    """The parameters on the device, and the resident images they are trained on."""
+    """The parameters on the device, and the resident images that they are trained on.
+
+    One thread uses it, the writer's. Other threads may read `steps_done` and `images_done`.
+
+    Args:
+        datasets: the resident images.
+        device: the device that has them.
+    """
 
     def __init__(self, datasets: Datasets, device: Device) -> None:
         self.datasets = datasets
         self.device = device
         self.parameters = device.put(np.zeros(PARAMETERS, np.float32))
         self.version = 0
-        self.steps_done = self.images_done = 0  # since the server began, committed or not
+        self.steps_done = self.images_done = 0  # since the server started, committed or not
         self._batch_cursor = 0
 
     def snapshot(self, origin: Origin, run: int | None = None) -> Snapshot:
-        """The model as it is now, and what made it so.
+        """Return a snapshot of the current parameters.
+
+        Args:
+            origin: the kind of write that made them.
+            run: the number of the run, for Origin.TRAIN.
 
         Raises:
-            InvalidArgument: an update's learning rate was so large that the parameters overflowed.
+            InvalidArgument: the learning rate was so large that the parameters overflowed.
         """
         parameters = self.device.fetch(self.parameters)
         if not count_finite(parameters[None]):
@@ -61,27 +74,27 @@ class Trainer:
     def snapshot_of(
         self, parameters: NDArray[np.float32], version: int, origin: Origin, run: int | None
     ) -> Snapshot:
-        """The model as it was with these parameters (785,), which did not overflow."""
+        """Return a snapshot of these parameters (785,), without a check for overflow."""
         content = parameters.astype("<f4", copy=False).tobytes()
         return Snapshot(version, content, self._batch_cursor, origin, run)
 
     def reset(self, snapshot: Snapshot) -> None:
-        """Makes the model what it was at a snapshot, as if nothing had been done since."""
+        """Go back to a snapshot: its parameters, its version and its batch cursor."""
         self.device.assign(self.parameters, snapshot.parameters)
         self.version, self._batch_cursor = snapshot.version, snapshot.batch_cursor
 
     def load_parameters(self, parameters: NDArray[np.float32]) -> None:
-        """Makes parameters (785,) from elsewhere the model's, as an update."""
+        """Replace the parameters by these (785,), as one update."""
         self.device.assign(self.parameters, parameters)
         self.version += 1
 
     def initialize(self, request: Initialize) -> None:
-        """Draws fresh parameters, on the CPU whatever the device, as the notes do."""
+        """Replace the parameters by random ones; they are drawn on the CPU for every device."""
         self.device.assign(self.parameters, draw_parameters(request.seed, request.std))
         self.version += 1
 
     def step_on(self, batch: Batch, sgd: Sgd) -> float:
-        """One step of SGD on a batch of the caller's; returns the mean loss from before it."""
+        """Take one step of SGD on a caller's batch; return the mean loss before the step."""
         examples = self.device.load_images(batch.images, batch.targets)
         order, count = np.zeros(1, np.int64), len(examples)
         total = examples.sgd(self.parameters, order, count, sgd)
@@ -91,42 +104,46 @@ class Trainer:
         return mean_loss(total, count)
 
     def step_through(self, settings: Sequence[Sgd]) -> list[tuple[float, Snapshot]]:
-        """Steps of SGD on the training set's next mini-batches, in one go.
+        """Take steps of SGD on the training set's next mini-batches, all in one kernel.
+
+        Args:
+            settings: the settings of each step.
 
         Returns:
-            The mean loss from before each, and the model after it. There are fewer than asked for
-            if the next one made the parameters overflow; then the model is to be `reset`.
+            For each step, the mean loss before it and the snapshot after it. The list ends before
+            the first step that made the parameters overflow; if it is shorter than `settings`, the
+            caller must `reset` the trainer.
         """
-        walk = self.datasets.mini_batches(RESIDENT_ORDER.seed, RESIDENT_ORDER.batch_size)
-        places = [(self._batch_cursor + i) % len(walk) for i in range(len(settings))]
-        order = np.array(places, np.int64)
-        totals, states = walk.steps(self.parameters, order, settings, ABSOLUTE_SUM_MAX)
-        done = []
-        # In Python's own numbers. What numpy needs for as much is no longer in the processor's
-        # caches by now, and to fetch it takes as long as half a step.
-        for checkpoint, total, parameters in zip(places, totals.tolist(), states, strict=False):
-            count = walk.count(checkpoint)
+        batches = self.datasets.mini_batches(RESIDENT_ORDER.seed, RESIDENT_ORDER.batch_size)
+        indices = [(self._batch_cursor + i) % len(batches) for i in range(len(settings))]
+        order = np.array(indices, np.int64)
+        totals, rows = batches.steps(self.parameters, order, settings, ABSOLUTE_SUM_MAX)
+        results = []
+        # This loop uses Python's numbers and not numpy's. After the kernel, numpy's code is no
+        # longer in the processor's caches, and to load it again takes as long as half a step.
+        for index, total, parameters in zip(indices, totals.tolist(), rows, strict=False):
+            count = batches.count(index)
             self.version += 1
-            self._batch_cursor = (checkpoint + 1) % len(walk)
+            self._batch_cursor = (index + 1) % len(batches)
             snapshot = self.snapshot_of(parameters, self.version, Origin.STEP, None)
-            done.append((mean_loss(total, count), snapshot))
+            results.append((mean_loss(total, count), snapshot))
             self.images_done += count
-        self.steps_done += len(done)
-        return done
+        self.steps_done += len(results)
+        return results
 
     def run(self, request: Train, checkpoint: RunCheckpoint) -> Run:
-        """A run over the training set, from where it is."""
+        """Return a run over the training set that starts at a checkpoint."""
         return Run(self, request, checkpoint)
 
 
-def count_finite(states: NDArray[np.float32]) -> int:
-    """How many parameters (N, 785) there are before the first that overflowed."""
-    fine = absolute_sums(states) <= ABSOLUTE_SUM_MAX  # false for NaN too
-    return len(fine) if fine.all() else int(fine.argmin())
+def count_finite(rows: NDArray[np.float32]) -> int:
+    """Return how many of the parameter rows (N, 785) come before the first one that overflowed."""
+    is_finite = absolute_sums(rows) <= ABSOLUTE_SUM_MAX  # false for NaN too
+    return len(is_finite) if is_finite.all() else int(is_finite.argmin())
 
 
 def overflow_error() -> InvalidArgument:
-    """Why an update is refused that the parameters did not survive."""
+    """Return the refusal of an update that makes the parameters overflow."""
     return InvalidArgument(
         "learning_rate",
         "this one drives the model beyond what float32 can hold",
@@ -135,112 +152,144 @@ def overflow_error() -> InvalidArgument:
 
 
 class SliceResult(NamedTuple):
-    """What came of a part of a run: the epochs that ended in it."""
+    """The result of one slice of a run."""
 
-    progress: list[Progress]
-    # After each; and, where the part ended in the midst of another, as the model was then. So the
-    # last one is where the run is.
+    progress: list[Progress]  # one for each epoch that ended in the slice
+    # One for each of these epochs. If the slice ended within an epoch, one more for its end. So the
+    # last snapshot is always the model at the run's checkpoint.
     snapshots: list[Snapshot]
 
 
 class Run:
-    """A Train under way; iterate over `parts` to go on with it."""
+    """A run under way, which advances as the caller iterates over `slices`.
+
+    Args:
+        trainer: has the parameters, which the run changes.
+        request: the settings of the run.
+        checkpoint: where the run starts.
+    """
 
     def __init__(self, trainer: Trainer, request: Train, checkpoint: RunCheckpoint) -> None:
-        self.stop: Flag = np.zeros(1, np.uint8)  # any thread may set it: no further step, for now
+        # Any thread may set or clear it. While it is set, the kernel takes no further step.
+        self.stop: Flag = np.zeros(1, np.uint8)
         self._trainer = trainer
         self._request = request
         self._batches = trainer.datasets.mini_batches(request.seed, request.batch_size)
-        self._began = time.monotonic() - checkpoint.elapsed
+        # On time.monotonic's clock, as if the run had never been interrupted.
+        self._start_time = time.monotonic() - checkpoint.elapsed
         self._checkpoint = checkpoint
 
     @property
     def checkpoint(self) -> RunCheckpoint:
-        """How far the run is; to go on from there later."""
-        return self._checkpoint._replace(elapsed=time.monotonic() - self._began)
+        """Return the checkpoint after the last slice, from which the run can go on later."""
+        return self._checkpoint._replace(elapsed=time.monotonic() - self._start_time)
 
     def slices(self) -> Iterator[SliceResult]:
-        """Does a part of the run at a time; gives the epochs that ended with it.
+        """Compute the rest of the run, slice by slice, and yield the result of each.
 
-        A part may hold many epochs. It ends with one, unless `stop` is set or an epoch takes long.
+        A slice may have many epochs. It ends at the end of an epoch, unless `stop` is set or one
+        epoch takes longer than a slice.
 
         Raises:
-            InvalidArgument: as Trainer.snapshot; what came before it was given.
+            InvalidArgument: the parameters overflowed; the epochs before that were yielded.
         """
-        most = len(self._batches)
-        steps_in_all = self._request.epochs * len(self._batches)
-        while self._checkpoint.steps < steps_in_all:
-            part = self._next_slice(most)
-            began = time.monotonic()
-            done = self._batches.examples.train(
-                self._trainer.parameters, part, self._trainer.datasets.valid
+        max_steps = len(self._batches)
+        total_steps = self._request.epochs * len(self._batches)
+        while self._checkpoint.steps < total_steps:
+            training_slice = self._next_slice(max_steps)
+            start_time = time.monotonic()
+            output = self._batches.examples.train(
+                self._trainer.parameters, training_slice, self._trainer.datasets.valid
             )
-            took = max(time.monotonic() - began, 1e-9)
-            if done.steps:
-                most = max(1, min(SLICE_GROWTH_MAX * most, int(done.steps * SLICE_SECONDS / took)))
-            yield from self._take_in(part, done, began - self._began, took)
+            seconds = max(time.monotonic() - start_time, 1e-9)
+            if output.steps:
+                target_steps = int(output.steps * SLICE_SECONDS / seconds)
+                max_steps = max(1, min(SLICE_GROWTH_MAX * max_steps, target_steps))
+            yield from self._apply_output(
+                training_slice, output, start_time - self._start_time, seconds
+            )
 
-    def _next_slice(self, most: int) -> TrainingSlice:
-        """The next steps, up to the end of an epoch if that is not farther."""
-        an_epoch = len(self._batches)
-        epochs, start = divmod(self._checkpoint.steps, an_epoch)
-        if start + most >= an_epoch:
-            most -= (start + most) % an_epoch
-        last = min(epochs + math.ceil((start + most) / an_epoch), self._request.epochs)
+    def _next_slice(self, max_steps: int) -> TrainingSlice:
+        """Return the next slice: at most `max_steps`, cut at the last end of an epoch in them."""
+        epoch_steps = len(self._batches)
+        epochs, first_step = divmod(self._checkpoint.steps, epoch_steps)
+        if first_step + max_steps >= epoch_steps:
+            max_steps -= (first_step + max_steps) % epoch_steps
+        last = min(epochs + math.ceil((first_step + max_steps) / epoch_steps), self._request.epochs)
         return TrainingSlice(
             orders=self._batches.orders(range(epochs + 1, last + 1)),
-            first_step=start,
+            first_step=first_step,
             loss=self._checkpoint.loss,
-            max_steps=most,
+            max_steps=max_steps,
             batch_size=self._request.batch_size,
             sgd=self._request.sgd,
             stop=self.stop,
         )
 
-    def _take_in(
-        self, part: TrainingSlice, done: SliceOutput, began: float, took: float
+    def _apply_output(
+        self,
+        training_slice: TrainingSlice,
+        output: SliceOutput,
+        start_seconds: float,
+        seconds: float,
     ) -> Iterator[SliceResult]:
-        """Takes in what was done, in `took` seconds, from `began` in the run's own time on.
+        """Advance the run by the output of one slice, and yield the slice's result.
 
-        By columns, since predictions wait for it, and a part has some 70 epochs.
+        The results are computed by columns and not epoch by epoch: a slice has some 70 epochs, and
+        predictions wait for this code.
+
+        Args:
+            training_slice: the slice that was computed.
+            output: the kernel's output.
+            start_seconds: when the slice started, in seconds since the start of the run.
+            seconds: how long the slice took.
+
+        Raises:
+            InvalidArgument: the parameters overflowed; raised after the result is yielded.
         """
-        trainer, an_epoch = self._trainer, len(self._batches)
-        states, within = done.parameters, (part.first_step + done.steps) % an_epoch
-        if within:
-            states = np.vstack([states, trainer.device.fetch(trainer.parameters)])
-        good = count_finite(states)
-        ended = np.arange(1, 1 + min(good, len(done.totals)))
-        totals, steps = done.totals[: len(ended)], ended * an_epoch - part.first_step
+        trainer, epoch_steps = self._trainer, len(self._batches)
+        rows = output.parameters
+        if (training_slice.first_step + output.steps) % epoch_steps:  # within an epoch
+            rows = np.vstack([rows, trainer.device.fetch(trainer.parameters)])
+        finite_count = count_finite(rows)
+        # The epochs that ended, numbered within the slice from 1 on.
+        epochs = np.arange(1, 1 + min(finite_count, len(output.totals)))
+        totals = output.totals[: len(epochs)]
+        steps = epochs * epoch_steps - training_slice.first_step  # from the slice's start
         versions = (steps + trainer.version).tolist()
         columns = (
-            (ended + self._checkpoint.steps // an_epoch).tolist(),
-            [self._request.epochs] * len(ended),
+            (epochs + self._checkpoint.steps // epoch_steps).tolist(),
+            [self._request.epochs] * len(epochs),
             mean_losses(totals[:, 0], len(trainer.datasets.train)).tolist(),
             mean_losses(totals[:, 1], len(trainer.datasets.valid)).tolist(),
             (totals[:, 2] / len(trainer.datasets.valid)).tolist(),
             versions,
-            (steps / max(1, done.steps) * took + began).tolist(),
+            (steps / max(1, output.steps) * seconds + start_seconds).tolist(),
         )
         progress = list(map(Progress, *columns))
         snapshots = [
             trainer.snapshot_of(parameters, version, Origin.TRAIN, self._checkpoint.run)
             for parameters, version in zip(
-                states[:good], [*versions, trainer.version + done.steps], strict=False
+                rows[:finite_count], [*versions, trainer.version + output.steps], strict=False
             )
         ]
-        if good == len(states):
-            self._count(part, done.steps, done.loss)
-        else:  # as far as the last epoch that is fine; without one, nothing here is committed
-            self._count(part, int(steps[-1]) if good else 0, 0)
+        if finite_count == len(rows):
+            self._advance(training_slice, output.steps, output.loss)
+        else:  # to the last finite epoch; if there is none, nothing of this slice is committed
+            self._advance(training_slice, int(steps[-1]) if finite_count else 0, 0)
         yield SliceResult(progress, snapshots)
-        if good < len(states):
+        if finite_count < len(rows):
             raise overflow_error()
 
-    def _count(self, part: TrainingSlice, steps: int, loss: int) -> None:
-        taken = part.orders.ravel()[part.first_step :][:steps]
+    def _advance(self, training_slice: TrainingSlice, steps: int, loss: int) -> None:
+        """Add the first `steps` of a slice to the checkpoint and to the trainer's counts.
+
+        `loss` is the sum over the images of the unfinished epoch, in LOSS_UNITs.
+        """
+        indices = training_slice.orders.ravel()[training_slice.first_step :][:steps]
         self._trainer.version += steps
         self._trainer.steps_done += steps
-        self._trainer.images_done += int(self._batches.counts(taken).sum())
+        self._trainer.images_done += int(self._batches.counts(indices).sum())
         self._checkpoint = self._checkpoint._replace(
             steps=self._checkpoint.steps + steps, loss=loss
         )

@@ -12,7 +12,7 @@ from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
 from mnist37_server.storage.store import Store
-from support.twin import sets
+from support.twin import datasets
 
 from mnist37.host import Host
 
@@ -83,7 +83,7 @@ def test_closing_ends_the_wait() -> None:
 
 def test_a_live_model_feeds_what_it_commits() -> None:
     torch.set_num_threads(1)
-    model = LiveModel(sets(), Host(), Store(None))
+    model = LiveModel(datasets(), Host(), Store(None))
     with model.feed.subscribe() as subscriber:
         first = subscriber.next(0)
         assert first is not None

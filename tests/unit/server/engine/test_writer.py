@@ -22,7 +22,7 @@ from mnist37_server.engine.subscription import Subscription
 from mnist37_server.errors import CallerCancelled, InvalidArgument, NotFound, ShuttingDown
 from mnist37_server.storage.store import Store
 from mnist37_server.training.trainer import Trainer
-from support.twin import Twin, data, sets
+from support.twin import Twin, data, datasets
 
 from mnist37.host import Host, HostExamples
 from mnist37.optimizer import Sgd
@@ -31,7 +31,7 @@ from mnist37.optimizer import Sgd
 @pytest.fixture
 def model() -> Iterator[LiveModel]:
     torch.set_num_threads(1)
-    model = LiveModel(sets(), Host(), Store(None))
+    model = LiveModel(datasets(), Host(), Store(None))
     yield model
     model.stop_writing()
     model.close()
