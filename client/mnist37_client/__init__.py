@@ -1,4 +1,4 @@
-"""The client of mnist37: train, predict and look at the live model, in a few lines.
+"""The Python client of mnist37, which trains, queries and inspects the live model.
 
     from mnist37_client import Client
 
@@ -7,7 +7,7 @@
             print(progress.epoch, progress.valid_accuracy)
         print(client.predict(images).digits)
 
-AsyncClient has the same methods for asyncio. numpy arrays go in and come out.
+AsyncClient has the same methods for asyncio. Arguments and results are numpy arrays.
 """
 
 from importlib import import_module
@@ -64,11 +64,14 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Loads the module that has a name when it is first asked for: most need no other."""
+        """Import the module that defines a public name on the first access to the name.
+
+        Most programs need only a few of these modules, so the package imports none of them early.
+        """
         for module, names in _NAMES.items():
             if name in names:
-                found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
-                return found
+                value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+                return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:

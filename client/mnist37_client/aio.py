@@ -1,4 +1,4 @@
-"""The client for asyncio: as mnist37_client.client, with `await`."""
+"""The client for asyncio."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepR
 
 
 class AsyncClient:
-    """A connection to one server, for one event loop. It is made at the first call.
+    """A connection to one server, for the tasks of one event loop.
 
-    The methods, what they take and what they raise are Client's. What many tasks ask of `predict`
-    at a time is sent in few messages; each has an answer, an error and a timeout of its own.
+    The client connects at the first call. Every method raises a Mnist37Error if it fails;
+    mnist37_client.errors lists the exceptions. The client merges `predict` calls that many tasks
+    make at the same time into few messages. Each call keeps its own answer, error and timeout.
 
     Args:
-        merge: whether it is; False sends each call by itself.
+        merge: merge concurrent `predict` calls; False sends each call by itself.
+
+    The other arguments are those of Client.
     """
 
     def __init__(
@@ -54,32 +57,39 @@ class AsyncClient:
         self.timeout = timeout
         self._retry_policy = RetryPolicy(retry_for)
         self._closed = False
-        access = ConnectionSettings(
+        settings = ConnectionSettings(
             address, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure
         )
-        self._channel = access.channel(
+        self._channel = settings.channel(
             grpc.aio.insecure_channel, grpc.aio.secure_channel, calls.CHANNEL_OPTIONS
         )
-        self._stub = access.stub(mnist37_pb2_grpc.Mnist37ServiceStub(self._channel))
+        self._stub = settings.stub(mnist37_pb2_grpc.Mnist37ServiceStub(self._channel))
         self._batcher = RequestBatcher(self._stub.Predict, self._call, address) if merge else None
 
     async def predict(self, images: ArrayLike, *, version: int | None = None) -> Prediction:
-        """As Client.predict."""
+        """Return the probability of a three for each image.
+
+        Arguments, results and errors are those of Client.predict.
+        """
         array = images if is_one_image(images) else to_images(images)
         if not self._batcher or version is not None or array.size > BATCHED_IMAGES_MAX * PIXELS:
             return await self._carry_out(self._stub.Predict, calls.predict(array, version))
-        asked = self._batcher.predict(array.tobytes())
+        prediction = self._batcher.predict(array.tobytes())
         try:
-            return await asked
+            return await prediction
         except asyncio.CancelledError:
-            self._batcher.cancel(asked)
+            self._batcher.cancel(prediction)
             raise
 
     async def predict_stream(
         self, batches: Iterable[ArrayLike] | AsyncIterable[ArrayLike]
     ) -> AsyncIterator[Prediction]:
-        """As Client.predict_stream; the batches may come from an async iterator."""
-        failed: list[Exception] = []
+        """Yield the prediction for each batch in order, over one stream.
+
+        Args:
+            batches: images as in Client.predict, up to 85,000 a batch; may be an async iterable.
+        """
+        errors: list[Exception] = []
 
         async def requests() -> AsyncIterator[pb.PredictRequest]:
             try:
@@ -89,8 +99,8 @@ class AsyncClient:
                 else:
                     for images in batches:
                         yield calls.predict_request(to_images(images))
-            except Exception as error:  # noqa: BLE001 - raised again where the caller is
-                failed.append(error)
+            except Exception as error:  # noqa: BLE001 - raised again in the caller's task
+                errors.append(error)
 
         self._raise_if_closed()
         call = self._stub.PredictStream(requests())
@@ -100,8 +110,8 @@ class AsyncClient:
                     yield calls.parse_prediction(response)
         finally:
             call.cancel()
-        if failed:
-            raise failed[0]
+        if errors:
+            raise errors[0]
 
     def train(
         self,
@@ -112,7 +122,11 @@ class AsyncClient:
         seed: int | None = None,
         request_id: str | None = None,
     ) -> AsyncTrainingRun:
-        """As Client.train; iterate with `async for`."""
+        """Start a training run, or continue an interrupted one, and return it.
+
+        Iterate over the run with `async for`, or await its `wait`. Arguments and errors are those
+        of Client.train.
+        """
         self._raise_if_closed()
         request = calls.train_request(epochs, learning_rate, batch_size, seed, request_id)
         return AsyncTrainingRun(lambda: self._stub.Train(request), self.address, self._retry_policy)
@@ -125,7 +139,10 @@ class AsyncClient:
         learning_rate: float | None = None,
         request_id: str | None = None,
     ) -> StepResult:
-        """As Client.step."""
+        """Do one step of SGD and return its loss and the new version.
+
+        Arguments, results and errors are those of Client.step.
+        """
         exchange = calls.step(images, labels, learning_rate, request_id)
         return await self._carry_out(self._stub.Step, exchange)
 
@@ -137,7 +154,10 @@ class AsyncClient:
         labels: ArrayLike | None = None,
         version: int | None = None,
     ) -> Loss:
-        """As Client.get_loss."""
+        """Return the mean loss and the accuracy on a split of the server's images, or on yours.
+
+        Arguments, results and errors are those of Client.get_loss.
+        """
         exchange = calls.get_loss(split, images, labels, version)
         return await self._carry_out(self._stub.GetLoss, exchange)
 
@@ -148,48 +168,54 @@ class AsyncClient:
         std: float | None = None,
         request_id: str | None = None,
     ) -> int:
-        """As Client.initialize."""
+        """Draw new random parameters and return their version.
+
+        Arguments, results and errors are those of Client.initialize.
+        """
         return await self._carry_out(self._stub.Initialize, calls.initialize(seed, std, request_id))
 
     async def get_model(self, *, version: int | None = None) -> Model:
-        """As Client.get_model."""
+        """Return the parameters of the newest version, or of a retained one."""
         return await self._carry_out(self._stub.GetModel, calls.get_model(version))
 
     async def versions(self, limit: int | None = None) -> list[Version]:
-        """As Client.versions."""
+        """Return the retained versions, newest first, at most `limit`."""
         return await self._carry_out(self._stub.ListVersions, calls.versions(limit))
 
     async def restore(self, version: int, *, request_id: str | None = None) -> int:
-        """As Client.restore."""
+        """Make a retained version's parameters the model's again and return the new version."""
         return await self._carry_out(self._stub.Restore, calls.restore(version, request_id))
 
     async def import_model(
         self, weights: ArrayLike, bias: ArrayLike, *, request_id: str | None = None
     ) -> int:
-        """As Client.import_model."""
+        """Replace the model's 784 weights and its bias, and return the new version."""
         exchange = calls.import_model(weights, bias, request_id)
         return await self._carry_out(self._stub.Import, exchange)
 
     async def runs(self) -> list[Run]:
-        """As Client.runs."""
+        """Return the newest 100 training runs, newest first."""
         return await self._carry_out(self._stub.ListRuns, calls.runs())
 
     async def watch_run(
         self, run: int | None = None, *, follow: bool = False
     ) -> AsyncIterator[Run | Progress]:
-        """As Client.watch_run."""
+        """Yield a run, then the progress of at most 1,000 of its epochs, evenly spread.
+
+        Arguments, results and errors are those of Client.watch_run.
+        """
         self._raise_if_closed()
         call = self._stub.WatchRun(calls.watch_request(run, follow))
         try:
             with translate_errors(self.address):
                 async for response in call:
-                    for told in calls.parse_watch_response(response):
-                        yield told
+                    for item in calls.parse_watch_response(response):
+                        yield item
         finally:
             call.cancel()
 
     async def close(self) -> None:
-        """Ends the connection, and with it every call under way."""
+        """Close the connection and end every call in flight."""
         self._closed = True
         if self._batcher:
             self._batcher.close()
@@ -233,5 +259,5 @@ class AsyncClient:
             except Mnist37Error as error:
                 await asyncio.sleep(attempts.next_pause(error))
             else:
-                attempts.succeeded()
+                attempts.record_success()
                 return response

@@ -1,4 +1,4 @@
-"""A training run under way, for asyncio."""
+"""The handle of a training run, for asyncio."""
 
 from __future__ import annotations
 
@@ -19,24 +19,29 @@ from mnist37_client.results import Progress
 
 
 class AsyncTrainingRun(AsyncIterator[Progress]):
-    """A run under way; as TrainingRun, with `async for`."""
+    """A training run that yields its progress after each epoch, with `async for`.
+
+    The run stops when no caller follows it: after `cancel`, at the end of an `async with` block,
+    when the task that reads it is cancelled, or when the program leaves the loop over
+    `client.train(...)`. The model keeps what it learnt.
+    """
 
     def __init__(
         self,
         begin: Callable[[], grpc.aio.UnaryStreamCall[Any, pb.TrainResponse]],
         address: str,
-        patience: RetryPolicy,
+        retry_policy: RetryPolicy,
     ) -> None:
         self._begin = begin
         self._address = address
-        self._attempts = patience.attempts()
+        self._attempts = retry_policy.attempts()
         self._progress = ProgressBuffer()
         self._cancelled = False
         self._call = begin()
 
     async def __anext__(self) -> Progress:
         if self._progress.waiting:
-            await asyncio.sleep(0)  # many may have come in one message: others shall have a turn
+            await asyncio.sleep(0)  # a message may hold many epochs: let other tasks run
         while self._cancelled or not self._progress.waiting:
             try:
                 with translate_errors(self._address):
@@ -50,17 +55,21 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
                 self._call = self._begin()
                 continue
             except asyncio.CancelledError:
-                self._cancelled = True  # grpc ends the call with the task that reads from it
+                self._cancelled = True  # a cancelled reader ends the call in grpc
                 raise
             if message is grpc.aio.EOF:
                 raise StopAsyncIteration
             assert isinstance(message, pb.TrainResponse)
             self._progress.add(message)
-            self._attempts.succeeded()
+            self._attempts.record_success()
         return self._progress.waiting.popleft()
 
     async def wait(self) -> Progress:
-        """Follows the run to its end; returns its last progress."""
+        """Follow the run to its end and return its last progress.
+
+        Raises:
+            Cancelled: the run was cancelled before its first epoch ended.
+        """
         async for _ in self:
             pass
         if self._progress.last is None:
@@ -68,7 +77,7 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
         return self._progress.last
 
     def cancel(self) -> None:
-        """Stops the run within some milliseconds; harmless after its end."""
+        """Stop the run within some milliseconds; after its end, do nothing."""
         self._cancelled = True
         self._call.cancel()
 

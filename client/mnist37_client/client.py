@@ -28,25 +28,27 @@ DEFAULT_RETRY_FOR = 60.0
 
 
 class Client:
-    """A connection to one server; safe to share between threads. It is made at the first call.
+    """A connection to one server, which threads may share.
 
-    Every method raises Mnist37Error, as one of the exceptions drawn in mnist37_client.errors.
+    The client connects at the first call. Every method raises a Mnist37Error if it fails;
+    mnist37_client.errors lists the exceptions.
 
     Args:
         address: HOST:PORT of the server.
-        timeout: seconds that a call may take, waiting for a run's end included; None for ever.
-            A training run has none.
-        retry_for: seconds for which calls are tried again when the server has gone away, so that
-            a script lives through its restart; 0 for not at all. Each write has an id, so it is
-            done once all the same.
+        timeout: seconds that a call may take, with the time that a write waits for a training run;
+            None means no limit. A training run has no limit.
+        retry_for: seconds for which the client retries a call when the server is away, so that a
+            script survives a restart of the server; 0 means no retry. Each write has an id, so the
+            server applies it once.
         tls_ca: the authority that signed the server's certificate, in PEM: a file's path, or the
-            bytes; "public" for those that gRPC comes with. It turns TLS on.
-        tls_cert: this client's own certificate, for a server that asks for one; as tls_ca.
-        tls_key: its private key.
-        tls_server_name: the name in the server's certificate, where it is not the address's.
-        token: says what this client may do; what `mnist37 token` printed. It is not sent in plain
-            text to another machine.
-        insecure: send it all the same.
+            bytes; "public" means the authorities that gRPC brings. It turns TLS on.
+        tls_cert: the client's own certificate in PEM, a path or bytes, if the server requires one.
+        tls_key: the private key of tls_cert, in PEM, a path or bytes.
+        tls_server_name: the name in the server's certificate, if it differs from the name in the
+            address.
+        token: the client's token, which `mnist37 token` printed. The client does not send it to
+            another machine in plain text.
+        insecure: send the token to another machine in plain text too.
     """
 
     def __init__(
@@ -66,39 +68,43 @@ class Client:
         self.timeout = timeout
         self._retry_policy = RetryPolicy(retry_for)
         self._closed = False
-        access = ConnectionSettings(
+        settings = ConnectionSettings(
             address, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure
         )
-        self._channel = access.channel(
+        self._channel = settings.channel(
             grpc.insecure_channel, grpc.secure_channel, calls.CHANNEL_OPTIONS
         )
-        self._stub = access.stub(mnist37_pb2_grpc.Mnist37ServiceStub(self._channel))
+        self._stub = settings.stub(mnist37_pb2_grpc.Mnist37ServiceStub(self._channel))
 
     def predict(self, images: ArrayLike, *, version: int | None = None) -> Prediction:
-        """What the model says of some images.
+        """Return the probability of a three for each image.
 
         Args:
-            images: uint8 in 0..255 or floats in 0..1; (N, 28, 28), (N, 784), or one image. Any
-                number: what one message cannot hold is sent in several, and answered from one
-                version all the same.
-            version: ask this version instead of the newest.
+            images: uint8 in 0..255 or floats in 0..1; (N, 28, 28), (N, 784), or one image. N has
+                no limit: the client splits many images into several messages, and all answers
+                are from one version.
+            version: a retained version; None means the newest.
+
+        Raises:
+            InvalidInput: an argument is not valid.
+            NotFound: the server does not retain the version.
         """
         return self._carry_out(self._stub.Predict, calls.predict(images, version))
 
     def predict_stream(self, batches: Iterable[ArrayLike]) -> Iterator[Prediction]:
-        """What the model says of one batch after the other, over one stream.
+        """Yield the prediction for each batch in order, over one stream.
 
         Args:
-            batches: each as `predict` takes them, up to 85,000 images.
+            batches: images as in `predict`, up to 85,000 a batch.
         """
-        failed: list[Exception] = []
+        errors: list[Exception] = []
 
         def requests() -> Iterator[pb.PredictRequest]:
             try:
                 for images in batches:
                     yield calls.predict_request(to_images(images))
-            except Exception as error:  # noqa: BLE001 - raised again where the caller is
-                failed.append(error)
+            except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
+                errors.append(error)
 
         self._raise_if_closed()
         call = self._stub.PredictStream(requests())
@@ -108,8 +114,8 @@ class Client:
             raise from_rpc(error, self.address) from error
         finally:
             call.cancel()
-        if failed:
-            raise failed[0]
+        if errors:
+            raise errors[0]
 
     def train(
         self,
@@ -120,15 +126,17 @@ class Client:
         seed: int | None = None,
         request_id: str | None = None,
     ) -> TrainingRun:
-        """Begins a run, or goes on with the one of that request_id; iterate over it for progress.
+        """Start a training run, or continue an interrupted one, and return it.
+
+        Iterate over the run for the progress of each epoch, or call its `wait`.
 
         Args:
             epochs: 1 to 1,000,000.
             learning_rate: above 0; the server's default is 1.0.
-            batch_size: 1 to 12,396; 256.
-            seed: of the shuffling; 42.
-            request_id: up to 128 characters; the same id and values go on with a run that was
-                interrupted.
+            batch_size: 1 to 12,396; the server's default is 256.
+            seed: the seed of the shuffling; the server's default is 42.
+            request_id: up to 128 characters; the id of an interrupted run, with the same values,
+                continues that run.
         """
         self._raise_if_closed()
         request = calls.train_request(epochs, learning_rate, batch_size, seed, request_id)
@@ -142,14 +150,13 @@ class Client:
         learning_rate: float | None = None,
         request_id: str | None = None,
     ) -> StepResult:
-        """One step of SGD.
+        """Do one step of SGD and return its loss and the new version.
 
         Args:
-            images: a batch of your own, as `predict` takes them; without it, the training set's
-                next 256.
+            images: your own batch, as in `predict`; None means the training set's next 256 images.
             labels: (N,), 1 for a three and 0 for a seven.
             learning_rate: above 0; the server's default is 1.0.
-            request_id: makes it safe to ask again: a step of the same id is done once.
+            request_id: makes the call safe to repeat: the server does a step of one id once.
         """
         exchange = calls.step(images, labels, learning_rate, request_id)
         return self._carry_out(self._stub.Step, exchange)
@@ -162,13 +169,13 @@ class Client:
         labels: ArrayLike | None = None,
         version: int | None = None,
     ) -> Loss:
-        """The mean loss and the accuracy on the server's "train" or "valid" images, or on yours.
+        """Return the mean loss and the accuracy on a split of the server's images, or on yours.
 
         Args:
             split: "train" or "valid".
-            images: yours, as `predict` takes them, instead of a split.
+            images: your own images, as in `predict`, instead of a split.
             labels: (N,), 1 for a three and 0 for a seven.
-            version: ask this version instead of the newest.
+            version: a retained version; None means the newest.
         """
         exchange = calls.get_loss(split, images, labels, version)
         return self._carry_out(self._stub.GetLoss, exchange)
@@ -180,47 +187,47 @@ class Client:
         std: float | None = None,
         request_id: str | None = None,
     ) -> int:
-        """Draws fresh random parameters; returns their version.
+        """Draw new random parameters and return their version.
 
         Args:
-            seed: of the draw; the server's default is 42.
-            std: the standard deviation, 0 to 100; 1.0.
-            request_id: makes it safe to ask again.
+            seed: the seed of the random numbers; the server's default is 42.
+            std: their standard deviation, 0 to 100; the server's default is 1.0.
+            request_id: makes the call safe to repeat.
         """
         return self._carry_out(self._stub.Initialize, calls.initialize(seed, std, request_id))
 
     def get_model(self, *, version: int | None = None) -> Model:
-        """The parameters of the newest version, or of a retained one."""
+        """Return the parameters of the newest version, or of a retained one."""
         return self._carry_out(self._stub.GetModel, calls.get_model(version))
 
     def versions(self, limit: int | None = None) -> list[Version]:
-        """The versions that the server keeps, newest first, at most `limit`."""
+        """Return the retained versions, newest first, at most `limit`."""
         return self._carry_out(self._stub.ListVersions, calls.versions(limit))
 
     def restore(self, version: int, *, request_id: str | None = None) -> int:
-        """Makes a retained version's parameters the model's again; returns the new version."""
+        """Make a retained version's parameters the model's again and return the new version."""
         return self._carry_out(self._stub.Restore, calls.restore(version, request_id))
 
     def import_model(
         self, weights: ArrayLike, bias: ArrayLike, *, request_id: str | None = None
     ) -> int:
-        """Makes 784 weights and a bias from elsewhere the model's; returns the new version."""
+        """Replace the model's 784 weights and its bias, and return the new version."""
         exchange = calls.import_model(weights, bias, request_id)
         return self._carry_out(self._stub.Import, exchange)
 
     def runs(self) -> list[Run]:
-        """The newest 100 training runs, newest first."""
+        """Return the newest 100 training runs, newest first."""
         return self._carry_out(self._stub.ListRuns, calls.runs())
 
     def watch_run(
         self, run: int | None = None, *, follow: bool = False
     ) -> Iterator[Run | Progress]:
-        """A run as it stands, then the progress of its epochs: 1,000 at the most, evenly spread.
+        """Yield a run, then the progress of at most 1,000 of its epochs, evenly spread.
 
         Args:
-            run: its number; without it, the newest.
-            follow: go on with each epoch as it comes, and end with how the run ended. Watching
-                changes nothing: a run that is only watched stops.
+            run: the run's number; None means the newest run.
+            follow: then also yield each new epoch, and the run again at its end. To watch a run
+                does not keep it alive: a run stops when only watchers are left.
         """
         self._raise_if_closed()
         call = self._stub.WatchRun(calls.watch_request(run, follow))
@@ -233,7 +240,7 @@ class Client:
             call.cancel()
 
     def close(self) -> None:
-        """Ends the connection, and with it every call under way."""
+        """Close the connection and end every call in flight."""
         self._closed = True
         self._channel.close()
 
@@ -272,5 +279,5 @@ class Client:
             except grpc.RpcError as error:
                 time.sleep(attempts.next_pause(from_rpc(error, self.address)))
             else:
-                attempts.succeeded()
+                attempts.record_success()
                 return response

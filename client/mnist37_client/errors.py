@@ -1,80 +1,81 @@
-"""What can go wrong, as exceptions; the mirror image of the server's status codes.
+"""The exceptions of the client, one for each status code that the server sends.
 
 Mnist37Error
-├── InvalidInput        a value that is never right; a ValueError too
-├── NotFound            a version that the server does not keep
-├── AlreadyExists       a request_id that was used for something else
-├── Aborted             a run that cannot go on, since another write came between
+├── InvalidInput        a value that is never valid; also a ValueError
+├── NotFound            the server does not retain this version or run
+├── AlreadyExists       the request_id belongs to another request
+├── Aborted             a run cannot continue, because another write was committed since
 ├── Exhausted           the server, its disk or its device is full, or a message is too large
-├── Unauthenticated     the server does not know the token, or this client not the server
-├── PermissionDenied    the token's role does not allow it
-├── Unavailable         nobody listens there, or the server has to end or be started again
-├── DeadlineExceeded    no answer within the timeout
+├── Unauthenticated     the server rejects the token, or the client rejects the server's certificate
+├── PermissionDenied    the token's role does not allow the call
+├── Unavailable         no server at the address, or it is shutting down or needs a restart
+├── DeadlineExceeded    the server did not answer within the timeout
 ├── Cancelled           the call was cancelled
-└── ServerError         a fault of the server; the message has an id for its log
+└── ServerError         a fault of the server; the message has an id that its log has too
 
-Each has a `reason` for programs, where the server gives one; the README lists them.
+An exception has a `reason` for programs if the server gives one. docs/reference/errors.md lists
+the reasons.
 """
 
 from __future__ import annotations
 
 
 class Mnist37Error(Exception):
-    """Any failure of a call."""
+    """Base class of all failures of a call."""
 
-    reason: str | None = None  # a name that stays, such as TOO_MANY_PENDING_WRITES
-    retry_after: float | None = None  # seconds, where the same call may well succeed later
+    reason: str | None = None  # a name that never changes, such as TOO_MANY_PENDING_WRITES
+    retry_after: float | None = None  # seconds after which the same call may succeed, if known
 
 
 class InvalidInput(Mnist37Error, ValueError):
-    """A value that is never right: says which, what came and what would be right."""
+    """A value that is never valid; the message names the field, the value and the valid range."""
 
-    field: str | None = None  # of the request; None where the client found it, before sending
+    field: str | None = None  # of the request; None if the client itself rejected the value
 
 
 class NotFound(Mnist37Error):
-    """A version of the model that the server does not keep."""
+    """A version of the model, or a run, that the server does not retain."""
 
 
 class AlreadyExists(Mnist37Error):
-    """A request_id that was used before, for another method or other values."""
+    """A request_id that belongs to a request with another method or other values."""
 
 
 class Aborted(Mnist37Error):
-    """A run that was interrupted cannot go on, since another write came between."""
+    """An interrupted run that cannot continue, because another write was committed since."""
 
 
 class Exhausted(Mnist37Error):
-    """The server has no room for this call, or a message is larger than it takes."""
+    """A server that has no capacity for the call, or a message that exceeds its limit."""
 
 
 class Unauthenticated(Mnist37Error):
-    """One of the two cannot prove who it is.
+    """A failed authentication, of the client or of the server.
 
-    The client's token is missing or unknown; or the server's certificate is not to be trusted.
+    The client's token is missing or unknown, or the client does not trust the server's certificate.
     """
 
 
 class PermissionDenied(Mnist37Error):
-    """The server knows the token, whose role does not allow the call."""
+    """A valid token whose role does not allow the call."""
 
 
 class Unavailable(Mnist37Error):
-    """Nobody listens at the address, or the server is shutting down, or has lost its device."""
+    """A server that does not listen, is shutting down, or has lost its device."""
 
 
 class DeadlineExceeded(Mnist37Error):
-    """There was no answer within the timeout."""
+    """A call that the server did not answer within the timeout."""
 
 
 class Cancelled(Mnist37Error):
-    """The call was cancelled before its answer came."""
+    """A call that was cancelled before its answer arrived."""
 
 
 class ServerError(Mnist37Error):
-    """A fault of the server; the message has an id that its log has too."""
+    """A fault of the server; the message has an id that the server's log has too."""
 
 
 def deadline_exceeded(address: str) -> DeadlineExceeded:
-    """The exception for an answer that did not come in time."""
+    """Return the exception for a server that did not answer within the timeout."""
     return DeadlineExceeded(f"{address} did not answer within the timeout")

@@ -1,6 +1,7 @@
-"""Whether a server is serving, asked as any probe asks: grpc.health.v1.
+"""A health check of a server by grpc.health.v1, the protocol of probes.
 
-A probe comes again and again, so it loads gRPC and nothing else: a third of what a Client takes.
+A probe runs again and again, so this module loads gRPC and nothing else: it takes a third of what
+a Client takes.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ from mnist37_client._rpc.status import from_rpc
 from mnist37_client.errors import Unavailable
 
 CHECK = "/grpc.health.v1.Health/Check"
-# The two messages of this call are so small that they need no library: of the server as a whole,
-# and that it is serving.
-REQUEST = b""
+# The two messages of this call are so small that the module encodes them without protobuf.
+REQUEST = b""  # the service "": the server as a whole
 SERVING = b"\x08\x01"
-DEVICE = "mnist37-device"  # the metadata in which the server names its device
-TIMEOUT = 5.0  # seconds
+DEVICE_KEY = "mnist37-device"  # the key of the metadata that names the server's device
+TIMEOUT_SECONDS = 5.0
 
 
 def check(
@@ -30,24 +30,24 @@ def check(
 ) -> str | None:
     """Return the device of a server that is serving, as torch prints it.
 
-    Health needs no token; the arguments are those of mnist37_client.Client.
+    The call needs no token. The arguments are those of mnist37_client.Client.
 
     Returns:
-        The device, or None where the server does not name it.
+        The device, or None if the server does not name it.
 
     Raises:
-        Unavailable: it is shutting down, has lost its device, or nobody listens there.
-        Mnist37Error: it cannot be asked.
+        Unavailable: the server is shutting down or has lost its device, or does not listen.
+        Mnist37Error: the call failed for another reason.
     """
-    access = ConnectionSettings(address, tls_ca, tls_cert, tls_key, tls_server_name, None, False)
-    with access.channel(grpc.insecure_channel, grpc.secure_channel, []) as channel:
-        ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)
+    settings = ConnectionSettings(address, tls_ca, tls_cert, tls_key, tls_server_name, None, False)
+    with settings.channel(grpc.insecure_channel, grpc.secure_channel, []) as channel:
+        health_check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)
         try:
-            answer, call = ask.with_call(REQUEST, timeout=TIMEOUT)
+            response, call = health_check.with_call(REQUEST, timeout=TIMEOUT_SECONDS)
         except grpc.RpcError as error:
             raise from_rpc(error, address) from error
-    if answer != SERVING:
+    if response != SERVING:
         raise Unavailable(f"{address} is not serving")
-    about = dict(call.trailing_metadata() or ())
-    device = about.get(DEVICE)
+    metadata = dict(call.trailing_metadata() or ())
+    device = metadata.get(DEVICE_KEY)
     return device if isinstance(device, str) and device.isprintable() else None

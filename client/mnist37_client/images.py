@@ -1,4 +1,4 @@
-"""Images and labels: from arrays to what the wire carries, and the ones that the package ships."""
+"""Conversion of images and labels to the wire format, and the validation images of the package."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from mnist37_client.errors import InvalidInput
 
 SIDE = 28
 PIXELS = SIDE * SIDE
-ONE = ((SIDE, SIDE), (PIXELS,))  # the shapes of one image
+ONE_IMAGE_SHAPES = ((SIDE, SIDE), (PIXELS,))
 UINT8 = np.dtype(np.uint8)
 
 
 def to_images(images: ArrayLike) -> NDArray[np.uint8]:
-    """Images as uint8 (N, 784), 0 = background, 255 = ink.
+    """Return images as uint8 (N, 784), 0 = background, 255 = ink.
 
     Args:
-        images: (N, 28, 28), (N, 784), or one image, (28, 28) or (784,). Whole numbers are pixels
-            of 0..255; floats are pixels of 0..1, and are rounded to 255ths; True is ink.
+        images: (N, 28, 28), (N, 784), or one image, (28, 28) or (784,). Integers are pixels in
+            0..255. Floats are pixels in 0..1, which this function rounds to 255ths. True is ink.
 
     Raises:
-        InvalidInput: another shape, another kind of numbers, or values out of range.
+        InvalidInput: the shape or the dtype is another one, or a value is out of range.
     """
     array = _array("images", images)
-    one = array.shape in ONE
-    many = array.ndim == 3 and array.shape[1:] == (SIDE, SIDE)
-    many = many or (array.ndim == 2 and array.shape[1] == PIXELS)
-    if not (one or many) or not array.size:
+    is_one = array.shape in ONE_IMAGE_SHAPES
+    is_batch = array.ndim == 3 and array.shape[1:] == (SIDE, SIDE)
+    is_batch = is_batch or (array.ndim == 2 and array.shape[1] == PIXELS)
+    if not (is_one or is_batch) or not array.size:
         raise InvalidInput(
             f"images: got shape {array.shape}; must be (N, 28, 28), (N, 784), or one image"
         )
@@ -39,38 +39,43 @@ def to_images(images: ArrayLike) -> NDArray[np.uint8]:
 
 
 def is_one_image(images: ArrayLike) -> TypeGuard[NDArray[np.uint8]]:
-    """Whether it is one image as it goes out: the commonest case, in a tenth of the time."""
-    return type(images) is np.ndarray and images.dtype == UINT8 and images.shape in ONE
+    """Return whether the argument is one uint8 image, which needs no conversion.
+
+    This is the most common argument, and the test takes a tenth of the time of `to_images`.
+    """
+    return type(images) is np.ndarray and images.dtype == UINT8 and images.shape in ONE_IMAGE_SHAPES
 
 
 def to_labels(labels: ArrayLike) -> bytes:
-    """Labels, 1 = three and 0 = seven, one byte each.
+    """Return labels, 1 = three and 0 = seven, as one byte each.
 
     Raises:
-        InvalidInput: they are not whole numbers of 0..255 in one row; which of those are right,
-            and how many, the server knows.
+        InvalidInput: the labels are not integers in 0..255 in one row. The server checks their
+            number, and that each is 0 or 1.
     """
     array = _array("labels", labels)
-    right = "must be 1 (a three) or 0 (a seven) for each image, in one row"
-    if array.size != max(array.shape, default=1):  # a column, as the notes have it, is a row too
-        raise InvalidInput(f"labels: got shape {array.shape}; {right}")
+    requirement = "must be 1 (a three) or 0 (a seven) for each image, in one row"
+    if array.size != max(array.shape, default=1):  # a column (N, 1), as the book uses, is valid too
+        raise InvalidInput(f"labels: got shape {array.shape}; {requirement}")
     if array.dtype.kind not in "iub":
-        raise InvalidInput(f"labels: got {array.dtype}; {right}")
-    wrong = array[(array < 0) | (array > 255)]
-    if len(wrong):
-        raise InvalidInput(f"labels: got {wrong[0]}; {right}")
+        raise InvalidInput(f"labels: got {array.dtype}; {requirement}")
+    outliers = array[(array < 0) | (array > 255)]
+    if len(outliers):
+        raise InvalidInput(f"labels: got {outliers[0]}; {requirement}")
     return array.astype(np.uint8).tobytes()
 
 
 def validation_images() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The 2,038 images that no model is trained on here: the server's validation set, in its order.
+    """Return the server's 2,038 validation images in the server's order, and their labels.
+
+    No training run uses these images.
 
     Returns:
-        Images (2038, 28, 28), and labels (2038,), 1 = three and 0 = seven.
+        Images, uint8 (2038, 28, 28), and labels, uint8 (2038,), 1 = three and 0 = seven.
     """
     with resources.files("mnist37").joinpath("images.npz").open("rb") as file:
-        shipped = np.load(file)
-        threes, sevens = shipped["valid_threes"], shipped["valid_sevens"]
+        arrays = np.load(file)
+        threes, sevens = arrays["valid_threes"], arrays["valid_sevens"]
     labels = np.repeat(np.array([1, 0], np.uint8), (len(threes), len(sevens)))
     return np.concatenate([threes, sevens]), labels
 
@@ -89,11 +94,11 @@ def _pixels(array: NDArray[Any]) -> NDArray[np.uint8]:
         return np.where(array, np.uint8(255), np.uint8(0))
     if array.dtype.kind not in "iuf":
         raise InvalidInput(f"images: got {array.dtype}; must be numbers")
-    most = 1 if array.dtype.kind == "f" else 255
-    if not np.all((array >= 0) & (array <= most)):  # false for NaN too
+    maximum = 1 if array.dtype.kind == "f" else 255
+    if not np.all((array >= 0) & (array <= maximum)):  # false for NaN too
         raise InvalidInput(
             f"images: got values from {array.min()} to {array.max()}; whole numbers must be in"
             " 0..255, floats in 0..1"
         )
-    rounded: NDArray[np.uint8] = np.rint(array * (255 // most)).astype(np.uint8)
-    return rounded
+    pixels: NDArray[np.uint8] = np.rint(array * (255 // maximum)).astype(np.uint8)
+    return pixels

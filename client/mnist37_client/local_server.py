@@ -1,4 +1,4 @@
-"""A server of one's own, as a process on this machine: for a demonstration, for tests."""
+"""A server process on this machine, for demonstrations and tests."""
 
 from __future__ import annotations
 
@@ -19,59 +19,63 @@ UNWANTED_VARIABLES = {
 
 
 class LocalServer:
-    """Starts `mnist37 serve` on a free port; it is ready when the object is made.
+    """A process of `mnist37 serve` on a free port, ready when the constructor returns.
 
-    A class derived from it may have another `command`.
+    A subclass may set another `command`.
 
     Args:
-        options: further options of `mnist37 serve`. Without --state the model is kept in memory.
+        options: further options of `mnist37 serve`. Without --state, the server keeps the model in
+            memory.
 
     Raises:
-        Unavailable: it did not start; says what it printed.
+        Unavailable: the server did not start; the message has the server's log.
     """
 
     command: tuple[str, ...] = (sys.executable, "-m", "mnist37_server")
 
     def __init__(self, *options: str) -> None:
-        self._ended: tuple[int, str] | None = None
+        self._result: tuple[int, str] | None = None  # exit status and log
         address = () if "--address" in options else ("--address", "127.0.0.1:0")
         state = () if "--state" in options else ("--state", ":memory:")
-        # A MNIST37_TOKENS of this shell's, say, is for another server, and nobody here has a token.
-        bare = {name: value for name, value in os.environ.items() if name not in UNWANTED_VARIABLES}
-        # Not a pipe: one that nobody reads would stop the server once it is full.
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when it has ended
+        # MNIST37_TOKENS in this environment, for example, is for another server: the callers of
+        # this one have no token.
+        environment = {
+            name: value for name, value in os.environ.items() if name not in UNWANTED_VARIABLES
+        }
+        # Not a pipe: without a reader a full pipe would block the server.
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the server has ended
         self.process = subprocess.Popen(
             [*self.command, *address, *state, *options],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=bare,
+            env=environment,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line.startswith(LISTENING):
-            _, printed = self._end()
-            raise Unavailable(f"the server did not start: {printed.strip()}")
+            _, log = self._wait()
+            raise Unavailable(f"the server did not start: {log.strip()}")
         self.address = line.removeprefix(LISTENING).strip()
 
     def stop(self) -> tuple[int, str]:
-        """Ends it in order; returns its exit status and what it logged."""
+        """Shut the server down and return its exit status and its log."""
         if self.process.poll() is None:
             self.process.terminate()
-        return self._end()
+        return self._wait()
 
     def kill(self) -> tuple[int, str]:
-        """Ends it at once, in the midst of whatever it does."""
+        """Kill the server at once and return its exit status and its log."""
         self.process.kill()
-        return self._end()
+        return self._wait()
 
-    def _end(self) -> tuple[int, str]:
-        if not self._ended:
+    def _wait(self) -> tuple[int, str]:
+        if not self._result:
             self.process.communicate()
             with self._log:
                 self._log.seek(0)
-                self._ended = self.process.returncode, self._log.read()
-        return self._ended
+                self._result = self.process.returncode, self._log.read()
+        return self._result
 
     def __enter__(self) -> Self:
         return self

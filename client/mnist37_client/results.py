@@ -1,4 +1,4 @@
-"""What the calls return: plain values and numpy arrays, no messages."""
+"""The results of calls: immutable values and numpy arrays, without protobuf messages."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of N images, all of it from one version."""
+    """The probabilities of N images, all from one version of the model."""
 
-    probabilities: NDArray[np.float32]  # (N,), that each image is a 3
+    probabilities: NDArray[np.float32]  # (N,), the probability that an image is a 3
     version: int
 
     @property
     def digits(self) -> NDArray[np.uint8]:
-        """(N,), 3 or 7 for each image."""
+        """Return the digit of each image, 3 or 7, as uint8 (N,)."""
         return np.where(self.probabilities > 0.5, 3, 7).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How a run stands after an epoch."""
+    """The state of a training run after an epoch."""
 
     epoch: int  # from 1
     epochs: int
-    train_loss: float  # the mean over the images of the losses before each update
-    valid_loss: float
-    valid_accuracy: float
+    train_loss: float  # mean over the training images, each before the update of its mini-batch
+    valid_loss: float  # mean over the validation images
+    valid_accuracy: float  # 0 to 1
     version: int
-    elapsed: float  # seconds of training since the run began
+    elapsed: float  # seconds since the run began, without the time that it was interrupted
 
     @classmethod
     def of(cls, message: pb.TrainResponse) -> Progress:
-        """From its message."""
+        """Return the progress in a message."""
         return cls(
             message.epoch,
             message.epochs,
@@ -51,34 +51,34 @@ class Progress:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step of SGD did."""
+    """The result of one step of SGD."""
 
-    loss: float  # the mean on its batch, before the update
-    version: int  # that the update made
+    loss: float  # mean over the batch, before the update
+    version: int  # of the model after the update
 
 
 @dataclass(frozen=True)
 class Loss:
-    """How well the model does on some images."""
+    """The loss and the accuracy of a version of the model on a set of images."""
 
-    loss: float
-    accuracy: float
+    loss: float  # mean over the images
+    accuracy: float  # 0 to 1
     count: int  # of images
     version: int
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version of the model that the server keeps."""
+    """A retained version of the model."""
 
     version: int
-    origin: str  # what made it: initialize, step, train, restore, import
-    run: int | None  # the number of the run, where one made it
+    origin: str  # the write that made it: initialize, step, train, restore or import
+    run: int | None  # the number of the run, if a run made it
     committed_at: datetime
 
     @classmethod
     def of(cls, message: pb.ModelVersion) -> Version:
-        """From its message."""
+        """Return the version in a message."""
         return cls(
             message.version,
             pb.Origin.Name(message.origin).removeprefix("ORIGIN_").lower(),
@@ -89,9 +89,9 @@ class Version:
 
 @dataclass(frozen=True)
 class Run:
-    """A training run: its settings, and how it stands."""
+    """A training run: its settings and its state."""
 
-    run: int  # its number
+    run: int  # the number of the run, from 1
     state: str  # running, finished or interrupted
     request_id: str | None
     epochs: int
@@ -100,11 +100,11 @@ class Run:
     seed: int
     started_at: datetime
     version: int  # of the model after its last commit
-    last: Progress | None  # of the last epoch that was finished
+    last: Progress | None  # after the last finished epoch; None before the first
 
     @classmethod
     def of(cls, message: pb.Run) -> Run:
-        """From its message."""
+        """Return the run in a message."""
         return cls(
             message.run,
             pb.RunState.Name(message.state).removeprefix("RUN_STATE_").lower().replace("_", " "),
@@ -121,10 +121,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Model:
-    """The parameters."""
+    """The parameters of a version of the model."""
 
     weights: NDArray[np.float32]  # (784,)
     bias: np.float32
-    version: int  # how many updates made it
+    version: int  # the number of updates that made it
     digest: str  # SHA-256 of the 785 little-endian float32, weights then bias
-    device: str  # where they live
+    device: str  # that the server trains on, as torch prints it: cpu, cuda:0

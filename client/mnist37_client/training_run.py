@@ -1,4 +1,4 @@
-"""A training run under way, for threads and scripts."""
+"""The handle of a training run, for threads and scripts."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ from mnist37_client.results import Progress
 
 
 class TrainingRun(Iterator[Progress]):
-    """A run under way: gives its progress after each epoch.
+    """A training run that yields its progress after each epoch.
 
-    The run stops when nobody follows it: after `cancel`, at the end of a `with`, or when the loop
-    over `client.train(...)` is left. What was done until then stays.
+    The run stops when no caller follows it: after `cancel`, at the end of a `with` block, or when
+    the program leaves the loop over `client.train(...)`. The model keeps what it learnt.
     """
 
     def __init__(
-        self, begin: Callable[[], Iterator[pb.TrainResponse]], address: str, patience: RetryPolicy
+        self,
+        begin: Callable[[], Iterator[pb.TrainResponse]],
+        address: str,
+        retry_policy: RetryPolicy,
     ) -> None:
         self._begin = begin
         self._address = address
-        self._attempts = patience.attempts()
+        self._attempts = retry_policy.attempts()
         self._progress = ProgressBuffer()
         self._cancelled = False
         self._call = begin()
@@ -44,18 +47,18 @@ class TrainingRun(Iterator[Progress]):
                 time.sleep(self._attempts.next_pause(from_rpc(error, self._address)))
                 if self._cancelled:
                     raise StopIteration from None
-                self._call = self._begin()  # with the same id: it goes on
+                self._call = self._begin()  # the request has an id, so the same run continues
                 if self._cancelled:
                     self.cancel()
             else:
-                self._attempts.succeeded()
+                self._attempts.record_success()
         return self._progress.waiting.popleft()
 
     def wait(self) -> Progress:
-        """Follows the run to its end; returns its last progress.
+        """Follow the run to its end and return its last progress.
 
         Raises:
-            Cancelled: it was cancelled before its first epoch ended.
+            Cancelled: the run was cancelled before its first epoch ended.
         """
         for _ in self:
             pass
@@ -64,7 +67,7 @@ class TrainingRun(Iterator[Progress]):
         return self._progress.last
 
     def cancel(self) -> None:
-        """Stops the run within some milliseconds; harmless after its end."""
+        """Stop the run within some milliseconds; after its end, do nothing."""
         self._cancelled = True
         self._call.cancel()  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""Client and AsyncClient as one: each behaviour is written once, and tried with both."""
+"""One interface to Client and AsyncClient, so that each test is written once and runs with both."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 T = TypeVar("T")
 
 IMAGES, LABELS = validation_images()
-FOR_EVER = 1_000_000  # epochs: far more than any test waits for
+ENDLESS_EPOCHS = 1_000_000  # far more than any test waits for
 STEPS_AN_EPOCH = math.ceil(12_396 / 256)
 
 
-class Blocking:
-    """AsyncClient as a Client: each call is run to its end, on a loop in a thread of its own."""
+class BlockingClient:
+    """An AsyncClient with Client's interface. Its event loop runs in a separate thread."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._loop = asyncio.new_event_loop()
@@ -45,18 +45,19 @@ class Blocking:
             return AsyncClient(*args, **kwargs)
 
         self.client = self.run(make())
-        # A run that is dropped is cancelled, which has to happen on the loop: so none is dropped.
+        # The garbage collector cancels a run that is dropped. That has to happen on the event loop,
+        # so this list keeps every run.
         self._runs: list[AsyncTrainingRun] = []
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
-    def end(self) -> None:
-        async def drop() -> None:
+    def stop(self) -> None:
+        async def close() -> None:
             self._runs.clear()
             await self.client.close()
 
-        self.run(drop())
+        self.run(close())
         self.run(self._loop.shutdown_asyncgens())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -68,18 +69,18 @@ class Blocking:
     def predict_stream(self, batches: Any) -> Iterator[Prediction]:
         answers = self.client.predict_stream(batches)
 
-        async def following() -> Prediction | None:
+        async def read_next() -> Prediction | None:
             return await anext(answers, None)
 
-        async def leave() -> None:
+        async def close() -> None:
             assert inspect.isasyncgen(answers)
             await answers.aclose()
 
         try:
-            while (answer := self.run(following())) is not None:
+            while (answer := self.run(read_next())) is not None:
                 yield answer
         finally:
-            self.run(leave())
+            self.run(close())
 
     def train(self, *args: Any, **kwargs: Any) -> BlockingRun:
         async def begin() -> AsyncTrainingRun:
@@ -105,17 +106,17 @@ class Blocking:
 
 
 class BlockingRun(Iterator[Progress]):
-    """AsyncTrainingRun as a TrainingRun."""
+    """An AsyncTrainingRun with TrainingRun's interface."""
 
-    def __init__(self, owner: Blocking, run: AsyncTrainingRun) -> None:
+    def __init__(self, owner: BlockingClient, run: AsyncTrainingRun) -> None:
         self._owner = owner
         self._run = run
 
     def __next__(self) -> Progress:
-        async def following() -> Progress | None:
+        async def read_next() -> Progress | None:
             return await anext(self._run, None)
 
-        progress = self._owner.run(following())
+        progress = self._owner.run(read_next())
         if progress is None:
             raise StopIteration
         return progress
@@ -142,44 +143,47 @@ class BlockingRun(Iterator[Progress]):
         self._owner.run(self._run.__aexit__(kind, error, traceback))
 
 
-AnyClient = Client | Blocking
-Make = Callable[..., AnyClient]  # takes what Client takes
+AnyClient = Client | BlockingClient
+MakeClient = Callable[..., AnyClient]  # its arguments are Client's
 
 
-def some_id() -> str:
-    """A request_id that the server has never seen, though it may be older than these tests."""
+def new_request_id() -> str:
+    """Return a request_id that no server has seen, including a server that runs since long ago."""
     return uuid.uuid4().hex
 
 
-def leave_after(client: AnyClient, count: int) -> list[Progress]:
-    """Follows a run for `count` epochs, then leaves the loop over it."""
+def train_and_leave(client: AnyClient, count: int) -> list[Progress]:
+    """Start an endless run, leave the loop over it after `count` epochs; return their progress."""
 
     async def follow(client: AsyncClient) -> list[Progress]:
-        seen = []
-        async for progress in client.train(FOR_EVER):
-            seen.append(progress)
-            if len(seen) == count:
+        epochs = []
+        async for progress in client.train(ENDLESS_EPOCHS):
+            epochs.append(progress)
+            if len(epochs) == count:
                 break
-        return seen
+        return epochs
 
-    if isinstance(client, Blocking):
+    if isinstance(client, BlockingClient):
         return client.run(follow(client.client))
-    seen = []
-    for progress in client.train(FOR_EVER):
-        seen.append(progress)
-        if len(seen) == count:
+    epochs = []
+    for progress in client.train(ENDLESS_EPOCHS):
+        epochs.append(progress)
+        if len(epochs) == count:
             break
-    return seen
+    return epochs
 
 
-def loss_of(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
-    """The mean of mnist_loss."""
+def mean_loss(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
+    """Return the mean of mnist_loss over images with these probabilities and labels."""
     p = probabilities.astype(np.float64)
     return float(np.where(labels == 1, 1 - p, p).mean())
 
 
-def assert_still(client: AnyClient) -> int:
-    """No run is under way: a write gets its turn, and is the last; returns its version."""
+def assert_no_run(client: AnyClient) -> int:
+    """Assert that no run is active, and return the newest version.
+
+    A Step completes, and no write follows it.
+    """
     version = client.step().version
     time.sleep(0.1)
     assert client.get_model().version == version

@@ -1,21 +1,21 @@
-"""python fake_cuda.py OPTIONS: `mnist37 serve`, on a machine that seems to have a CUDA device.
+"""`mnist37 serve` with a simulated CUDA device: `python fake_cuda.py OPTIONS`.
 
-The device's memory is the host's, and Triton's interpreter does the arithmetic. What it shows are
-the branches of the server's own: tensors that are on the device and others that are not, a device
-that is full, busy or lost. What it cannot show is listed in docs/operations.md.
+The device's memory is the host's, and Triton's interpreter does the arithmetic. It covers the
+server's own branches: tensors on the device and on the host, and a device that is full, busy or
+lost. docs/operations.md lists what it cannot show.
 
-The device does as it is told by files in the folder that FAKE_CUDA names:
+Files in the folder that FAKE_CUDA names control the device:
 
-    full    its memory has no room for a tensor of more bytes than the file says
-    busy    it belongs to another process: nothing can be begun on it
-    lost    whatever is asked of it fails, for good
+    full    an allocation of more bytes than the file says fails
+    busy    the device belongs to another process: every operation fails
+    lost    every operation fails, permanently
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ["TRITON_INTERPRET"] = "1"  # read as the kernels are imported
+os.environ["TRITON_INTERPRET"] = "1"  # Triton reads this when the kernels are imported
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -28,33 +28,33 @@ from triton.runtime.interpreter import InterpretedFunction
 
 DEVICE = torch.device("cuda", 0)
 CONTROL = Path(os.environ["FAKE_CUDA"])
-MADE: dict[str, Callable[..., Tensor]] = {  # what makes tensors, of torch's own
+FACTORIES: dict[str, Callable[..., Tensor]] = {  # torch's original functions that make tensors
     name: getattr(torch, name) for name in ("tensor", "empty", "zeros")
 }
 launch = InterpretedFunction.run
 
 
 def check() -> None:
-    """Raise what torch raises where nothing can be done on the device."""
-    for name, said in (
+    """Raise torch's error if the device is lost or busy."""
+    for name, message in (
         ("lost", "CUDA error: an illegal memory access was encountered"),
         ("busy", "CUDA error: all CUDA-capable devices are busy or unavailable"),
     ):
         if (CONTROL / name).exists():
-            raise torch.AcceleratorError(f"{said}\nCUDA kernel errors might be reported later")
+            raise torch.AcceleratorError(f"{message}\nCUDA kernel errors might be reported later")
 
 
 def on_device(tensor: Tensor) -> Tensor:
-    """Return a tensor of the host's as one of the device's.
+    """Return a host tensor as a device tensor.
 
     Raises:
         torch.OutOfMemoryError: the device is full.
     """
     check()
     full = CONTROL / "full"
-    size = tensor.numel() * tensor.element_size()
-    if full.exists() and size > int(full.read_text()):
-        raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size} bytes.")
+    size_bytes = tensor.numel() * tensor.element_size()
+    if full.exists() and size_bytes > int(full.read_text()):
+        raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size_bytes} bytes.")
     return tensor.as_subclass(DeviceTensor)
 
 
@@ -63,7 +63,7 @@ def on_host(tensor: Tensor) -> Tensor:
 
 
 class DeviceTensor(Tensor):
-    """A tensor on the device: it says so, and does not mix with those of the host."""
+    """A tensor on the device. An operation on it and a host tensor fails, as in torch."""
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
@@ -87,32 +87,40 @@ class DeviceTensor(Tensor):
         name = getattr(function, "__name__", "")
         if name not in ("__get__", "size", "numel", "element_size", "__len__", "dim"):
             check()
-            hosts = [a for a in arguments if type(a) is Tensor and a.dim()]
-            if hosts and name not in ("copy_",):
+            host_tensors = [a for a in arguments if type(a) is Tensor and a.dim()]
+            if host_tensors and name not in ("copy_",):
                 raise RuntimeError("Expected all tensors to be on the same device, cuda:0 and cpu")
         base: Any = super()
         return base.__torch_function__(function, types, arguments, options or {})
 
 
-def making(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return a function that makes tensors on the device too."""
+def with_device(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a function that makes tensors on the host and on the device.
 
-    def made(*arguments: object, device: Any = None, **options: object) -> Tensor:
+    Args:
+        make: torch's original function, which makes tensors on the host.
+    """
+
+    def make_on_either(*arguments: object, device: Any = None, **options: object) -> Tensor:
         if device is None or torch.device(device).type != "cuda":
             return make(*arguments, device=device, **options)
         return on_device(make(*arguments, **options))
 
-    return made
+    return make_on_either
 
 
 def to(tensor: Tensor, device: torch.device, **_: object) -> Tensor:
-    """Copy a tensor to a device, in place of Tensor.to."""
-    copied = on_host(tensor).clone()
-    return on_device(copied) if torch.device(device).type == "cuda" else copied
+    """Return a copy of a tensor on a device; replaces Tensor.to."""
+    copy = on_host(tensor).clone()
+    return on_device(copy) if torch.device(device).type == "cuda" else copy
 
 
 def run(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:
-    """Launch a kernel, in place of Triton's own: on tensors of the device alone."""
+    """Launch a kernel; replaces InterpretedFunction.run.
+
+    Raises:
+        ValueError: an argument is a host tensor.
+    """
     check()
     for argument in arguments:
         if isinstance(argument, Tensor) and not isinstance(argument, DeviceTensor):
@@ -122,9 +130,9 @@ def run(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -
 
 
 def install() -> None:
-    """Have this process find the device, and use it."""
-    for name, make in MADE.items():
-        setattr(torch, name, making(make))
+    """Replace torch's and Triton's functions, so that this process finds and uses the device."""
+    for name, make in FACTORIES.items():
+        setattr(torch, name, with_device(make))
     cuda: Any = torch.cuda
     cuda.is_available = lambda: True
     cuda.device_count = lambda: 1
@@ -148,7 +156,7 @@ if __name__ == "__main__":
     device.driver_finds_device = lambda: True
     from mnist37 import cuda
 
-    cuda.ROWS = 512  # the interpreter takes as long for a small tile as for a large one
+    cuda.ROWS = 512  # the interpreter takes as much time for a small tile as for a large one
     from mnist37_server.__main__ import start
 
     start()

@@ -1,4 +1,4 @@
-"""A model for tests of the services: whoever derives from it answers what the test asks."""
+"""A base class of the models in tests of the services."""
 
 from __future__ import annotations
 
@@ -14,43 +14,46 @@ from numpy.typing import NDArray
 from mnist37.losses import Evaluation
 
 
-class UnaskedModel:
-    """A ReadModel and a WriteModel of which nothing is asked, or the test fails."""
+class UncalledModel:
+    """A ReadModel and a WriteModel whose methods all fail the test.
+
+    A test derives from it and overrides the methods that it expects to be called.
+    """
 
     device = "cpu"
 
-    def unasked(self) -> AssertionError:
-        return AssertionError("this test's model was not to be asked that")
+    def unexpected_call(self) -> AssertionError:
+        return AssertionError("the test does not expect a call of this method")
 
     def at(self, version: int | None = None) -> Snapshot:
-        raise self.unasked()
+        raise self.unexpected_call()
 
     def predict(
         self, images: Images, version: int | None = None
     ) -> tuple[NDArray[np.float32], int]:
-        raise self.unasked()
+        raise self.unexpected_call()
 
     def predict_bytes(
         self, message: bytes, start: int, count: int, version: int | None = None
     ) -> tuple[bytearray, int]:
-        raise self.unasked()
+        raise self.unexpected_call()
 
     def evaluate(self, on: Split | Batch, version: int | None = None) -> tuple[Evaluation, int]:
-        raise self.unasked()
+        raise self.unexpected_call()
 
     def versions(self, limit: int) -> list[VersionRecord]:
-        raise self.unasked()
+        raise self.unexpected_call()
 
     def runs(self) -> list[tuple[RunRecord, bool]]:
-        raise self.unasked()
+        raise self.unexpected_call()
 
     def watch(self, number: int | None) -> RunWatch:
-        raise self.unasked()
+        raise self.unexpected_call()
 
     def submit(
         self, request: Request, request_id: str | None = None, caller: Subscription | None = None
     ) -> Subscription:
-        raise self.unasked()
+        raise self.unexpected_call()
 
     def cancel(self, caller: Subscription) -> None:
-        raise self.unasked()
+        raise self.unexpected_call()

@@ -1,4 +1,4 @@
-"""What a server tells Prometheus, asked over HTTP and read by Prometheus' own parser."""
+"""A server's metrics, fetched over HTTP and parsed by Prometheus' own parser."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 class Scrape:
-    """One answer."""
+    """The metrics of one HTTP response."""
 
     def __init__(self, url: str) -> None:
         with urllib.request.urlopen(url, timeout=5) as answer:
@@ -22,16 +22,19 @@ class Scrape:
         }
 
     def value(self, name: str, **labels: str) -> float | None:
-        """One sample, by all of its labels; None where there is none."""
+        """Return the sample with exactly these labels, or None."""
         return self.samples.get((name, frozenset(labels.items())))
 
     def total(self, name: str, **labels: str) -> float:
-        """The sum of the samples that have these labels, and others."""
-        wanted = labels.items()
-        return sum(v for (n, has), v in self.samples.items() if n == name and wanted <= has)
+        """Return the sum of the samples that have at least these labels."""
+        return sum(
+            value
+            for (sample_name, sample_labels), value in self.samples.items()
+            if sample_name == name and labels.items() <= sample_labels
+        )
 
     def codes(self, method: str) -> dict[str, float]:
-        """How often calls of a method ended with each code."""
+        """Return how many calls of a method ended with each status code."""
         return {
             dict(labels)["grpc_code"]: value
             for (name, labels), value in self.samples.items()
@@ -40,7 +43,7 @@ class Scrape:
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 5) -> bool:
-    """Whether it does within some seconds."""
+    """Wait until a condition holds, and return False if it does not within so many seconds."""
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:

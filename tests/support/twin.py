@@ -1,4 +1,4 @@
-"""What a server's model must be, computed by the core alone, without a server."""
+"""The expected parameters of a server's model, computed by the core without a server."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def data() -> Data:
 
 
 @cache
-def sets() -> Datasets:
+def datasets() -> Datasets:
     return Datasets(data(), Host())
 
 
 class Twin:
-    """The same updates as a server's, step by step; its digests must be the server's."""
+    """A model that makes a server's updates. Its digests must equal the server's."""
 
     def __init__(self, seed: int = 42, std: float = 1.0) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -39,12 +39,12 @@ class Twin:
     def train(
         self, epochs: int, lr: float = 1.0, batch_size: int = 256, seed: int = 42, first: int = 1
     ) -> None:
-        batches: MiniBatches = sets().mini_batches(seed, batch_size)
+        batches: MiniBatches = datasets().mini_batches(seed, batch_size)
         for epoch in range(first, first + epochs):
             batches.sgd(self.parameters.numpy(), batches.order(epoch), Sgd(lr))
 
     def step(self, lr: float = 1.0) -> None:
-        batches = sets().mini_batches(42, 256)
+        batches = datasets().mini_batches(42, 256)
         batches.sgd(self.parameters.numpy(), np.array([self.batch_cursor]), Sgd(lr))
         self.batch_cursor = (self.batch_cursor + 1) % len(batches)
 
@@ -57,6 +57,6 @@ class Twin:
         return hashlib.sha256(self.parameters.numpy().astype("<f4").tobytes()).hexdigest()
 
     def probabilities(self, x: Tensor) -> Tensor:
-        """By float64, of images (N, 784) in 0..1."""
+        """Return the probabilities (N,) of images (N, 784) in 0..1, computed in float64."""
         parameters = self.parameters.double()
         return torch.sigmoid(x.double() @ parameters[:-1] + parameters[-1])

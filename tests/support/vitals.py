@@ -1,4 +1,4 @@
-"""What a server's process holds, as Linux tells it."""
+"""The memory, threads and files of a process, read from Linux' /proc."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ MIB = 2**20
 
 
 class Vitals(NamedTuple):
-    """At a moment."""
+    """A process' memory, threads and files at one moment."""
 
-    memory: int  # bytes that are resident
+    memory: int  # resident, in bytes
     threads: int
-    files: int  # that are open: connections too
+    files: int  # open files, connections included
 
     @classmethod
     def of(cls, process: int) -> Vitals:
-        """Of a process by its number."""
+        """Return the vitals of a process by its id."""
         folder = Path("/proc", str(process))
         status = dict(
             line.split(":", 1) for line in (folder / "status").read_text().splitlines() if line
@@ -27,9 +27,13 @@ class Vitals(NamedTuple):
         return cls(memory, int(status["Threads"]), len(list((folder / "fd").iterdir())))
 
 
-def settled(process: int, files: int, within: float = 10) -> Vitals:
-    """Once it has at most so many files open, or after so many seconds."""
-    until = time.monotonic() + within
-    while (now := Vitals.of(process)).files > files and time.monotonic() < until:
+def wait_for_vitals(process: int, files: int, seconds: float = 10) -> Vitals:
+    """Wait until a process has at most so many files open, or for so many seconds.
+
+    Returns:
+        Its vitals at the end of the wait.
+    """
+    deadline = time.monotonic() + seconds
+    while (vitals := Vitals.of(process)).files > files and time.monotonic() < deadline:
         time.sleep(0.05)
-    return now
+    return vitals

@@ -1,1 +1,1 @@
-"""What both clients do with gRPC, without the I/O."""
+"""The use of gRPC that both clients share, without I/O."""

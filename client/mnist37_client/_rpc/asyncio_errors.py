@@ -1,4 +1,4 @@
-"""What asyncio and grpc.aio raise in a call, as an exception of mnist37_client.errors."""
+"""Translation of the exceptions that asyncio and grpc.aio raise in a call."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from mnist37_client.errors import Cancelled
 
 
 def task_is_cancelled() -> bool:
-    """Whether a CancelledError means the task: grpc raises one for a closed channel too."""
+    """Return whether the current task is being cancelled.
+
+    grpc raises CancelledError for a closed channel too, which must not look like a cancelled task.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 @contextmanager
 def translate_errors(address: str) -> Iterator[None]:
-    """What grpc raises within, as a Mnist37Error."""
+    """Raise a Mnist37Error in place of an exception of grpc in the block."""
     try:
         yield
     except grpc.RpcError as error:

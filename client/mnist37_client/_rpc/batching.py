@@ -1,8 +1,8 @@
-"""Predictions that many coroutines await at once, in few messages.
+"""Merging of the predictions that many coroutines await at once into few messages.
 
-Who asks while few messages are under way goes out at once, alone. Who asks while there are enough
-of them waits for the end of one, and goes out with others who have come by then: there is no
-timer, and the more callers there are, the less each of them costs.
+While fewer than MESSAGES_IN_FLIGHT messages are in flight, the client sends a call at once, alone.
+Otherwise the call waits for the end of a message and goes out together with the calls that arrived
+in the meantime. So there is no timer, and more callers make each call cheaper.
 """
 
 from __future__ import annotations
@@ -19,208 +19,215 @@ from mnist37_client.errors import Cancelled, InvalidInput, deadline_exceeded
 from mnist37_client.images import PIXELS
 from mnist37_client.results import Prediction
 
-MESSAGES_IN_FLIGHT = (
-    2  # messages at a time: the client makes one while the server answers the other
-)
-IMAGES_PER_MESSAGE = (
-    128  # images in a message: below the 128 kB from which malloc gives each its own pages
-)
-BATCHED_IMAGES_MAX = (
-    32  # images of a call that is merged; of a larger one the message is the lesser cost
-)
+# With two messages in flight, the client builds one while the server answers the other.
+MESSAGES_IN_FLIGHT = 2
+# A message stays below 128 kB: from there on malloc maps new pages for each message.
+IMAGES_PER_MESSAGE = 128
+# The most images of a call that is merged. For a larger call the message is the smaller cost.
+BATCHED_IMAGES_MAX = 32
 
 Predict = Callable[..., Awaitable[pb.PredictResponse]]
 Call = Callable[[Predict, pb.PredictRequest], Awaitable[pb.PredictResponse]]
-Answer = asyncio.Future[Prediction]
+PredictionFuture = asyncio.Future[Prediction]
 
 
 class RequestBatcher:
-    """Asks for the callers of one client, who share an event loop.
+    """The merger of one client's Predict calls, which share an event loop.
 
     Args:
         predict: the RPC.
-        call: makes a call of it, as often as the client's patience has it; raises Mnist37Error.
-        address: the server's.
+        call: makes a call of the RPC, with the client's retries; raises Mnist37Error.
+        address: the server's HOST:PORT.
     """
 
     def __init__(self, predict: Predict, call: Call, address: str) -> None:
         self._predict = predict
         self._call = call
         self._address = address
-        self._loop: asyncio.AbstractEventLoop | None = None  # to ask for it is a system call
-        self._turns = MESSAGES_IN_FLIGHT
-        # Who waits for a turn: their pixels, and when they came by the loop's clock.
-        self._pending: dict[Answer, tuple[bytes, float]] = {}
-        self._sent: set[_CallerBatch] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None  # cached: the lookup is a system call
+        self._free_slots = MESSAGES_IN_FLIGHT  # negative while the parts of a split batch are sent
+        # The calls that wait for a slot: their pixels, and the loop's time of their arrival.
+        self._pending: dict[PredictionFuture, tuple[bytes, float]] = {}
+        self._in_flight: set[_CallerBatch] = set()
 
     def predict(self, pixels: bytes) -> Awaitable[Prediction]:
-        """What the model says of up to BATCHED_IMAGES_MAX images, 784 bytes each.
+        """Return an awaitable prediction for up to BATCHED_IMAGES_MAX images, 784 bytes each.
 
-        It is a future for who is merged, and not a coroutine around one: that would cost a
-        twentieth of all that there is to do for a caller.
+        A merged call gets a future, and not a coroutine around it: the coroutine would cost a
+        twentieth of all the work for a caller.
         """
-        if self._turns > 0:
-            self._turns -= 1
-            return self._send(pixels)  # in the caller's own task, as if nothing were merged
+        if self._free_slots > 0:
+            self._free_slots -= 1
+            return self._send(pixels)  # in the caller's own task, as without merging
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        answer: Answer = loop.create_future()
-        self._pending[answer] = pixels, loop.time()
-        return answer
+        future: PredictionFuture = loop.create_future()
+        self._pending[future] = pixels, loop.time()
+        return future
 
-    def cancel(self, asked: Awaitable[Prediction]) -> None:
-        """Whoever asked has been cancelled."""
-        if isinstance(asked, asyncio.Future) and not self._pending.pop(asked, None):
-            for message in self._sent:
-                message.cancel_if_abandoned()
+    def cancel(self, prediction: Awaitable[Prediction]) -> None:
+        """Withdraw the call of a cancelled task."""
+        if isinstance(prediction, asyncio.Future) and not self._pending.pop(prediction, None):
+            for batch in self._in_flight:
+                batch.cancel_if_abandoned()
 
     def close(self) -> None:
-        """Ends everybody's waiting, with Cancelled."""
-        for message in [_CallerBatch(list(self._pending.items())), *self._sent]:
-            message.fail(Cancelled(f"{self._address}: the client was closed"))
-            message.cancel_if_abandoned()
+        """Fail all calls that still wait, with Cancelled."""
+        for batch in [_CallerBatch(list(self._pending.items())), *self._in_flight]:
+            batch.fail(Cancelled(f"{self._address}: the client was closed"))
+            batch.cancel_if_abandoned()
         self._pending.clear()
 
-    async def _send(self, pixels: bytes, message: _CallerBatch | None = None) -> Prediction:
-        """One call, whose turn lasts for its first attempt.
+    async def _send(self, pixels: bytes, batch: _CallerBatch | None = None) -> Prediction:
+        """Send one message and return its prediction; release its slot after the first attempt.
 
-        So nobody waits for the further attempts of others: when the server has gone away, each
-        message is tried again by itself.
+        So no caller waits for the retries of another message: when the server is away, the client
+        retries each message by itself.
         """
-        has_turn = True
+        has_slot = True
 
-        def end_turn() -> None:
-            nonlocal has_turn
-            if not has_turn:
+        def release_slot() -> None:
+            nonlocal has_slot
+            if not has_slot:
                 return
-            has_turn = False
-            if message is not None:
-                message.stop_timer()
-            if message is None and not self._pending:
-                self._turns += 1
+            has_slot = False
+            if batch is not None:
+                batch.stop_timer()
+            if batch is None and not self._pending:
+                self._free_slots += 1
             else:
-                # Who has an answer now may ask again at once: the next message waits for that.
-                asyncio.get_running_loop().call_soon(self._next)
+                # A caller with an answer may call again at once: the next batch waits for that.
+                asyncio.get_running_loop().call_soon(self._start_next)
 
         async def attempt(
             request: pb.PredictRequest, *, timeout: float | None
         ) -> pb.PredictResponse:
-            if has_turn and message is not None and timeout is not None:
-                message.start_timer(timeout, self._address)
+            if has_slot and batch is not None and timeout is not None:
+                batch.start_timer(timeout, self._address)
             try:
                 return await self._predict(request, timeout=timeout)
             finally:
-                end_turn()
+                release_slot()
 
         try:
             return parse_prediction(await self._call(attempt, pb.PredictRequest(pixels=pixels)))
         finally:
-            end_turn()
+            release_slot()
 
-    def _next(self) -> None:
-        """Gives a turn that has ended to those who have gathered."""
-        self._turns += 1
-        if self._pending and self._turns > 0:
+    def _start_next(self) -> None:
+        """Free a slot and start the next batch if a call waits."""
+        self._free_slots += 1
+        if self._pending and self._free_slots > 0:
             self._start(None)
 
-    def _start(self, message: _CallerBatch | None) -> None:
-        self._turns -= 1
-        asyncio.get_running_loop().create_task(self._deliver(message))
+    def _start(self, batch: _CallerBatch | None) -> None:
+        self._free_slots -= 1
+        asyncio.get_running_loop().create_task(self._deliver(batch))
 
-    def _share(self) -> _CallerBatch:
-        """Of all who wait, as many as each message has when all have as many."""
-        waiting = len(self._pending) + sum(len(message.callers) for message in self._sent)
+    def _take_batch(self) -> _CallerBatch:
+        """Remove the next batch from the pending calls and return it.
+
+        All messages in flight have an equal share of the callers, pending or in flight.
+        """
+        caller_count = len(self._pending) + sum(len(batch.callers) for batch in self._in_flight)
         callers, images = [], 0
-        for caller in islice(self._pending.items(), -(-waiting // MESSAGES_IN_FLIGHT)):
+        for caller in islice(self._pending.items(), -(-caller_count // MESSAGES_IN_FLIGHT)):
             images += len(caller[1][0]) // PIXELS
             if images > IMAGES_PER_MESSAGE:
                 break
             callers.append(caller)
-        for answer, _ in callers:
-            del self._pending[answer]
+        for future, _ in callers:
+            del self._pending[future]
         return _CallerBatch(callers)
 
-    async def _deliver(self, message: _CallerBatch | None) -> None:
-        """Sends a message, or the next share, and gives each caller what is theirs."""
-        message = message or self._share()
-        if not message.callers:  # they have left since, or another message has them
-            self._next()
+    async def _deliver(self, batch: _CallerBatch | None) -> None:
+        """Send a batch, by default the next one, and give each caller its part of the result."""
+        batch = batch or self._take_batch()
+        if not batch.callers:  # the callers were cancelled, or another batch took them
+            self._start_next()
             return
-        message.task = asyncio.current_task()
-        self._sent.add(message)
+        batch.task = asyncio.current_task()
+        self._in_flight.add(batch)
         try:
-            message.resolve(await self._send(message.content(), message))
+            batch.resolve(await self._send(batch.content(), batch))
         except InvalidInput as error:
-            # One caller's images may be at fault: then no other shall hear of it.
-            if len(message.callers) == 1:
-                message.fail(error)
-            for alone in message.split():
-                self._start(alone)
+            # The images of one caller may be invalid. Send each caller's images again by
+            # themselves, so that no other caller gets the error.
+            if len(batch.callers) == 1:
+                batch.fail(error)
+            for single in batch.split():
+                self._start(single)
         except asyncio.CancelledError:
-            message.cancel()
+            batch.cancel()
             raise
-        except Exception as error:  # noqa: BLE001 - raised where the callers are
-            message.fail(error)
+        except Exception as error:  # noqa: BLE001 - raised again in the callers' tasks
+            batch.fail(error)
         finally:
-            self._sent.discard(message)
+            self._in_flight.discard(batch)
 
 
 class _CallerBatch:
-    """Callers whose images go out together."""
+    """The callers whose images go out in one message."""
 
-    def __init__(self, callers: list[tuple[Answer, tuple[bytes, float]]]) -> None:
+    def __init__(self, callers: list[tuple[PredictionFuture, tuple[bytes, float]]]) -> None:
         self.callers = callers
-        self.task: asyncio.Task[None] | None = None  # that sends it
+        self.task: asyncio.Task[None] | None = None  # sends the message
         self._timer: asyncio.TimerHandle | None = None
 
     def content(self) -> bytes:
-        """The images of all, in the callers' order."""
+        """Return the pixels of all images, in the callers' order."""
         return b"".join([pixels for _, (pixels, _) in self.callers])
 
-    def resolve(self, found: Prediction) -> None:
-        """Gives each caller the part that is theirs."""
-        probabilities, version = found.probabilities, found.version
+    def resolve(self, prediction: Prediction) -> None:
+        """Give each caller its part of the prediction."""
+        probabilities, version = prediction.probabilities, prediction.version
         start = 0
-        for answer, (pixels, _) in self.callers:
+        for future, (pixels, _) in self.callers:
             end = start + len(pixels) // PIXELS
-            if not answer.done():
-                answer.set_result(Prediction(probabilities[start:end], version))
+            if not future.done():
+                future.set_result(Prediction(probabilities[start:end], version))
             start = end
 
     def fail(self, error: Exception) -> None:
-        """Gives each caller an error of their own: a traceback grows wherever one is raised."""
-        for answer, _ in self.callers:
-            if not answer.done():
-                own = copy(error)
-                own.__cause__ = error.__cause__
-                answer.set_exception(own)
+        """Give each caller its own copy of an error.
+
+        A shared exception would collect the tracebacks of all tasks that raise it.
+        """
+        for future, _ in self.callers:
+            if not future.done():
+                error_copy = copy(error)
+                error_copy.__cause__ = error.__cause__
+                future.set_exception(error_copy)
 
     def cancel(self) -> None:
-        """Cancels all who wait still."""
-        for answer, _ in self.callers:
-            answer.cancel()
+        """Cancel the futures of all callers."""
+        for future, _ in self.callers:
+            future.cancel()
 
     def cancel_if_abandoned(self) -> None:
-        """Ends a call that nobody waits for any more."""
-        if self.task is not None and all(answer.done() for answer, _ in self.callers):
+        """Cancel the call if no caller waits for it any more."""
+        if self.task is not None and all(future.done() for future, _ in self.callers):
             self.task.cancel()
 
     def split(self) -> list[_CallerBatch]:
-        """Those who wait still, each in a message of their own."""
+        """Return a batch for each caller that still waits."""
         return [_CallerBatch([caller]) for caller in self.callers if not caller[0].done()]
 
     def start_timer(self, timeout: float, address: str) -> None:
-        """Lets nobody wait for longer than `timeout` seconds: the first who came is the next."""
+        """Fail each caller `timeout` seconds after its arrival.
+
+        The callers are in order of arrival, so the timer is for the first one that still waits.
+        """
         loop = asyncio.get_running_loop()
-        for answer, (_, came) in self.callers:
-            if answer.done():
+        for future, (_, arrival) in self.callers:
+            if future.done():
                 continue
-            if loop.time() < came + timeout:
-                self._timer = loop.call_at(came + timeout, self.start_timer, timeout, address)
+            if loop.time() < arrival + timeout:
+                self._timer = loop.call_at(arrival + timeout, self.start_timer, timeout, address)
                 return
-            answer.set_exception(deadline_exceeded(address))
+            future.set_exception(deadline_exceeded(address))
         self.cancel_if_abandoned()
 
     def stop_timer(self) -> None:
-        """Ends the timer."""
+        """Cancel the timer, if there is one."""
         if self._timer is not None:
             self._timer.cancel()

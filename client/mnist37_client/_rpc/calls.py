@@ -1,7 +1,7 @@
-"""What is said in each call, without saying it: the requests, and what is made of the answers.
+"""The requests of each call and the results of its responses, without I/O.
 
-An exchange is a generator that gives requests, is sent the response to each, and returns a result.
-Client and AsyncClient carry it out; they differ by `await`.
+An exchange is a generator that yields requests, receives the response to each, and returns a
+result. Client and AsyncClient carry it out; they differ by `await`.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ Exchange = Generator[Request, Response, Result]
 SplitName = Literal["train", "valid"]
 SPLITS: dict[SplitName, pb.Split] = {"train": pb.SPLIT_TRAIN, "valid": pb.SPLIT_VALID}
 
-MESSAGE_BYTES_MAX = 64 * 2**20  # bytes
-# A message also has a few bytes of its own, and a batch a byte more an image, for its label.
+MESSAGE_BYTES_MAX = 64 * 2**20
+# A message has a few bytes of overhead, and a batch has one more byte an image, for the label.
 IMAGES_MAX = (MESSAGE_BYTES_MAX - 1024) // (PIXELS + 1)
-IMAGES_PER_MESSAGE = 16_384  # how many go in each, where there are more than that
+IMAGES_PER_CHUNK = 16_384  # images a message, if a call has more than that
 
 CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-    # A run may be silent for long, and its server's machine gone: while there are calls, a server
-    # that is silent for half a minute is asked for a sign of life, and has 20 s to give one.
+    # A run may be silent for a long time, and the server's machine may be lost. So while calls are
+    # in flight, the client pings a server that is silent for 30 s, which has 20 s to answer.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.ping_timeout_ms", 20_000),  # the one that the core of 1.85 goes by
-    ("grpc.http2.max_pings_without_data", 0),  # no fewer the longer it lasts
-    # How long one attempt to connect may take: an address that never answers fails in 2.5 s.
+    ("grpc.http2.ping_timeout_ms", 20_000),  # the one that the core of grpcio 1.85 uses
+    ("grpc.http2.max_pings_without_data", 0),  # no limit: ping as long as the silence lasts
+    # The time limit of one attempt to connect: an address that never answers fails in 2.5 s.
     ("grpc.min_reconnect_backoff_ms", 2_500),
-    # After a refused connection the next attempt comes soon: a server may be starting.
+    # After a refused connection the next attempt follows soon: a server may be starting.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
@@ -54,21 +54,21 @@ CHANNEL_OPTIONS = [
 def predict(
     images: ArrayLike, version: int | None
 ) -> Exchange[pb.PredictRequest, pb.PredictResponse, Prediction]:
-    """Predict, in as many messages as it takes; all are answered from the first one's version."""
+    """Call Predict, in as many messages as needed, all of one version."""
     probabilities = []
-    for part in split_images(to_images(images)):
-        response = yield predict_request(part, version)
+    for chunk in split_images(to_images(images)):
+        response = yield predict_request(chunk, version)
         probabilities.append(response.probabilities)
-        version = response.version
+        version = response.version  # of the first response, for all further messages
     assert version is not None
     return Prediction(np.concatenate(probabilities, dtype=np.float32), version)
 
 
 def predict_request(images: NDArray[np.uint8], version: int | None = None) -> pb.PredictRequest:
-    """One message of images (N, 784).
+    """Return a request with images (N, 784).
 
     Raises:
-        InvalidInput: there are more than a message holds.
+        InvalidInput: one message cannot hold so many images.
     """
     if len(images) > IMAGES_MAX:
         raise InvalidInput(f"images: got {len(images):,}; a message holds {IMAGES_MAX:,}")
@@ -76,7 +76,7 @@ def predict_request(images: NDArray[np.uint8], version: int | None = None) -> pb
 
 
 def parse_prediction(response: pb.PredictResponse) -> Prediction:
-    """The result of one message."""
+    """Return the result of one message."""
     return Prediction(np.array(response.probabilities, np.float32), response.version)
 
 
@@ -86,7 +86,7 @@ def get_loss(
     labels: ArrayLike | None,
     version: int | None,
 ) -> Exchange[pb.GetLossRequest, pb.GetLossResponse, Loss]:
-    """GetLoss, in as many messages as it takes, from one version."""
+    """Call GetLoss, in as many messages as needed, all of one version."""
     if split is not None:
         if images is not None or labels is not None:
             raise InvalidInput("split: got images too; give either a split, or images and labels")
@@ -96,18 +96,18 @@ def get_loss(
         return Loss(response.loss, response.accuracy, response.count, response.version)
     if images is None and labels is None:
         raise InvalidInput("split: missing; must be 'train' or 'valid', or give images and labels")
-    pixels, marks = _examples(images, labels)
-    if len(marks) != len(pixels):
-        raise InvalidInput(f"labels: got {len(marks):,} for {len(pixels):,} images")
+    pixels, label_bytes = _convert_batch(images, labels)
+    if len(label_bytes) != len(pixels):
+        raise InvalidInput(f"labels: got {len(label_bytes):,} for {len(pixels):,} images")
     loss = accuracy = 0.0
     start = 0
-    for part in split_images(pixels):
-        batch = pb.Batch(pixels=part.tobytes(), labels=marks[start : start + len(part)])
+    for chunk in split_images(pixels):
+        batch = pb.Batch(pixels=chunk.tobytes(), labels=label_bytes[start : start + len(chunk)])
         response = yield build_message(pb.GetLossRequest, batch=batch, version=version)
         version = response.version
-        loss += response.loss * len(part)
-        accuracy += response.accuracy * len(part)
-        start += len(part)
+        loss += response.loss * len(chunk)
+        accuracy += response.accuracy * len(chunk)
+        start += len(chunk)
     assert version is not None
     return Loss(loss / start, accuracy / start, start, version)
 
@@ -118,15 +118,15 @@ def step(
     learning_rate: float | None,
     request_id: str | None,
 ) -> Exchange[pb.StepRequest, pb.StepResponse, StepResult]:
-    """Step, on the given batch or on the server's next mini-batch."""
+    """Call Step, on the given batch or on the server's next mini-batch."""
     batch = None
     if images is not None or labels is not None:
-        pixels, marks = _examples(images, labels)
+        pixels, label_bytes = _convert_batch(images, labels)
         if len(pixels) > IMAGES_MAX:
             raise InvalidInput(
                 f"images: got {len(pixels):,}; one step takes at most {IMAGES_MAX:,}"
             )
-        batch = pb.Batch(pixels=pixels.tobytes(), labels=marks)
+        batch = pb.Batch(pixels=pixels.tobytes(), labels=label_bytes)
     response = yield build_message(
         pb.StepRequest,
         batch=batch,
@@ -139,7 +139,7 @@ def step(
 def initialize(
     seed: int | None, std: float | None, request_id: str | None
 ) -> Exchange[pb.InitializeRequest, pb.InitializeResponse, int]:
-    """Initialize; returns the version."""
+    """Call Initialize and return the new version."""
     response = yield build_message(
         pb.InitializeRequest,
         seed=seed,
@@ -152,7 +152,7 @@ def initialize(
 def restore(
     version: int, request_id: str | None
 ) -> Exchange[pb.RestoreRequest, pb.RestoreResponse, int]:
-    """Restore; returns the new version."""
+    """Call Restore and return the new version."""
     response = yield build_message(
         pb.RestoreRequest, version=version, request_id=ensure_request_id(request_id)
     )
@@ -162,7 +162,7 @@ def restore(
 def import_model(
     weights: ArrayLike, bias: ArrayLike, request_id: str | None
 ) -> Exchange[pb.ImportRequest, pb.ImportResponse, int]:
-    """Import; returns the new version."""
+    """Call Import and return the new version."""
     parameters = []
     for name, values, count in (("weights", weights, PIXELS), ("bias", bias, 1)):
         array = np.asarray(values)
@@ -170,7 +170,7 @@ def import_model(
             raise InvalidInput(
                 f"{name}: got {array.dtype} of shape {array.shape}; must be {count} numbers"
             )
-        with np.errstate(over="ignore"):  # what is too large is infinite, and refused as such
+        with np.errstate(over="ignore"):  # too large a value becomes inf, which the server refuses
             parameters.append(array.reshape(-1).astype("<f4"))
     response = yield build_message(
         pb.ImportRequest,
@@ -184,24 +184,24 @@ def import_model(
 def versions(
     limit: int | None,
 ) -> Exchange[pb.ListVersionsRequest, pb.ListVersionsResponse, list[Version]]:
-    """ListVersions."""
+    """Call ListVersions and return the versions."""
     response = yield build_message(pb.ListVersionsRequest, limit=limit)
-    return [Version.of(found) for found in response.versions]
+    return [Version.of(message) for message in response.versions]
 
 
 def runs() -> Exchange[pb.ListRunsRequest, pb.ListRunsResponse, list[Run]]:
-    """ListRuns."""
+    """Call ListRuns and return the runs."""
     response = yield pb.ListRunsRequest()
-    return [Run.of(found) for found in response.runs]
+    return [Run.of(message) for message in response.runs]
 
 
 def watch_request(run: int | None, follow: bool) -> pb.WatchRunRequest:
-    """The request to look at a run."""
+    """Return the request that watches a run."""
     return build_message(pb.WatchRunRequest, run=run, follow=follow, coalesce=True)
 
 
 def parse_watch_response(response: pb.WatchRunResponse) -> Sequence[Run | Progress]:
-    """What one message says of a run."""
+    """Return the run or the epochs in a message."""
     if response.WhichOneof("what") == "run":
         return [Run.of(response.run)]
     return parse_epochs(response.progress)
@@ -210,7 +210,7 @@ def parse_watch_response(response: pb.WatchRunResponse) -> Sequence[Run | Progre
 def get_model(
     version: int | None,
 ) -> Exchange[pb.GetModelRequest, pb.GetModelResponse, Model]:
-    """GetModel."""
+    """Call GetModel and return the parameters."""
     response = yield build_message(pb.GetModelRequest, version=version)
     return Model(
         np.frombuffer(response.weights, "<f4").astype(np.float32),
@@ -228,7 +228,7 @@ def train_request(
     seed: int | None,
     request_id: str | None,
 ) -> pb.TrainRequest:
-    """The request that begins a run, or goes on with one."""
+    """Return the request that starts a run or continues an interrupted one."""
     return build_message(
         pb.TrainRequest,
         epochs=epochs,
@@ -241,7 +241,10 @@ def train_request(
 
 
 def check_address(address: str) -> str:
-    """Raises InvalidInput unless the address is HOST:PORT; gRPC would look for it elsewhere."""
+    """Raise InvalidInput unless the address is HOST:PORT; return it.
+
+    gRPC would accept another form and connect to another place.
+    """
     host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
     if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
         raise InvalidInput(f"address: got {address!r}; must be HOST:PORT, PORT from 1 to 65535")
@@ -249,10 +252,11 @@ def check_address(address: str) -> str:
 
 
 def ensure_request_id(request_id: str | None) -> str:
-    """The id, or a new one for a write whose caller gave none: any write can be sent again."""
+    """Return the id, or a new one for None: with an id the client can repeat any write."""
     if request_id is not None:
         return request_id
-    # By the time, so that ids of a while are neighbours in the server's index, and stored sooner.
+    # The time comes first, so that ids of one period share pages of the server's index: that makes
+    # commits faster.
     return f"{time.time_ns():016x}{secrets.token_hex(8)}"
 
 
@@ -260,31 +264,31 @@ M = TypeVar("M")
 
 
 def build_message(kind: type[M], **values: object) -> M:
-    """A message with the values that are not None; the others are left to the server's defaults.
+    """Return a message with the values that are not None; the server has defaults for the others.
 
     Raises:
-        InvalidInput: a value is not of its field's kind, or a whole number too large for it.
+        InvalidInput: a value has another type than its field, or is an integer out of its range.
     """
-    given = {name: value for name, value in values.items() if value is not None}
-    for name, value in given.items():
+    fields = {name: value for name, value in values.items() if value is not None}
+    for name, value in fields.items():
         try:
             kind(**{name: value})
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidInput(f"{name}: got {reprlib.repr(value)}; {error}") from error
-    return kind(**given)
+    return kind(**fields)
 
 
 def split_images(images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """The images in pieces that fit a message; all of them in one where they do."""
-    if len(images) <= IMAGES_PER_MESSAGE:
+    """Return the images in chunks that fit a message; one chunk if all of them fit."""
+    if len(images) <= IMAGES_PER_CHUNK:
         return [images]
     return [
-        images[start : start + IMAGES_PER_MESSAGE]
-        for start in range(0, len(images), IMAGES_PER_MESSAGE)
+        images[start : start + IMAGES_PER_CHUNK]
+        for start in range(0, len(images), IMAGES_PER_CHUNK)
     ]
 
 
-def _examples(
+def _convert_batch(
     images: ArrayLike | None, labels: ArrayLike | None
 ) -> tuple[NDArray[np.uint8], bytes]:
     if images is None or labels is None:

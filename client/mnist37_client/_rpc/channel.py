@@ -1,4 +1,4 @@
-"""How a client comes in: over TLS or in plain text, with a certificate or a token of its own."""
+"""The connection of a client: TLS or plain text, with a certificate or a token."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ import grpc
 
 from mnist37_client.errors import InvalidInput
 
-Pem = str | Path | bytes  # a file's path, or what such a file holds
+Pem = str | Path | bytes  # a file's path, or the content of such a file
 
 CERTIFICATE = "certificate in PEM"
 PRIVATE_KEY = "private key in PEM without a passphrase"
-BEGINS = {
+PEM_HEADERS = {
     CERTIFICATE: b"-----BEGIN CERTIFICATE-----",
     PRIVATE_KEY: b"-----BEGIN (RSA |EC )?PRIVATE KEY-----",
 }
 
-PUBLIC = "public"  # as tls_ca: the authorities that gRPC itself comes with
+PUBLIC = "public"  # as tls_ca: the authorities that gRPC brings
 
 C = TypeVar("C")
 S = TypeVar("S")
 
 
 class ConnectionSettings:
-    """What the arguments of a client ask for, checked.
+    """The settings of a connection, checked.
 
     Args:
         address: HOST:PORT of the server.
-        tls_ca: the authority that signed the server's certificate; None: plain text.
-        tls_cert: the client's own certificate, for a server that asks for one.
-        tls_key: its private key.
-        tls_server_name: the name in the server's certificate, where it is not the address's.
-        token: goes with every call.
-        insecure: send the token in plain text even to another machine.
+        tls_ca: the authority that signed the server's certificate; None means plain text.
+        tls_cert: the client's own certificate, if the server requires one.
+        tls_key: the private key of tls_cert.
+        tls_server_name: the name in the server's certificate, if it differs from the name in the
+            address.
+        token: the token to send with every call.
+        insecure: send the token to another machine in plain text too.
 
     Raises:
-        InvalidInput: a file cannot be read, or an argument lacks another.
+        InvalidInput: a file cannot be read, or an argument needs another one.
     """
 
     def __init__(
@@ -59,18 +60,20 @@ class ConnectionSettings:
         self._token = token
         if tls_server_name is not None:
             self._options.append(("grpc.ssl_target_name_override", tls_server_name))
-        here = is_loopback(address)
-        if here:
-            # gRPC would ask a proxy for it, where the environment names one.
+        is_local = is_loopback(address)
+        if is_local:
+            # Otherwise gRPC would use the proxy that the environment names, if there is one.
             self._options.append(("grpc.enable_http_proxy", 0))
         if token is None:
             return
         if not re.fullmatch(r"[!-~]+", token):
-            raise InvalidInput("token: must be printable ASCII without spaces, as it was made")
-        if self._credentials is None and not here and not insecure:
             raise InvalidInput(
-                f"token: would go to {address} in plain text; give tls_ca, or insecure if nobody"
-                " can listen in"
+                "token: must be printable ASCII without spaces, as `mnist37 token` prints it"
+            )
+        if self._credentials is None and not is_local and not insecure:
+            raise InvalidInput(
+                f"token: would go to {address} in plain text; give tls_ca, or insecure if you"
+                " trust the network"
             )
 
     def channel(
@@ -79,15 +82,15 @@ class ConnectionSettings:
         secure: Callable[..., C],
         options: list[tuple[str, int]],
     ) -> C:
-        """A channel that one of grpc's two functions makes."""
+        """Return a channel that one of grpc's two functions makes."""
         if self._credentials is None:
             return plain(self._address, options=[*options, *self._options])
         return secure(self._address, self._credentials, options=[*options, *self._options])
 
     def stub(self, stub: S) -> S:
-        """The stub, whose calls bring the token.
+        """Return the stub, whose calls now send the token.
 
-        They bring it as metadata: call credentials would cost a thread for each call.
+        They send it as metadata: call credentials would cost a thread for each call.
         """
         if self._token is not None:
             metadata = (("authorization", f"Bearer {self._token}"),)
@@ -99,7 +102,7 @@ class ConnectionSettings:
 def _with_metadata(
     call: Callable[..., C], metadata: tuple[tuple[str, str], ...]
 ) -> Callable[..., C]:
-    # Not a partial, which would show the token where it is printed.
+    # Not a functools.partial: its repr would show the token.
     def with_metadata(*request: object, **options: object) -> C:
         return call(*request, metadata=metadata, **options)
 
@@ -107,7 +110,7 @@ def _with_metadata(
 
 
 def is_loopback(address: str) -> bool:
-    """Whether HOST:PORT is on this machine, as far as HOST alone tells."""
+    """Return whether HOST of HOST:PORT is localhost or a loopback address."""
     host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -119,8 +122,10 @@ def _credentials(
     ca: Pem | None, certificate: Pem | None, key: Pem | None, server_name: str | None
 ) -> grpc.ChannelCredentials | None:
     if (certificate is None) != (key is None):
-        given, missing = ("tls_key", "tls_cert") if certificate is None else ("tls_cert", "tls_key")
-        raise InvalidInput(f"{given}: needs {missing} too")
+        argument, counterpart = (
+            ("tls_key", "tls_cert") if certificate is None else ("tls_cert", "tls_key")
+        )
+        raise InvalidInput(f"{argument}: needs {counterpart} too")
     if ca is None:
         for name, value in (("tls_cert", certificate), ("tls_server_name", server_name)):
             if value is not None:
@@ -133,16 +138,16 @@ def _credentials(
     )
 
 
-def _read_pem(name: str, given: Pem, kind: str) -> bytes:
-    """What a file holds, or what was given in its place."""
-    if isinstance(given, bytes):
-        content, where = given, "got bytes that hold"
+def _read_pem(name: str, pem: Pem, kind: str) -> bytes:
+    """Return the content of a PEM file, or the bytes themselves."""
+    if isinstance(pem, bytes):
+        content, source = pem, "got bytes that hold"
     else:
         try:
-            content, where = Path(given).read_bytes(), f"{given} holds"
+            content, source = Path(pem).read_bytes(), f"{pem} holds"
         except OSError as error:
-            raise InvalidInput(f"{name}: cannot read {given}: {error.strerror}") from error
-    # gRPC says only that it cannot connect.
-    if not re.search(BEGINS[kind], content):
-        raise InvalidInput(f"{name}: {where} no {kind}")
+            raise InvalidInput(f"{name}: cannot read {pem}: {error.strerror}") from error
+    # gRPC itself would report no more than a failed connection.
+    if not re.search(PEM_HEADERS[kind], content):
+        raise InvalidInput(f"{name}: {source} no {kind}")
     return content

@@ -1,4 +1,4 @@
-"""The progress of a run as a server tells it: each epoch once."""
+"""The progress of a run in the messages of a server, each epoch once."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from mnist37_client.results import Progress
 
 
 class ProgressBuffer:
-    """What has been told of a run, and not been given yet: each epoch once, oldest first."""
+    """A buffer of the epochs that the caller has not read yet: each epoch once, oldest first."""
 
     def __init__(self) -> None:
-        self.last: Progress | None = None  # that was told
+        self.last: Progress | None = None  # of the newest message
         self.waiting: deque[Progress] = deque()
 
     def add(self, response: pb.TrainResponse) -> None:
-        """Takes in a message; a run that is asked for again repeats its last epoch."""
-        for at in parse_epochs(response):
-            if self.last is None or at.epoch > self.last.epoch:
-                self.waiting.append(at)
-                self.last = at
+        """Add the epochs of a message; after a retry the server repeats the run's last epoch."""
+        for progress in parse_epochs(response):
+            if self.last is None or progress.epoch > self.last.epoch:
+                self.waiting.append(progress)
+                self.last = progress
 
 
 def parse_epochs(response: pb.TrainResponse) -> list[Progress]:
-    """All that one message tells of, oldest first."""
+    """Return all epochs in a message, oldest first."""
     return [*map(Progress.of, response.earlier), Progress.of(response)]

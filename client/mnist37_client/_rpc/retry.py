@@ -1,4 +1,4 @@
-"""When a call that failed is made again, and how long to wait before; for both clients."""
+"""Retries of failed calls for both clients: when, and after which pause."""
 
 from __future__ import annotations
 
@@ -7,50 +7,51 @@ import time
 
 from mnist37_client.errors import Mnist37Error, Unavailable
 
-PAUSE_MIN_SECONDS = 0.05  # seconds; doubled at each attempt
+PAUSE_MIN_SECONDS = 0.05  # doubled at each attempt
 PAUSE_MAX_SECONDS = 1.0
 
 
 class RetryPolicy:
-    """Lives through a restart of the server, once there was one to talk to.
+    """A rule for retries that lets a client survive a restart of the server.
 
     Args:
-        retry_for: seconds for which a call that finds nobody is tried again.
+        retry_for: seconds for which a call is retried when the server is away.
     """
 
     def __init__(self, retry_for: float) -> None:
         self.retry_for = retry_for
-        self.connected = False  # an address where nobody ever answered is more likely a mistake
+        # No retry before the first answer: the address is more likely wrong than the server away.
+        self.connected = False
 
     def attempts(self) -> RetryAttempts:
-        """For a new call."""
+        """Return the attempts of a new call."""
         return RetryAttempts(self)
 
 
 class RetryAttempts:
-    """Those of one call."""
+    """The attempts of one call."""
 
-    def __init__(self, patience: RetryPolicy) -> None:
-        self._patience = patience
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
         self._pause = PAUSE_MIN_SECONDS
-        self._give_up = time.monotonic() + patience.retry_for
+        self._deadline = time.monotonic() + policy.retry_for
 
-    def succeeded(self) -> None:
-        """The server answered: whatever fails from now on is a new failure."""
-        self._patience.connected = True
+    def record_success(self) -> None:
+        """Record an answer of the server: a later failure has a new pause and a new deadline."""
+        self._policy.connected = True
         self._pause = PAUSE_MIN_SECONDS
-        self._give_up = time.monotonic() + self._patience.retry_for
+        self._deadline = time.monotonic() + self._policy.retry_for
 
     def next_pause(self, error: Mnist37Error) -> float:
-        """How many seconds to wait before the next attempt.
+        """Return how many seconds to wait before the next attempt.
 
         Raises:
-            Mnist37Error: the error itself, where another attempt would not help or time is up.
+            Mnist37Error: the error itself, if another attempt would not help or the time is up.
         """
-        # At least as long as the server asked for; and so that many clients do not come at once.
+        # At least as long as the server asked for; random, so that clients spread their retries.
         pause = max(self._pause, 2 * (error.retry_after or 0)) * random.uniform(0.5, 1)
-        late = time.monotonic() + pause > self._give_up
-        if not isinstance(error, Unavailable) or not self._patience.connected or late:
+        is_late = time.monotonic() + pause > self._deadline
+        if not isinstance(error, Unavailable) or not self._policy.connected or is_late:
             raise error
         self._pause = min(2 * self._pause, PAUSE_MAX_SECONDS)
         return pause

@@ -1,4 +1,4 @@
-"""What a call of gRPC ended with, as an exception of mnist37_client.errors."""
+"""Translation of gRPC's statuses into the exceptions of mnist37_client.errors."""
 
 from __future__ import annotations
 
@@ -36,24 +36,25 @@ EXCEPTIONS: dict[grpc.StatusCode, type[Mnist37Error]] = {
 }
 
 
-# What gRPC itself refuses at a server, in its own words: it gives no reason.
+# The texts with which gRPC itself refuses a call at a server: it sends no reason and no delay.
 REFUSED_BY_GRPC: dict[str, tuple[str, float | None]] = {
     "Concurrent RPC limit exceeded": ("TOO_MANY_RPCS", 1.0),
     "larger than max": ("MESSAGE_TOO_LARGE", None),
 }
 
-# What gRPC says where nothing came of a call, and what that is. The first that fits counts.
-UNREACHED: tuple[tuple[str, type[Mnist37Error], str], ...] = (
+# The texts by which gRPC reports that a call did not reach the server; for each the exception and
+# its text. The first pattern that matches counts.
+CONNECTION_FAILURES: tuple[tuple[str, type[Mnist37Error], str], ...] = (
     (
         "CERTIFICATE_VERIFY_FAILED: ([^:]+)",
         Unauthenticated,
-        "{address}: the server's certificate is not to be trusted: {0}; is tls_ca the authority"
+        "{address}: the server's certificate is not trusted: {0}; is tls_ca the authority"
         " that signed it?",
     ),
     (
         "Hostname Verification",
         Unauthenticated,
-        "{address}: the server's certificate is for another name; if that is meant, give the name"
+        "{address}: the server's certificate is for another name; if that name is right, give it"
         " as tls_server_name",
     ),
     (
@@ -69,30 +70,30 @@ UNREACHED: tuple[tuple[str, type[Mnist37Error], str], ...] = (
     (
         "failed to connect.*(?:Socket closed|reset by peer|Broken pipe)",
         Unavailable,
-        "{address} ends the connection; does it want TLS (tls_ca), or a certificate of yours"
+        "{address} closed the connection; does it require TLS (tls_ca), or a certificate of yours"
         " (tls_cert, tls_key)?",
     ),
     (
         "failed to connect",
         Unavailable,
-        "nobody listens at {address}; is the server running? (mnist37 serve)",
+        "no server listens at {address}; is the server running? (mnist37 serve)",
     ),
 )
 
 
 def from_rpc(error: grpc.RpcError, address: str) -> Mnist37Error:
-    """The exception for what a call of grpc ended with."""
+    """Return the exception for a failed call of gRPC."""
     exception = _exception(error, address)
     if isinstance(exception, Exhausted):
-        for words, (reason, retry_after) in REFUSED_BY_GRPC.items():
-            if words in str(exception):
+        for text, (reason, retry_after) in REFUSED_BY_GRPC.items():
+            if text in str(exception):
                 exception.reason, exception.retry_after = reason, retry_after
     _add_details(exception, error)
     return exception
 
 
 def _exception(error: grpc.RpcError, address: str) -> Mnist37Error:
-    """With the text alone."""
+    """Return the exception without its reason and the other details."""
     code = error.code()
     details = error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
@@ -100,28 +101,29 @@ def _exception(error: grpc.RpcError, address: str) -> Mnist37Error:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return deadline_exceeded(address)
     if code is grpc.StatusCode.INTERNAL and details == "Internal error from Core":
-        # grpc.aio, where it was still sending: then it forgets the status that the server gave.
+        # grpc.aio reports this if the server ended a stream while the client was still sending; the
+        # status that the server sent is lost.
         return Unavailable(f"{address} ended the stream before all was sent; try again")
     return EXCEPTIONS.get(code, ServerError)(details)
 
 
 def _unavailable(details: str, address: str) -> Mnist37Error:
-    """What keeps the call from the server: gRPC has one code for it, and tells more in words."""
-    for said, kind, text in UNREACHED:
-        found = re.search(said, details)
-        if found:
-            return kind(text.format(*found.groups(), address=address))
+    """Return the exception for UNAVAILABLE; only the text of gRPC says what the cause is."""
+    for pattern, kind, text in CONNECTION_FAILURES:
+        match = re.search(pattern, details)
+        if match:
+            return kind(text.format(*match.groups(), address=address))
     return Unavailable(f"{address}: {details}")
 
 
 def _add_details(exception: Mnist37Error, error: grpc.RpcError) -> None:
-    """Hands on what the server said in google.rpc's messages, if it did."""
-    # Only errors need these, and an import of the client should be quick.
+    """Add the reason, delay and field that the server sent as google.rpc messages, if any."""
+    # Only errors need these modules, and the client must be fast to import.
     from google.protobuf.message import DecodeError
     from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
     from grpc_status import rpc_status
 
-    info, retry, bad = ErrorInfo(), RetryInfo(), BadRequest()
+    info, retry, bad_request = ErrorInfo(), RetryInfo(), BadRequest()
     try:
         status = rpc_status.from_call(error)
         for detail in status.details if status else ():
@@ -129,7 +131,8 @@ def _add_details(exception: Mnist37Error, error: grpc.RpcError) -> None:
                 exception.reason = info.reason
             elif detail.Unpack(retry):
                 exception.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
-            elif detail.Unpack(bad) and isinstance(exception, InvalidInput):
-                exception.field = bad.field_violations[0].field if bad.field_violations else None
+            elif detail.Unpack(bad_request) and isinstance(exception, InvalidInput):
+                violations = bad_request.field_violations
+                exception.field = violations[0].field if violations else None
     except (DecodeError, ValueError):
-        pass  # details that something on the way has damaged, or given to another error
+        pass  # a proxy damaged the details, or attached them to another error

@@ -1,4 +1,4 @@
-"""python -m mnist37_client.cli: the command line, as `mnist37` starts it."""
+"""Entry point of `python -m mnist37_client.cli`, which does the same as `mnist37`."""
 
 from mnist37_client.cli.main import main
 

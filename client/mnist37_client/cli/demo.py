@@ -1,4 +1,4 @@
-"""The service in a minute: a fresh server, a run of 20 epochs, and what it recognises then."""
+"""The demonstration: a new server, a run of 20 epochs, and its predictions on four images."""
 
 from __future__ import annotations
 
@@ -16,48 +16,49 @@ EPOCHS = 20
 
 
 def run(console: Console) -> None:
-    """Ends with the accuracy on the validation images, as the service predicts them."""
+    """Run the demonstration; its last line is the accuracy on the validation images."""
     console.print("starting a server, its model in memory ...")
     with LocalServer() as server, Client(server.address) as client:
         model = client.get_model()
-        before = client.get_loss("valid")
+        initial = client.get_loss("valid")
         console.print(f"it listens on {server.address}, its model is on {model.device}")
         console.print(
-            f"untrained, it is right about {before.accuracy:.1%} of the {before.count:,} images"
+            f"untrained, it is right about {initial.accuracy:.1%} of the {initial.count:,} images"
             " that it will be tested on; it trains on others:\n"
         )
-        seen = show_progress(client.train(epochs=EPOCHS), EPOCHS, console)
+        history = show_progress(client.train(epochs=EPOCHS), EPOCHS, console)
         console.print()
-        console.print(draw_loss_curve(seen, console.width), highlight=False, markup=False)
+        console.print(draw_loss_curve(history, console.width), highlight=False, markup=False)
         images, labels = validation_images()
         prediction = client.predict(images)
         digits = np.where(labels == 1, 3, 7)
-        right = prediction.digits == digits
+        is_correct = prediction.digits == digits
         console.print(f"\nwhat version {prediction.version} says of images that it never saw:\n")
-        shown = choose_examples(prediction, right)
-        captions = [format_caption(prediction, index, int(digits[index])) for index in shown]
-        drawn = draw_gallery(images[shown], captions, console.width)
-        console.print(drawn, highlight=False, markup=False)
-        console.print(f"it is right about {right.sum():,} of {len(right):,}")
+        indexes = choose_examples(prediction, is_correct)
+        captions = [format_caption(prediction, index, int(digits[index])) for index in indexes]
+        gallery = draw_gallery(images[indexes], captions, console.width)
+        console.print(gallery, highlight=False, markup=False)
+        console.print(f"it is right about {is_correct.sum():,} of {len(is_correct):,}")
         digest = client.get_model(version=prediction.version).digest
         console.print(f"digest {digest}", highlight=False, soft_wrap=True)
-    console.print(f"validation accuracy {right.mean():.4f}")
+    console.print(f"validation accuracy {is_correct.mean():.4f}")
 
 
-def choose_examples(prediction: Prediction, right: NDArray[np.bool_]) -> list[int]:
-    """Four images worth a look: the surest 3 and 7, a close call, and the worst mistake."""
+def choose_examples(prediction: Prediction, is_correct: NDArray[np.bool_]) -> list[int]:
+    """Return the indexes of the surest 3 and 7, the least sure image and the worst error."""
     probabilities = prediction.probabilities
-    sureness = np.abs(probabilities - 0.5)
-    surest_three = int(np.argmax(np.where(right, probabilities, 0)))
-    surest_seven = int(np.argmin(np.where(right, probabilities, 1)))
-    close_call = int(np.argmin(sureness))
-    worst = int(np.argmax(np.where(right, 0, sureness)))
-    return [surest_three, surest_seven, close_call, worst]
+    confidence = np.abs(probabilities - 0.5)
+    surest_three = int(np.argmax(np.where(is_correct, probabilities, 0)))
+    surest_seven = int(np.argmin(np.where(is_correct, probabilities, 1)))
+    least_sure = int(np.argmin(confidence))
+    worst_error = int(np.argmax(np.where(is_correct, 0, confidence)))
+    return [surest_three, surest_seven, least_sure, worst_error]
 
 
 def format_caption(prediction: Prediction, index: int, digit: int) -> str:
-    """What the model said of an image, and what it is."""
+    """Return a caption with the digit that the model predicts, and the true one if it differs."""
     probability = float(prediction.probabilities[index])
-    said = int(prediction.digits[index])
-    sure = probability if said == 3 else 1 - probability
-    return f"says {said} ({sure:.1%})" + ("" if said == digit else f", but is {digit}")
+    model_digit = int(prediction.digits[index])
+    confidence = probability if model_digit == 3 else 1 - probability
+    error = "" if model_digit == digit else f", but is {digit}"
+    return f"says {model_digit} ({confidence:.1%}){error}"

@@ -1,9 +1,16 @@
-"""The command line: mnist37.
+"""The command line `mnist37`.
 
-Exit status: 0 done; 1 a fault of the server; 2 a value or a file that is not right; 3 no answer
-(nobody listens there, it is shutting down, full or too slow): try again later; 4 the state does
-not allow it (a request_id used otherwise, a run that cannot go on, a version that is not retained);
-5 no access (a token is missing, unknown or not enough; the server's certificate is not trusted).
+Exit status:
+    0: done.
+    1: a fault of the server, or a cancelled call.
+    2: a value or a file that is not valid.
+    3: no answer: no server at the address, or it is shutting down, full or too slow; try again
+        later.
+    4: the state does not allow it: a request_id of another request, a run that cannot continue, a
+        version that is not retained.
+    5: no access: the token is missing, unknown or insufficient, or the client does not trust the
+        server's certificate.
+    130: Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,12 +26,12 @@ import click
 from mnist37_client.cli import model, training
 from mnist37_client.cli.group import commands
 from mnist37_client.cli.options import (
+    connection_options,
     json_option,
     print_json,
-    reaches_server,
 )
 
-COMMANDS = (model, training)  # modules whose commands join the group as they are imported
+COMMANDS = (model, training)  # the import of these modules adds their commands to the group
 
 
 @commands.command(
@@ -33,12 +40,12 @@ COMMANDS = (model, training)  # modules whose commands join the group as they ar
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def serve(options: tuple[str, ...]) -> None:
     """Start a server; `mnist37 serve --help` lists its options."""
-    # The server is another package, with a compiler: it is run, not imported.
+    # The server is another package, with a compiler: run it, do not import it.
     os.execv(sys.executable, [sys.executable, "-m", "mnist37_server", *options])
 
 
 @commands.command()
-@reaches_server
+@connection_options
 def health(
     address: str,
     tls_ca: str | None,
@@ -46,9 +53,9 @@ def health(
     tls_key: str | None,
     tls_server_name: str | None,
 ) -> None:
-    """Ask once whether the server is serving: the exit status is 0 then, and 3 otherwise.
+    """Check once whether the server is serving.
 
-    The answer names the device on which the model is.
+    The exit status is 0 if it is, and 3 if not. The command prints the device that the model is on.
     """
     from mnist37_client.health import check
 
@@ -64,13 +71,19 @@ def health(
 
 @commands.command()
 @click.argument("role", type=click.Choice(["predict", "train"]))
-@click.option("--name", default="", metavar="NAME", help="Whose it is: a comment in the line.")
+@click.option(
+    "--name",
+    default="",
+    metavar="NAME",
+    help="Add this comment to the line, for example the caller's name.",
+)
 @json_option
 def token(role: str, name: str, as_json: bool) -> None:
-    """Make a token for ROLE, and its line for the file that `mnist37 serve --tokens` reads.
+    """Make a token for ROLE and its line for the server's file.
 
-    The line has the token's hash alone: nobody can be the caller who reads the file. The token
-    itself is shown here once, and kept nowhere.
+    The file is the one that `mnist37 serve --tokens` reads. The line has only the token's hash, so
+    a reader of the file cannot use the token. The command prints the token once and does not store
+    it.
     """
     secret = secrets.token_urlsafe(32)
     comment = " ".join(["", *name.split()])
@@ -84,18 +97,21 @@ def token(role: str, name: str, as_json: bool) -> None:
 
 @commands.command()
 def demo() -> None:
-    """Start a server, train 20 epochs, and recognise digits: the whole service in a minute."""
+    """Show the whole service in a minute.
+
+    The command starts a server, trains 20 epochs and recognises digits.
+    """
     from rich.console import Console
 
-    from mnist37_client.cli import demo as demonstration
+    from mnist37_client.cli import demo as demo_module
 
-    demonstration.run(Console())
+    demo_module.run(Console())
 
 
 def main() -> None:
-    """Runs a command; an error is one line on stderr and a status that says what kind it is."""
+    """Run a command; print an error as one line on stderr and exit with the status of its kind."""
     if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `mnist37 ... | head` ends in silence
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `mnist37 ... | head` ends silently
     try:
         commands(prog_name="mnist37", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -1,4 +1,4 @@
-"""The commands that ask the model, and move it."""
+"""The commands that query the model, and that restore, export and import it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import click
 
 from mnist37_client.cli.group import commands
 from mnist37_client.cli.options import (
+    client_options,
     json_option,
     print_json,
     print_version,
     request_id_option,
-    talks_to_server,
 )
 
 if TYPE_CHECKING:
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 @commands.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
-@click.option("--show", is_flag=True, help="Draw each digit as the model sees it.")
+@click.option("--show", is_flag=True, help="Draw each digit as the model gets it.")
 @json_option
-@talks_to_server
+@client_options
 def predict(client: Client, files: tuple[Path, ...], show: bool, as_json: bool) -> None:
-    """Say of each FILE, a PNG or JPEG of a handwritten digit, whether it is a 3 or a 7.
+    """Predict whether each FILE shows a 3 or a 7.
 
-    Dark on light or light on dark, of any size: each is prepared as MNIST's images were.
+    A FILE is a PNG or JPEG. The digit may be dark on light or light on dark, and of any
+    size. The command prepares each picture as MNIST prepared its images.
     """
     import numpy as np
 
@@ -54,88 +55,104 @@ def predict(client: Client, files: tuple[Path, ...], show: bool, as_json: bool) 
 
 
 @commands.command()
-@click.option("--split", type=click.Choice(["train", "valid"]), help="Only this one.")
+@click.option("--split", type=click.Choice(["train", "valid"]), help="Show only this split.")
 @json_option
-@talks_to_server
+@client_options
 def loss(client: Client, split: SplitName | None, as_json: bool) -> None:
     """Show the loss and the accuracy on the training and the validation images."""
     from mnist37_client._rpc.calls import SPLITS
 
     for name in (split,) if split else SPLITS:
-        found = client.get_loss(name)
+        result = client.get_loss(name)
         if as_json:
-            print_json(split=name, **dataclasses.asdict(found))
+            print_json(split=name, **dataclasses.asdict(result))
         else:
             click.echo(
-                f"{name}: loss {found.loss:.6f}, accuracy {found.accuracy:.4f} on"
-                f" {found.count:,} images, version {found.version}"
+                f"{name}: loss {result.loss:.6f}, accuracy {result.accuracy:.4f} on"
+                f" {result.count:,} images, version {result.version}"
             )
 
 
 @commands.command()
 @json_option
-@talks_to_server
+@client_options
 def model(client: Client, as_json: bool) -> None:
-    """Show the model: its version, its digest and where it lives; with --json its weights too."""
-    found = client.get_model()
+    """Show the model's version, digest and device.
+
+    With --json the command also prints the weights and the bias.
+    """
+    model = client.get_model()
     if as_json:
         print_json(
-            version=found.version,
-            digest=found.digest,
-            device=found.device,
-            bias=float(found.bias),
-            weights=found.weights.tolist(),
+            version=model.version,
+            digest=model.digest,
+            device=model.device,
+            bias=float(model.bias),
+            weights=model.weights.tolist(),
         )
     else:
-        click.echo(f"version {found.version} on {found.device}, digest {found.digest}")
+        click.echo(f"version {model.version} on {model.device}, digest {model.digest}")
 
 
 @commands.command()
-@click.option("--limit", type=int, default=20, metavar="N", help="How many, newest first.")
+@click.option(
+    "--limit", type=int, default=20, metavar="N", help="Show at most N versions, newest first."
+)
 @json_option
-@talks_to_server
+@client_options
 def versions(client: Client, limit: int, as_json: bool) -> None:
     """List the retained versions of the model."""
     from mnist37_client.cli.terminal import format_time
 
-    for found in client.versions(limit):
+    for version in client.versions(limit):
         if as_json:
-            print_json(**dataclasses.asdict(found))
+            print_json(**dataclasses.asdict(version))
         else:
-            by = f"run {found.run}" if found.run else found.origin
-            click.echo(f"{found.version:>10}  {format_time(found.committed_at)}  {by}")
+            origin = f"run {version.run}" if version.run else version.origin
+            click.echo(f"{version.version:>10}  {format_time(version.committed_at)}  {origin}")
 
 
 @commands.command()
 @click.argument("version", type=int)
 @request_id_option
 @json_option
-@talks_to_server
+@client_options
 def restore(client: Client, version: int, request_id: str | None, as_json: bool) -> None:
-    """Make a retained VERSION's parameters the model's again, as a new version."""
+    """Make the parameters of VERSION the model's again.
+
+    VERSION is a retained version. The command makes a new version of its parameters.
+    """
     print_version(client.restore(version, request_id=request_id), as_json)
 
 
 @commands.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--version", type=int, metavar="N", help="A retained one.  [default: the newest]")
-@talks_to_server
+@click.option(
+    "--version", type=int, metavar="N", help="Export this retained version.  [default: the newest]"
+)
+@client_options
 def export(client: Client, file: Path, version: int | None) -> None:
-    """Write the parameters to FILE, a .safetensors that torch.nn.Linear(784, 1) can load."""
+    """Write the parameters to FILE, in the format safetensors.
+
+    torch.nn.Linear(784, 1) loads the file.
+    """
     from mnist37_client.cli.safetensors_file import save_model
 
-    found = client.get_model(version=version)
-    save_model(found, file)
-    click.echo(f"version {found.version}, digest {found.digest}")
+    model = client.get_model(version=version)
+    save_model(model, file)
+    click.echo(f"version {model.version}, digest {model.digest}")
 
 
 @commands.command(name="import")
 @click.argument("file", type=click.Path(path_type=Path))
 @request_id_option
 @json_option
-@talks_to_server
+@client_options
 def import_(client: Client, file: Path, request_id: str | None, as_json: bool) -> None:
-    """Make the parameters in FILE, a .safetensors, the model's, as a new version."""
+    """Read the parameters from FILE, a .safetensors.
+
+    They become the model's parameters, as a new version.
+    """
     from mnist37_client.cli.safetensors_file import load_model
 
     print_version(client.import_model(*load_model(file), request_id=request_id), as_json)

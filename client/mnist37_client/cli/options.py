@@ -1,4 +1,4 @@
-"""What the commands share: how they reach the server, and how they print a result."""
+"""Options and output that the commands share."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def reaches_server(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options that say where the server is, and how to come there."""
+def connection_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options for the server's address and for TLS to a command."""
 
     @click.option(
         "--address",
@@ -24,33 +24,36 @@ def reaches_server(command: Callable[..., None]) -> Callable[..., None]:
         envvar="MNIST37_ADDRESS",
         show_envvar=True,
         metavar="HOST:PORT",
-        help="The server to talk to.",
+        help="Call the server at this address.",
     )
     @_file_option(
         "--tls-ca",
-        "Talk over TLS, to a server whose certificate this authority, in PEM, has signed; `public`"
-        " stands for those that gRPC comes with.",
+        "Turn TLS on and accept a server whose certificate this authority, in PEM, signed; `public`"
+        " means the authorities that gRPC brings.",
     )
-    @_file_option("--tls-cert", "Your own certificate, for a server that asks for one.")
-    @_file_option("--tls-key", "Its private key.")
+    @_file_option(
+        "--tls-cert", "Send this certificate, in PEM, to a server that requires one of its callers."
+    )
+    @_file_option("--tls-key", "Use this private key, in PEM, with the certificate.")
     @click.option(
         "--tls-server-name",
         envvar="MNIST37_TLS_SERVER_NAME",
         show_envvar=True,
         metavar="NAME",
-        help="The name in the server's certificate, where it is not the address's.",
+        help="Expect this name in the server's certificate, if it differs from the name in the"
+        " address.",
     )
     @wraps(command)
-    def reach(**values: object) -> None:
+    def run_command(**values: object) -> None:
         command(**values)
 
-    return reach
+    return run_command
 
 
-def talks_to_server(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options that say how to reach the server, and the client they make."""
+def client_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a client to a command, and call the command with the client."""
 
-    @reaches_server
+    @connection_options
     @click.option(
         "--retry-for",
         type=click.FloatRange(min=0),
@@ -58,25 +61,26 @@ def talks_to_server(command: Callable[..., None]) -> Callable[..., None]:
         envvar="MNIST37_RETRY_FOR",
         show_envvar=True,
         metavar="SECONDS",
-        help="How long to wait for a server that went away.",
+        help="Retry for SECONDS when the server is away.",
     )
     @click.option(
         "--token",
         envvar="MNIST37_TOKEN",
         show_envvar=True,
         metavar="TOKEN",
-        help="Your token; others on this machine can see it here, but not in the environment.",
+        help="Send this token. Other users of the machine can see a flag, but not an environment"
+        " variable.",
     )
-    @_file_option("--token-file", "The file that holds your token.")
+    @_file_option("--token-file", "Read the token from this file.")
     @click.option(
         "--insecure",
         is_flag=True,
         envvar="MNIST37_INSECURE",
         show_envvar=True,
-        help="Send the token in plain text even to another machine.",
+        help="Send the token to another machine in plain text too.",
     )
     @wraps(command)
-    def talk(
+    def run_command(
         address: str,
         retry_for: float,
         tls_ca: str | None,
@@ -102,17 +106,17 @@ def talks_to_server(command: Callable[..., None]) -> Callable[..., None]:
         ) as client:
             command(client=client, **values)
 
-    return talk
+    return run_command
 
 
-def _file_option(name: str, text: str) -> Callable[[F], F]:
-    """An option that names a file."""
+def _file_option(name: str, help_text: str) -> Callable[[F], F]:
+    """Return an option that names a file."""
     variable = "MNIST37_" + name.removeprefix("--").replace("-", "_").upper()
-    return click.option(name, envvar=variable, show_envvar=True, metavar="FILE", help=text)
+    return click.option(name, envvar=variable, show_envvar=True, metavar="FILE", help=help_text)
 
 
 def _token(token: str | None, file: str | None) -> str | None:
-    """The token itself, from wherever it comes."""
+    """Return the token from the option or from the file, or None."""
     if file is None:
         return token
     if token is not None:
@@ -124,26 +128,28 @@ def _token(token: str | None, file: str | None) -> str | None:
 
 
 def json_option(command: F) -> F:
-    """--json."""
+    """Add the option --json to a command."""
     return click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON object a line, for scripts."
     )(command)
 
 
 def request_id_option(command: F) -> F:
-    """--request-id."""
+    """Add the option --request-id to a command."""
     return click.option(
-        "--request-id", metavar="ID", help="Makes it safe to give the command again: done once."
+        "--request-id",
+        metavar="ID",
+        help="Make the command safe to repeat: the server does the write of one ID once.",
     )(command)
 
 
 def print_json(**values: object) -> None:
-    """One line for a script."""
+    """Print one line of JSON for a script."""
     click.echo(json.dumps(values, default=str))
 
 
 def print_version(version: int, as_json: bool) -> None:
-    """The outcome of a write that has no other."""
+    """Print the version that a write made."""
     if as_json:
         print_json(version=version)
     else:

@@ -1,4 +1,6 @@
-"""The parameters in a file that PyTorch reads, named as nn.Linear(784, 1) names its own.
+"""A safetensors file of the parameters, with the names of torch.nn.Linear(784, 1).
+
+PyTorch loads it:
 
 model = torch.nn.Linear(784, 1)
 model.load_state_dict(safetensors.torch.load_file("model.safetensors"))
@@ -19,21 +21,21 @@ from mnist37_client.results import Model
 
 
 def save_model(model: Model, path: Path) -> None:
-    """Writes `weight` (1, 784) and `bias` (1), float32.
+    """Write `weight` (1, 784) and `bias` (1,), float32, to a file.
 
     Raises:
         InvalidInput: the file cannot be written.
     """
     tensors = {"weight": model.weights.reshape(1, PIXELS), "bias": model.bias.reshape(1)}
-    about = {"format": "pt", "version": str(model.version), "digest": model.digest}
+    metadata = {"format": "pt", "version": str(model.version), "digest": model.digest}
     try:
-        path.write_bytes(save(tensors, about))
+        path.write_bytes(save(tensors, metadata))
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def load_model(path: Path) -> tuple[NDArray[np.float32], np.float32]:
-    """Weights (784,) and bias from such a file.
+    """Return weights (784,) and bias from a safetensors file.
 
     Raises:
         InvalidInput: the file cannot be read, or holds other tensors.

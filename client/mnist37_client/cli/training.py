@@ -9,11 +9,11 @@ import click
 
 from mnist37_client.cli.group import commands
 from mnist37_client.cli.options import (
+    client_options,
     json_option,
     print_json,
     print_version,
     request_id_option,
-    talks_to_server,
 )
 
 if TYPE_CHECKING:
@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
 @commands.command()
 @click.argument("epochs", type=int)
-@click.option("--learning-rate", type=float, metavar="RATE", help="[default: 1.0]")
-@click.option("--batch-size", type=int, metavar="N", help="Images a step.  [default: 256]")
-@click.option("--seed", type=int, metavar="N", help="Of the shuffling.  [default: 42]")
+@click.option(
+    "--learning-rate",
+    type=float,
+    metavar="RATE",
+    help="Set the learning rate to RATE.  [default: 1.0]",
+)
+@click.option("--batch-size", type=int, metavar="N", help="Use N images a step.  [default: 256]")
+@click.option("--seed", type=int, metavar="N", help="Seed the shuffling with N.  [default: 42]")
 @request_id_option
 @json_option
-@talks_to_server
+@client_options
 def train(
     client: Client,
     epochs: int,
@@ -37,10 +42,10 @@ def train(
     request_id: str | None,
     as_json: bool,
 ) -> None:
-    """Train for EPOCHS epochs and show how it goes.
+    """Train for EPOCHS epochs and show the progress.
 
-    Ctrl-C stops the run; the model keeps what it learnt. With a --request-id, the same command
-    goes on where it stopped.
+    Ctrl-C stops the run, and the model keeps what it learnt. With a --request-id, the same command
+    continues the run.
     """
     from rich.console import Console
 
@@ -58,35 +63,45 @@ def train(
             print_json(**dataclasses.asdict(progress))
         return
     console = Console()
-    seen = show_progress(run, epochs, console)
-    if len(seen) > 1:
+    history = show_progress(run, epochs, console)
+    if len(history) > 1:
         console.print()
-        console.print(draw_loss_curve(seen, console.width), highlight=False, markup=False)
-    click.echo(f"validation accuracy {seen[-1].valid_accuracy:.4f}, version {seen[-1].version}")
+        console.print(draw_loss_curve(history, console.width), highlight=False, markup=False)
+    last = history[-1]
+    click.echo(f"validation accuracy {last.valid_accuracy:.4f}, version {last.version}")
 
 
 @commands.command()
-@click.option("--learning-rate", type=float, metavar="RATE", help="[default: 1.0]")
+@click.option(
+    "--learning-rate",
+    type=float,
+    metavar="RATE",
+    help="Set the learning rate to RATE.  [default: 1.0]",
+)
 @request_id_option
 @json_option
-@talks_to_server
+@client_options
 def step(
     client: Client, learning_rate: float | None, request_id: str | None, as_json: bool
 ) -> None:
     """Do one step of SGD on the training set's next 256 images."""
-    done = client.step(learning_rate=learning_rate, request_id=request_id)
+    result = client.step(learning_rate=learning_rate, request_id=request_id)
     if as_json:
-        print_json(**dataclasses.asdict(done))
+        print_json(**dataclasses.asdict(result))
     else:
-        click.echo(f"loss {done.loss:.6f} before the step, version {done.version} after it")
+        click.echo(f"loss {result.loss:.6f} before the step, version {result.version} after it")
 
 
 @commands.command()
-@click.option("--seed", type=int, metavar="N", help="Of the draw.  [default: 42]")
-@click.option("--std", type=float, metavar="STD", help="Standard deviation.  [default: 1.0]")
+@click.option(
+    "--seed", type=int, metavar="N", help="Seed the random numbers with N.  [default: 42]"
+)
+@click.option(
+    "--std", type=float, metavar="STD", help="Set the standard deviation to STD.  [default: 1.0]"
+)
 @request_id_option
 @json_option
-@talks_to_server
+@client_options
 def init(
     client: Client,
     seed: int | None,
@@ -94,34 +109,35 @@ def init(
     request_id: str | None,
     as_json: bool,
 ) -> None:
-    """Replace the parameters by fresh random ones."""
+    """Replace the parameters by new random ones."""
     print_version(client.initialize(seed=seed, std=std, request_id=request_id), as_json)
 
 
 @commands.command()
 @click.argument("run", type=int, required=False)
-@click.option("--follow", is_flag=True, help="Watch the run go on, until it ends.")
+@click.option("--follow", is_flag=True, help="Watch the run until it ends.")
 @json_option
-@talks_to_server
+@client_options
 def runs(client: Client, run: int | None, follow: bool, as_json: bool) -> None:
-    """List the training runs; or show RUN: its settings, its loss curve, and how it goes on.
+    """List the training runs, or show RUN.
 
-    With --follow and no RUN it is the newest.
+    The command shows the run's settings and its loss curve. Without a RUN, --follow watches the
+    newest one.
     """
     from rich.console import Console
 
     from mnist37_client.cli.terminal import show_run, summarize_run
 
     if run is not None or follow:
-        said = client.watch_run(run, follow=follow)
+        items = client.watch_run(run, follow=follow)
         if not as_json:
-            show_run(said, follow, Console())
+            show_run(items, follow, Console())
             return
-        for thing in said:
-            print_json(**dataclasses.asdict(thing))
+        for item in items:
+            print_json(**dataclasses.asdict(item))
         return
-    for found in client.runs():
+    for summary in client.runs():
         if as_json:
-            print_json(**dataclasses.asdict(found))
+            print_json(**dataclasses.asdict(summary))
         else:
-            click.echo(summarize_run(found))
+            click.echo(summarize_run(summary))

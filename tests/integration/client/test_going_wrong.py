@@ -19,7 +19,14 @@ from mnist37_client import (
     InvalidInput,
     Unavailable,
 )
-from support.both_clients import FOR_EVER, IMAGES, AnyClient, Make, assert_still, some_id
+from support.both_clients import (
+    ENDLESS_EPOCHS,
+    IMAGES,
+    AnyClient,
+    MakeClient,
+    assert_no_run,
+    new_request_id,
+)
 
 BAD: dict[str, tuple[Callable[[AnyClient], object], str]] = {
     # refused by the server
@@ -88,16 +95,16 @@ CALLS: dict[str, Callable[[AnyClient], object]] = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_nobody_listens(make: Make, call: Callable[[AnyClient], object]) -> None:
+def test_nobody_listens(make: MakeClient, call: Callable[[AnyClient], object]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
     began = time.monotonic()
-    with pytest.raises(Unavailable, match=f"nobody listens at {address}; is the server running"):
+    with pytest.raises(Unavailable, match=f"no server listens at {address}; is the server running"):
         call(make(address))
     assert time.monotonic() - began < 3
 
 
-def test_a_listener_that_never_answers(make: Make) -> None:
+def test_a_listener_that_never_answers(make: MakeClient) -> None:
     # The system accepts for a listener that does not; what is sent is never read.
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -108,36 +115,36 @@ def test_a_listener_that_never_answers(make: Make) -> None:
 
 
 def test_a_step_that_comes_too_late_in_the_queue_is_not_done(
-    make: Make, address: str, caller: AnyClient
+    make: MakeClient, address: str, caller: AnyClient
 ) -> None:
     hasty = make(address, timeout=0.2)
-    name = some_id()
-    with caller.train(FOR_EVER) as run:
+    name = new_request_id()
+    with caller.train(ENDLESS_EPOCHS) as run:
         next(run)
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded, match="did not answer within the timeout"):
             hasty.step(request_id=name)
         assert 0.15 < time.monotonic() - began < 2
         next(run)
-    version = assert_still(caller)
+    version = assert_no_run(caller)
     assert caller.step(request_id=name).version == version + 1  # it was not done before
 
 
-def test_a_run_has_no_timeout(make: Make, address: str) -> None:
+def test_a_run_has_no_timeout(make: MakeClient, address: str) -> None:
     hasty = make(address, timeout=0.2)
-    with hasty.train(FOR_EVER) as run:
+    with hasty.train(ENDLESS_EPOCHS) as run:
         while next(run).elapsed < 0.5:
             pass
 
 
 def test_closing_the_client_ends_its_run(caller: AnyClient, client: Client) -> None:
-    run = caller.train(FOR_EVER)
+    run = caller.train(ENDLESS_EPOCHS)
     seen = next(run)
     caller.close()
     with pytest.raises(Cancelled):
         for _ in run:
             pass
-    assert assert_still(client) > seen.version
+    assert assert_no_run(client) > seen.version
 
 
 def test_closing_the_client_ends_a_call_that_waits(caller: AnyClient, client: Client) -> None:
@@ -149,7 +156,7 @@ def test_closing_the_client_ends_a_call_that_waits(caller: AnyClient, client: Cl
         except BaseException as error:  # noqa: BLE001 - it is looked at below
             ended.append(error)
 
-    with client.train(FOR_EVER) as run:
+    with client.train(ENDLESS_EPOCHS) as run:
         next(run)
         waiting = threading.Thread(target=wait)
         waiting.start()
@@ -159,7 +166,7 @@ def test_closing_the_client_ends_a_call_that_waits(caller: AnyClient, client: Cl
         waiting.join(5)
         assert not waiting.is_alive()
     assert [type(error) for error in ended] == [Cancelled]
-    assert_still(client)
+    assert_no_run(client)
 
 
 def test_closing_twice_is_harmless(caller: AnyClient) -> None:
@@ -169,21 +176,21 @@ def test_closing_twice_is_harmless(caller: AnyClient) -> None:
 
 def test_a_with_closes_the_client(address: str) -> None:
     with Client(address) as client:
-        run = client.train(FOR_EVER)
+        run = client.train(ENDLESS_EPOCHS)
         next(run)
     with pytest.raises(Cancelled):
         list(run)
 
     async def same() -> None:
         async with AsyncClient(address) as client:
-            run = client.train(FOR_EVER)
+            run = client.train(ENDLESS_EPOCHS)
             await anext(run)
         with pytest.raises(Cancelled):
             await run.wait()
 
     asyncio.run(asyncio.wait_for(same(), 10))
     with Client(address) as client:
-        assert_still(client)
+        assert_no_run(client)
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

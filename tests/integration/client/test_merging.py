@@ -70,9 +70,9 @@ class Counted(AsyncClient):
     def assert_at_rest(self) -> None:
         """Nobody waits, nothing is under way, and every turn has been given back."""
         assert self._batcher is not None
-        assert self._batcher._turns == MESSAGES_IN_FLIGHT
+        assert self._batcher._free_slots == MESSAGES_IN_FLIGHT
         assert not self._batcher._pending
-        assert not self._batcher._sent
+        assert not self._batcher._in_flight
 
 
 @asynccontextmanager
@@ -376,7 +376,7 @@ def test_nobody_listens_to_any_of_them() -> None:
             found = await outcomes(begin(*map(client.predict, IMAGES[:20])))
         assert {type(one) for one in found} == {Unavailable}
         assert len(set(map(id, found))) == len(found), "each raises an exception of its own"
-        assert all("nobody listens at 127.0.0.1:1" in str(one) for one in found)
+        assert all("no server listens at 127.0.0.1:1" in str(one) for one in found)
 
     asyncio.run(main())
 
@@ -402,7 +402,7 @@ def test_callers_live_through_a_restart_of_the_server() -> None:
                 server.kill()
                 assert client._batcher is not None
                 async with asyncio.timeout(5):  # nobody waits for others' further attempts
-                    while client._batcher._pending or client._batcher._turns < MESSAGES_IN_FLIGHT:
+                    while client._batcher._pending or client._batcher._free_slots < MESSAGES_IN_FLIGHT:
                         await asyncio.sleep(0.01)
                 answered.clear()
                 server = await asyncio.to_thread(LocalServer, "--address", address)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from mnist37_client import AsyncClient, Client, InvalidInput, Loss, NotFound, Prediction
 from numpy.typing import NDArray
-from support.both_clients import FOR_EVER, IMAGES, LABELS, AnyClient, loss_of
+from support.both_clients import ENDLESS_EPOCHS, IMAGES, LABELS, AnyClient, mean_loss
 
 # --- Predict
 
@@ -69,7 +69,7 @@ def test_100_000_images_are_answered_from_one_version_while_a_run_goes_on(
     caller: AnyClient,
 ) -> None:
     many = np.concatenate([IMAGES] * 50)[:100_000]
-    with caller.train(FOR_EVER) as run:
+    with caller.train(ENDLESS_EPOCHS) as run:
         next(run)
         found = asked_amid_commits(caller, lambda: caller.predict(many))
         few = caller.predict(IMAGES, version=found.version)
@@ -211,7 +211,7 @@ def test_as_many_images_as_a_message_holds_go_through_a_stream(caller: AnyClient
 def test_the_loss_on_a_split(caller: AnyClient) -> None:
     valid = caller.get_loss("valid")
     assert (valid.count, valid.version) == (2038, caller.get_model().version)
-    assert valid.loss == pytest.approx(loss_of(caller.predict(IMAGES).probabilities, LABELS))
+    assert valid.loss == pytest.approx(mean_loss(caller.predict(IMAGES).probabilities, LABELS))
     assert caller.get_loss("train").count == 12_396
 
 
@@ -226,11 +226,11 @@ def test_the_loss_on_40_000_images_is_of_all_of_them_from_one_version(caller: An
     # Sorted, so that the parts that are sent differ in their losses and in their number.
     order = np.argsort(np.tile(LABELS, 20), kind="stable")[:40_000]
     images, labels = np.tile(IMAGES, (20, 1, 1))[order], np.tile(LABELS, 20)[order]
-    with caller.train(FOR_EVER) as run:
+    with caller.train(ENDLESS_EPOCHS) as run:
         next(run)
         found = asked_amid_commits(caller, lambda: caller.get_loss(images=images, labels=labels))
         answers = caller.predict(images, version=found.version)
     assert found.count == 40_000
-    assert found.loss == pytest.approx(loss_of(answers.probabilities, labels), rel=1e-5)
+    assert found.loss == pytest.approx(mean_loss(answers.probabilities, labels), rel=1e-5)
     right = np.mean((answers.digits == 3) == (labels == 1))
     assert found.accuracy == pytest.approx(float(right), abs=1 / 2038)

@@ -18,15 +18,15 @@ from mnist37_client.async_training_run import AsyncTrainingRun
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import NDArray
 from support.both_clients import (
-    FOR_EVER,
+    ENDLESS_EPOCHS,
     IMAGES,
     LABELS,
     STEPS_AN_EPOCH,
     AnyClient,
-    assert_still,
-    leave_after,
-    loss_of,
-    some_id,
+    assert_no_run,
+    mean_loss,
+    new_request_id,
+    train_and_leave,
 )
 
 # --- Train
@@ -74,27 +74,27 @@ def test_wait_gives_the_end_of_a_run_that_was_followed_in_part(caller: AnyClient
 
 
 def test_a_run_stops_when_its_loop_is_left(caller: AnyClient) -> None:
-    seen = leave_after(caller, 2)
+    seen = train_and_leave(caller, 2)
     assert [progress.epoch for progress in seen] == [1, 2]
-    assert assert_still(caller) > seen[-1].version  # and what was done stays
+    assert assert_no_run(caller) > seen[-1].version  # and what was done stays
 
 
 def test_a_run_stops_when_it_is_cancelled(caller: AnyClient) -> None:
-    run = caller.train(FOR_EVER)
+    run = caller.train(ENDLESS_EPOCHS)
     seen = next(run)
     run.cancel()
-    assert assert_still(caller) > seen.version
+    assert assert_no_run(caller) > seen.version
     run.cancel()  # harmless
 
 
 def test_a_run_stops_at_the_end_of_its_with(caller: AnyClient) -> None:
-    with caller.train(FOR_EVER) as run:
+    with caller.train(ENDLESS_EPOCHS) as run:
         seen = next(run)
-    assert assert_still(caller) > seen.version
+    assert assert_no_run(caller) > seen.version
 
 
 def test_a_cancelled_run_has_no_more_progress(caller: AnyClient) -> None:
-    with caller.train(FOR_EVER) as run:
+    with caller.train(ENDLESS_EPOCHS) as run:
         first = next(run)
         run.cancel()
         epochs = [progress.epoch for progress in run]
@@ -105,7 +105,7 @@ def test_a_cancelled_run_has_no_more_progress(caller: AnyClient) -> None:
 def test_a_run_that_is_cancelled_before_its_first_epoch_has_no_last_progress(
     caller: AnyClient,
 ) -> None:
-    run = caller.train(FOR_EVER, batch_size=1)
+    run = caller.train(ENDLESS_EPOCHS, batch_size=1)
     run.cancel()
     with pytest.raises(Cancelled):
         run.wait()
@@ -170,19 +170,19 @@ def test_a_cancelled_task_stops_its_run(client: Client) -> None:
     async def give_up() -> None:
         async with AsyncClient(client.address) as caller:
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(caller.train(FOR_EVER).wait(), 0.3)
+                await asyncio.wait_for(caller.train(ENDLESS_EPOCHS).wait(), 0.3)
             before = await asyncio.wait_for(caller.step(), 10)
             assert (await caller.get_model()).version == before.version
 
     asyncio.run(give_up())
-    assert_still(client)
+    assert_no_run(client)
 
 
 def test_a_run_that_was_interrupted_goes_on_with_its_request_id(caller: AnyClient) -> None:
     whole = caller.train(20).wait()
     digest = caller.get_model().digest
     caller.initialize()
-    name = some_id()
+    name = new_request_id()
     with caller.train(20, request_id=name) as run:
         cut = next(run)
     rest = list(caller.train(20, request_id=name))
@@ -194,12 +194,12 @@ def test_a_run_that_was_interrupted_goes_on_with_its_request_id(caller: AnyClien
 
 
 def test_a_run_that_was_interrupted_and_overtaken_is_aborted(caller: AnyClient) -> None:
-    name = some_id()
-    with caller.train(FOR_EVER, request_id=name) as run:
+    name = new_request_id()
+    with caller.train(ENDLESS_EPOCHS, request_id=name) as run:
         next(run)
-    version = assert_still(caller)
+    version = assert_no_run(caller)
     with pytest.raises(Aborted, match=r"^request_id: "):
-        caller.train(FOR_EVER, request_id=name).wait()
+        caller.train(ENDLESS_EPOCHS, request_id=name).wait()
     assert caller.get_model().version == version
 
 
@@ -227,7 +227,7 @@ def test_a_step_on_a_batch_returns_its_loss_from_before(
     caller: AnyClient, form: Callable[[NDArray[np.uint8]], Any]
 ) -> None:
     images, labels = IMAGES[900:1100], LABELS[900:1100]
-    expected = loss_of(caller.predict(images).probabilities, labels)
+    expected = mean_loss(caller.predict(images).probabilities, labels)
     stepped = caller.step(images, form(labels), learning_rate=0.1)
     assert stepped.loss == pytest.approx(expected, rel=1e-4)
     after = caller.get_loss(images=images, labels=labels)
@@ -297,7 +297,7 @@ WRITES: dict[str, Callable[[AnyClient, str], object]] = {
 def test_a_write_repeated_gives_the_first_answer(
     caller: AnyClient, write: Callable[[AnyClient, str], object]
 ) -> None:
-    name = some_id()
+    name = new_request_id()
     first = write(caller, name)
     caller.step()
     model = caller.get_model()
@@ -310,7 +310,7 @@ def test_a_write_repeated_gives_the_first_answer(
 def test_an_id_that_stands_for_something_else_is_refused(
     caller: AnyClient, write: Callable[[AnyClient, str], object]
 ) -> None:
-    name = some_id()
+    name = new_request_id()
     first = caller.step(learning_rate=0.25, request_id=name)
     with pytest.raises(AlreadyExists, match=f"^request_id: .*{name}"):
         write(caller, name)
