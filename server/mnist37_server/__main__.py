@@ -82,6 +82,13 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     help="How many PredictStreams and WatchRuns may be open.",
 )
 @click.option(
+    "--message-timeout",
+    type=float,
+    default=DEFAULT.message_timeout,
+    metavar="SECONDS",
+    help="How long a caller may take to send its message, and to read the answer.",
+)
+@click.option(
     "--keepalive",
     type=float,
     default=DEFAULT.keepalive,
@@ -134,6 +141,7 @@ def main(
     max_rpcs: int,
     max_pending_writes: int,
     max_streams: int,
+    message_timeout: float,
     keepalive: float,
     metrics_address: str | None,
     log_format: str,
@@ -167,6 +175,7 @@ def main(
         max_rpcs=max_rpcs,
         max_pending_writes=max_pending_writes,
         max_streams=max_streams,
+        message_timeout=message_timeout,
         keepalive=keepalive,
         metrics_address=metrics_address,
         tls_cert=tls_cert,

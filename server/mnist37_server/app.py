@@ -6,10 +6,12 @@ import gc
 import logging
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from mnist37_protos.inference import open_inference_pb2
@@ -23,6 +25,9 @@ from mnist37_server.config import Config
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.errors import CannotStart
 from mnist37_server.rpc import server as rpc_server
+from mnist37_server.rpc.drain import InFlightCalls
+from mnist37_server.rpc.slow_callers import SlowCallers
+from mnist37_server.rpc.thread_pools import LifoThreadPool
 from mnist37_server.services import health as health_service
 from mnist37_server.services import mnist37_service, open_inference, reflection
 from mnist37_server.storage.store import Store
@@ -34,6 +39,11 @@ CONTRACTS = [
     health_pb2.DESCRIPTOR,
     reflection_pb2.DESCRIPTOR,
 ]
+
+# Of the services that need no token: how long a caller may be slow, and how many may be.
+OPEN_TIMEOUT_SECONDS = 10.0
+OPEN_CALLS_MAX = 16
+SERVING_ENDED = 0  # among the numbers of signals, where 0 is none
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +59,7 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
         CannotStart: the server cannot start with one of the settings; the text names the setting
             and the cause.
     """
-    signals = watch_signals(signal.SIGINT, signal.SIGTERM)
+    signals, wake = watch_signals(signal.SIGINT, signal.SIGTERM)
     check_name(config.device)
     auth = create_auth_interceptor(config)
     metrics = None
@@ -70,20 +80,16 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     model = LiveModel(datasets, device, store, config.max_pending_writes)
     if metrics:
         metrics.observe(model)
-    max_calls = config.max_rpcs or mnist37_service.RPCS_MAX
-    service = mnist37_service.add_to(server, model, model, max_calls, config.max_streams)
-    probe_pool = ThreadPoolExecutor(max_calls, thread_name_prefix="probe")
-    services = [mnist37_service.SERVICE, open_inference.SERVICE]
-    health = health_service.add_to(server, services, probe_pool, str(device))
-    reflection.add_to(server, [*services, health_service.NAME], probe_pool)
-    open_inference.add_to(server, model, service.in_flight, health, probe_pool)
-    model.on_device_lost = health.begin_shutdown  # so that a supervisor restarts the server
+    health, in_flight = add_services(server, config, model)
+    model.on_writes_lost = health.begin_shutdown  # so that a supervisor restarts the server
     # The objects that exist now are never freed. Without freeze, a full garbage collection would
     # scan all of them, the compiler's included: now and then 0.2 s in which no call is answered.
     # With it, a full collection takes half a millisecond.
     gc.freeze()
     gc.enable()
-    server.start()
+    serving = start_serving(server)
+    # Should it end, nothing else would notice: the process would live on, and answer no call.
+    threading.Thread(target=wake_after, args=(serving, wake), name="watch", daemon=True).start()
     print(f"listening on {config.host}:{port}", flush=True)
     if metrics:
         print(f"metrics on {metrics.url}", flush=True)
@@ -93,11 +99,15 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     fields = {"address": f"{config.host}:{port}", "device": str(device), "state": state}
     log.info("started", extra={**fields, "version": version})
     (signal_number,) = os.read(signals, 1)
-    log.info("stopping", extra={"signal": signal.Signals(signal_number).name})
+    has_failed = signal_number == SERVING_ENDED
+    if has_failed:
+        log.critical("gRPC's serving thread has ended; the server stops, for it answers no call")
+    else:
+        log.info("stopping", extra={"signal": signal.Signals(signal_number).name})
     health.begin_shutdown()
     model.stop_writing()
     termination = server.stop(config.shutdown_grace)  # refuses new calls from now on
-    service.in_flight.wait_until_idle(config.shutdown_grace)
+    in_flight.wait_until_idle(config.shutdown_grace)
     server.stop(0)  # cancels what remains: open streams that wait for their callers
     # With a limit: grpcio can lose track of a call that it ended itself for a malformed message.
     termination.wait(1)
@@ -106,10 +116,47 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     version = model.at().version
     model.close()
     log.info("stopped", extra={"version": version})
+    if has_failed:
+        sys.exit(1)
 
 
-def watch_signals(*numbers: signal.Signals) -> int:
-    """Return a file descriptor from which the numbers of arriving signals can be read.
+def add_services(
+    server: grpc.Server, config: Config, model: LiveModel
+) -> tuple[health_service.Health, InFlightCalls]:
+    """Add all services to a server; return the health service and the counter of calls."""
+    max_calls = config.max_rpcs or mnist37_service.RPCS_MAX
+    slow_callers = SlowCallers(config.message_timeout, max_calls // 4)
+    service = mnist37_service.add_to(
+        server, model, model, max_calls, config.max_streams, slow_callers
+    )
+    probe_pool = LifoThreadPool(max_calls, "probe")
+    # The open services, whose callers nobody knows: a message of theirs has a few bytes.
+    slow_strangers = SlowCallers(
+        min(OPEN_TIMEOUT_SECONDS, config.message_timeout), OPEN_CALLS_MAX, grace_seconds=0.25
+    )
+    services = [mnist37_service.SERVICE, open_inference.SERVICE]
+    health = health_service.add_to(server, services, probe_pool, str(model.device), slow_strangers)
+    reflection.add_to(server, [*services, health_service.NAME], probe_pool, slow_strangers)
+    open_inference.add_to(server, model, service.in_flight, health, probe_pool, slow_callers)
+    return health, service.in_flight
+
+
+def start_serving(server: grpc.Server) -> threading.Thread:
+    """Start a server; return the one thread in which grpcio takes in its calls."""
+    before = set(threading.enumerate())
+    server.start()
+    (serving,) = set(threading.enumerate()) - before
+    return serving
+
+
+def wake_after(thread: threading.Thread, wake: int) -> None:
+    """Write SERVING_ENDED to a file descriptor when a thread has ended."""
+    thread.join()
+    os.write(wake, bytes([SERVING_ENDED]))
+
+
+def watch_signals(*numbers: signal.Signals) -> tuple[int, int]:
+    """Return the ends of a pipe, to read the numbers of arriving signals from and to write one to.
 
     A handler that sets an Event is not reliable: if two signals arrive at once, the system may
     deliver both to threads other than the main one. The main thread then stays asleep and never
@@ -120,7 +167,7 @@ def watch_signals(*numbers: signal.Signals) -> int:
     signal.set_wakeup_fd(write_fd)
     for number in numbers:
         signal.signal(number, lambda *_: None)
-    return read_fd
+    return read_fd, write_fd
 
 
 def create_auth_interceptor(config: Config) -> AuthInterceptor | None:

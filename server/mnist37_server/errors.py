@@ -2,10 +2,12 @@
 
 Refusal                   a request that is not carried out; the text is for the caller
 ├── InvalidArgument       a field's value is invalid in every state of the model
+├── MalformedMessage      the bytes of a message cannot be decoded
 ├── NotFound              a version or run is not retained
 ├── AlreadyExists         a request_id was used before, for another request
 ├── Aborted               a run cannot be resumed: another write was committed after it
 ├── Exhausted             too many callers, or no space on the disk or on the device
+├── StorageBusy           another process locks the database
 ├── ShuttingDown          the server accepts no more writes: it stops, or has to be restarted
 ├── Unauthenticated       the caller has no valid token
 ├── PermissionDenied      the caller's role does not allow the call
@@ -26,6 +28,7 @@ class Reason(Enum):
     """
 
     INVALID_FIELD = auto()
+    MALFORMED_MESSAGE = auto()
     NOT_FOUND = auto()  # for anything but the two below
     VERSION_NOT_RETAINED = auto()
     RUN_NOT_RETAINED = auto()
@@ -34,6 +37,8 @@ class Reason(Enum):
     TOO_MANY_PENDING_WRITES = auto()
     TOO_MANY_STREAMS = auto()
     STORAGE_FULL = auto()  # on the disk
+    STORAGE_BUSY = auto()
+    STATE_LOST = auto()
     DEVICE_OUT_OF_MEMORY = auto()
     SHUTTING_DOWN = auto()
     DEVICE_LOST = auto()
@@ -79,6 +84,12 @@ class InvalidArgument(Refusal):
         super().__init__(f"{field}: {self.description}")
 
 
+class MalformedMessage(Refusal):
+    """A message that cannot be decoded, or a call without one."""
+
+    reason = Reason.MALFORMED_MESSAGE
+
+
 class NotFound(Refusal):
     """A version of the model, or a run, that the server does not retain."""
 
@@ -107,6 +118,15 @@ class AlreadyExists(Refusal):
     reason = Reason.REQUEST_ID_REUSED
 
 
+def request_id_reused(request_id: str | None) -> AlreadyExists:
+    """Return the refusal of a request whose request_id belongs to another request."""
+    return AlreadyExists(
+        f"request_id: {request_id!r} was used before with another method or other values; nothing"
+        " is applied",
+        request_id=request_id,
+    )
+
+
 class Aborted(Refusal):
     """An interrupted run that cannot be resumed, since another write was committed after it."""
 
@@ -119,13 +139,24 @@ class Exhausted(Refusal):
     reason = Reason.TOO_MANY_PENDING_WRITES
 
 
+class StorageBusy(Refusal):
+    """A write that could not be stored, since another process locks the database."""
+
+    reason = Reason.STORAGE_BUSY
+
+
 class ShuttingDown(Refusal):
     """A server that accepts no more writes; a run in progress stops after a step.
 
-    The server is stopping, or it has lost its device and has to be restarted.
+    The server is stopping, or it has lost its device or its files and has to be restarted.
     """
 
     reason = Reason.SHUTTING_DOWN
+
+
+def shutting_down_error() -> ShuttingDown:
+    """Return the refusal of writes and runs while the server shuts down."""
+    return ShuttingDown("the server is shutting down; what was committed is kept")
 
 
 class Unauthenticated(Refusal):
@@ -144,6 +175,11 @@ class CallerCancelled(Refusal):
     """A call whose caller no longer waits for the answer."""
 
     reason = Reason.CALLER_CANCELLED
+
+
+def no_caller_error() -> CallerCancelled:
+    """Return the error for a write or a run that has no waiting caller."""
+    return CallerCancelled("nobody waited for it any more")
 
 
 class DeadlineExceeded(Refusal):

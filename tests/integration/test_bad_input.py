@@ -1,4 +1,4 @@
-"""What is refused, with which code and in which words; and that it leaves everything as it was."""
+"""Tests of refusals: their codes and messages, and that a refused call changes nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 from mnist37_server.services import mnist37_service
-from support.models import UnaskedModel
+from support.models import UncalledModel
 
 SERVICE = "/mnist37.v1.Mnist37Service/"
 IMAGE = validation_images()[0][0].tobytes()  # a three
@@ -53,21 +53,26 @@ def channel(address: str) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def stub(channel: Any) -> Any:
     stub = mnist37_pb2_grpc.Mnist37ServiceStub(channel)
-    # Something to change; and a version that is not 0, which is what an unset field reads as.
+    # A refused call must have state to change, and the version must not be 0, which is also the
+    # value of an unset field.
     stub.Initialize(pb.InitializeRequest(), timeout=TIMEOUT)
     stub.Step(pb.StepRequest(), timeout=TIMEOUT)
     return stub
 
 
 def send(stub: Any, request: Request) -> list[Any]:
-    """Its answers."""
+    """Send a request and return its responses."""
     answer = getattr(stub, NAMES[type(request)])(request, timeout=TIMEOUT)
     return list(answer) if isinstance(request, pb.TrainRequest) else [answer]
 
 
 @contextmanager
 def refused(stub: Any, code: grpc.StatusCode, *said: str) -> Iterator[None]:
-    """What is done inside is refused in these words, and neither model nor server notice."""
+    """Assert that the body's call is refused with a code and words, and changes nothing.
+
+    The model's version and digest must stay, and the server must still answer. The message must
+    name the field of an invalid argument, and must not contain internals such as paths.
+    """
     before = stub.GetModel(pb.GetModelRequest(), timeout=TIMEOUT)
     with pytest.raises(grpc.RpcError) as caught:
         yield
@@ -92,7 +97,7 @@ def refused(stub: Any, code: grpc.StatusCode, *said: str) -> Iterator[None]:
 
 @contextmanager
 def perhaps_refused(code: grpc.StatusCode) -> Iterator[None]:
-    """What is done inside may be refused, with this code only."""
+    """Accept that the body's call succeeds, or that it is refused with one code."""
     try:
         yield
     except grpc.RpcError as error:
@@ -105,7 +110,10 @@ def batch(pixels: bytes = IMAGE * 3, labels: bytes = b"\1\0\1") -> pb.Batch:
 
 
 def bad_requests() -> Iterator[tuple[str, Request, str, str, str]]:
-    """A name, the request, and what is said: the field, what came, what is right."""
+    """Yield bad requests: a name, the request, and words of the message.
+
+    The words are the field, the value that came, and the values that are allowed.
+    """
     image = "784 bytes (28 x 28) an image"
     for size in (0, 1, 783, 785, 784 * 5 - 1):
         pixels, got = bytes(size), f"got {size:,} bytes"
@@ -194,7 +202,7 @@ def test_a_bad_value_is_refused(
     ],
     ids=["Predict", "GetLoss of a split", "GetLoss of a batch"],
 )
-def test_a_version_that_is_not_kept_is_not_found(
+def test_a_version_that_is_not_retained_is_not_found(
     stub: Any, ask: Callable[[int], Request], version: int
 ) -> None:
     newest = stub.GetModel(pb.GetModelRequest()).version
@@ -207,7 +215,7 @@ def test_a_version_that_is_not_kept_is_not_found(
         send(stub, ask(version))
 
 
-# --- Defaults: a value that is set is taken at its word
+# --- Defaults: an explicit value is used as given, 0 included
 
 
 def test_a_std_of_0_is_not_the_default(stub: Any) -> None:
@@ -244,34 +252,34 @@ def test_a_version_of_0_is_not_the_newest(stub: Any) -> None:
         pb.GetLossRequest(split=pb.SPLIT_VALID, version=0),
     ):
         answers = []
-        with perhaps_refused(grpc.StatusCode.NOT_FOUND):  # where it is not kept any more
+        with perhaps_refused(grpc.StatusCode.NOT_FOUND):  # version 0 may no longer be retained
             answers = send(stub, request)
         assert [answer.version for answer in answers] in ([], [0])
 
 
-# --- Learning rates beyond what the arithmetic holds
+# --- Learning rates that overflow float32
 
-RATE = 2.0**127  # a power of 2: with it all sums below are exact
-UNIT = RATE / 8  # by how much one of two images moves a pixel whose score was 0
+RATE = 2.0**127  # a power of 2, so that all sums below are exact
+UNIT = RATE / 8  # by which one of two images moves a pixel's weight, if the image's score was 0
 
 
 def image(*inked: int) -> bytes:
     return bytes(255 if pixel in inked else 0 for pixel in range(784))
 
 
-def brink(stub: Any) -> None:
-    """Brings the bias to 14 UNITs and the weight of CENTRE to -14; 16 are more than float32 holds.
+def move_close_to_overflow(stub: Any) -> None:
+    """Move the bias to 14 UNITs and the weight of CENTRE to -14 UNITs; float32 overflows at 16.
 
-    An image changes nothing unless its score is 0. So each has, besides, as many pixels from a
-    store as make it 0: theirs are at one UNIT or at minus one, and are 0 afterwards.
+    An image changes nothing unless its score is 0. So each image also has spare pixels that make
+    its score 0: their weights are 1 or -1 UNIT before the step, and 0 after it.
     """
     stub.Initialize(pb.InitializeRequest(std=0), timeout=TIMEOUT)
-    store = iter([pixel for pixel in range(784) if pixel != CENTRE])
-    positive = [next(store) for _ in range(sum(range(14)))]
-    negative = [next(store) for _ in range(2 * sum(range(0, 14, 2)))]
+    spare = iter([pixel for pixel in range(784) if pixel != CENTRE])
+    positive = [next(spare) for _ in range(sum(range(14)))]
+    negative = [next(spare) for _ in range(2 * sum(range(0, 14, 2)))]
     batches = [(image(*positive), image(CENTRE, *negative), b"\1\0")]
     up, down = iter(positive), iter(negative)
-    for units in range(1, 14):  # the blank image takes the bias back to where it was
+    for units in range(1, 14):  # the blank image moves the bias back to its previous value
         partners = [next(up) for _ in range(units)]
         batches.append((image(), image(CENTRE, *partners), b"\1\0"))
     for units in range(0, 14, 2):
@@ -289,10 +297,12 @@ CENTRE = 14 * 28 + 14
 @pytest.mark.parametrize(
     "request_",
     [
-        # The score is 0, so all parameters move by 2 UNITs: the bias outwards, or CENTRE's weight.
+        # The image's score is 0, so all parameters move by 2 UNITs. The bias overflows with one
+        # label, CENTRE's weight with the other.
         pb.StepRequest(batch=batch(b"\xff" * 784, b"\0"), learning_rate=RATE),
         pb.StepRequest(batch=batch(b"\xff" * 784, b"\1"), learning_rate=RATE),
-        # So it is for the first training image with all ink there; the others move nothing.
+        # The score of the first training image with full ink at CENTRE is 0 too; the other images
+        # change nothing.
         pb.TrainRequest(epochs=1, batch_size=1, learning_rate=RATE),
     ],
     ids=["Step, a seven", "Step, a three", "Train"],
@@ -300,8 +310,8 @@ CENTRE = 14 * 28 + 14
 def test_a_learning_rate_that_makes_the_parameters_overflow_is_refused(
     stub: Any, request_: Request
 ) -> None:
-    with perhaps_refused(grpc.StatusCode.INVALID_ARGUMENT):  # to refuse earlier is right too
-        brink(stub)
+    with perhaps_refused(grpc.StatusCode.INVALID_ARGUMENT):  # an earlier refusal is correct too
+        move_close_to_overflow(stub)
     with refused(stub, grpc.StatusCode.INVALID_ARGUMENT, "learning_rate: ", "float32", "smaller"):
         send(stub, request_)
     (answer,) = send(stub, pb.StepRequest(learning_rate=1e-3))
@@ -310,8 +320,8 @@ def test_a_learning_rate_that_makes_the_parameters_overflow_is_refused(
 
 
 @pytest.mark.parametrize("period", [1, 4, 28, 392])
-def test_whatever_the_learning_rate_what_is_read_are_probabilities(stub: Any, period: int) -> None:
-    # Weights of both signs, each finite, whose sums over an image are not.
+def test_with_any_learning_rate_predictions_are_probabilities(stub: Any, period: int) -> None:
+    # The step makes finite weights of both signs whose sums over an image overflow.
     inked = [pixel for pixel in range(784) if pixel // period % 2]
     blank = [pixel for pixel in range(784) if pixel not in inked]
     huge = pb.StepRequest(batch=batch(image(*inked) + image(*blank), b"\1\0"), learning_rate=3e38)
@@ -353,13 +363,13 @@ def test_bad_pixels_end_their_stream_and_nothing_else(stub: Any, size: int) -> N
     assert list(other) == []
 
 
-def test_a_version_that_is_not_kept_ends_its_stream(stub: Any) -> None:
+def test_a_version_that_is_not_retained_ends_its_stream(stub: Any) -> None:
     with refused(stub, grpc.StatusCode.NOT_FOUND, f"version: {2**64 - 1} is not retained"):
         requests = [pb.PredictRequest(pixels=IMAGE, version=2**64 - 1)]
         list(stub.PredictStream(iter(requests), timeout=TIMEOUT))
 
 
-# --- What never reaches the service: grpc answers, and the service goes on
+# --- Messages that no service sees: too large, or undecodable
 
 
 @pytest.mark.parametrize(
@@ -389,37 +399,38 @@ UNARY = ["Predict", "Step", "GetLoss", "Initialize", "GetModel"]
 def test_bytes_that_are_no_message_are_refused(
     channel: Any, stub: Any, method: str, content: bytes
 ) -> None:
-    with refused(stub, grpc.StatusCode.INTERNAL):
+    said = (f"the message is not a serialized mnist37.v1.{method}Request",)
+    with refused(stub, grpc.StatusCode.INVALID_ARGUMENT, *said):
         list(channel.unary_stream(SERVICE + method)(content, timeout=TIMEOUT))
 
 
 def test_bytes_that_are_no_message_end_their_stream_and_the_server_can_still_stop(
     server: LocalServer,
 ) -> None:
-    with grpc.insecure_channel(server.address) as mine:
-        channel: Any = mine
+    with grpc.insecure_channel(server.address) as grpc_channel:
+        channel: Any = grpc_channel
         stub = mnist37_pb2_grpc.Mnist37ServiceStub(channel)
         good = pb.PredictRequest(pixels=IMAGE).SerializeToString()
         for content in [[b"\xff\xff\xff"], [good, b"\x0a\xff"]] * 15:
-            with refused(stub, grpc.StatusCode.INTERNAL):
+            with refused(stub, grpc.StatusCode.INVALID_ARGUMENT):
                 stream = channel.stream_stream(SERVICE + "PredictStream")
                 list(stream(iter(content), timeout=TIMEOUT))
     server.process.terminate()
     try:
         assert server.process.wait(15) == 0
     finally:
-        server.process.kill()  # the fixture would wait for ever
+        server.process.kill()  # otherwise the fixture would wait forever
 
 
-def test_hundreds_of_bad_messages_do_not_stop_a_server_whose_log_nobody_reads(
+def test_hundreds_of_bad_messages_do_not_block_a_server_whose_log_is_not_read(
     server: LocalServer,
 ) -> None:
-    with grpc.insecure_channel(server.address) as mine:
-        channel: Any = mine
+    with grpc.insecure_channel(server.address) as grpc_channel:
+        channel: Any = grpc_channel
         for _ in range(300):
             with pytest.raises(grpc.RpcError) as caught:
                 channel.unary_unary(SERVICE + "GetModel")(b"\xff", timeout=5)
-            assert cast(grpc.Call, caught.value).code() is grpc.StatusCode.INTERNAL
+            assert cast(grpc.Call, caught.value).code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize(
@@ -428,7 +439,7 @@ def test_hundreds_of_bad_messages_do_not_stop_a_server_whose_log_nobody_reads(
 def test_a_request_id_that_is_not_utf8_is_refused(
     channel: Any, stub: Any, method: str, field: bytes
 ) -> None:
-    with refused(stub, grpc.StatusCode.INTERNAL):
+    with refused(stub, grpc.StatusCode.INVALID_ARGUMENT, "is not a serialized"):
         list(channel.unary_stream(SERVICE + method)(field + b"\2\xff\xfe", timeout=TIMEOUT))
 
 
@@ -443,21 +454,21 @@ def test_an_unknown_method_is_refused(channel: Any, stub: Any, method: str) -> N
         channel.unary_unary(method)(b"", timeout=TIMEOUT)
 
 
-# --- What nobody foresaw
+# --- Unexpected errors
 
 SECRET = "secret /etc/passwd"
 
 
-class Broken(UnaskedModel):
-    """A model whose every method fails in a way that is no business of the caller's."""
+class Broken(UncalledModel):
+    """A model whose methods all fail, with a message that the caller must not see."""
 
-    def unasked(self) -> NoReturn:
+    def unexpected_call(self) -> NoReturn:
         raise RuntimeError(SECRET)
 
 
 @pytest.fixture(scope="module")
 def broken() -> Iterator[Any]:
-    """The stub of a server whose model is broken."""
+    """Return a stub of a server whose model is broken."""
     server = grpc.server(ThreadPoolExecutor(2))
     port = server.add_insecure_port("127.0.0.1:0")
     mnist37_service.add_to(server, Broken(), Broken())
@@ -480,7 +491,7 @@ def broken() -> Iterator[Any]:
     ],
     ids=["Predict", "PredictStream", "GetLoss", "GetModel", "Step", "Train", "Initialize"],
 )
-def test_a_fault_is_told_as_a_number_and_logged_under_it(
+def test_the_response_to_an_unexpected_error_is_a_number_that_the_log_has_too(
     broken: Any, caplog: pytest.LogCaptureFixture, ask: Callable[[Any], object]
 ) -> None:
     with caplog.at_level(logging.ERROR), pytest.raises(grpc.RpcError) as caught:
@@ -498,7 +509,7 @@ def test_a_fault_is_told_as_a_number_and_logged_under_it(
     assert f"RuntimeError: {SECRET}" in record.exc_text
 
 
-def test_each_fault_has_a_number_of_its_own(broken: Any) -> None:
+def test_each_unexpected_error_has_its_own_number(broken: Any) -> None:
     numbers = set()
     for _ in range(5):
         with pytest.raises(grpc.RpcError) as caught:

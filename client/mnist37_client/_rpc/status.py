@@ -42,6 +42,10 @@ REFUSED_BY_GRPC: dict[str, tuple[str, float | None]] = {
     "larger than max": ("MESSAGE_TOO_LARGE", None),
 }
 
+# gRPC's text for a call that the server reset, as its core does where too many calls arrive. A call
+# that this client cancels has another text.
+RESET_BY_SERVER = "CANCELLED"
+
 # The texts by which gRPC reports that a call did not reach the server; for each the exception and
 # its text. The first pattern that matches counts.
 CONNECTION_FAILURES: tuple[tuple[str, type[Mnist37Error], str], ...] = (
@@ -98,6 +102,8 @@ def _exception(error: grpc.RpcError, address: str) -> Mnist37Error:
     details = error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
         return _unavailable(details, address)
+    if code is grpc.StatusCode.CANCELLED and details == RESET_BY_SERVER:
+        return Unavailable(f"{address} dropped the call; it has too many, or waited too long")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return deadline_exceeded(address)
     if code is grpc.StatusCode.INTERNAL and details == "Internal error from Core":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
+from contextlib import suppress
 
 import grpc
 
@@ -14,6 +16,16 @@ from mnist37_server.rpc.thread_pools import SHORT_CALL_THREADS, ElasticThreadPoo
 PING_TIMEOUT_SECONDS = 20
 # A peer may send its own pings this often. gRPC closes the connection of one that sends more.
 PING_INTERVAL_MIN_SECONDS = 10
+# A connection without calls is closed after this long; a client opens another one when it calls.
+IDLE_CONNECTION_SECONDS = 60
+# Each connection takes an open file and some 20 KiB.
+CONNECTIONS_MAX = 10_000
+# Open files that connections never use up: those of the database, the log, the metrics.
+RESERVED_FILES = 100
+# Calls that have arrived and wait for grpcio's serving thread. gRPC's core would refuse calls at
+# random, with a bare CANCELLED, where more than 1,000 wait.
+ARRIVED_CALLS_MAX = 8_192
+IDENTITY = 1  # the set of compressions, as bits, that has no compression alone
 
 
 def build(
@@ -61,5 +73,23 @@ def options(config: Config) -> list[tuple[str, int]]:
         # grpcio 1.85 obeys this option instead of the one above; its default is a minute.
         ("grpc.http2.ping_timeout_ms", ping_timeout_ms),
         ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_SECONDS * 1000),
+        ("grpc.max_connection_idle_ms", IDLE_CONNECTION_SECONDS * 1000),
+        ("grpc.max_allowed_incoming_connections", connections_max()),
+        ("grpc.server.max_pending_requests", ARRIVED_CALLS_MAX),
+        ("grpc.server.max_pending_requests_hard_limit", ARRIVED_CALLS_MAX),
+        # 64 kB can be inflated to 64 MiB, in the core's threads, before anybody is known.
+        ("grpc.compression_enabled_algorithms_bitset", IDENTITY),
         ("grpc.so_reuseport", 0),  # a port in use is an error; it is not shared
     ]
+
+
+def connections_max() -> int:
+    """Raise the soft limit of open files to the hard one; return how many connections fit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):  # some systems have a lower limit than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return CONNECTIONS_MAX
+    return max(1, min(CONNECTIONS_MAX, soft - RESERVED_FILES))

@@ -27,11 +27,13 @@ from mnist37_server.errors import (
     DeadlineExceeded,
     Exhausted,
     InvalidArgument,
+    MalformedMessage,
     NotFound,
     PermissionDenied,
     Reason,
     Refusal,
     ShuttingDown,
+    StorageBusy,
     Unauthenticated,
 )
 
@@ -39,10 +41,12 @@ log = logging.getLogger(__name__)
 
 CODES: dict[type[Refusal], grpc.StatusCode] = {
     InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
+    MalformedMessage: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
     AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     Aborted: grpc.StatusCode.ABORTED,
     Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    StorageBusy: grpc.StatusCode.UNAVAILABLE,
     ShuttingDown: grpc.StatusCode.UNAVAILABLE,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
@@ -55,6 +59,8 @@ RETRY_AFTER_SECONDS: dict[Reason, float] = {
     Reason.TOO_MANY_PENDING_WRITES: 1.0,
     Reason.TOO_MANY_STREAMS: 1.0,
     Reason.SHUTTING_DOWN: 0.5,  # another server may have started by then
+    Reason.STORAGE_BUSY: 1.0,
+    Reason.STATE_LOST: 5.0,  # a supervisor has to restart the server
     Reason.DEVICE_LOST: 5.0,  # a probe has to notice the loss before another one starts
 }
 

@@ -40,9 +40,13 @@ class CompletionHandle:
     """The part of a Future that grpcio uses: a callback at the end of a call.
 
     A complete Future takes 4 us to create and to resolve.
+
+    Attributes:
+        is_deferred: whether something else than the pool completes it.
     """
 
     def __init__(self) -> None:
+        self.is_deferred = False
         self._is_complete = False
         # The callbacks that have not been called yet.
         self._callbacks: list[Callable[[CompletionHandle], object]] = []
@@ -70,6 +74,8 @@ class CompletionHandle:
 
 Call = tuple[Callable[[], object], CompletionHandle]
 
+_current = threading.local()  # handle: of the call that the thread runs
+
 
 def defer_to_wakers() -> None:
     """Keep the calling thread from preempting the thread that wakes it.
@@ -87,11 +93,24 @@ def defer_to_wakers() -> None:
 
 def run_call(call: Callable[[], object], handle: CompletionHandle) -> None:
     """Run a call of grpcio's and complete its handle; log what it raises, which is a fault."""
+    _current.handle = handle
     try:
         call()
     except BaseException:
         log.exception("a call raised an error that grpcio did not catch")
-    handle.complete()
+    if not handle.is_deferred:
+        handle.complete()
+
+
+def defer_completion() -> CompletionHandle | None:
+    """Return the handle of the call that this thread runs, for the caller to complete.
+
+    Until then grpcio counts the call. On a thread of another kind of pool there is no handle.
+    """
+    handle: CompletionHandle | None = getattr(_current, "handle", None)
+    if handle is not None:
+        handle.is_deferred = True
+    return handle
 
 
 class LifoThreadPool(ThreadPoolExecutor):
@@ -116,6 +135,9 @@ class LifoThreadPool(ThreadPoolExecutor):
         self._thread_count = 0
         self._idle: list[SimpleQueue[Call]] = []  # the inboxes of the idle threads
         self._calls: deque[Call] = deque()  # that wait for a thread
+        # submit runs in grpcio's one serving thread, which an error would end. So there is always a
+        # thread, and submit need not fail where the system has no more.
+        self._add_thread()
 
     def submit(  # type: ignore[override]  # grpcio needs no more of a Future than this
         self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
@@ -137,10 +159,10 @@ class LifoThreadPool(ThreadPoolExecutor):
         thread = threading.Thread(target=self._work, args=(inbox,), name=name, daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the system has no more threads
+        except RuntimeError as error:  # the system has no more threads
             if not self._thread_count:
                 raise
-            log.exception("%d threads, and no more can be started: calls wait", self._thread_count)
+            log.error("%d threads, and %s: calls wait", self._thread_count, error)
             return
         self._thread_count += 1
         self._idle.append(inbox)

@@ -10,13 +10,16 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 
 from mnist37_server.errors import NotFound
 from mnist37_server.rpc.admission import StreamLimit
+from mnist37_server.rpc.registration import register
+from mnist37_server.rpc.slow_callers import SlowCallers
 from mnist37_server.rpc.status import cancellable_unary_handler, stream_handler
 from mnist37_server.rpc.thread_pools import assign_pool
 
+DESCRIPTOR = health_pb2.DESCRIPTOR.services_by_name["Health"]
 NAME = health.SERVICE_NAME
 WATCHES_MAX = 256  # that are open at a time
 DEVICE = "mnist37-device"  # the key of the trailing metadata in which Check names the device
@@ -78,7 +81,11 @@ class Health(health.HealthServicer):
 
 
 def add_to(
-    server: grpc.Server, services: Iterable[str], threads: ThreadPoolExecutor, device: str
+    server: grpc.Server,
+    services: Iterable[str],
+    threads: ThreadPoolExecutor,
+    device: str,
+    slow_callers: SlowCallers | None = None,
 ) -> Health:
     """Add the health service to a server.
 
@@ -89,10 +96,11 @@ def add_to(
             a thread to a call before the request has arrived. So a client that never sends one
             holds a thread, and no stream limit counts it yet.
         device: the device of the model, as torch prints it.
+        slow_callers: the limits for callers that are slow to send or to read.
 
     Returns:
         The service.
     """
     health_service = Health(services, threads, device)
-    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+    register(server, DESCRIPTOR, health_service, slow_callers or SlowCallers())
     return health_service

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import grpc
 from mnist37_protos.v1 import mnist37_pb2 as pb
-from mnist37_protos.v1 import mnist37_pb2_grpc
 
 from mnist37.kernels import PIXELS
 from mnist37_server.domain.commands import Request
@@ -22,6 +21,8 @@ from mnist37_server.engine.subscription import ResultT, Subscription
 from mnist37_server.errors import CallerCancelled
 from mnist37_server.rpc.admission import StreamLimit
 from mnist37_server.rpc.drain import InFlightCalls
+from mnist37_server.rpc.registration import Codec, register
+from mnist37_server.rpc.slow_callers import SlowCallers
 from mnist37_server.rpc.status import (
     cancellable_unary_handler,
     check_caller_waits,
@@ -36,18 +37,22 @@ from mnist37_server.services.predict_codec import PredictFields, decode, encode
 RPCS_MAX = 2048  # calls at a time, by default
 STREAMS_MAX = 256  # of these, PredictStreams and WatchRuns
 
-SERVICE = pb.DESCRIPTOR.services_by_name["Mnist37Service"].full_name
-RPCS = {method.name for method in pb.DESCRIPTOR.services_by_name["Mnist37Service"].methods}
+DESCRIPTOR = pb.DESCRIPTOR.services_by_name["Mnist37Service"]
+SERVICE = DESCRIPTOR.full_name
+RPCS = {method.name for method in DESCRIPTOR.methods}
 SHORT_RPCS = {"Predict", "GetModel"}  # they run on the server's own threads
 
 # Bytes of pixels, those of 64 images. Up to this size a prediction takes no longer than the check
 # whether the caller still waits, so there is no check.
 UNCHECKED_BYTES_MAX = 64 * PIXELS
 
+# Without protobuf, which copies the messages on their way in and out.
+CODECS = {"Predict": Codec(decode, None), "PredictStream": Codec(decode, None)}
+
 M = TypeVar("M", bound=converters.WriteRequest)
 
 
-class Mnist37Servicer(mnist37_pb2_grpc.Mnist37ServiceServicer):
+class Mnist37Servicer:
     """The service for one model.
 
     Args:
@@ -222,6 +227,7 @@ def add_to(
     writes: WriteModel,
     max_rpcs: int = RPCS_MAX,
     max_streams: int = STREAMS_MAX,
+    slow_callers: SlowCallers | None = None,
 ) -> Mnist37Servicer:
     """Add the service to a server, whose own threads run the short calls.
 
@@ -231,6 +237,7 @@ def add_to(
         writes: the model to write to.
         max_rpcs: how many calls the server accepts at a time.
         max_streams: how many PredictStreams and WatchRuns can be open at a time.
+        slow_callers: the limits for callers that are slow to send or to read.
 
     Returns:
         The service.
@@ -238,14 +245,5 @@ def add_to(
     long_calls = LifoThreadPool(max_rpcs, "long-call")
     servicer = Mnist37Servicer(model, writes, max_streams)
     assign_pool(long_calls, servicer, RPCS - SHORT_RPCS)
-    mnist37_pb2_grpc.add_Mnist37ServiceServicer_to_server(servicer, server)
-    # These replace the generated handlers, with which protobuf copies the messages on their way in
-    # and out.
-    server.add_registered_method_handlers(
-        SERVICE,
-        {
-            "Predict": grpc.unary_unary_rpc_method_handler(servicer.Predict, decode),
-            "PredictStream": grpc.stream_stream_rpc_method_handler(servicer.PredictStream, decode),
-        },
-    )
+    register(server, DESCRIPTOR, servicer, slow_callers or SlowCallers(), CODECS)
     return servicer

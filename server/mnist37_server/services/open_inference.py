@@ -10,24 +10,26 @@ from importlib.metadata import version as installed_version
 
 import grpc
 from mnist37_protos.inference import open_inference_pb2 as pb
-from mnist37_protos.inference import open_inference_pb2_grpc
 
 from mnist37_server.engine.read_model import ReadModel
 from mnist37_server.errors import NotFound, version_not_retained
 from mnist37_server.rpc.drain import InFlightCalls
+from mnist37_server.rpc.registration import Codec, register
+from mnist37_server.rpc.slow_callers import SlowCallers
 from mnist37_server.rpc.status import cancellable_unary_handler
 from mnist37_server.rpc.thread_pools import assign_pool
 from mnist37_server.services import tensors
 from mnist37_server.services.health import Health
 
 MODEL = "mnist37"
-SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-RPCS = {method.name for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods}
+DESCRIPTOR = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+SERVICE = DESCRIPTOR.full_name
+RPCS = {method.name for method in DESCRIPTOR.methods}
 # These run on the threads of the short calls. Probes call the others, which have their own threads.
 SHORT_RPCS = {"ModelInfer"}
 
 
-class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+class OpenInferenceServicer:
     """The service for one model.
 
     Args:
@@ -119,6 +121,7 @@ def add_to(
     in_flight: InFlightCalls,
     health: Health,
     probes: ThreadPoolExecutor,
+    slow_callers: SlowCallers | None = None,
 ) -> None:
     """Add the service to a server, whose own threads run the predictions.
 
@@ -128,12 +131,10 @@ def add_to(
         in_flight: the counter of the calls in flight.
         health: the health service.
         probes: the pool for all other calls.
+        slow_callers: the limits for callers that are slow to send or to read.
     """
     servicer = OpenInferenceServicer(model, in_flight, health)
     assign_pool(probes, servicer, RPCS - SHORT_RPCS)
-    open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
-    # This replaces the generated handler, with which protobuf copies the message on its way in.
-    infer = grpc.unary_unary_rpc_method_handler(
-        servicer.ModelInfer, tensors.decode, pb.ModelInferResponse.SerializeToString
-    )
-    server.add_registered_method_handlers(SERVICE, {"ModelInfer": infer})
+    # Without protobuf, which copies the message on its way in.
+    codecs = {"ModelInfer": Codec(tensors.decode, pb.ModelInferResponse.SerializeToString)}
+    register(server, DESCRIPTOR, servicer, slow_callers or SlowCallers(), codecs)

@@ -8,12 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from mnist37_server.rpc.admission import StreamLimit
+from mnist37_server.rpc.registration import register
+from mnist37_server.rpc.slow_callers import SlowCallers
 from mnist37_server.rpc.status import stream_handler
 from mnist37_server.rpc.thread_pools import assign_pool
 
+DESCRIPTOR = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 REFLECTIONS_MAX = 16  # streams that are open at a time
 
 # The stable name of grpc.reflection.v1alpha. Both have the same messages.
@@ -60,22 +63,21 @@ class Reflection(reflection.ReflectionServicer):
             yield from super().ServerReflectionInfo(requests, context)
 
 
-def add_to(server: grpc.Server, services: Iterable[str], threads: ThreadPoolExecutor) -> None:
+def add_to(
+    server: grpc.Server,
+    services: Iterable[str],
+    threads: ThreadPoolExecutor,
+    slow_callers: SlowCallers | None = None,
+) -> None:
     """Add the reflection service to a server, under its v1 and its v1alpha name.
 
     Args:
         server: the server, not started yet.
         services: the names of all other services.
         threads: the pool for the calls, with as many threads as there can be calls.
+        slow_callers: the limits for callers that are slow to send or to read.
     """
     servicer = Reflection([*services, reflection.SERVICE_NAME], threads)
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
-    handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        reflection_pb2.ServerReflectionRequest.FromString,
-        reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    v1_handler = grpc.method_handlers_generic_handler(
-        REFLECTION_V1, {"ServerReflectionInfo": handler}
-    )
-    server.add_generic_rpc_handlers((v1_handler,))
+    slow_callers = slow_callers or SlowCallers()
+    for name in (reflection.SERVICE_NAME, REFLECTION_V1):
+        register(server, DESCRIPTOR, servicer, slow_callers, name=name)

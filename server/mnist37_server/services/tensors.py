@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mnist37_server.domain.snapshot import Images
 from mnist37_server.errors import InvalidArgument
+from mnist37_server.services.field_limits import LENGTH_DELIMITED, check_fields
 from mnist37_server.services.predict_codec import read_varint
 
 INPUT, OUTPUT = "pixels", "probability"
@@ -36,9 +37,9 @@ DATATYPES = {
 INPUTS = [pb.ModelMetadataResponse.TensorMetadata(name=INPUT, datatype="UINT8", shape=[-1, 784])]
 OUTPUTS = [pb.ModelMetadataResponse.TensorMetadata(name=OUTPUT, datatype="FP32", shape=[-1])]
 
+REQUEST_TYPE = pb.DESCRIPTOR.message_types_by_name["ModelInferRequest"]
 # The tag of the field raw_input_contents: its number, and the wire type "length-delimited" (2).
-RAW_TAG = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2
-FIELDS_MAX = 64  # that decode() reads; a message with more goes to protobuf, which takes longer
+RAW_TAG = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | LENGTH_DELIMITED
 
 
 class InferFields(NamedTuple):
@@ -52,17 +53,17 @@ def decode(message: bytes) -> InferFields:
     """Return the fields of a serialized ModelInferRequest; its raw data are views of the message.
 
     Raises:
+        MalformedMessage: the message has too many fields.
         google.protobuf.message.DecodeError: the bytes are not a ModelInferRequest.
     """
+    check_fields(message, REQUEST_TYPE)
     view = memoryview(message)
     raw: list[memoryview] = []
     other_fields: list[memoryview] = []
     offset = 0
     try:
-        for _ in range(FIELDS_MAX):
-            if offset == len(message):
-                return InferFields(pb.ModelInferRequest.FromString(b"".join(other_fields)), raw)
-            if message[offset] & 0x87 != 2:  # not a length-delimited field with a number up to 15
+        while offset < len(message):
+            if message[offset] & 0x87 != LENGTH_DELIMITED:  # or the field's number is above 15
                 break
             length, start = read_varint(message, offset + 1)
             field_end = start + length
@@ -71,6 +72,9 @@ def decode(message: bytes) -> InferFields:
             else:
                 other_fields.append(view[offset:field_end])
             offset = field_end
+        else:
+            if offset == len(message):
+                return InferFields(pb.ModelInferRequest.FromString(b"".join(other_fields)), raw)
     except IndexError:
         pass
     request = pb.ModelInferRequest.FromString(message)

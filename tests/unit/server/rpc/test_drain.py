@@ -1,4 +1,4 @@
-"""What the end of a server waits for: answers under way, writes' too, and no idle stream."""
+"""Tests of the end of a server: it waits for calls in flight, writes included, not for streams."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAUSE = InFlightCalls.PAUSE_SECONDS
 
 
 class SlowModel(UncalledModel):
-    """Takes writes, and leaves them without an answer."""
+    """A model that accepts writes and does not answer them."""
 
     def __init__(self) -> None:
         self.callers: Future[Subscription] = Future()
@@ -68,14 +68,14 @@ def port() -> Iterator[SimpleNamespace]:
 def test_a_write_is_waited_for(port: SimpleNamespace, write: Callable[[Any], Any]) -> None:
     call = write(port.stub)
     caller = port.model.callers.result(TIMEOUT)
-    with ThreadPoolExecutor(1) as beside:
-        settled = beside.submit(port.in_flight.wait_until_idle, TIMEOUT)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(port.in_flight.wait_until_idle, TIMEOUT)
         time.sleep(4 * PAUSE)
-        assert not settled.done(), "it has no answer"
+        assert not waiting.done(), "the write has no answer"
         caller.end(error=ShuttingDown("probing"))
         answered = time.monotonic()
-        settled.result(TIMEOUT)
-        assert time.monotonic() - answered >= PAUSE, "its answer is to go out"
+        waiting.result(TIMEOUT)
+        assert time.monotonic() - answered >= PAUSE, "the answer needs time to be sent"
     assert call.code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -91,7 +91,7 @@ def test_an_idle_stream_is_not_waited_for(port: SimpleNamespace) -> None:
     assert stream.is_active()
 
 
-def test_no_longer_than_it_is_told(port: SimpleNamespace) -> None:
+def test_the_wait_ends_at_its_timeout(port: SimpleNamespace) -> None:
     call = port.stub.Step.future(pb.StepRequest())
     port.model.callers.result(TIMEOUT)
     began = time.monotonic()

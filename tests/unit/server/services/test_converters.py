@@ -1,4 +1,4 @@
-"""Messages to requests and back: what was said is what is understood."""
+"""Tests of the conversions from messages to commands and from results to messages."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ initializes = st.builds(Initialize, seeds, st.floats(0, 100))
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
-def sent(message: Any) -> Any:
-    """As it arrives."""
+def transmit(message: Any) -> Any:
+    """Return a message as it arrives: serialized and parsed."""
     return type(message).FromString(message.SerializeToString())
 
 
@@ -41,7 +41,7 @@ def sent(message: Any) -> Any:
 def test_step(step: Step) -> None:
     batch = pb.Batch(**vars(step.batch)) if step.batch else None
     message = pb.StepRequest(batch=batch, learning_rate=step.sgd.learning_rate)
-    assert converters.parse_step(sent(message)) == step
+    assert converters.parse_step(transmit(message)) == step
 
 
 @given(trains)
@@ -52,15 +52,18 @@ def test_train(train: Train) -> None:
         batch_size=train.batch_size,
         seed=train.seed,
     )
-    assert converters.parse_train(sent(message)) == train
+    assert converters.parse_train(transmit(message)) == train
 
 
 @given(initializes)
 def test_initialize(initialize: Initialize) -> None:
-    assert converters.parse_initialize(sent(pb.InitializeRequest(**vars(initialize)))) == initialize
+    assert (
+        converters.parse_initialize(transmit(pb.InitializeRequest(**vars(initialize))))
+        == initialize
+    )
 
 
-def test_what_is_unset_is_the_contracts_default() -> None:
+def test_unset_fields_have_the_contracts_defaults() -> None:
     assert converters.parse_step(pb.StepRequest()) == Step(None, Sgd(1.0))
     assert converters.parse_train(pb.TrainRequest(epochs=3)) == Train(3, Sgd(1.0), 256, 42)
     assert converters.parse_initialize(pb.InitializeRequest()) == Initialize(42, 1.0)
@@ -68,7 +71,7 @@ def test_what_is_unset_is_the_contracts_default() -> None:
     assert converters.parse_version(pb.GetModelRequest()) is None
 
 
-def test_a_zero_that_was_set_is_no_default() -> None:
+def test_an_explicit_zero_is_used_as_given() -> None:
     assert converters.parse_initialize(pb.InitializeRequest(seed=0, std=0.0)) == Initialize(0, 0.0)
     assert converters.parse_version(pb.GetModelRequest(version=0)) == 0
     with pytest.raises(InvalidArgument, match="learning_rate: got 0; must be above 0"):
@@ -78,9 +81,13 @@ def test_a_zero_that_was_set_is_no_default() -> None:
 @given(batches)
 def test_examples(batch: Batch) -> None:
     message = pb.Batch(pixels=batch.pixels, labels=batch.labels)
-    assert converters.parse_examples(sent(pb.GetLossRequest(batch=message))) == batch
-    assert converters.parse_examples(sent(pb.GetLossRequest(split=pb.SPLIT_TRAIN))) is Split.TRAIN
-    assert converters.parse_examples(sent(pb.GetLossRequest(split=pb.SPLIT_VALID))) is Split.VALID
+    assert converters.parse_examples(transmit(pb.GetLossRequest(batch=message))) == batch
+    assert (
+        converters.parse_examples(transmit(pb.GetLossRequest(split=pb.SPLIT_TRAIN))) is Split.TRAIN
+    )
+    assert (
+        converters.parse_examples(transmit(pb.GetLossRequest(split=pb.SPLIT_VALID))) is Split.VALID
+    )
 
 
 @given(
@@ -96,7 +103,7 @@ def test_examples(batch: Batch) -> None:
     )
 )
 def test_progress(answer: Progress) -> None:
-    message = sent(converters.progress_message(answer))
+    message = transmit(converters.progress_message(answer))
     found = {name: getattr(message, name) for name in Progress._fields if name != "elapsed"}
     assert found == {k: v for k, v in answer._asdict().items() if k != "elapsed"}
     assert message.elapsed.ToNanoseconds() == pytest.approx(answer.elapsed * 1e9, abs=1)
@@ -115,12 +122,12 @@ def test_fingerprints_tell_requests_apart(a: Any, b: Any) -> None:
     assert (a.fingerprint == b.fingerprint) == (a == b)
 
 
-def test_an_answer_is_made_of_what_was_remembered() -> None:
+def test_a_result_is_restored_from_stored_values() -> None:
     answer = Progress(1, 2, 0.3, 0.4, 0.5, 6, 0.7)
     assert result_from_values(Train(2), list(answer)) == answer
 
 
-def test_one_step_without_a_batch_is_like_another() -> None:
+def test_equal_steps_without_a_batch_are_one_object() -> None:
     first, again = (converters.parse_step(pb.StepRequest(learning_rate=0.5)) for _ in range(2))
-    assert first is again, "so its fingerprint is there already"
+    assert first is again, "its fingerprint must be computed once only"
     assert converters.parse_step(pb.StepRequest(learning_rate=0.25)) == Step(None, Sgd(0.25))

@@ -1,4 +1,4 @@
-"""The bytes of Predict's messages: what is read and written by hand is what protobuf says."""
+"""Tests of the hand-written codec of Predict's messages, compared with protobuf."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_server.services.predict_codec import PredictFields, decode, encode
 
 
-def pixels_of(question: PredictFields) -> bytes:
-    message, start, size, _ = question
+def pixels_of(fields: PredictFields) -> bytes:
+    message, start, size, _ = fields
     return message[start : start + size]
 
 
@@ -23,8 +23,8 @@ versions = st.none() | st.integers(0, 2**64 - 1)
 @given(pixels, versions)
 def test_a_request_is_read_as_protobuf_reads_it(content: bytes, version: int | None) -> None:
     message = pb.PredictRequest(pixels=content, version=version).SerializeToString()
-    question = decode(message)
-    assert (pixels_of(question), question.version) == (content, version)
+    fields = decode(message)
+    assert (pixels_of(fields), fields.version) == (content, version)
 
 
 @given(st.binary(max_size=64) | st.binary(max_size=8).map(lambda rest: b"\x0a\x03abc" + rest))
@@ -36,11 +36,11 @@ def test_any_bytes_are_read_as_protobuf_reads_them(message: bytes) -> None:
             decode(message)
     else:
         version = request.version if request.HasField("version") else None
-        question = decode(message)
-        assert (pixels_of(question), question.version) == (request.pixels, version)
+        fields = decode(message)
+        assert (pixels_of(fields), fields.version) == (request.pixels, version)
 
 
-def test_a_length_in_more_bytes_than_protobuf_takes_is_refused_too() -> None:
+def test_a_length_in_more_bytes_than_protobuf_accepts_is_refused() -> None:
     assert pixels_of(decode(b"\x0a\x83\x80\x80\x80\x00abc")) == b"abc"
     with pytest.raises(DecodeError):
         decode(b"\x0a\x83\x80\x80\x80\x80\x00abc")
