@@ -1,4 +1,4 @@
-"""What an operator sees of a real server: its metrics over HTTP, and its log."""
+"""Tests of what an operator sees of a real server: its metrics over HTTP, and its log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOKEN = "Bearer s3cr3t"
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[tuple[LocalServer, str]]:
-    """A server that logs all as JSON, and where its metrics are."""
+    """Return a server that logs at level debug as JSON, and the URL of its metrics."""
     options = ("--device", "cpu", "--state", str(tmp_path), "--log-format", "json")
     with LocalServer(*METRICS, *DEBUG, *options) as server:
         assert server.process.stdout is not None
@@ -35,12 +35,12 @@ def watched(tmp_path: Path) -> Iterator[tuple[LocalServer, str]]:
         yield server, told.split()[-1]
 
 
-def test_the_figures_are_those_of_what_was_done(watched: tuple[LocalServer, str]) -> None:
+def test_the_metrics_count_what_was_done(watched: tuple[LocalServer, str]) -> None:
     server, url = watched
     images, _ = validation_images()
     new = Scrape(url)
     assert new.value("mnist37_model_version") == 0
-    assert new.value("mnist37_loss", split="train") is None, "nothing is known of it yet"
+    assert new.value("mnist37_loss", split="train") is None, "there is no loss yet"
     assert new.total("grpc_server_started_total") == 0
     assert new.value("process_resident_memory_bytes")
     with Client(server.address) as client:
@@ -57,7 +57,7 @@ def test_the_figures_are_those_of_what_was_done(watched: tuple[LocalServer, str]
 
         stepped = client.step(request_id="one")
         client.step(images[:10], [1] * 10)
-        client.step(request_id="one")  # is not done again
+        client.step(request_id="one")  # a repeated request, which is not done again
         client.predict(images[:7])
         list(client.predict_stream([images[:2], images[:3]]))
         client.initialize()
@@ -150,7 +150,8 @@ def test_the_log_has_one_line_an_event_and_nothing_secret(
     told = {"message": "refused", "method": "Step", "code": "INVALID_ARGUMENT"}
     told["reason"] = "INVALID_FIELD"
     assert refused == [{"level": "DEBUG", "request_id": "bad", **told}] * 2
-    assert {"level": "WARNING", "message": "a message could not be decoded"} in lines
+    undecodable = {**told, "reason": "MALFORMED_MESSAGE"}
+    assert {"level": "DEBUG", **undecodable} in lines
 
 
 def test_text_keeps_each_event_on_its_line() -> None:
@@ -180,6 +181,6 @@ def test_text_keeps_each_event_on_its_line() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["9100", ":9100", "127.0.0.1:99999", "127.0.0.1:x"])
-def test_a_metrics_address_that_is_none_is_refused(wrong: str) -> None:
+def test_an_invalid_metrics_address_is_refused(wrong: str) -> None:
     with pytest.raises(Unavailable, match=r"--metrics-address: got .*; must be HOST:PORT"):
         LocalServer("--metrics-address", wrong)

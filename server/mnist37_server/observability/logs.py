@@ -10,12 +10,18 @@ import json
 import logging
 import sys
 import threading
+import time
 from types import TracebackType
 
 from pythonjsonlogger import json as json_logging
 
+from mnist37_server.observability.background_stream import BackgroundStream
+
 # The attributes of every record; all others come from `extra`.
 RESERVED = {*vars(logging.makeLogRecord({})), "message", "asctime"}
+
+HEADER_LOG_INTERVAL_SECONDS = 10.0
+DRAIN_SECONDS = 2.0  # how long the end of the process waits for the log's reader
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +34,24 @@ def configure(log_format: str, level: str) -> None:
         level: the lowest level that is logged of the server: debug, info, warning or error. Of
             libraries, nothing below warning is logged.
     """
-    handler = logging.StreamHandler()
+    handler = BackgroundHandler(BackgroundStream(sys.stderr))
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
-    handler.addFilter(shorten_decoding_error)
+    handler.addFilter(HeaderFilter())
     min_level = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(min_level, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger("mnist37_server").setLevel(min_level)
     logging.captureWarnings(True)
     sys.excepthook = log_uncaught
     threading.excepthook = log_uncaught_in_thread
+
+
+class BackgroundHandler(logging.StreamHandler[BackgroundStream]):
+    """A handler that at the end of the process waits until its lines are written."""
+
+    def close(self) -> None:
+        """Wait until all lines are written, or DRAIN_SECONDS; logging.shutdown() calls it."""
+        self.stream.drain(DRAIN_SECONDS)
+        super().close()
 
 
 class TextFormatter(logging.Formatter):
@@ -98,16 +113,29 @@ def escape_character(character: str) -> str:
     return character if character.isprintable() else repr(character)[1:-1]
 
 
-def shorten_decoding_error(record: logging.LogRecord) -> bool:
-    """Replace the stack trace that grpcio logs for an undecodable message by one line.
+class HeaderFilter(logging.Filter):
+    """A filter that replaces what gRPC logs of a header that is not UTF-8.
 
-    Returns:
-        True: a filter that passes every record.
+    gRPC logs the header's bytes, which may be a token, and a stack trace. Any client can cause it,
+    so there is at most one line in HEADER_LOG_INTERVAL_SECONDS.
     """
-    if record.name == "grpc._common" and record.exc_info:
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next_time = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to log the record; remove the bytes of callers from it."""
+        if record.name != "grpc._cython.cygrpc":
+            return True
         record.levelno, record.levelname = logging.WARNING, "WARNING"
-        record.msg, record.args, record.exc_info = "a message could not be decoded", None, None
-    return True
+        record.msg = "a call's metadata could not be decoded"
+        record.args = record.exc_info = record.exc_text = None
+        now = time.monotonic()
+        if now < self._next_time:
+            return False
+        self._next_time = now + HEADER_LOG_INTERVAL_SECONDS
+        return True
 
 
 def log_uncaught(

@@ -108,10 +108,7 @@ def counting_handler(method: MethodCounts, handler: Handler) -> Handler:
         behavior = count_stream(method, behavior)
     else:
         behavior = count_unary(method, behavior)
-    deserializer = handler.request_deserializer
-    if deserializer is not None and not handler.request_streaming:
-        deserializer = count_undecodable(method, deserializer)
-    counter: Handler = make(behavior, deserializer, handler.response_serializer)
+    counter: Handler = make(behavior, handler.request_deserializer, handler.response_serializer)
     return counter
 
 
@@ -192,25 +189,6 @@ def count_non_blocking(method: MethodCounts, behavior: Behavior) -> Behavior:
             raise
 
     return count_call
-
-
-def count_undecodable(
-    method: MethodCounts, deserializer: Callable[[bytes], object]
-) -> Callable[[bytes], object]:
-    """Wrap a deserializer, so that calls with an undecodable request are counted.
-
-    grpcio ends such a call before its handler starts.
-    """
-
-    def decode(data: bytes) -> object:
-        try:
-            return deserializer(data)
-        except Exception:
-            method.begin()
-            method.end(StatusCode.INTERNAL)
-            raise
-
-    return decode
 
 
 def final_code(context: grpc.ServicerContext, seconds: float, default: StatusCode) -> StatusCode:
