@@ -25,6 +25,7 @@ from mnist37_server.engine.subscription import Subscription
 from mnist37_server.engine.write_queue import PENDING_CALLERS_MAX, WriteQueue
 from mnist37_server.engine.writer import Writer
 from mnist37_server.errors import version_not_retained
+from mnist37_server.storage.failures import state_lost_error
 from mnist37_server.storage.store import Store
 from mnist37_server.training.device_errors import device_lost_error
 from mnist37_server.training.evaluator import Evaluator
@@ -57,6 +58,7 @@ class LiveModel:
         max_callers: int = PENDING_CALLERS_MAX,
     ) -> None:
         self._store = store
+        store.on_lost = self._mark_state_lost
         trainer = Trainer(datasets, device)
         snapshot = store.latest()
         if snapshot is None:
@@ -71,7 +73,7 @@ class LiveModel:
         self._images_predicted = 0
         self.engine_stats = EngineStats()
         self._evaluator = Evaluator(datasets, device, self._mark_device_lost)
-        self.on_device_lost: Callable[[], None] = lambda: None  # set by app
+        self.on_writes_lost: Callable[[], None] = lambda: None  # set by app
         self._is_device_lost = False  # never set back; read without a lock
         delay = CommitDelay()
         self._queue = WriteQueue(store.find, self.engine_stats, max_callers, delay)
@@ -215,7 +217,16 @@ class LiveModel:
         log.exception("the device is lost: no more writes are taken; start the server again")
         self._is_device_lost = True
         self._queue.close(device_lost_error)
-        self.on_device_lost()
+        self.on_writes_lost()
+
+    def _mark_state_lost(self) -> None:
+        """Refuse all further writes, since a file of the state was deleted or replaced."""
+        log.critical(
+            "a file of the state folder was deleted or replaced: no more writes are taken; start"
+            " the server again"
+        )
+        self._queue.close(state_lost_error)
+        self.on_writes_lost()
 
     def stop_writing(self) -> None:
         """Stop a run under way after its current step, commit it, and refuse all further writes.

@@ -14,7 +14,14 @@ from mnist37_server.domain.results import Result, result_from_values
 from mnist37_server.engine.commit_delay import CommitDelay
 from mnist37_server.engine.stats import EngineStats
 from mnist37_server.engine.subscription import PendingWrite, Subscription
-from mnist37_server.errors import AlreadyExists, CallerCancelled, Exhausted, ShuttingDown
+from mnist37_server.errors import (
+    CallerCancelled,
+    Exhausted,
+    ShuttingDown,
+    no_caller_error,
+    request_id_reused,
+    shutting_down_error,
+)
 
 PENDING_CALLERS_MAX = 256  # callers that may wait for writes at a time, by default
 EXCLUSIVE = (Train, Restore)  # taken alone: they need all writes before them committed
@@ -47,23 +54,21 @@ class WriteQueue:
         self._stats = stats
         self._max_callers = max_callers
         self._delay = delay or CommitDelay()
-        # guarded by _lock: _queue, _by_request_id, _waiting, _running, closing, _make_refusal, the
-        # callers and watchers of each write, and the delay's siblings. A method that only reads one
-        # of them may do without the lock.
+        # guarded by _lock: all fields below, the callers and watchers of each write, and the
+        # delay's siblings. A method that only reads one of them may do without the lock. Nothing
+        # under the lock may wait for a disk or a log: grpcio's serving thread takes it in `cancel`.
         self._lock = threading.RLock()
         self._queue: deque[PendingWrite] = deque()
         self._by_request_id: dict[str, PendingWrite] = {}  # queued or under way
         self._waiting: dict[Subscription, PendingWrite] = {}  # callers, not watchers
         self._running: PendingWrite | None = None  # the run under way
+        self._finished_count = 0  # of writes that had a request_id
         self.closing = False
         self._make_refusal = shutting_down_error  # makes the error for writes after `close`
         self._changed = threading.Condition(self._lock)  # the writer waits for writes or `close`
 
     def submit(
-        self,
-        request: Request,
-        request_id: str | None = None,
-        caller: Subscription | None = None,
+        self, request: Request, request_id: str | None = None, caller: Subscription | None = None
     ) -> Subscription:
         """Queue a write, join the pending write that has this request_id, or repeat its result.
 
@@ -81,31 +86,40 @@ class WriteQueue:
             Exhausted: too many callers wait.
             ShuttingDown: the queue is closed.
         """
-        fingerprint = request.fingerprint
         caller = caller or Subscription()
+        while not self._try_submit(request, request_id, caller):
+            pass
+        return caller
+
+    def _try_submit(self, request: Request, request_id: str | None, caller: Subscription) -> bool:
+        """Submit, or return False if the record must be looked up again.
+
+        The look-up may wait for the disk, so it comes before the lock. A write that finishes in
+        between may be the one with this request_id.
+        """
+        fingerprint = request.fingerprint
+        finished_count = self._finished_count
+        record = None if request_id is None else self._find_record(request_id)
         with self._lock:
             write = None if request_id is None else self._by_request_id.get(request_id)
             # A write leaves _by_request_id only after its commit, so a request_id that is neither
             # there nor in the store is new.
-            record = None if request_id is None or write else self._find_record(request_id)
+            is_settled = request_id is None or (record is not None and record.result is not None)
+            if write is None and not is_settled and finished_count != self._finished_count:
+                return False
             earlier = write or record
             if earlier is not None and earlier.fingerprint != fingerprint:
-                raise AlreadyExists(
-                    f"request_id: {request_id!r} was used before with another method or other"
-                    " values; nothing is applied",
-                    request_id=request_id,
-                )
-            if record is not None and record.result is not None:
+                raise request_id_reused(request_id)
+            if write is None and record is not None and record.result is not None:
                 caller.end(result_from_values(request, record.result))
-                return caller
+                return True
             if self.closing:
                 raise self._make_refusal()
             if len(self._waiting) >= self._max_callers:
-                raise Exhausted(
-                    f"{self._max_callers} callers wait for writes already; try again later"
-                )
+                waiting = f"{self._max_callers} callers wait for writes already"
+                raise Exhausted(f"{waiting}; try again later")
             if caller.has_ended:  # it has cancelled meanwhile
-                return caller
+                return True
             if write is None:
                 write = PendingWrite(request, request_id, fingerprint)
                 self._queue.append(write)
@@ -117,7 +131,7 @@ class WriteQueue:
             self._waiting[caller] = write
             if write.stop is not None:
                 self._update_stop_flag(write)
-        return caller
+        return True
 
     def cancel(self, caller: Subscription) -> None:
         """End the wait of a caller that has cancelled or whose deadline has passed.
@@ -198,10 +212,8 @@ class WriteQueue:
     def _await_siblings(self) -> bool:
         """Delay the next group for the next writes of the clients that were just answered.
 
-        The delay goes on only while a write comes within each wait.
-
-        Returns:
-            Whether there is a write in the queue.
+        The delay goes on only while a write comes within each wait. Return whether the queue has a
+        write.
         """
         count, start_time = 0, time.monotonic()
         while self._delay.expects_more(count, len(self._queue)) and not self._must_not_wait():
@@ -247,11 +259,8 @@ class WriteQueue:
     def refuse_if_unwanted(self, write: PendingWrite) -> bool:
         """Refuse a write that has no waiting caller, or any write of a closed queue.
 
-        The lock makes it one step. A caller that joins the write before it keeps the write going; a
-        caller that comes after it submits a new write.
-
-        Returns:
-            Whether the write was refused.
+        Return whether it was refused. The lock makes it one step: a caller that joins before keeps
+        the write going, and one that comes later submits a new write.
         """
         if write.has_callers and not self.closing:
             return False
@@ -279,6 +288,7 @@ class WriteQueue:
             self._stats.record_end(write, results, error)
             if write.request_id is not None and self._by_request_id.get(write.request_id) is write:
                 del self._by_request_id[write.request_id]
+                self._finished_count += 1
             if self._running is write:
                 self._running = None
             for caller in write.callers:
@@ -288,13 +298,3 @@ class WriteQueue:
                 watcher.end(*results)
             write.callers.clear()
             write.watchers.clear()
-
-
-def shutting_down_error() -> ShuttingDown:
-    """Return the refusal of writes and runs while the server shuts down."""
-    return ShuttingDown("the server is shutting down; what was committed is kept")
-
-
-def no_caller_error() -> CallerCancelled:
-    """Return the error for a write or a run that has no waiting caller."""
-    return CallerCancelled("nobody waited for it any more")

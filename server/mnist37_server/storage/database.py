@@ -15,6 +15,7 @@ from mnist37_server.storage.migrations import migrate
 SCHEMA_VERSION = 3
 SCHEMA = rows.SCHEMA + request_log.SCHEMA
 CACHE_KIB = 16_000
+LOG_BYTES_MAX = 16 * 2**20
 
 # Errors of the operating system and of SQLite that mean: the disk is full or fails. They say
 # nothing against the database file itself.
@@ -103,6 +104,8 @@ def prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA secure_delete = OFF")
     # The pages that each commit changes stay in memory.
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    # The log grows while another process reads the database, and is cut to this size afterwards.
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}")
     (schema,) = connection.execute("PRAGMA user_version").fetchone()
     if schema == 0:
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
@@ -120,6 +123,15 @@ def prepare(connection: sqlite3.Connection) -> None:
             raise sqlite3.DatabaseError(check_result.splitlines()[-1])
         if schema < SCHEMA_VERSION:
             migrate(connection, schema, SCHEMA_VERSION)
+
+
+def overwrite_failed_commit(connection: sqlite3.Connection) -> None:
+    """Commit a change of nothing, whose frames overwrite those of a failed commit in the log.
+
+    Raises:
+        sqlite3.Error: this commit failed too.
+    """
+    connection.executescript(f"BEGIN IMMEDIATE; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
 
 
 def advise_on(error: Exception) -> str:
@@ -161,5 +173,6 @@ def lock_folder(folder: Path) -> int:
         os.truncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
     except OSError as error:
+        os.close(descriptor)
         raise CannotStart(f"--state: cannot write to {folder}: {error.strerror}") from error
     return descriptor

@@ -29,6 +29,7 @@ CREATE TABLE requests (
 
 RETAINED_REQUESTS = 10_000
 RETAINED_SECONDS = 24 * 3600
+CLOCK_TOLERANCE_SECONDS = 60
 FORGET_INTERVAL = 64  # requests: after so many inserts, the oldest records are deleted
 # Requests: at most so many are deleted at a time. It is more than FORGET_INTERVAL, so that the
 # deletion catches up with a backlog.
@@ -83,6 +84,13 @@ class RequestLog:
         if self._inserts_since_forget < FORGET_INTERVAL:
             return
         self._inserts_since_forget = 0
+        # A clock that was ahead for a while has left times in the future, after which nothing would
+        # be deleted until they have come.
+        self._connection.execute(
+            "UPDATE requests SET committed = ? WHERE"
+            " number < (SELECT min(number) FROM requests) + ? AND committed > ?",
+            (now, FORGET_BATCH, now + CLOCK_TOLERANCE_SECONDS),
+        )
         # The query examines only the oldest FORGET_BATCH numbers: a day may have millions of
         # requests.
         self._connection.execute(

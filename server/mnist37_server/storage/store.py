@@ -8,20 +8,29 @@ system reports that the data is on the disk.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mnist37_server.domain.records import RequestRecord, RunRecord, VersionRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Snapshot
-from mnist37_server.errors import CannotStart, Exhausted, Reason
+from mnist37_server.errors import CannotStart
 from mnist37_server.storage import database, request_log, rows
+from mnist37_server.storage.failures import may_be_in_log, refusal_of, state_lost_error
 from mnist37_server.storage.history import History
 from mnist37_server.storage.request_log import RequestLog
+from mnist37_server.storage.state_files import StateFiles
+
+OVERWRITE_ATTEMPTS = 3
+COMMITS_PER_LOG_CHECK = 64
+LOG_BYTES_WARNING = 64 * 2**20
+
+log = logging.getLogger(__name__)
 
 
 class Store:
@@ -43,6 +52,10 @@ class Store:
     ) -> None:
         # guarded by _reader_lock: _reader; by _writer_lock: _writer, writes to _history, _requests.
         # In memory, reader and writer are one connection, with one lock.
+        self.on_lost: Callable[[], None] = lambda: None  # called once if a file was deleted
+        self._is_lost = False
+        self._commits = 0
+        self._log_warning_bytes = LOG_BYTES_WARNING
         self._reader_lock = threading.Lock()
         self._writer_lock = self._reader_lock if folder is None else threading.Lock()
         self._lock_file = None if folder is None else database.lock_folder(folder)
@@ -62,6 +75,9 @@ class Store:
             self._history = History(self._writer)
             self.latest()  # raises if the newest version is damaged
             self._requests = RequestLog(self._writer)
+            self._files = (
+                None if folder is None or file is None else StateFiles(folder / "lock", file)
+            )
         except CannotStart:
             self._unlock()
             raise
@@ -140,9 +156,12 @@ class Store:
 
         Raises:
             Exhausted: the disk is full or fails; the state is unchanged.
+            StorageBusy: another process locks the database; the state is unchanged.
+            ShuttingDown: a file of the state was deleted or replaced; nothing can be stored.
         """
         now = time.time()
         with self._writer_lock:
+            self._check_files()
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
                 self._history.begin_transaction()
@@ -158,10 +177,62 @@ class Store:
                     self._writer.execute("ROLLBACK")
                 if not isinstance(error, sqlite3.Error):
                     raise
-                raise Exhausted(
-                    f"the state could not be stored, nothing is applied: {error}",
-                    Reason.STORAGE_FULL,
-                ) from error
+                if may_be_in_log(error):
+                    self._discard_failed_commit(error)
+                raise refusal_of(error) from error
+            self._check_files()
+            self._watch_log()
+
+    def _check_files(self) -> None:
+        """Raise ShuttingDown, and call `on_lost` once, if a file was deleted or replaced."""
+        if self._files is None or self._files.are_in_place():
+            return
+        if not self._is_lost:
+            self._is_lost = True
+            self.on_lost()
+        raise state_lost_error()
+
+    def _discard_failed_commit(self, error: sqlite3.Error) -> None:
+        """Take a failed commit out of the log, or end the process.
+
+        Its callers may be answered "nothing is applied" only when a recovery cannot apply it any
+        more. Where that fails too, a recovery has to decide, before any caller is told anything.
+        """
+        for _ in range(OVERWRITE_ATTEMPTS):
+            try:
+                database.overwrite_failed_commit(self._writer)
+            except sqlite3.Error:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+            else:
+                return
+        log.critical(
+            "a commit failed (%s) and could not be taken back: the server ends, and its next start"
+            " decides whether the commit is applied",
+            error,
+        )
+        logging.shutdown()
+        os._exit(1)
+
+    def _watch_log(self) -> None:
+        """Log a warning when the write-ahead log has grown, and again whenever it has doubled."""
+        self._commits += 1
+        if self._files is None or self._commits % COMMITS_PER_LOG_CHECK:
+            return
+        size = self._files.log_size()
+        if size < LOG_BYTES_WARNING:
+            self._log_warning_bytes = LOG_BYTES_WARNING
+        elif size >= self._log_warning_bytes:
+            self._log_warning_bytes = 2 * size
+            log.warning(
+                "the write-ahead log has %d MiB: another process, a backup perhaps, has held a read"
+                " of the database since long",
+                size >> 20,
+            )
+
+    def log_size(self) -> int:
+        """Return the size of the write-ahead log in bytes; 0 in memory."""
+        return 0 if self._files is None else self._files.log_size()
 
     def close(self) -> None:
         """Close the files and release the lock, so that another process can use the folder."""

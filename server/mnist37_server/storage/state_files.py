@@ -1,0 +1,41 @@
+"""The identity of the files in the state folder, which nothing else may delete or replace."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+class StateFiles:
+    """The files of an open state, as they were when it was opened.
+
+    A file that is deleted while it is open has no name any more: what is written to it is lost with
+    the process. And where the lock file is deleted, a second server can lock a new one.
+
+    Args:
+        lock: the lock file.
+        database: the database; its write-ahead log lies beside it.
+    """
+
+    def __init__(self, lock: Path, database: Path) -> None:
+        self._paths = (lock, database, database.with_name(f"{database.name}-wal"))
+        self._identities = self._look()
+
+    def are_in_place(self) -> bool:
+        """Return whether each file is still the one that was opened."""
+        return self._look() == self._identities
+
+    def log_size(self) -> int:
+        """Return the size of the write-ahead log in bytes."""
+        return self._paths[-1].stat().st_size
+
+    def _look(self) -> list[tuple[int, int] | None]:
+        identities: list[tuple[int, int] | None] = []
+        for path in self._paths:
+            try:
+                status = os.stat(path)  # noqa: PTH116 - it runs at each commit; a Path takes longer
+            except OSError:
+                identities.append(None)
+            else:
+                identities.append((status.st_dev, status.st_ino))
+        return identities
