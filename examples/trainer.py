@@ -1,8 +1,6 @@
 """A service that trains the live model repeatedly, and resumes a run that was interrupted.
 
-python examples/trainer.py [HOST:PORT [EPOCHS [PAUSE]]]
-
-EPOCHS: epochs of a run. PAUSE: seconds between two runs.
+python examples/trainer.py [HOST:PORT [EPOCHS [PAUSE]]]     PAUSE: seconds between two runs
 """
 
 import sys
@@ -14,10 +12,7 @@ REQUEST_ID_PREFIX = "trainer-"  # of the runs; the seed follows
 
 
 def find_unfinished_seed(client: Client) -> int | None:
-    """Return the seed of this service's newest run if it is not finished, else None.
-
-    A run stays unfinished when the process that followed it is killed.
-    """
+    """Return the seed of this service's newest run if it is not finished, else None."""
     for run in client.runs():
         if (run.request_id or "").startswith(REQUEST_ID_PREFIX):
             return None if run.state == "finished" else run.seed
@@ -34,9 +29,7 @@ def main(address: str = "127.0.0.1:50051", epochs: str = "20", pause: str = "60"
                 request_id = f"{REQUEST_ID_PREFIX}{seed}"
                 last = client.train(int(epochs), seed=seed, request_id=request_id).wait()
                 print(f"version {last.version}: accuracy {last.valid_accuracy:.4f}", flush=True)
-            # Aborted: another write was committed after the interruption, so the run cannot resume.
-            # AlreadyExists: the interrupted run had another number of epochs.
-            except (Aborted, AlreadyExists) as error:
+            except (Aborted, AlreadyExists) as error:  # another write came, or other EPOCHS
                 print(f"begins anew: {error}", flush=True)
             seed = None
             time.sleep(float(pause))
