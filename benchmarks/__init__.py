@@ -1,9 +1,20 @@
-"""Ratios that say how near the limit the service is: `make bench`; benchmarks/README.md says more.
+"""Ratios that show how close the service is to its limits: `make bench`; details in README.md.
 
-harness    pairs, their median and spread    report      table, JSON, drawing
-processes  servers and workers               h2load      closed loops, for rates
-baselines  what it is compared with          http2       single calls and open loops, for latencies
-predict    answers a second, and how fast    training    what an epoch costs
-both       training while serving            commits     what it costs that nothing is lost
-small      starting, memory, idling          slow_disk   a server whose syncs take longer
+harness        pairs of measurements, their median and spread
+report         the results as a table, JSON and a drawing
+processes      servers and workers
+baselines      the programs that the service is compared with
+load/h2load    closed loops, for rates
+load/http2     single calls and open loops, for latencies
+slow_disk      a server whose syncs take longer
+on_device      the tests and benchmarks for a CUDA device
+
+Themes, in suites/:
+
+predict        predictions a second, and their latencies
+training       the cost of an epoch
+both           training and predictions at the same time
+commits        the cost of durability
+small          start, memory and idle time
+device         a CUDA device
 """

@@ -1,7 +1,8 @@
-"""make bench, or: python -m benchmarks [--quick] [--soak] [NAME]..."""
+"""The command of `make bench`: python -m benchmarks [--quick] [--soak] [NAME]..."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ from benchmarks.suites import both, commits, device, predict, small, training
 
 THEMES = (predict, training, both, commits, small, device)
 RESULTS = Path(__file__).parent / "results"
+PAGE = processes.ROOT / "docs" / "performance.md"  # its table is written by a run of all rows
 
 
 @click.command()
@@ -35,16 +37,34 @@ RESULTS = Path(__file__).parent / "results"
 @click.option(
     "--out", type=click.Path(path_type=Path), default=RESULTS, help="Where results are written."
 )
+@click.option(
+    "--table",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE.json",
+    help="Measure nothing; write the table of docs/performance.md from this file of results. Of"
+    " several files the rows of a later one replace those of an earlier one.",
+)
 def main(
-    names: tuple[str, ...], quick: bool, soak: bool, only_list: bool, disk: Path, out: Path
+    names: tuple[str, ...],
+    quick: bool,
+    soak: bool,
+    only_list: bool,
+    disk: Path,
+    out: Path,
+    files: tuple[Path, ...],
 ) -> None:
     """Measure how near the limit the service is.
 
     NAME is a benchmark, or what the names of several begin with before the dash; without one, all
-    are run.
+    are run, and the table of docs/performance.md is written.
     """
+    if files:
+        write_page(files)
+        return
     options = Options(disk.resolve(), soak)
-    benchmarks = [row for theme in THEMES for row in theme.rows(options)]
+    benchmarks = all_rows(options)
     unknown = [name for name in names if not any(matches(b, name) for b in benchmarks)]
     if unknown:
         raise click.UsageError(f"no benchmark is named {unknown[0]!r}; --list lists them")
@@ -57,19 +77,21 @@ def main(
     if any(matches(benchmark, "device") for benchmark in chosen) and processes.cuda_name():
         about["device"] = str(processes.cuda_name())
     if len(BOTH) < 2:
-        click.echo("There is but one core: the load runs on the server's, and takes from it.")
+        click.echo("There is one core only: the load shares it with the server.")
     os.sched_setaffinity(0, LOAD)
     results, broken = measure(chosen, quick=quick)
     if results and not quick:
-        write(out, about, names, results)
+        file, *_ = write(out, about, names, results)
+        if not names and out == RESULTS:  # the page names a file in that folder
+            update_page(file, missing_rows(chosen, results))
     sys.exit(broken)
 
 
 def measure(benchmarks: list[Benchmark], *, quick: bool) -> tuple[list[Result], bool]:
-    """Runs the benchmarks and shows them.
+    """Run the benchmarks and show them in a table.
 
     Returns:
-        The results, and whether one of the benchmarks broke.
+        The results, and whether a benchmark failed.
     """
     results, broken = [], False
     table = report.new_table()
@@ -80,7 +102,7 @@ def measure(benchmarks: list[Benchmark], *, quick: bool) -> tuple[list[Result], 
             try:
                 results.append(run(benchmark, quick=quick))
                 table.add_row(*report.table_row(results[-1]))
-                if not live.console.is_terminal:  # where the table is not seen before its end
+                if not live.console.is_terminal:  # there the table appears at the end only
                     click.echo(report.format_line(results[-1]), err=True)
             except MissingRequirement as lack:
                 table.add_row(report.title(benchmark), "", "", "", str(lack))
@@ -94,20 +116,66 @@ def measure(benchmarks: list[Benchmark], *, quick: bool) -> tuple[list[Result], 
     return results, broken
 
 
-def write(out: Path, about: report.Machine, names: Sequence[str], results: list[Result]) -> None:
-    """Writes the results of what was asked for by these names, and says where."""
+def write(
+    out: Path, about: report.Machine, names: Sequence[str], results: list[Result]
+) -> list[Path]:
+    """Write the results of the rows with these names, print the files' paths and return them."""
     name = "-".join([str(about["date"]), slug(report.label(about)), *names])
-    for file in report.write(out, name, about, results):
+    files = report.write(out, name, about, results)
+    for file in files:
         click.echo(f"written: {os.path.relpath(file)}")
+    return files
+
+
+def missing_rows(benchmarks: Sequence[Benchmark], results: Sequence[Result]) -> list[str]:
+    """Return the keys of the rows without a result, but for those of a CUDA device."""
+    measured = {result.benchmark.key for result in results}
+    return [b.key for b in benchmarks if b.key not in measured and not matches(b, "device")]
+
+
+def update_page(file: Path, missing: Sequence[str]) -> None:
+    """Write the page's table from a file of results, unless rows are missing in it."""
+    if missing:
+        click.echo(f"{os.path.relpath(PAGE)} stays as it is; not measured: {', '.join(missing)}")
+    else:
+        write_page([file])
+
+
+def write_page(files: Sequence[Path]) -> None:
+    """Write the page's table from files of results, and print the page's path."""
+    table = page_table(files)
+    try:
+        report.update_page(PAGE, table)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"written: {os.path.relpath(PAGE)}")
+
+
+def page_table(files: Sequence[Path]) -> str:
+    """Return the page's table from files of results, without rows that are no longer measured."""
+    current = {(b.key, b.figure.value, b.unit, str(b.aim)) for b in all_rows(Options())}
+    contents = [json.loads(file.read_text()) for file in files]
+    rows = {row["key"]: row for content in contents for row in content["results"]}
+    kept = [
+        row
+        for row in rows.values()
+        if (row["key"], row["figure"], row["unit"], row["aim"]) in current
+    ]
+    return report.page_table(contents[0]["machine"], kept, [file.name for file in files])
+
+
+def all_rows(options: Options) -> list[Benchmark]:
+    """Return the benchmarks of all themes."""
+    return [row for theme in THEMES for row in theme.rows(options)]
 
 
 def matches(benchmark: Benchmark, name: str) -> bool:
-    """Whether a name is this benchmark's, or its theme's."""
+    """Return whether a name is this benchmark's key or its theme."""
     return name in (benchmark.key, benchmark.key.partition("-")[0])
 
 
 def slug(name: str) -> str:
-    """As a part of a file's name."""
+    """Return a name as a part of a file's name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

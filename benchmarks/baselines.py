@@ -1,8 +1,8 @@
-"""What the service is compared with: nothing but grpcio, a plain read, the book, scikit-learn.
+"""The baselines of the benchmarks: grpcio alone, a plain read, the book, scikit-learn.
 
     python -m benchmarks.baselines    runs the empty servicer, until SIGTERM
 
-torch is imported where it is used: those who only start processes do without.
+torch is imported where it is used, because processes that only start other processes don't need it.
 """
 
 from __future__ import annotations
@@ -23,47 +23,46 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 
 from benchmarks.harness import Measure, MissingRequirement
 
-EPOCHS = 20  # that a server is trained before it is asked: 20 x 49 mini-batches
-VERSION = 980
+EPOCHS = 20  # of training before a server is measured
+VERSION = 980  # of the model after them: 20 x 49 mini-batches
 
 
 def predict_request(images: int) -> bytes:
-    """A PredictRequest with the first images of the validation set."""
+    """Return a serialized PredictRequest with the first images of the validation set."""
     pixels = validation_images()[0][:images].tobytes()
     return pb.PredictRequest(pixels=pixels).SerializeToString()
 
 
 def predict_answer(images: int) -> bytes:
-    """As many bytes as a trained server's answer has."""
+    """Return a serialized PredictResponse with as many bytes as a trained server's response."""
     return pb.PredictResponse(probabilities=[0.5] * images, version=VERSION).SerializeToString()
 
 
 def serve_nothing() -> None:
-    """A servicer with mnist37's methods and options, as many threads, and ready-made answers.
+    """Run a servicer with mnist37's methods, options and thread counts, and ready-made responses.
 
-    It is registered as the generated code does it, on Python's own executor as grpcio's examples
-    have it, but neither parses nor serializes nor counts who is there.
+    Its methods are registered as generated code registers them, and run on Python's own executor as
+    in grpcio's examples. It does not parse requests, serialize responses or count calls.
     """
     from mnist37_server.config import Config
     from mnist37_server.rpc.server import options
     from mnist37_server.rpc.thread_pools import SHORT_CALL_THREADS
-    from mnist37_server.services.mnist37_service import SHORT
+    from mnist37_server.services.mnist37_service import SHORT_RPCS
 
     config = Config()
-
-    step = pb.StepResponse(loss=0.123456789, version=VERSION).SerializeToString()
+    step_response = pb.StepResponse(loss=0.123456789, version=VERSION).SerializeToString()
     probabilities = {len(predict_request(n)): predict_answer(n) for n in (1, 64, 1024)}
 
-    def predicted(request: bytes, context: grpc.ServicerContext) -> bytes:
+    def predict(request: bytes, context: grpc.ServicerContext) -> bytes:
         return probabilities[len(request)]
 
-    def stepped(request: bytes, context: grpc.ServicerContext) -> bytes:
-        return step
+    def step(request: bytes, context: grpc.ServicerContext) -> bytes:
+        return step_response
 
-    methods = {"Predict": predicted, "Step": stepped}
+    methods = {"Predict": predict, "Step": step}
     long_calls = ThreadPoolExecutor(config.max_rpcs)
     for name, method in methods.items():
-        if name not in SHORT:
+        if name not in SHORT_RPCS:
             method.experimental_thread_pool = long_calls  # type: ignore[attr-defined]
     server = grpc.server(ThreadPoolExecutor(SHORT_CALL_THREADS), options=options(config))
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
@@ -81,23 +80,24 @@ def serve_nothing() -> None:
 
 
 def measure_call(work: Callable[[], object]) -> Measure:
-    """Measures seconds a call, by calling again and again."""
+    """Return a measurement of the mean seconds of a call, repeated in a loop."""
 
     def measure(seconds: float) -> float:
-        count, began = 0, time.perf_counter()
-        while (taken := time.perf_counter() - began) < seconds or not count:
+        count, start = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < seconds or not count:
             work()
             count += 1
-        return taken / count
+        return elapsed / count
 
     return measure
 
 
 def memory_read() -> Measure:
-    """Seconds for one read of the training images as 12,396 x 785 float32, by one thread.
+    """Return a measurement of the seconds to read the training images once, by one thread.
 
-    The 785th of each is the 1 that the bias is multiplied by. Of three ways to read each number
-    once, the one that is the fastest on this machine.
+    The images are 12,396 x 785 float32. The 785th number of each is the 1 that the bias is
+    multiplied by. Three functions read each number once; the one that is fastest on this machine
+    counts.
     """
     import torch
 
@@ -108,22 +108,22 @@ def memory_read() -> Measure:
     images = torch.cat([x, torch.ones(len(x), 1)], dim=1)
     flat = images.view(-1)
     vector = torch.ones(images.shape[1])
-    ways: list[Callable[[], object]] = [
+    reads: list[Callable[[], object]] = [
         images.sum,
         lambda: torch.dot(flat, flat),
         lambda: torch.mv(images, vector),
     ]
 
-    def taken(way: Callable[[], object]) -> float:
-        return statistics.median(measure_call(way)(0) for _ in range(7))
+    def seconds_of(read: Callable[[], object]) -> float:
+        return statistics.median(measure_call(read)(0) for _ in range(7))
 
-    return measure_call(min(ways, key=taken))
+    return measure_call(min(reads, key=seconds_of))
 
 
 def book_epoch() -> Measure:
-    """Seconds for an epoch as chapter 4 trains it: a DataLoader, autograd, an update, no shuffling.
+    """Return a measurement of the seconds of an epoch as the book's chapter 4 trains it.
 
-    Shuffling would make it slower.
+    It uses a DataLoader, autograd and an update. It does not shuffle: shuffling would be slower.
     """
     import torch
     from torch.utils.data import DataLoader
@@ -150,7 +150,13 @@ def book_epoch() -> Measure:
 
 
 def sklearn_pass() -> Measure:
-    """Seconds for scikit-learn's pass over the images: logistic regression by SGD."""
+    """Return a measurement of the seconds of scikit-learn's pass over the training images.
+
+    It is logistic regression by SGD.
+
+    Raises:
+        MissingRequirement: scikit-learn is not installed.
+    """
     try:
         from sklearn.linear_model import SGDClassifier
     except ImportError:
@@ -164,34 +170,37 @@ def sklearn_pass() -> Measure:
     return measure_call(lambda: classifier.partial_fit(x, y, classes=[0, 1]))
 
 
-def fdatasync(folder: Path, size: int) -> Measure:
-    """Median seconds to write so many bytes into a file that has room for them, and to sync."""
-    room = 4 * 2**20  # as long as SQLite's log gets
+def fdatasync(folder: Path, size_bytes: int) -> Measure:
+    """Return a measurement of the median seconds to write `size_bytes` into a file and sync it.
+
+    The file is allocated before, as SQLite's log is.
+    """
+    file_bytes = 4 * 2**20  # the size that SQLite's log grows to
     file = os.open(folder / "raw", os.O_RDWR | os.O_CREAT)
-    os.pwrite(file, bytes(room), 0)
+    os.pwrite(file, bytes(file_bytes), 0)
     os.fsync(file)
-    place = 0
+    offset = 0
 
     def sync() -> None:
-        nonlocal place
-        place = (place + size) % (room - size)
-        os.pwrite(file, bytes(size), place)
+        nonlocal offset
+        offset = (offset + size_bytes) % (file_bytes - size_bytes)
+        os.pwrite(file, bytes(size_bytes), offset)
         os.fdatasync(file)
 
     return measure_median(sync)
 
 
 def measure_median(call: Callable[[], object]) -> Measure:
-    """Measures the median seconds of a call, one after the other."""
+    """Return a measurement of the median seconds of a call, one call at a time."""
 
     def measure(seconds: float) -> float:
-        taken: list[float] = []
-        until = time.perf_counter() + seconds
-        while not taken or time.perf_counter() < until:
-            began = time.perf_counter()
+        durations: list[float] = []
+        end = time.perf_counter() + seconds
+        while not durations or time.perf_counter() < end:
+            start = time.perf_counter()
             call()
-            taken.append(time.perf_counter() - began)
-        return statistics.median(taken)
+            durations.append(time.perf_counter() - start)
+        return statistics.median(durations)
 
     return measure
 

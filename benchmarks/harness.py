@@ -1,9 +1,9 @@
-"""A benchmark, and how it is measured: in pairs, and against itself first.
+"""A benchmark and its measurement: in pairs, and against itself first.
 
-A machine's speed drifts: other programs, heat, the memory that a process happened to get. So A and
-B are measured in turn, for a moment each, many times, in processes that are started anew a few
-times; what counts is the median of the ratios of neighbours. How far A is from another A in the
-same way says what this machine can tell at all.
+A machine's speed drifts, because of other programs, heat, and the memory that a process happens to
+get. So A and B are measured in turn, for a moment each, many times, in processes that are restarted
+a few times. The figure is the median of the ratios of neighbours. A is also compared with another A
+in the same way: the distance of that ratio from 1 shows which differences this machine can resolve.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Literal
 
-TOLERANCE = 0.03  # how far from 1 the median of A against A may be
+TOLERANCE = 0.03  # the largest distance from 1 of the median of A against A
 
-Measure = Callable[[float], float]  # for about so many seconds -> what was found, in the unit
-Side = Callable[[], AbstractContextManager[Measure]]  # starts processes; ends them at its exit
+Measure = Callable[[float], float]  # duration in seconds, about -> the value, in the unit
+Side = Callable[[], AbstractContextManager[Measure]]  # starts processes, and ends them at its exit
 
 
 class MissingRequirement(Exception):
-    """A benchmark needs what this machine lacks; the text says what, and how to get it."""
+    """A missing program or device that a benchmark needs; the text says how to get it."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Aim:
     bound: float
 
     def holds(self, figure: float) -> bool:
-        """Whether the figure is on the right side of the bound."""
+        """Return whether the figure is on the right side of the bound."""
         return figure >= self.bound if self.sense == "at least" else figure <= self.bound
 
     def __str__(self) -> str:
@@ -43,39 +43,39 @@ class Aim:
 
 @dataclass(frozen=True)
 class Options:
-    """What all benchmarks are told."""
+    """The options of a run, which all benchmarks receive."""
 
-    disk: Path = Path()  # a folder on the disk that states are kept on
-    soak: bool = False  # the memory's growth over a million predictions and 10,000 epochs
+    disk: Path = Path()  # a folder on the disk that holds the state folders
+    soak: bool = False  # measure the memory over a million predictions and 10,000 epochs
 
 
 class Figure(Enum):
-    """What a benchmark's aim is about."""
+    """The quantity that a benchmark's aim bounds."""
 
     RATIO = "A / B"
     DIFFERENCE = "A - B"
-    VALUE = "A"  # alone: a bound on seconds, say
+    VALUE = "A"  # alone, for example a bound on seconds
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Two things to compare, or one to measure."""
+    """A comparison of two sides, or a measurement of one."""
 
-    key: str  # what it is asked for by: the theme, a dash, the rest
+    key: str  # its name on the command line: the theme, a dash, the rest
     name: str
-    unit: str  # of what A and B find; "" of a number of its own
+    unit: str  # of the values of A and B; "" where they have none
     aim: Aim
     a: Side
     b: Side | None = None
     figure: Figure = Figure.RATIO
     seconds: float = 0.25  # of one measurement
     pairs: int = 8  # from one pair of processes
-    rounds: int = 3  # of processes
+    rounds: int = 3  # each with fresh processes
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of some numbers, and where the middle half of them lies."""
+    """The median of some numbers, and their quartiles."""
 
     values: Sequence[float]
     median: float = field(init=False)
@@ -90,7 +90,7 @@ class Spread:
 
 
 class Verdict(Enum):
-    """What came out."""
+    """The judgement of a result."""
 
     HOLDS = "holds"
     MISSED = "missed"
@@ -99,36 +99,36 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Result:
-    """A benchmark's outcome."""
+    """The outcome of a benchmark."""
 
     benchmark: Benchmark
     a: Spread
     b: Spread | None
     figure: Spread
-    control: Spread | None  # A against A; nothing is to be compared where only A is measured
+    control: Spread | None  # A against A; None where only A is measured
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the aim is met, as far as this machine can tell."""
+        """Return whether the aim is met, as far as this machine can resolve it."""
         if self.control is not None and abs(self.control.median - 1) > TOLERANCE:
             return Verdict.INCONCLUSIVE
         return Verdict.HOLDS if self.benchmark.aim.holds(self.figure.median) else Verdict.MISSED
 
 
 def run(benchmark: Benchmark, *, quick: bool = False) -> Result:
-    """Measures a benchmark.
+    """Run a benchmark and return its outcome.
 
     Args:
-        benchmark: what to measure.
-        quick: only to see that it works: one short pair, which says nothing.
+        benchmark: the benchmark.
+        quick: run one short pair only, to check that the benchmark works; the figure means nothing.
 
     Raises:
-        MissingRequirement: this machine lacks something that it needs.
+        MissingRequirement: this machine lacks something that the benchmark needs.
     """
     rounds, pairs = (1, 1) if quick else (benchmark.rounds, benchmark.pairs)
     seconds = benchmark.seconds / 5 if quick else benchmark.seconds
     control: list[tuple[float, float]] = []
-    found: list[tuple[float, float]] = []
+    compared: list[tuple[float, float]] = []
     alone: list[float] = []
     for _ in range(rounds):
         with ExitStack() as processes:
@@ -139,43 +139,53 @@ def run(benchmark: Benchmark, *, quick: bool = False) -> Result:
             twin = processes.enter_context(benchmark.a())
             b = processes.enter_context(benchmark.b())
             for measure in (a, twin, b):
-                measure(seconds)  # once for nothing: caches, connections, the processor's clock
+                measure(seconds)  # warm-up: caches, connections, the processor's clock
             control += measure_in_turn(a, twin, pairs, seconds)
-            found += measure_in_turn(a, b, pairs, seconds)
-    return evaluate(benchmark, alone, found, control)
+            compared += measure_in_turn(a, b, pairs, seconds)
+    return evaluate(benchmark, alone, compared, control)
 
 
 def measure_in_turn(
     a: Measure, b: Measure, pairs: int, seconds: float
 ) -> list[tuple[float, float]]:
-    """Pairs of neighbours; who is first alternates, so that a drift favours neither."""
-    found = []
+    """Measure A and B in turn and return the pairs (A, B).
+
+    The first of a pair alternates between A and B, so that a drift favours neither.
+    """
+    results = []
     for number in range(pairs):
         if number % 2:
-            second, first = b(seconds), a(seconds)
+            b_value, a_value = b(seconds), a(seconds)
         else:
-            first, second = a(seconds), b(seconds)
-        found.append((first, second))
-    return found
+            a_value, b_value = a(seconds), b(seconds)
+        results.append((a_value, b_value))
+    return results
 
 
 def evaluate(
     benchmark: Benchmark,
     alone: Sequence[float],
-    found: Sequence[tuple[float, float]],
+    compared: Sequence[tuple[float, float]],
     control: Sequence[tuple[float, float]],
 ) -> Result:
-    """The outcome of what was measured: of A alone, of pairs (A, B) and of pairs (A, A)."""
+    """Compute a benchmark's outcome from its measurements.
+
+    Args:
+        benchmark: the benchmark.
+        alone: the values of A, where the benchmark has no B.
+        compared: the pairs (A, B).
+        control: the pairs (A, A).
+    """
     if benchmark.b is None:
         return Result(benchmark, Spread(alone), None, Spread(alone), None)
     if benchmark.figure is Figure.DIFFERENCE:
-        figures = [a - b for a, b in found]
+        figures = [a - b for a, b in compared]
     else:
-        figures = [a / b for a, b in found]
+        figures = [a / b for a, b in compared]
     return Result(
         benchmark,
-        Spread([a for a, _ in found]),
-        Spread([b for _, b in found]),
+        Spread([a for a, _ in compared]),
+        Spread([b for _, b in compared]),
         Spread(figures),
         Spread([a / twin for a, twin in control]),
     )

@@ -1,7 +1,7 @@
-"""python -m benchmarks.on_device: the tests and benchmarks for a CUDA device, in one go.
+"""The tests and benchmarks for a CUDA device, in one command: `python -m benchmarks.on_device`.
 
-By the Python that runs it, with what that has, without network; mnist37 itself need not be
-installed. The results are written with the device's name.
+The command uses the Python that runs it and its packages, and no network. mnist37 itself need not
+be installed. The results are stored under the device's name.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from benchmarks import processes
 from benchmarks.processes import ROOT
 
 SOURCES = [str(ROOT / folder) for folder in ("", "protos", "server", "client")]
-# The first shows whether the kernels compile, which needs no device.
+# The first group shows whether the kernels compile, and needs no device.
 TESTS = {
     "compiled": ["tests/unit/mnist37/test_compiled_kernels.py"],
     "arithmetic": ["tests/unit/mnist37/test_training.py"],
     "server": ["tests/integration/test_cuda.py"],
 }
 
-# What is imported, and what is to be installed for it.
-NEEDED = {
+# Module that is imported -> package that provides it.
+PACKAGE_BY_MODULE = {
     "torch": "torch",
     "triton": "triton",
     "numpy": "numpy",
@@ -49,10 +49,10 @@ NEEDED = {
 
 
 def main() -> None:
-    """Runs all of it; the exit status is 0 where all tests passed and all could be measured."""
-    lacking = missing_modules()
-    if lacking:
-        sys.exit(f"this Python lacks {', '.join(lacking)}; install that, or run another Python")
+    """Run the tests and benchmarks; exit with 0 if all tests passed and no benchmark broke."""
+    missing = missing_packages()
+    if missing:
+        sys.exit(f"this Python lacks {', '.join(missing)}; install that, or run another Python")
     device = processes.cuda_name()
     if device is None:
         sys.exit(
@@ -68,16 +68,16 @@ def main() -> None:
     sys.exit(failed or broken)
 
 
-def missing_modules() -> list[str]:
-    """What is to be installed first."""
-    lacking = [package for module, package in NEEDED.items() if not is_installed(module)]
+def missing_packages() -> list[str]:
+    """Return the packages and programs that must be installed first."""
+    missing = [package for module, package in PACKAGE_BY_MODULE.items() if not is_installed(module)]
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
-        lacking.append("a C compiler (gcc)")
-    return lacking
+        missing.append("a C compiler (gcc)")
+    return missing
 
 
 def is_installed(module: str) -> bool:
-    """Whether it is there; nothing but the packages around it is imported."""
+    """Return whether a module is installed; import only the packages that contain it."""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
@@ -85,7 +85,11 @@ def is_installed(module: str) -> bool:
 
 
 def install_path(folder: Path) -> None:
-    """Has this process and those that it starts find mnist37 here, whether installed or not."""
+    """Let this process and its child processes import mnist37 from this checkout.
+
+    Args:
+        folder: an empty folder. If mnist37 is not installed, it gets the metadata of a package.
+    """
     paths = [*SOURCES, str(folder)]
     sys.path[:0] = paths
     before = os.environ.get("PYTHONPATH")
@@ -93,7 +97,7 @@ def install_path(folder: Path) -> None:
     try:
         importlib.metadata.version("mnist37")
     except importlib.metadata.PackageNotFoundError:
-        # The server tells its version, which it asks of the installation.
+        # The server reads its version from the package's metadata.
         version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
         about = folder / f"mnist37-{version}.dist-info"
         about.mkdir()
@@ -103,12 +107,12 @@ def install_path(folder: Path) -> None:
 
 
 def test() -> tuple[dict[str, str], bool]:
-    """Runs the tests and shows what they say.
+    """Run the tests and print their output.
 
     Returns:
-        pytest's last line for each group of them, and whether something failed.
+        pytest's last line for each group of tests, and whether a test failed.
     """
-    # A warning of another release of a library is no failure here.
+    # A library of another release may warn; that is not a failure here.
     command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider"]
     outcomes: dict[str, str] = {}
     failed = False
@@ -126,19 +130,23 @@ def test() -> tuple[dict[str, str], bool]:
 
 
 def measure(device: str, tests: dict[str, str]) -> bool:
-    """Measures and writes the results.
+    """Run the benchmarks and write the results.
+
+    Args:
+        device: the device's name.
+        tests: pytest's last line for each group of tests.
 
     Returns:
         Whether one of the benchmarks broke.
     """
-    # They import what `missing` looks for.
+    # These import packages that `missing_packages` checks first.
     from benchmarks import __main__ as bench
     from benchmarks import report
     from benchmarks.harness import Options
     from benchmarks.suites import device as theme
 
-    tested = {f"tests: {group}": said for group, said in tests.items()}
-    about: report.Machine = {**report.machine(), "device": device, **tested}
+    outcomes = {f"tests: {group}": line for group, line in tests.items()}
+    about: report.Machine = {**report.machine(), "device": device, **outcomes}
     os.sched_setaffinity(0, processes.LOAD)
     results, broken = bench.measure(theme.rows(Options()), quick=False)
     bench.write(bench.RESULTS, about, ["device"], results)

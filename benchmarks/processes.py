@@ -1,4 +1,4 @@
-"""Processes of one's own, each held to some cores: servers, and workers that measure."""
+"""Separate processes, each pinned to some cores: servers, and workers that measure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pathlib import Path
 from benchmarks.harness import Measure, MissingRequirement
 
 CORES = sorted(os.sched_getaffinity(0))
-SERVER = {CORES[0]}  # what is measured
-LOAD = {CORES[-1]}  # what loads it; the same core where there is but one
+SERVER = {CORES[0]}  # for the server that is measured
+LOAD = {CORES[-1]}  # for its clients; equal to SERVER where there is only one core
 BOTH = SERVER | LOAD
 
 ROOT = Path(__file__).parents[1]
@@ -27,33 +27,33 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def require_two_cores() -> None:
-    """Raises MissingRequirement on a machine of one."""
+    """Raise MissingRequirement unless this process may use two cores."""
     if len(BOTH) < 2:
         raise MissingRequirement("needs two cores")
 
 
 @cache
 def cuda_name() -> str | None:
-    """What the CUDA device is called; None where there is none.
+    """Return the name of the CUDA device, or None where there is none.
 
-    Asked in a process of its own: to begin using a device takes memory of it.
+    A separate process asks torch, because the first use of a device allocates memory on it.
     """
-    ask = "import torch as t; print(t.cuda.get_device_name() if t.cuda.is_available() else '')"
-    asked = subprocess.run(
-        [sys.executable, "-c", ask], check=True, stdout=subprocess.PIPE, text=True
+    query = "import torch as t; print(t.cuda.get_device_name() if t.cuda.is_available() else '')"
+    process = subprocess.run(
+        [sys.executable, "-c", query], check=True, stdout=subprocess.PIPE, text=True
     )
-    return asked.stdout.strip() or None
+    return process.stdout.strip() or None
 
 
 def require_cuda() -> None:
-    """Raises MissingRequirement on a machine without."""
+    """Raise MissingRequirement unless there is a CUDA device."""
     if cuda_name() is None:
         raise MissingRequirement("needs a CUDA device; none here")
 
 
 @contextmanager
 def pinned_to(cores: Set[int]) -> Iterator[None]:
-    """Holds this thread to some cores, and with it each process that it starts meanwhile."""
+    """Pin this thread to some cores, and with it each process that it starts inside the context."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -64,27 +64,27 @@ def pinned_to(cores: Set[int]) -> Iterator[None]:
 
 @contextmanager
 def temporary_folder(disk: Path) -> Iterator[Path]:
-    """For a state or a raw file, somewhere on a disk; gone afterwards."""
+    """Create a temporary folder on a disk, for a state or a raw file, and delete it at the end."""
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=disk) as name:
         yield Path(name)
 
 
 class Server:
-    """A server in a process of its own; it is ready when the object is made.
+    """A server in its own process. The constructor waits until the server is ready.
 
     Args:
-        module: is run as a program, and prints "listening on HOST:PORT" when it is ready.
-        options: of that program.
-        cores: that it is held to.
+        module: the module to run as a program. It prints "listening on HOST:PORT" when it is ready.
+        options: the options of that program.
+        cores: the cores that the process is pinned to.
 
     Raises:
-        RuntimeError: it did not start; what it logged is on stderr.
+        RuntimeError: the server did not start. Its log was written to stderr.
     """
 
     def __init__(self, module: str, *options: str, cores: Set[int] = SERVER) -> None:
-        # A MNIST37_... of this shell's is not for the server that is measured.
-        bare = {name: value for name, value in os.environ.items() if "MNIST37" not in name}
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when it has ended
+        # The shell's MNIST37_... variables must not configure the server that is measured.
+        environment = {name: value for name, value in os.environ.items() if "MNIST37" not in name}
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - stop() closes it
         with pinned_to(cores):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *options],
@@ -92,7 +92,7 @@ class Server:
                 stderr=self._log,
                 text=True,
                 cwd=ROOT,
-                env=bare,
+                env=environment,
             )
         self.pid = self._process.pid
         assert self._process.stdout is not None
@@ -103,7 +103,7 @@ class Server:
         self.address = line.removeprefix(LISTENING).strip()
 
     def stop(self) -> None:
-        """Ends it in order; shows what it logged if that went wrong."""
+        """Shut the server down and, if it failed, copy its log to stderr."""
         self._process.terminate()
         self._process.communicate()
         if self._process.returncode not in (0, -15):
@@ -114,12 +114,12 @@ class Server:
 
 @contextmanager
 def server(module: str, *options: str, cores: Set[int] = SERVER) -> Iterator[Server]:
-    """A server for a while."""
-    started = Server(module, *options, cores=cores)
+    """Start a server and stop it at the end."""
+    process = Server(module, *options, cores=cores)
     try:
-        yield started
+        yield process
     finally:
-        started.stop()
+        process.stop()
 
 
 def mnist37(
@@ -128,40 +128,47 @@ def mnist37(
     cores: Set[int] = SERVER,
     module: str = "mnist37_server",
 ) -> AbstractContextManager[Server]:
-    """A server of the model on the CPU for a while, with further flags of `mnist37 serve`."""
+    """Start an mnist37 server on the CPU and stop it at the end.
+
+    Args:
+        flags: further flags of `mnist37 serve`.
+        state: the state folder, or ":memory:".
+        cores: the cores that the process is pinned to.
+        module: the module to run as a program.
+    """
     options = ("--address", "127.0.0.1:0", "--device", "cpu", "--state", str(state), *flags)
     return server(module, *options, cores=cores)
 
 
 class Worker:
-    """A fresh process that measures when it is told to.
+    """A fresh process that measures on request.
 
     Args:
-        cores: that it is held to.
-        prepare: a function of a module; called in the process, it returns what measures.
-        arguments: of `prepare`.
+        cores: the cores that the process is pinned to.
+        prepare: a module-level function. The process calls it once; it returns the measurement.
+        arguments: the arguments of `prepare`.
     """
 
     def __init__(
         self, cores: Set[int], prepare: Callable[..., Measure], *arguments: object
     ) -> None:
-        self._connection, there = SPAWN.Pipe()
-        self._process = SPAWN.Process(target=_work, args=(there, prepare, arguments), daemon=True)
+        self._connection, remote = SPAWN.Pipe()
+        self._process = SPAWN.Process(target=_work, args=(remote, prepare, arguments), daemon=True)
         with pinned_to(cores):
             self._process.start()
-        there.close()
+        remote.close()
         try:
-            self.result()  # it is prepared
+            self.result()  # wait until `prepare` has returned
         except BaseException:
             self.stop()
             raise
 
     def begin(self, seconds: float) -> None:
-        """Lets it measure; `result` waits for the outcome."""
+        """Start a measurement of about so many seconds; `result` waits for its value."""
         self._connection.send(seconds)
 
     def result(self) -> float:
-        """What it found; raises what it raised."""
+        """Wait for the measurement and return its value, or raise its exception."""
         result = self._connection.recv()
         if isinstance(result, Exception):
             raise result
@@ -173,7 +180,7 @@ class Worker:
         return self.result()
 
     def stop(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._connection.close()
         self._process.join()
 
@@ -182,20 +189,20 @@ class Worker:
 def worker(
     cores: Set[int], prepare: Callable[..., Measure], *arguments: object
 ) -> Iterator[Worker]:
-    """A worker for a while."""
-    started = Worker(cores, prepare, *arguments)
+    """Start a worker and stop it at the end."""
+    process = Worker(cores, prepare, *arguments)
     try:
-        yield started
+        yield process
     finally:
-        started.stop()
+        process.stop()
 
 
 def _work(
     connection: Connection, prepare: Callable[..., Measure], arguments: tuple[object, ...]
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began it ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
     measure: Measure | None = None
-    with suppress(EOFError, BrokenPipeError):  # nobody asks any more
+    with suppress(EOFError, BrokenPipeError):  # the parent closed the connection
         while True:
             seconds = 0.0 if measure is None else connection.recv()
             result: float | Exception
@@ -204,7 +211,7 @@ def _work(
                     measure, result = prepare(*arguments), 0.0
                 else:
                     result = measure(seconds)
-            except Exception as error:  # noqa: BLE001 - raised again in the process that asked
+            except Exception as error:  # noqa: BLE001 - raised again in the parent process
                 result = error
             connection.send(result)
             if measure is None:

@@ -1,4 +1,4 @@
-"""What came out, as a table, as JSON and as a drawing."""
+"""Reports of the results: a table in the terminal, JSON, a drawing, and the page's table."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from benchmarks.processes import CORES
 
 COLOURS = {Verdict.HOLDS: "green", Verdict.MISSED: "red", Verdict.INCONCLUSIVE: "yellow"}
 PACKAGES = ("torch", "triton", "grpcio", "numpy", "scikit-learn")
+BEGIN, END = "<!-- measured:begin -->", "<!-- measured:end -->"  # around a page's table
 
 Machine: TypeAlias = dict[str, str | int | float]
 
 
 def machine() -> Machine:
-    """What the ratios depend on; nothing that says whose machine it is."""
+    """Return what the ratios depend on, and nothing that identifies the machine's owner."""
     return {
         "processor": processor_name(),
         "cores": len(CORES),
@@ -37,12 +38,12 @@ def machine() -> Machine:
 
 
 def label(about: Machine) -> str:
-    """What the results are named by: the CUDA device where they are about one, or the processor."""
+    """Return the name of the CUDA device that the results are about, or else the processor's."""
     return str(about.get("device", about["processor"]))
 
 
 def processor_name() -> str:
-    """Its name, as Linux knows it."""
+    """Return the processor's name from /proc/cpuinfo, or else its architecture."""
     try:
         names = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     except OSError:
@@ -51,7 +52,7 @@ def processor_name() -> str:
 
 
 def package_version(package: str) -> str:
-    """A package's version."""
+    """Return the installed version of a package, or "none"."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -59,20 +60,21 @@ def package_version(package: str) -> str:
 
 
 def new_table() -> Table:
-    """A table that has no rows yet; each row has two lines."""
-    found = Table(show_lines=True)
-    found.add_column("benchmark\n[dim]A / B, or A - B, or A", min_width=20)
-    found.add_column("A\nB", justify="right", no_wrap=True)
-    found.add_column("figure\n[dim]its middle half", justify="right", no_wrap=True)
-    found.add_column("aim\n[dim]A / A", justify="right", no_wrap=True)
-    found.add_column("", min_width=12, max_width=14)  # why one is left out takes some lines
-    return found
+    """Return an empty table, whose rows have two lines each."""
+    table = Table(show_lines=True)
+    table.add_column("benchmark\n[dim]A / B, or A - B, or A", min_width=20)
+    table.add_column("A\nB", justify="right", no_wrap=True)
+    table.add_column("figure\n[dim]its middle half", justify="right", no_wrap=True)
+    table.add_column("aim\n[dim]A / A", justify="right", no_wrap=True)
+    # The reason why a row is left out takes some lines.
+    table.add_column("", min_width=12, max_width=14)
+    return table
 
 
 def table_row(result: Result) -> list[str]:
-    """A result as a row of the table."""
+    """Return a result as a row of the table."""
     benchmark, figure, unit = result.benchmark, result.figure, unit_of_figure(result)
-    scaled = unit if unit == "s" else ""  # other units are the same in each line
+    scaled = unit if unit == "s" else ""  # other units are the same in both lines
     middle_half = (
         f"{format_quantity(figure.lower, scaled)} to {format_quantity(figure.upper, scaled)}"
     )
@@ -89,25 +91,25 @@ def table_row(result: Result) -> list[str]:
 
 
 def format_line(result: Result) -> str:
-    """A result in one line, for a log."""
+    """Return a result as one line, for a log."""
     figure, unit = result.figure, unit_of_figure(result)
-    found = f"{format_quantity(figure.median, unit)} ({result.benchmark.aim})"
-    return f"{result.benchmark.key}: {found}: {result.verdict.value}"
+    median = f"{format_quantity(figure.median, unit)} ({result.benchmark.aim})"
+    return f"{result.benchmark.key}: {median}: {result.verdict.value}"
 
 
 def title(benchmark: Benchmark) -> str:
-    """What a benchmark is asked for by, and what it measures."""
+    """Return a benchmark's key and name as the first cell of its row."""
     return f"[bold]{benchmark.key}[/]\n[dim]{benchmark.name}"
 
 
 def unit_of_figure(result: Result) -> str:
-    """A ratio has none."""
+    """Return the unit of a result's figure; a ratio has none."""
     benchmark = result.benchmark
     return "" if benchmark.figure is Figure.RATIO else benchmark.unit
 
 
 def format_quantity(value: float, unit: str) -> str:
-    """Three digits and the unit; short times in smaller ones."""
+    """Return a value with three digits and its unit; times below 1 s get ms or µs."""
     if unit == "s" and abs(value) < 1:
         value, unit = (value * 1e3, "ms") if abs(value) >= 1e-3 else (value * 1e6, "µs")
     number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
@@ -115,7 +117,7 @@ def format_quantity(value: float, unit: str) -> str:
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """A result with every pair that it comes from."""
+    """Return a result with all its measurements, for a JSON file."""
     benchmark = result.benchmark
     return {
         "key": benchmark.key,
@@ -132,7 +134,7 @@ def as_json(result: Result) -> dict[str, Any]:
 
 
 def spread_as_json(spread: Spread | None) -> dict[str, Any] | None:
-    """Numbers with five digits, which is more than they are worth."""
+    """Return the quartiles and values of a spread, rounded to five digits."""
     if spread is None:
         return None
 
@@ -144,20 +146,61 @@ def spread_as_json(spread: Spread | None) -> dict[str, Any] | None:
 
 
 def write(folder: Path, name: str, about: Machine, results: Sequence[Result]) -> list[Path]:
-    """Writes the results into a folder; returns the files."""
+    """Write the results into a folder as JSON and as a drawing; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}.json"
     content = json.dumps({"machine": about, "results": [as_json(r) for r in results]}, indent=1)
-    # A list of numbers belongs on one line.
+    # json.dumps puts each number on a line of its own.
     file.write_text(re.sub(r"\[[-\d\s.,e]+\]", lambda m: " ".join(m[0].split()), content) + "\n")
     return [file, *draw(file.with_suffix(".svg"), about, results)]
 
 
+def page_table(about: Machine, rows: Sequence[dict[str, Any]], sources: Sequence[str]) -> str:
+    """Return the results as the Markdown table of a page in docs, below a line on the machine.
+
+    Args:
+        about: the machine.
+        rows: the results, each as `as_json` returns it.
+        sources: the names of the files in benchmarks/results that hold them.
+    """
+    links = ", ".join(f"[{source}](../benchmarks/results/{source})" for source in sources)
+    lines = [
+        f"{label(about)}, {about['cores']} cores, {about['date']}; every pair is in {links}.",
+        "",
+        "| row | median (its middle half) | aim | verdict |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        unit = "" if row["figure"] == Figure.RATIO.value else row["unit"]
+        scaled = unit if unit == "s" else ""  # other units are the same in the whole cell
+        lower, median, upper = row["result"]["quartiles"]
+        middle_half = f"{format_quantity(lower, scaled)} to {format_quantity(upper, scaled)}"
+        sense, _, bound = row["aim"].rpartition(" ")
+        aim = f"{sense} {format_quantity(float(bound.replace(',', '')), unit)}"
+        name = f"`{row['key']}`: {row['name']}".replace("|", r"\|")
+        figure = f"{format_quantity(median, unit)} ({middle_half})"
+        lines.append(f"| {name} | {figure} | {aim} | {row['verdict']} |")
+    return "\n".join(lines)
+
+
+def update_page(page: Path, table: str) -> None:
+    """Replace what stands between the markers of a page by a table.
+
+    Raises:
+        ValueError: the page lacks the markers.
+    """
+    head, begin, rest = page.read_text().partition(f"{BEGIN}\n")
+    _, end, tail = rest.partition(f"{END}\n")
+    if not (begin and end):
+        raise ValueError(f"{page} has no lines {BEGIN} and {END}")
+    page.write_text(f"{head}{begin}{table}\n{end}{tail}")
+
+
 def draw(file: Path, about: Machine, results: Sequence[Result]) -> list[Path]:
-    """Draws how far each figure is from its aim: right of the line it holds.
+    """Draw how far each figure is from its aim; right of the line the aim holds.
 
     Returns:
-        The file, or nothing where matplotlib is missing.
+        The file, or an empty list if matplotlib is not installed.
     """
     try:
         import matplotlib as mpl
@@ -199,7 +242,7 @@ def draw(file: Path, about: Machine, results: Sequence[Result]) -> list[Path]:
 
 
 def margin(result: Result, figure: float) -> float:
-    """How many times better than its aim a figure is, within what can be drawn."""
+    """Return how many times better than its aim a figure is, between 0.25 and 8."""
     aim = result.benchmark.aim
     better = figure / aim.bound if aim.sense == "at least" else aim.bound / max(figure, 1e-9)
     return min(max(better, 0.25), 8.0)

@@ -1,4 +1,4 @@
-"""A real server for the tests to talk to: one of their own, or the one at MNIST37_ADDRESS."""
+"""Fixtures of all tests: a real server, started by the tests or the one at MNIST37_ADDRESS."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import trustme
 from mnist37_client import Client
 from mnist37_client.local_server import LocalServer
 
-# Where there is no CUDA device, Triton's interpreter runs the kernels; read as they are imported.
+# Without a CUDA device, Triton's interpreter runs the kernels. Triton reads this at its import.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
-    """Of a server that the tests share: what a test needs of the model's state, it sets itself."""
+    """Return the address of a server that the tests share.
+
+    A test sets the state of the model that it needs.
+    """
     if "MNIST37_ADDRESS" in os.environ:
         yield os.environ["MNIST37_ADDRESS"]
         return
@@ -29,15 +32,18 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two authorities, and certificates and keys in PEM that they have signed."""
+    """Return a folder with two certificate authorities, and certificates and keys they signed.
+
+    All files are PEM, except `garbage`.
+    """
     folder = tmp_path_factory.mktemp("pki")
-    ours, theirs = trustme.CA(), trustme.CA()
-    ours.cert_pem.write_to_path(folder / "ca.pem")
-    theirs.cert_pem.write_to_path(folder / "other-ca.pem")
+    authority, other_authority = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    other_authority.cert_pem.write_to_path(folder / "other-ca.pem")
     for name, certificate in (
-        ("server", ours.issue_cert("localhost", "127.0.0.1")),
-        ("client", ours.issue_cert("client")),
-        ("stranger", theirs.issue_cert("client")),
+        ("server", authority.issue_cert("localhost", "127.0.0.1")),
+        ("client", authority.issue_cert("client")),
+        ("stranger", other_authority.issue_cert("client")),
     ):
         certificate.private_key_pem.write_to_path(folder / f"{name}.key")
         certificate.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
@@ -47,7 +53,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def client(address: str) -> Iterator[Client]:
-    """A client of the shared server, its parameters freshly drawn from seed 42."""
+    """Return a client of the shared server, after Initialize with seed 42."""
     with Client(address) as client:
         client.initialize()
         yield client
@@ -55,6 +61,6 @@ def client(address: str) -> Iterator[Client]:
 
 @pytest.fixture
 def server() -> Iterator[LocalServer]:
-    """A server of the test's own, at version 0."""
+    """Start a server for one test, at version 0."""
     with LocalServer("--device", "cpu") as server:
         yield server

@@ -1,8 +1,8 @@
-"""A closed loop by h2load: so many calls in flight, each answer followed by the next call at once.
+"""A closed loop by h2load: a fixed number of calls in flight, each response followed by a new call.
 
-h2load is written in C and takes a tenth of the time a call that a server in Python takes. To it a
-call that failed with a gRPC status is an HTTP response like any other; but such a call has no
-answer, so the bytes of the answers are counted.
+h2load is written in C: a call takes it a tenth of the time that it takes a server in Python. To
+h2load, a call that failed with a gRPC status is an HTTP response like any other. But such a call
+has no response message, so the bytes of the responses are counted.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ import tempfile
 from benchmarks.harness import MissingRequirement
 
 SERVICE = "/mnist37.v1.Mnist37Service"
-TIMEOUT_SECONDS = 600  # seconds, for the longest measurement
+TIMEOUT_SECONDS = 600  # for the longest measurement
 
 
 def frame(message: bytes) -> bytes:
-    """A message as gRPC sends it: uncompressed, its length, itself."""
+    """Return a message in gRPC's framing: the flag "uncompressed", the length, the message."""
     return struct.pack(">BI", 0, len(message)) + message
 
 
 class ClosedLoop:
-    """Calls with one and the same body, over one connection.
+    """A closed loop of calls with one body, over one connection.
 
     Args:
         address: HOST:PORT of the server.
         rpc: the method's name.
-        body: of each call: one frame, or many where the method takes a stream.
-        answer: how many bytes the body of each answer has, at least.
-        in_flight: how many calls are under way at a time.
-        headers: further ones, as "name: value".
+        body: the body of each call: one frame, or many where the method takes a stream.
+        answer_bytes: the minimum size of each response's body, in bytes.
+        in_flight: the number of calls in flight.
+        headers: further headers, as "name: value".
 
     Raises:
-        MissingRequirement: there is no h2load here.
+        MissingRequirement: h2load is not installed.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ClosedLoop:
         address: str,
         rpc: str,
         body: bytes,
-        answer: int,
+        answer_bytes: int,
         in_flight: int,
         headers: tuple[str, ...] = (),
     ) -> None:
@@ -53,37 +53,41 @@ class ClosedLoop:
         self._body = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed with the object
         self._body.write(body)
         self._body.flush()
-        self._answer = answer
+        self._answer_bytes = answer_bytes
         self._in_flight = in_flight
-        self._rate = 100.0  # calls a second, as far as is known
-        given = ("content-type: application/grpc", "te: trailers", *headers)
+        self._rate = 100.0  # calls a second: a guess, then the last measurement
+        headers = ("content-type: application/grpc", "te: trailers", *headers)
         self._command = [
             *("h2load", "--clients=1", f"--max-concurrent-streams={in_flight}"),
-            *(f"--header={header}" for header in given),
+            *(f"--header={header}" for header in headers),
             *(f"--data={self._body.name}", f"http://{address}{SERVICE}/{rpc}"),
         ]
 
     def __call__(self, seconds: float) -> float:
-        """Calls a second, over about so many seconds.
+        """Run the loop for about so many seconds and return the calls a second.
 
         Raises:
             RuntimeError: not all calls were answered.
         """
-        # By number, not by time, so that what comes back can be counted.
-        self._rate = self.times(max(self._in_flight, round(self._rate * seconds)))
+        # h2load gets a number of calls, not a duration, so that the responses can be counted.
+        self._rate = self.run(max(self._in_flight, round(self._rate * seconds)))
         return self._rate
 
-    def times(self, count: int) -> float:
-        """Calls a second, over so many calls; raises as above."""
+    def run(self, count: int) -> float:
+        """Run the loop for `count` calls and return the calls a second.
+
+        Raises:
+            RuntimeError: not all calls were answered.
+        """
         command = [*self._command, f"--requests={count}"]
-        ended = subprocess.run(
+        process = subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS
         )
-        found = re.search(
+        report = re.search(
             r"finished in .*?, ([\d.]+) req/s.*?(\d+) succeeded.*?traffic:.*?\((\d+)\) data",
-            ended.stdout,
+            process.stdout,
             re.DOTALL,
         )
-        if found is None or int(found[2]) != count or int(found[3]) < count * self._answer:
-            raise RuntimeError(f"not all of {count} calls were answered:\n{ended.stdout}")
-        return float(found[1])
+        if report is None or int(report[2]) != count or int(report[3]) < count * self._answer_bytes:
+            raise RuntimeError(f"not all of {count} calls were answered:\n{process.stdout}")
+        return float(report[1])

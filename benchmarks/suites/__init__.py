@@ -1,1 +1,1 @@
-"""The benchmarks, by theme; each module has a function `rows`."""
+"""The benchmarks, one module a theme; each module has a function `rows`."""

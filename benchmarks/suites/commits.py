@@ -1,4 +1,4 @@
-"""What it costs that nothing acknowledged is ever lost."""
+"""The cost of durability: an acknowledged write is never lost."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from benchmarks import baselines, processes
 from benchmarks.harness import Aim, Benchmark, Figure, Measure, Options
 from benchmarks.processes import LOAD, Server
-from benchmarks.suites.predict import Target, empty
-from benchmarks.suites.training import run_over_rpc
+from benchmarks.suites.predict import Target, empty_server
+from benchmarks.suites.training import measure_rpc_epoch
 
 VERSIONS = 100_000
 CLIENTS = 16
 
 
 @contextmanager
-def on_disk(options: Options, module: str = "mnist37_server") -> Iterator[Server]:
-    """A server whose state is on disk."""
+def disk_server(options: Options, module: str = "mnist37_server") -> Iterator[Server]:
+    """Start a server whose state folder is on disk."""
     with (
         processes.temporary_folder(options.disk) as folder,
         processes.mnist37(state=folder, module=module) as server,
@@ -37,25 +37,31 @@ def on_disk(options: Options, module: str = "mnist37_server") -> Iterator[Server
         yield server
 
 
-def step(address: str) -> Measure:
-    """The median seconds of a Step with an id, one after the other."""
+def measure_step(address: str) -> Measure:
+    """Return a measurement of the median seconds of a Step with a request id, one at a time."""
     return baselines.measure_median(Client(address).step)
 
 
 @contextmanager
 def durable_step(options: Options) -> Iterator[Measure]:
-    """Of a server whose state is on disk."""
-    with on_disk(options) as server, processes.worker(LOAD, step, server.address) as measure:
+    """Start a server with its state on disk, and yield a measurement of the seconds of a Step."""
+    with (
+        disk_server(options) as server,
+        processes.worker(LOAD, measure_step, server.address) as measure,
+    ):
         yield measure
 
 
 @contextmanager
 def sync_and_step(options: Options) -> Iterator[Measure]:
-    """A raw fdatasync of as many bytes as a Step commits, plus a Step in memory."""
+    """Yield a measurement of the seconds of a plain fdatasync, plus those of a Step in memory.
+
+    The fdatasync is of as many bytes as a Step commits.
+    """
     with (
         processes.temporary_folder(options.disk) as folder,
         processes.mnist37() as server,
-        processes.worker(LOAD, step, server.address) as in_memory,
+        processes.worker(LOAD, measure_step, server.address) as in_memory,
         processes.worker(LOAD, baselines.fdatasync, folder, bytes_a_step(options)) as sync,
     ):
         yield lambda seconds: sync(seconds / 2) + in_memory(seconds / 2)
@@ -63,48 +69,56 @@ def sync_and_step(options: Options) -> Iterator[Measure]:
 
 @cache
 def bytes_a_step(options: Options) -> int:
-    """What the commit of one Step writes, as Linux counts it, between checkpoints of the log."""
-    with on_disk(options) as server, Client(server.address) as client:
+    """Measure the bytes that the commit of one Step writes, without checkpoints of SQLite's log.
 
-        def written() -> int:
+    The source is `wchar` in Linux' /proc/PID/io.
+    """
+    with disk_server(options) as server, Client(server.address) as client:
+
+        def bytes_written() -> int:
             lines = Path(f"/proc/{server.pid}/io").read_text().splitlines()
             return int(dict(line.split(": ") for line in lines)["wchar"])
 
-        def of_a_few() -> float:
-            before = written()
+        def mean_of_10_steps() -> float:
+            before = bytes_written()
             for _ in range(10):
                 client.step()
-            return (written() - before) / 10
+            return (bytes_written() - before) / 10
 
-        # Some of these have a checkpoint in them; the median has none.
-        return round(statistics.median(of_a_few() for _ in range(25)))
+        # Some of these means contain a checkpoint of the log; the median does not.
+        return round(statistics.median(mean_of_10_steps() for _ in range(25)))
 
 
-def steps_a_second(address: str, clients: int) -> Measure:
-    """How many Steps so many clients, each with a connection of its own, get acknowledged."""
+def measure_step_rate(address: str, clients: int) -> Measure:
+    """Return a measurement of the Steps a second that the server acknowledges.
+
+    Args:
+        address: HOST:PORT of the server.
+        clients: the number of clients, each with its own connection.
+    """
 
     def measure(seconds: float) -> float:
-        done = [0] * clients
-        over = threading.Event()
+        steps = [0] * clients
+        stop = threading.Event()
 
-        def work(number: int) -> None:
-            # Channels to one address share a connection unless they are told apart.
+        def run_client(index: int) -> None:
+            # Without this option, channels to one address share a connection.
             options = [("grpc.use_local_subchannel_pool", 1)]
             with grpc.insecure_channel(address, options) as channel:
                 call = mnist37_pb2_grpc.Mnist37ServiceStub(channel).Step
-                while not over.is_set():
+                while not stop.is_set():
                     call(pb.StepRequest(request_id=ensure_request_id(None)))
-                    done[number] += 1
+                    steps[index] += 1
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
+        threads = [threading.Thread(target=run_client, args=(index,)) for index in range(clients)]
         for thread in threads:
             thread.start()
-        while not all(done):
+        while not all(steps):
             time.sleep(0.01)
-        before, began = sum(done), time.perf_counter()
+        before, start = sum(steps), time.perf_counter()
         time.sleep(seconds)
-        rate = (sum(done) - before) / (time.perf_counter() - began)
-        over.set()
+        rate = (sum(steps) - before) / (time.perf_counter() - start)
+        stop.set()
         for thread in threads:
             thread.join()
         return rate
@@ -113,50 +127,57 @@ def steps_a_second(address: str, clients: int) -> Measure:
 
 
 @contextmanager
-def stepping(target: Target, clients: int) -> Iterator[Measure]:
-    """The same, of a server that is started for it."""
+def step_rate(target: Target, clients: int) -> Iterator[Measure]:
+    """Start a server and yield a measurement of the Steps a second of so many clients."""
     with (
         target() as server,
-        processes.worker(LOAD, steps_a_second, server.address, clients) as measure,
+        processes.worker(LOAD, measure_step_rate, server.address, clients) as measure,
     ):
         yield measure
 
 
 @contextmanager
-def an_epoch(target: Target) -> Iterator[Measure]:
-    """Epochs a second of runs over RPC."""
-    with target() as server, processes.worker(LOAD, run_over_rpc, server.address) as measure:
+def epoch_rate(target: Target) -> Iterator[Measure]:
+    """Start a server and yield a measurement of the epochs a second over RPC."""
+    with target() as server, processes.worker(LOAD, measure_rpc_epoch, server.address) as measure:
         yield lambda seconds: 1 / measure(seconds)
 
 
 @cache
 def old_state(options: Options) -> tempfile.TemporaryDirectory[str]:
-    """A state with 100,000 versions behind it; gone when the command ends."""
+    """Write a state folder after 100,000 versions; it is deleted when the process ends."""
     from mnist37_server.domain.records import RequestRecord
     from mnist37_server.domain.snapshot import Origin, Snapshot
     from mnist37_server.storage.store import Store
 
     folder = tempfile.TemporaryDirectory(prefix=".bench-", dir=options.disk)
-    state = Store(Path(folder.name))
+    store = Store(Path(folder.name))
     parameters = bytes(785 * 4)
     for start in range(0, VERSIONS, 100):
-        made = [Snapshot(start + i, parameters, 0, Origin.STEP) for i in range(100)]
-        named = [RequestRecord(f"id {s.version}", b"x" * 32, s.version, (0.1, 1)) for s in made]
-        state.commit(made, named)
-    state.close()
+        snapshots = [Snapshot(start + i, parameters, 0, Origin.STEP) for i in range(100)]
+        records = [
+            RequestRecord(f"id {s.version}", b"x" * 32, s.version, (0.1, 1)) for s in snapshots
+        ]
+        store.commit(snapshots, records)
+    store.close()
     return folder
 
 
 @contextmanager
-def opening(options: Options, *, old: bool) -> Iterator[Measure]:
-    """Seconds until a server is ready, on an old state or a new one."""
+def startup(options: Options, *, old: bool) -> Iterator[Measure]:
+    """Yield a measurement of the seconds until a server is ready.
+
+    Args:
+        options: the options that name the disk of the state folder.
+        old: start with the state of `old_state`, not with a new one.
+    """
 
     def measure(seconds: float) -> float:
         with processes.temporary_folder(options.disk) as new:
             folder = old_state(options).name if old else new
-            began = time.perf_counter()
+            start = time.perf_counter()
             with processes.mnist37(state=folder):
-                return time.perf_counter() - began
+                return time.perf_counter() - start
 
     if old:
         old_state(options)
@@ -164,8 +185,8 @@ def opening(options: Options, *, old: bool) -> Iterator[Measure]:
 
 
 def rows(options: Options) -> list[Benchmark]:
-    """The benchmarks of this theme."""
-    slow_disk = partial(on_disk, options, "benchmarks.slow_disk")
+    """Return the benchmarks of this theme."""
+    slow_disk = partial(disk_server, options, "benchmarks.slow_disk")
     return [
         Benchmark(
             key="commits-step",
@@ -181,8 +202,8 @@ def rows(options: Options) -> list[Benchmark]:
             name="epochs a second: on disk / in memory",
             unit="/s",
             aim=Aim("at least", 0.95),
-            a=partial(an_epoch, partial(on_disk, options)),
-            b=partial(an_epoch, processes.mnist37),
+            a=partial(epoch_rate, partial(disk_server, options)),
+            b=partial(epoch_rate, processes.mnist37),
             seconds=0.4,
         ),
         Benchmark(
@@ -190,8 +211,8 @@ def rows(options: Options) -> list[Benchmark]:
             name="Steps a second, 5 ms more a sync: 16 clients / one",
             unit="/s",
             aim=Aim("at least", 8),
-            a=partial(stepping, slow_disk, CLIENTS),
-            b=partial(stepping, slow_disk, 1),
+            a=partial(step_rate, slow_disk, CLIENTS),
+            b=partial(step_rate, slow_disk, 1),
             seconds=0.4,
         ),
         Benchmark(
@@ -199,8 +220,8 @@ def rows(options: Options) -> list[Benchmark]:
             name="Steps a second of 16 clients: on disk / an empty servicer",
             unit="/s",
             aim=Aim("at least", 0.5),
-            a=partial(stepping, partial(on_disk, options), CLIENTS),
-            b=partial(stepping, empty, CLIENTS),
+            a=partial(step_rate, partial(disk_server, options), CLIENTS),
+            b=partial(step_rate, empty_server, CLIENTS),
             seconds=0.4,
             rounds=6,  # two servers of one kind differ by 5 %
         ),
@@ -209,8 +230,8 @@ def rows(options: Options) -> list[Benchmark]:
             name=f"seconds until it is ready: {VERSIONS:,} versions - none",
             unit="s",
             aim=Aim("at most", 0.5),
-            a=partial(opening, options, old=True),
-            b=partial(opening, options, old=False),
+            a=partial(startup, options, old=True),
+            b=partial(startup, options, old=False),
             figure=Figure.DIFFERENCE,
             pairs=3,
             rounds=1,

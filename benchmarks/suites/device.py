@@ -1,4 +1,4 @@
-"""A CUDA device: what an epoch costs there, and that predictions are as fast as on the CPU."""
+"""A CUDA device: the cost of an epoch, and whether predictions are as fast as on the CPU."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from functools import partial
 from benchmarks import baselines, processes
 from benchmarks.harness import Aim, Benchmark, Figure, Measure, Options, Side
 from benchmarks.suites.both import p99
-from benchmarks.suites.predict import bare, empty, latency, throughput
-from benchmarks.suites.training import epoch, in_process
+from benchmarks.suites.predict import empty_server, latency, plain_server, throughput
+from benchmarks.suites.training import in_process, measure_epoch
 
 ON_CUDA = ("--device", "cuda")
 
 
 @contextmanager
-def on_cuda_only(side: Side) -> Iterator[Measure]:
-    """A side that needs a CUDA device, which is asked for before anything starts."""
+def with_cuda(side: Side) -> Iterator[Measure]:
+    """Start a side that needs a CUDA device.
+
+    Raises:
+        MissingRequirement: there is no CUDA device; the side was not started.
+    """
     processes.require_cuda()
     with side() as measure:
         yield measure
 
 
-def eager_epoch(device: str) -> Measure:
-    """Seconds for an epoch as chapter 4 has it, in torch's own operations, on a device.
+def measure_eager_epoch(device: str) -> Measure:
+    """Return a measurement of the seconds of an epoch on a device, in torch's eager operations.
 
-    Without what is slow about the book's for other reasons: the images are there in the order of
-    the run, a mini-batch is a slice of them, and the loss is not fetched.
+    The epoch is that of the book's chapter 4, without its other costs: the images are on the device
+    in the order of the run, a mini-batch is a slice of them, and the loss stays on the device.
     """
     import torch
 
@@ -51,30 +55,30 @@ def eager_epoch(device: str) -> Measure:
                 assert parameter.grad is not None
                 parameter.data -= parameter.grad * 1.0
                 parameter.grad = None
-        weights[0].item()  # waits until all is done
+        weights[0].item()  # waits for the device
 
     return baselines.measure_call(run)
 
 
 def rows(options: Options) -> list[Benchmark]:
-    """The benchmarks of this theme."""
-    an_epoch = in_process(epoch, False, "cuda")
-    on_cuda = partial(bare, *ON_CUDA)
-    found = [
+    """Return the benchmarks of this theme."""
+    epoch = in_process(measure_epoch, False, "cuda")
+    cuda_server = partial(plain_server, *ON_CUDA)
+    benchmarks = [
         Benchmark(
             key="device-eager",
             name="on a CUDA device: autograd's eager epoch / an epoch",
             unit="s",
             aim=Aim("at least", 30),
-            a=in_process(eager_epoch, "cuda"),
-            b=an_epoch,
+            a=in_process(measure_eager_epoch, "cuda"),
+            b=epoch,
         ),
         Benchmark(
             key="device-epoch",
             name="an epoch on a CUDA device",
             unit="s",
             aim=Aim("at most", 0.4e-3),
-            a=an_epoch,
+            a=epoch,
             figure=Figure.VALUE,
         ),
         Benchmark(
@@ -82,16 +86,16 @@ def rows(options: Options) -> list[Benchmark]:
             name="Predict, p50 of one call at a time: on CUDA / an empty servicer",
             unit="s",
             aim=Aim("at most", 1.25),
-            a=partial(latency, on_cuda),
-            b=partial(latency, empty),
+            a=partial(latency, cuda_server),
+            b=partial(latency, empty_server),
         ),
         Benchmark(
             key="device-1024",
             name="Predict, 1,024 a call: on CUDA / an empty servicer",
             unit="/s",
             aim=Aim("at least", 0.85),
-            a=partial(throughput, on_cuda, 1024),
-            b=partial(throughput, empty, 1024),
+            a=partial(throughput, cuda_server, 1024),
+            b=partial(throughput, empty_server, 1024),
         ),
         Benchmark(
             key="device-training",
@@ -103,4 +107,4 @@ def rows(options: Options) -> list[Benchmark]:
             seconds=0.5,
         ),
     ]
-    return [replace(row, a=partial(on_cuda_only, row.a)) for row in found]
+    return [replace(row, a=partial(with_cuda, row.a)) for row in benchmarks]

@@ -1,4 +1,4 @@
-"""Small things that users feel."""
+"""Small costs that users notice: start, memory and idle time."""
 
 from __future__ import annotations
 
@@ -16,88 +16,90 @@ from benchmarks import processes
 from benchmarks.harness import Aim, Benchmark, Figure, Measure, Options
 from benchmarks.load import h2load
 from benchmarks.processes import SERVER
-from benchmarks.suites.commits import on_disk
-from benchmarks.suites.predict import answer, body
+from benchmarks.suites.commits import disk_server
+from benchmarks.suites.predict import answer_bytes, request_body
 
-WARM_UP = (20_000, 1_500)  # predictions and epochs, after which memory is all taken
+# Predictions and epochs
+WARM_UP = (20_000, 1_500)  # after these the server has allocated its memory
 CALLS = (20_000, 1_000)
 SOAK = (1_000_000, 10_000)
-SETTLE_SECONDS = 1.0  # seconds after the last call
 
-
-def time_command(*command: str) -> Measure:
-    """Seconds that a command takes, on the server's core."""
-
-    def measure(seconds: float) -> float:
-        with processes.pinned_to(SERVER):
-            began = time.perf_counter()
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            return time.perf_counter() - began
-
-    return measure
+SETTLE_SECONDS = 1.0  # after the last call
 
 
 @contextmanager
 def command(*words: str) -> Iterator[Measure]:
-    """The same; nothing is to be started before."""
-    yield time_command(*words)
-
-
-@contextmanager
-def starting() -> Iterator[Measure]:
-    """Seconds until a server is ready."""
+    """Yield a measurement of the seconds of a command on the server's core."""
 
     def measure(seconds: float) -> float:
-        began = time.perf_counter()
-        with processes.mnist37():
-            return time.perf_counter() - began
+        with processes.pinned_to(SERVER):
+            start = time.perf_counter()
+            subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+            return time.perf_counter() - start
 
     yield measure
 
 
 @contextmanager
-def growth(options: Options) -> Iterator[Measure]:
-    """The server's memory after many calls and epochs, over that after a few."""
-    with on_disk(options) as server, Client(server.address, timeout=None) as client:
+def startup() -> Iterator[Measure]:
+    """Yield a measurement of the seconds until a server is ready."""
 
-        def resident(predictions: int, epochs: int) -> int:
-            loop = h2load.ClosedLoop(server.address, "Predict", body(1), answer(1) - 3, 64)
-            loop.times(predictions)
+    def measure(seconds: float) -> float:
+        start = time.perf_counter()
+        with processes.mnist37():
+            return time.perf_counter() - start
+
+    yield measure
+
+
+@contextmanager
+def memory_growth(options: Options) -> Iterator[Measure]:
+    """Start a server and yield a measurement of its memory after many calls, over that after a few.
+
+    The calls are Predicts and Trains.
+    """
+    with disk_server(options) as server, Client(server.address, timeout=None) as client:
+
+        def resident_kb_after(predictions: int, epochs: int) -> int:
+            loop = h2load.ClosedLoop(
+                server.address, "Predict", request_body(1), answer_bytes(1) - 3, 64
+            )
+            loop.run(predictions)
             for _ in range(0, epochs, 500):
                 client.train(500).wait()
             status = Path(f"/proc/{server.pid}/status").read_text()
             return int(status.partition("VmRSS:")[2].split()[0])
 
         def measure(seconds: float) -> float:
-            before = resident(*WARM_UP)
-            return resident(*(SOAK if options.soak else CALLS)) / before
+            before = resident_kb_after(*WARM_UP)
+            return resident_kb_after(*(SOAK if options.soak else CALLS)) / before
 
         yield measure
 
 
 @contextmanager
-def idling() -> Iterator[Measure]:
-    """The share of a core, in percent, that a server takes which has nothing left to do."""
+def idle_load() -> Iterator[Measure]:
+    """Start a server and yield a measurement of its share of a core, in percent, while idle."""
     with processes.mnist37() as server, Client(server.address) as client:
         client.train(10).wait()
         client.get_model()
 
-        def used() -> int:
-            """Nanoseconds, of all its threads."""
+        def cpu_nanoseconds() -> int:
+            """Return the time that all the server's threads have run."""
             threads = Path(f"/proc/{server.pid}/task").glob("*/schedstat")
             return sum(int(thread.read_text().split()[0]) for thread in threads)
 
         def measure(seconds: float) -> float:
             time.sleep(SETTLE_SECONDS)
-            before, began = used(), time.perf_counter()
+            before, start = cpu_nanoseconds(), time.perf_counter()
             time.sleep(seconds)
-            return (used() - before) / (time.perf_counter() - began) / 1e9 * 100
+            return (cpu_nanoseconds() - before) / (time.perf_counter() - start) / 1e9 * 100
 
         yield measure
 
 
 def rows(options: Options) -> list[Benchmark]:
-    """The benchmarks of this theme."""
+    """Return the benchmarks of this theme."""
     predictions, epochs = SOAK if options.soak else CALLS
     return [
         Benchmark(
@@ -105,7 +107,7 @@ def rows(options: Options) -> list[Benchmark]:
             name="seconds until a server is ready",
             unit="s",
             aim=Aim("at most", 1.3),
-            a=starting,
+            a=startup,
             figure=Figure.VALUE,
             pairs=10,
             rounds=1,
@@ -125,7 +127,7 @@ def rows(options: Options) -> list[Benchmark]:
             name=f"memory after {predictions:,} predictions and {epochs:,} epochs / before",
             unit="",
             aim=Aim("at most", 1.02),
-            a=partial(growth, options),
+            a=partial(memory_growth, options),
             figure=Figure.VALUE,
             pairs=1,
             rounds=1,
@@ -135,7 +137,7 @@ def rows(options: Options) -> list[Benchmark]:
             name="processor that an idle server takes, of a core",
             unit="%",
             aim=Aim("at most", 0.2),
-            a=idling,
+            a=idle_load,
             figure=Figure.VALUE,
             seconds=3.0,
             pairs=1,

@@ -1,4 +1,7 @@
-"""What an epoch costs: against reading the images once, the book, scikit-learn, and over RPC."""
+"""The cost of an epoch, compared with one read of the images, the book and scikit-learn.
+
+Also the cost of an epoch over RPC.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,16 @@ if TYPE_CHECKING:
     from mnist37_server.domain.results import Progress
     from mnist37_server.training.trainer import Trainer
 
-TARGET_ACCURACY = 0.97  # of the validation images
+TARGET_ACCURACY = 0.97  # on the validation images
 
 
-def trainer(*, validation: bool, device: str = "cpu") -> Trainer:
-    """What the server trains with.
+def make_trainer(*, validation: bool, device: str = "cpu") -> Trainer:
+    """Make the server's trainer, with parameters initialized from the default seed.
 
     Args:
-        validation: with the whole validation set; else with one image of it, which costs nothing
-            (on CUDA a launch).
-        device: where.
+        validation: validate on the whole validation set; otherwise on one image of it, which costs
+            nothing on the CPU, and one kernel launch on CUDA.
+        device: the device's name.
     """
     from mnist37_server.domain.commands import Initialize
     from mnist37_server.training.device import find_device
@@ -42,39 +45,44 @@ def trainer(*, validation: bool, device: str = "cpu") -> Trainer:
     if not validation:
         one = replace(images.valid, pixels=images.valid.pixels[:1], labels=images.valid.labels[:1])
         images = replace(images, valid=one)
-    place = find_device(device)
-    made = Trainer(Datasets(images, place), place)
-    made.initialize(Initialize())
-    return made
+    compute_device = find_device(device)
+    trainer = Trainer(Datasets(images, compute_device), compute_device)
+    trainer.initialize(Initialize())
+    return trainer
 
 
-def endless_run(trainer: Trainer) -> Iterator[list[Progress]]:
-    """A run without end, as the server's writer does it, without its commits: some epochs each."""
+def train_endlessly(trainer: Trainer) -> Iterator[list[Progress]]:
+    """Train as the server's writer does, without commits, and yield the epochs of each slice."""
     from mnist37_server.domain.commands import Train
     from mnist37_server.domain.records import RunCheckpoint
 
-    place = RunCheckpoint(steps=0, loss=0, elapsed=0.0, run=1, started_at=time.time())
-    return (ended.progress for ended in trainer.run(Train(epochs=1_000_000), place).slices())
+    checkpoint = RunCheckpoint(steps=0, loss=0, elapsed=0.0, run=1, started_at=time.time())
+    training_run = trainer.run(Train(epochs=1_000_000), checkpoint)
+    return (result.progress for result in training_run.slices())
 
 
-def epoch(validation: bool, device: str = "cpu") -> Measure:
-    """Seconds an epoch in this process, shuffled, its training loss included."""
-    run = endless_run(trainer(validation=validation, device=device))
-    next(run)  # on CUDA it compiles first
+def measure_epoch(validation: bool, device: str = "cpu") -> Measure:
+    """Return a measurement of the seconds an epoch takes in this process.
+
+    The mini-batches are shuffled, and the training loss is computed.
+    """
+    run = train_endlessly(make_trainer(validation=validation, device=device))
+    next(run)  # on CUDA the first slice compiles the kernels
 
     def measure(seconds: float) -> float:
-        epochs, began = 0, time.perf_counter()
-        while (taken := time.perf_counter() - began) < seconds or not epochs:
+        epochs, start = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < seconds or not epochs:
             epochs += len(next(run))
-        return taken / epochs
+        return elapsed / epochs
 
     return measure
 
 
-def losses() -> Measure:
-    """How far five epochs' training losses are from autograd's, relatively, at the most.
+def measure_loss_error() -> Measure:
+    """Return a measurement of the largest relative error of five epochs' training losses.
 
-    Autograd's is mnist37.model as the lesson writes it, in float32, over the same mini-batches.
+    The reference is autograd on mnist37.model, as the lesson writes it, in float32 and on the same
+    mini-batches.
     """
     import torch
 
@@ -82,8 +90,8 @@ def losses() -> Measure:
     from mnist37.model import linear1, mnist_loss
     from mnist37.shuffling import permutation
 
-    made = trainer(validation=False)
-    parameters = torch.from_numpy(made.device.fetch(made.parameters))
+    trainer = make_trainer(validation=False)
+    parameters = torch.from_numpy(trainer.device.fetch(trainer.parameters))
     weights, bias = parameters[:-1].view(784, 1).clone(), parameters[-1:].clone()
     images = data.load()
 
@@ -97,53 +105,60 @@ def losses() -> Measure:
             scores = linear1(images.train_x[batch], weights, bias)
             loss = mnist_loss(torch.sigmoid(scores), images.train_y[batch])
             total += loss.item() * len(batch)
-            slopes = torch.autograd.grad(loss, [weights, bias])
-            weights.detach_().sub_(slopes[0])
-            bias.detach_().sub_(slopes[1])
+            gradients = torch.autograd.grad(loss, [weights, bias])
+            weights.detach_().sub_(gradients[0])
+            bias.detach_().sub_(gradients[1])
         return total / len(images.train_x)
 
     def measure(seconds: float) -> float:
+        epochs = itertools.chain.from_iterable(train_endlessly(trainer))
         return max(
-            abs(found.train_loss / autograd_epoch(found.epoch) - 1)
-            for found in itertools.islice(itertools.chain.from_iterable(endless_run(made)), 5)
+            abs(progress.train_loss / autograd_epoch(progress.epoch) - 1)
+            for progress in itertools.islice(epochs, 5)
         )
 
     return measure
 
 
-def run_over_rpc(address: str) -> Measure:
-    """Seconds an epoch over RPC, with the progress of each; from the call to its end."""
+def measure_rpc_epoch(address: str) -> Measure:
+    """Return a measurement of the seconds of an epoch over RPC, with validation and progress.
+
+    The time counts from the start of the call to its end.
+    """
     client = Client(address)
     epochs = 20
 
     def measure(seconds: float) -> float:
         nonlocal epochs
-        began = time.perf_counter()
+        start = time.perf_counter()
         client.train(epochs).wait()
-        taken = time.perf_counter() - began
-        found, epochs = taken / epochs, max(1, round(seconds * epochs / taken))
-        return found
+        elapsed = time.perf_counter() - start
+        result, epochs = elapsed / epochs, max(1, round(seconds * epochs / elapsed))
+        return result
 
     return measure
 
 
-def from_scratch(address: str) -> Measure:
-    """Seconds from Initialize until the client hears of GOOD accuracy, all settings the default."""
+def measure_from_scratch(address: str) -> Measure:
+    """Return a measurement of the seconds from Initialize to a progress of TARGET_ACCURACY.
+
+    All settings are the defaults.
+    """
     client = Client(address)
 
     def measure(seconds: float) -> float:
-        client.initialize()  # waits until the run before this one has stopped
-        began = time.perf_counter()
+        client.initialize()  # waits until the previous run has stopped
+        start = time.perf_counter()
         client.initialize()
         with client.train(100) as run:
-            next(found for found in run if found.valid_accuracy >= TARGET_ACCURACY)
-            return time.perf_counter() - began
+            next(progress for progress in run if progress.valid_accuracy >= TARGET_ACCURACY)
+            return time.perf_counter() - start
 
     return measure
 
 
 def in_process(prepare: Callable[..., Measure], *arguments: object) -> Side:
-    """A measurement in a fresh process on one core."""
+    """Return a side that measures in a fresh process on one core."""
     return partial(processes.worker, SERVER, prepare, *arguments)
 
 
@@ -151,11 +166,11 @@ def in_process(prepare: Callable[..., Measure], *arguments: object) -> Side:
 def over_rpc(
     prepare: Callable[[str], Measure], on_disk: Options | None = None
 ) -> Iterator[Measure]:
-    """A measurement by a client, on two cores that it shares with the server, as on a laptop.
+    """Start a server and a client process that measures it; both share two cores, as on a laptop.
 
     Args:
-        prepare: is given the address.
-        on_disk: where the state is kept; else in memory.
+        prepare: makes the measurement from the server's address.
+        on_disk: the options that name the disk of the state folder; None keeps the state in memory.
     """
     with ExitStack() as stack:
         state = ":memory:"
@@ -166,15 +181,15 @@ def over_rpc(
 
 
 def rows(options: Options) -> list[Benchmark]:
-    """The benchmarks of this theme."""
-    training_alone = in_process(epoch, False)
+    """Return the benchmarks of this theme."""
+    training_alone = in_process(measure_epoch, False)
     return [
         Benchmark(
             key="training-losses",
             name="training losses, how far from autograd's, relatively",
             unit="",
             aim=Aim("at most", 1e-6),
-            a=in_process(losses),
+            a=in_process(measure_loss_error),
             figure=Figure.VALUE,
             pairs=1,
             rounds=1,
@@ -208,15 +223,15 @@ def rows(options: Options) -> list[Benchmark]:
             name="an epoch with validation: over RPC / in process",
             unit="s",
             aim=Aim("at most", 1.10),
-            a=partial(over_rpc, run_over_rpc),
-            b=in_process(epoch, True),
+            a=partial(over_rpc, measure_rpc_epoch),
+            b=in_process(measure_epoch, True),
         ),
         Benchmark(
             key="training-scratch",
             name=f"from Initialize to {TARGET_ACCURACY} accuracy, state on disk",
             unit="s",
             aim=Aim("at most", 0.15),
-            a=partial(over_rpc, from_scratch, options),
+            a=partial(over_rpc, measure_from_scratch, options),
             figure=Figure.VALUE,
         ),
     ]

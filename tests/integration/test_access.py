@@ -1,4 +1,4 @@
-"""Who gets in, and how far: servers with TLS, mutual TLS and tokens, and their callers."""
+"""Tests of access control: servers with TLS, mutual TLS and tokens, and their callers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Code = grpc.StatusCode
 
 
 def mnist37(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    # What the one who runs the tests has set is not to be seen here.
+    # The MNIST37_ variables of the shell that runs the tests must not have an effect here.
     rest = {name: value for name, value in os.environ.items() if not name.startswith("MNIST37_")}
     return subprocess.run(
         [sys.executable, "-m", "mnist37_client.cli", *map(str, arguments)],
@@ -58,7 +58,7 @@ def mnist37(*arguments: object, **variables: str) -> subprocess.CompletedProcess
 
 
 class Token:
-    """A new token, as the command line makes it."""
+    """A new token, made by `mnist37 token`."""
 
     def __init__(self, role: str) -> None:
         made = json.loads(mnist37("token", role, "--name", f"test of {role}", "--json").stdout)
@@ -81,7 +81,7 @@ def certificate(pki: Path) -> tuple[str, ...]:
     return ("--tls-cert", str(pki / "server.pem"), "--tls-key", str(pki / "server.key"))
 
 
-# With metrics it is their interceptor that asks the gate.
+# With metrics, the metrics' interceptor calls the AuthInterceptor.
 @pytest.fixture(scope="module", params=["bare", "metrics"])
 def guarded(
     request: pytest.FixtureRequest,
@@ -90,7 +90,7 @@ def guarded(
     predict: Token,
     train: Token,
 ) -> Iterator[str]:
-    """The address of a server with TLS and tokens."""
+    """Return the address of a server with TLS and tokens."""
     file = tmp_path_factory.mktemp("guarded") / "tokens"
     file.write_text(f"{predict.line}\n{train.line}\n")
     metrics = ("--metrics-address", "127.0.0.1:0") if request.param == "metrics" else ()
@@ -101,21 +101,21 @@ def guarded(
 
 @pytest.fixture(scope="module")
 def mutual(pki: Path, certificate: tuple[str, ...]) -> Iterator[str]:
-    """The address of a server with mutual TLS."""
+    """Return the address of a server with mutual TLS."""
     authority = ("--client-ca", str(pki / "ca.pem"))
     with LocalServer(*certificate, *authority, "--device", "cpu") as server:
         yield server.address
 
 
 def ask(address: str, name: str, *args: object, **access: Any) -> Any:
-    """One call of a method of Client; of an iterator, the first thing that comes."""
+    """Call a method of Client and return its result, or the first item of an iterator."""
     with Client(address, **access) as client:
         answer = getattr(client, name)(*args)
         return next(iter(answer), None) if isinstance(answer, Iterator) else answer
 
 
 def ask_async(address: str, name: str, *args: object, **access: Any) -> Any:
-    """The same of AsyncClient."""
+    """Call a method of AsyncClient and return its result, or the first item of an iterator."""
 
     async def call() -> Any:
         async with AsyncClient(address, **access) as client:
@@ -166,9 +166,7 @@ def test_a_token_allows_what_its_role_may(
 
 
 @BOTH
-def test_without_a_token_that_is_known_nothing_is_allowed(
-    ask: Ask, guarded: str, pki: Path
-) -> None:
+def test_without_a_known_token_every_call_is_refused(ask: Ask, guarded: str, pki: Path) -> None:
     wrong = "not-a-token-of-this-server"
     for call in READING + WRITING:
         # grpc.aio can lose the status of a stream that it is still sending.
@@ -190,7 +188,10 @@ def channel(guarded: str, pki: Path) -> Iterator[grpc.Channel]:
 def status(
     channel: grpc.Channel, method: str, *authorization: str, requests: Iterator[bytes] | None = None
 ) -> tuple[grpc.StatusCode, str]:
-    """What comes of a call without a message, which none of the methods that write takes."""
+    """Make a call and return its code and details.
+
+    Without `requests` the call has no message; the methods that write refuse such a call.
+    """
     metadata = tuple(("authorization", value) for value in authorization)
     begin: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
     call = begin(requests or iter(()), timeout=5, metadata=metadata)
@@ -203,7 +204,7 @@ def status(
 
 
 def test_of_two_tokens_the_last_counts(channel: grpc.Channel, train: Token) -> None:
-    """Also once the server knows the first one."""
+    # The second round runs after the server has cached the known token.
     method, known = "/mnist37.v1.Mnist37Service/Nothing", f"Bearer {train.secret}"
     for _ in range(2):
         assert status(channel, method, known)[0] is Code.UNIMPLEMENTED
@@ -211,7 +212,7 @@ def test_of_two_tokens_the_last_counts(channel: grpc.Channel, train: Token) -> N
         assert status(channel, method, "Bearer x", known)[0] is Code.UNIMPLEMENTED
 
 
-def test_methods_that_do_not_exist_look_to_strangers_like_those_that_do(
+def test_callers_without_a_token_cannot_tell_which_methods_exist(
     channel: grpc.Channel, predict: Token, train: Token
 ) -> None:
     strange = {SERVICE + "Nothing", "/nothing.Nothing/Nothing", "/inference.GRPCInferenceService/X"}
@@ -221,7 +222,7 @@ def test_methods_that_do_not_exist_look_to_strangers_like_those_that_do(
         assert status(channel, method, "Bearer x")[0] is Code.UNAUTHENTICATED, method
     seen = {status(channel, method, f"Bearer {predict.secret}") for method in WRITES | strange}
     assert {code for code, _ in seen} == {Code.PERMISSION_DENIED}
-    assert len(seen) == 1, "in the same words"
+    assert len(seen) == 1, "the details differ"
     for method in strange:
         assert status(channel, method, f"Bearer {train.secret}")[0] is Code.UNIMPLEMENTED
 
@@ -236,7 +237,7 @@ def test_health_and_reflection_are_open(channel: grpc.Channel) -> None:
     assert status(channel, "/grpc.health.v1.HealthAndMore/Check")[0] is Code.UNAUTHENTICATED
 
 
-def test_a_token_comes_as_a_bearer_s(channel: grpc.Channel, train: Token) -> None:
+def test_a_token_needs_the_scheme_bearer(channel: grpc.Channel, train: Token) -> None:
     method = SERVICE + "PredictStream"
     assert status(channel, method, f"bearer {train.secret}")[0] is Code.OK
     for wrong in (train.secret, f"Basic {train.secret}", f"Bearer  {train.secret}", "Bearer", ""):
@@ -245,10 +246,10 @@ def test_a_token_comes_as_a_bearer_s(channel: grpc.Channel, train: Token) -> Non
         assert train.secret not in details
 
 
-def test_strangers_who_never_send_their_message_hold_up_nobody(
+def test_callers_without_a_token_that_never_send_a_message_block_no_thread(
     channel: grpc.Channel, guarded: str, pki: Path, predict: Token
 ) -> None:
-    """More of them than there are threads for short calls."""
+    # 20 such calls are more than there are threads for short calls.
     never: queue.Queue[bytes | None] = queue.Queue()
     for _ in range(20):
         found = status(channel, SERVICE + "Predict", requests=iter(never.get, None))
@@ -257,10 +258,10 @@ def test_strangers_who_never_send_their_message_hold_up_nobody(
     assert ask(guarded, "predict", IMAGES, tls_ca=pki / "ca.pem", token=predict.secret)
 
 
-def until(right: Callable[[], bool]) -> None:
-    """Waits until it is so; fails where it never is."""
+def assert_eventually(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds; fail if it does not within 10 seconds."""
     deadline = time.monotonic() + 10
-    while not right():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
@@ -268,7 +269,7 @@ def until(right: Callable[[], bool]) -> None:
 def test_the_file_of_tokens_may_change_and_no_secret_is_told(
     tmp_path: Path, predict: Token, train: Token
 ) -> None:
-    """In plain text, which is allowed on loopback."""
+    # The server speaks plain text, which is allowed on loopback.
     file = tmp_path / "tokens"
     file.write_text(predict.line)
     server = LocalServer("--tokens", str(file), "--device", "cpu")
@@ -285,13 +286,13 @@ def test_the_file_of_tokens_may_change_and_no_secret_is_told(
         other = tmp_path / "new"
         other.write_text(f"{predict.line}\n{train.line}\n")
         other.replace(file)
-        until(lambda: known(train))
-        file.write_text(train.secret)  # a mistake
+        assert_eventually(lambda: known(train))
+        file.write_text(train.secret)  # not a valid line, so the server keeps the old tokens
         time.sleep(1.5)
         assert known(predict)
         assert known(train)
         file.write_text(f"{train.line}\n")
-        until(lambda: not known(predict))
+        assert_eventually(lambda: not known(predict))
         with pytest.raises(Unauthenticated):
             client.predict(IMAGES)
         assert known(train)
@@ -306,17 +307,17 @@ def test_the_file_of_tokens_may_change_and_no_secret_is_told(
 
 
 @BOTH
-def test_who_has_a_certificate_may_do_all(ask: Ask, mutual: str, pki: Path) -> None:
-    mine = {"tls_cert": pki / "client.pem", "tls_key": pki / "client.key"}
+def test_a_client_certificate_allows_all_calls(ask: Ask, mutual: str, pki: Path) -> None:
+    certificate = {"tls_cert": pki / "client.pem", "tls_key": pki / "client.key"}
     for call in READING + WRITING:
-        assert ask(mutual, *call, tls_ca=pki / "ca.pem", **mine) is not None, call
-    content = {name: path.read_bytes() for name, path in mine.items()}
+        assert ask(mutual, *call, tls_ca=pki / "ca.pem", **certificate) is not None, call
+    content = {name: path.read_bytes() for name, path in certificate.items()}
     assert ask(mutual, "get_model", tls_ca=(pki / "ca.pem").read_bytes(), **content)
 
 
 @BOTH
 @pytest.mark.parametrize("stranger", [True, False])
-def test_who_has_none_or_another_authority_s_does_not_get_in(
+def test_without_a_certificate_of_the_authority_every_call_is_refused(
     ask: Ask, mutual: str, pki: Path, stranger: bool
 ) -> None:
     access = {"tls_ca": pki / "ca.pem"}
@@ -329,7 +330,7 @@ def test_who_has_none_or_another_authority_s_does_not_get_in(
 def test_with_both_a_certificate_and_a_token_the_token_decides(
     tmp_path: Path, pki: Path, predict: Token, train: Token
 ) -> None:
-    """At a server with a door and nothing behind it, which says UNIMPLEMENTED to who gets in."""
+    # The server has an AuthInterceptor and no service: UNIMPLEMENTED means that the call passed.
     (tmp_path / "tokens").write_text(f"{predict.line}\n{train.line}")
     config = Config(
         "127.0.0.1:0",
@@ -339,11 +340,11 @@ def test_with_both_a_certificate_and_a_token_the_token_decides(
         tokens=tmp_path / "tokens",
     )
     assert config.tokens
-    gate = AuthInterceptor(Tokens(config.tokens))
-    server, port = build(config, tls.credentials(config), [gate])
+    interceptor = AuthInterceptor(Tokens(config.tokens))
+    server, port = build(config, tls.credentials(config), [interceptor])
     server.start()
 
-    def seen(method: str, token: Token | None, certificate: str | None = "client") -> Code:
+    def code_of(method: str, token: Token | None, certificate: str | None = "client") -> Code:
         files: tuple[str, ...] = ("ca.pem",)
         if certificate:
             files += (f"{certificate}.key", f"{certificate}.pem")
@@ -352,12 +353,12 @@ def test_with_both_a_certificate_and_a_token_the_token_decides(
         with grpc.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
             return status(channel, SERVICE + method, *authorization)[0]
 
-    assert seen("Predict", predict) is Code.UNIMPLEMENTED
-    assert seen("Step", predict) is Code.PERMISSION_DENIED
-    assert seen("Step", train) is Code.UNIMPLEMENTED
-    assert seen("Predict", None) is Code.UNAUTHENTICATED
-    assert seen("Predict", train, None) is Code.UNAVAILABLE
-    assert seen("Predict", train, "stranger") is Code.UNAVAILABLE
+    assert code_of("Predict", predict) is Code.UNIMPLEMENTED
+    assert code_of("Step", predict) is Code.PERMISSION_DENIED
+    assert code_of("Step", train) is Code.UNIMPLEMENTED
+    assert code_of("Predict", None) is Code.UNAUTHENTICATED
+    assert code_of("Predict", train, None) is Code.UNAVAILABLE
+    assert code_of("Predict", train, "stranger") is Code.UNAVAILABLE
     server.stop(None).wait()
 
 
@@ -365,10 +366,10 @@ def test_with_both_a_certificate_and_a_token_the_token_decides(
 @pytest.mark.parametrize(
     ("access", "error", "match"),
     [
-        ({"tls_ca": "other-ca.pem"}, Unauthenticated, "certificate is not to be trusted: .*issuer"),
-        ({"tls_ca": "public"}, Unauthenticated, "certificate is not to be trusted: .*issuer"),
+        ({"tls_ca": "other-ca.pem"}, Unauthenticated, "certificate is not trusted: .*issuer"),
+        ({"tls_ca": "public"}, Unauthenticated, "certificate is not trusted: .*issuer"),
         ({"tls_ca": "ca.pem", "tls_server_name": "x.org"}, Unauthenticated, "for another name"),
-        ({}, Unavailable, r"does it want TLS \(tls_ca\)"),
+        ({}, Unavailable, r"does it require TLS \(tls_ca\)"),
         (
             {"tls_ca": "ca.pem", "tls_cert": "client.pem", "tls_key": "stranger.key"},
             InvalidInput,
@@ -376,7 +377,7 @@ def test_with_both_a_certificate_and_a_token_the_token_decides(
         ),
     ],
 )
-def test_a_connection_that_is_not_to_be_says_why_and_soon(
+def test_a_connection_that_fails_says_why_and_soon(
     ask: Ask, guarded: str, pki: Path, access: dict[str, str], error: type[Mnist37Error], match: str
 ) -> None:
     files = {
@@ -390,14 +391,14 @@ def test_a_connection_that_is_not_to_be_says_why_and_soon(
 
 
 @BOTH
-def test_a_server_without_tls_is_told_from_one_that_is_not_there(
-    ask: Ask, address: str, pki: Path
-) -> None:
+def test_the_error_says_that_a_server_does_not_speak_tls(ask: Ask, address: str, pki: Path) -> None:
     with pytest.raises(Unauthenticated, match="does not speak TLS"):
         ask(address, "get_model", tls_ca=pki / "ca.pem")
 
 
-def test_a_certificate_s_other_name_can_be_asked_for(guarded: str, pki: Path, train: Token) -> None:
+def test_the_certificates_other_name_is_accepted_with_tls_server_name(
+    guarded: str, pki: Path, train: Token
+) -> None:
     with pytest.raises(NotFound):
         ask(
             guarded,
@@ -412,7 +413,7 @@ def test_a_certificate_s_other_name_can_be_asked_for(guarded: str, pki: Path, tr
 # The command line.
 
 
-def test_the_command_line_takes_it_from_flags_and_from_the_environment(
+def test_the_command_line_takes_access_settings_from_flags_and_the_environment(
     tmp_path: Path, guarded: str, pki: Path, predict: Token, train: Token
 ) -> None:
     (tmp_path / "token").write_text(f"{train.secret}\n")
@@ -437,6 +438,6 @@ def test_the_command_line_takes_it_from_flags_and_from_the_environment(
         assert predict.secret not in refused.stderr
 
 
-def test_a_server_that_strangers_could_reach_does_not_start() -> None:
+def test_a_server_without_access_control_that_others_could_reach_does_not_start() -> None:
     with pytest.raises(Unavailable, match="add --tls-cert and --tls-key, and --tokens or"):
         LocalServer("--address", "0.0.0.0:0")

@@ -1,4 +1,4 @@
-"""Reads during writes: never torn, never waiting."""
+"""Tests of reads during writes: each is of one version, and none waits."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ from support.twin import Twin, data
 
 
 def test_every_answer_during_training_is_of_the_version_that_it_names(client: Client) -> None:
-    """8 threads ask without pause during a run; each answer is recomputed from its version's
-    parameters, which the core computes without a server.
-    """
+    # 8 threads predict without pause during a run. Each answer is compared with the probabilities
+    # of its version, which the core computes without a server.
     images, _ = validation_images()
     chosen = np.arange(0, 2038, 100)
     start, epochs = client.get_model().version, 600
@@ -49,9 +48,9 @@ def test_every_answer_during_training_is_of_the_version_that_it_names(client: Cl
         twin.train(1, first=epoch)
         expected[start + 49 * epoch] = twin.probabilities(data().valid_x[chosen])
     seen = {answer.version for answer in answers}
-    assert len(seen) > 10, "the answers are from all along the run"
+    assert len(seen) > 10, "the answers must be from many versions of the run"
     for answer in answers:
-        # The versions' own probabilities differ by more than this from epoch to epoch.
+        # From epoch to epoch the probabilities differ by more than this tolerance.
         np.testing.assert_allclose(answer.probabilities, expected[answer.version], atol=1e-4)
 
 
@@ -67,7 +66,7 @@ def test_versions_never_go_back(client: Client) -> None:
 
 
 def test_writes_are_done_in_the_order_they_came(client: Client) -> None:
-    """During a run, 32 Steps queue up one after the other; their versions are in that order."""
+    # During a run, 32 Steps are queued one after the other; their versions must be in this order.
     run = client.train(epochs=150)
     next(run)
     with ThreadPoolExecutor(32) as pool:
@@ -80,15 +79,23 @@ def test_writes_are_done_in_the_order_they_came(client: Client) -> None:
     assert versions == list(range(last.version + 1, last.version + 33))
 
 
-def waiters(address: str, count: int, leave: ExitStack) -> list[Callable[[], None]]:
-    """Ways to begin `count` calls of each kind that wait: each lasts until `leave` closes."""
+def waiting_calls(address: str, count: int, leave: ExitStack) -> list[Callable[[], None]]:
+    """Return functions that each start `count` calls of one kind that wait.
+
+    The first function starts only one run, which the others wait for.
+
+    Args:
+        address: HOST:PORT of the server.
+        count: the number of calls of each kind.
+        leave: the calls last until this stack is closed.
+    """
     channel = leave.enter_context(grpc.insecure_channel(address))
     stub = mnist37_pb2_grpc.Mnist37ServiceStub(channel)
-    over = threading.Event()
-    leave.callback(over.set)
+    stop = threading.Event()
+    leave.callback(stop.set)
 
-    def silence() -> Iterator[pb.PredictRequest]:
-        over.wait()
+    def silent_requests() -> Iterator[pb.PredictRequest]:
+        stop.wait()
         yield from ()
 
     def train() -> None:
@@ -96,7 +103,7 @@ def waiters(address: str, count: int, leave: ExitStack) -> list[Callable[[], Non
         leave.callback(call.cancel)
         next(call)
 
-    def joined() -> None:
+    def join() -> None:
         for _ in range(count):
             call = stub.Train(pb.TrainRequest(epochs=1_000_000, request_id="the run"))
             leave.callback(call.cancel)
@@ -112,7 +119,7 @@ def waiters(address: str, count: int, leave: ExitStack) -> list[Callable[[], Non
 
     def streams() -> None:
         for _ in range(count):
-            leave.callback(stub.PredictStream(silence()).cancel)
+            leave.callback(stub.PredictStream(silent_requests()).cancel)
 
     def watches() -> None:
         health = health_pb2_grpc.HealthStub(channel)
@@ -121,15 +128,15 @@ def waiters(address: str, count: int, leave: ExitStack) -> list[Callable[[], Non
             leave.callback(call.cancel)
             next(call)
 
-    return [train, joined, steps, initializes, streams, watches]
+    return [train, join, steps, initializes, streams, watches]
 
 
 @pytest.mark.alone
 @pytest.mark.skipif("MNIST37_ADDRESS" in os.environ, reason="measures a server on this machine")
-def test_reads_never_wait_for_those_who_wait(server: LocalServer) -> None:
-    """64 callers each who wait to write, hold a stream open, or watch the health: Predict is as
-    quick as with the run alone. The two are measured in turn, so that the machine's moods even out.
-    """
+def test_reads_never_wait_for_waiting_calls(server: LocalServer) -> None:
+    # 64 callers of each kind wait to write, hold a stream open, or watch the health. Predict must
+    # be as fast as during a run alone. The two are measured in turn, so that changes of the
+    # machine's speed affect both.
     images, _ = validation_images()
 
     def median_latency(client: Client) -> float:
@@ -145,7 +152,7 @@ def test_reads_never_wait_for_those_who_wait(server: LocalServer) -> None:
         median_latency(client)
         for _ in range(5):
             with ExitStack() as leave:
-                train, _, *waiting = waiters(server.address, 64, leave)
+                train, _, *waiting = waiting_calls(server.address, 64, leave)
                 train()
                 alone = median_latency(client)
                 for begin in waiting:
@@ -153,22 +160,22 @@ def test_reads_never_wait_for_those_who_wait(server: LocalServer) -> None:
                 time.sleep(0.1)
                 ratios.append(median_latency(client) / alone)
             time.sleep(0.1)
-    # With threads that the waiters use up it would be 1.4 s to 1 ms, or no answer at all.
+    # If waiting calls used all threads, it would be 1.4 s to 1 ms, or there would be no answer.
     assert statistics.median(ratios) < 1.5
 
 
-def test_sixty_four_who_follow_one_run_all_hear_of_it(server: LocalServer) -> None:
+def test_sixty_four_callers_of_one_run_all_receive_its_progress(server: LocalServer) -> None:
     with ExitStack() as leave, Client(server.address, timeout=5) as client:
-        train, joined, *_ = waiters(server.address, 64, leave)
+        train, join, *_ = waiting_calls(server.address, 64, leave)
         train()
-        joined()
+        join()
         images, _ = validation_images()
         assert client.predict(images).version > 0
 
 
-def test_beyond_its_room_the_queue_refuses_at_once(server: LocalServer) -> None:
+def test_a_full_queue_refuses_writes_at_once(server: LocalServer) -> None:
     with ExitStack() as leave, Client(server.address) as client:
-        train, _, steps, initializes, *_ = waiters(server.address, 150, leave)
+        train, _, steps, initializes, *_ = waiting_calls(server.address, 150, leave)
         train()
         steps()
         initializes()
@@ -179,4 +186,4 @@ def test_beyond_its_room_the_queue_refuses_at_once(server: LocalServer) -> None:
     with Client(server.address) as client:
         time.sleep(0.2)
         before = client.get_model().version
-        assert client.step().version == before + 1, "those who left are gone from the queue"
+        assert client.step().version == before + 1, "cancelled writes must not be done"

@@ -1,4 +1,4 @@
-"""On a CUDA device: the same contract, the CPU's results within float32, its own to the bit."""
+"""Tests on a CUDA device: its results equal the CPU's within float32, and its own to the bit."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
 ]
 DEVICE = "cuda"
-LONG = 900  # epochs; all their versions are kept
+LONG = 900  # epochs; all their versions are retained
 
 
 @pytest.fixture
 def client() -> Iterator[Client]:
-    """Of a server of its own, at version 0."""
+    """Return a client of a new server, at version 0."""
     with LocalServer("--device", DEVICE) as server, Client(server.address) as client:
         yield client
 
 
-def trained() -> tuple[Model, float]:
-    """By a server of its own: three epochs and a step."""
+def train_on_new_server() -> tuple[Model, float]:
+    """Train three epochs and a step on a new server; return the model and the epochs' loss."""
     with LocalServer("--device", DEVICE) as server, Client(server.address) as client:
-        assert client.get_model().digest == Twin().digest, "drawn on the CPU whatever the device"
+        assert client.get_model().digest == Twin().digest, "not drawn on the CPU"
         loss = client.train(epochs=3).wait().valid_loss
         client.step()
         return client.get_model(), loss
@@ -47,22 +47,22 @@ def parameters(model: Model) -> NDArray[np.float32]:
     return np.append(model.weights, model.bias).astype(np.float32)
 
 
-def by_the_host(model: Model, images: kernels.Pixels) -> NDArray[np.float32]:
-    """What a server on the CPU predicts with these parameters."""
+def host_probabilities(model: Model, images: kernels.Pixels) -> NDArray[np.float32]:
+    """Return the probabilities (N,) that a server on the CPU predicts with a model's parameters."""
     probabilities = np.empty(len(images), np.float32)
     kernels.predict(images.reshape(-1, 784), parameters(model), probabilities)
     return probabilities
 
 
-def loss_by_the_host(model: Model, examples: HostExamples) -> Evaluation:
+def host_evaluation(model: Model, examples: HostExamples) -> Evaluation:
     return evaluate(parameters(model), examples)
 
 
 def test_the_device_gives_the_cpus_results_and_its_own_to_the_bit() -> None:
-    model, loss = trained()
-    again, loss_again = trained()
+    model, loss = train_on_new_server()
+    other_model, other_loss = train_on_new_server()
     assert model.device == "cuda:0"
-    assert (model.digest, loss) == (again.digest, loss_again)
+    assert (model.digest, loss) == (other_model.digest, other_loss)
     twin = Twin()
     twin.train(3)
     twin.step()
@@ -70,15 +70,15 @@ def test_the_device_gives_the_cpus_results_and_its_own_to_the_bit() -> None:
 
 
 def test_losses_are_the_cpus_within_float32(client: Client) -> None:
-    """The resident images' and a caller's, of one model; and of a run's first epochs."""
-    with LocalServer("--device", "cpu") as server, Client(server.address) as on_cpu:
-        expected = [epoch.train_loss for epoch in on_cpu.train(3)]
+    # The losses of a run's epochs, and GetLoss on the resident images and on a caller's images.
+    with LocalServer("--device", "cpu") as server, Client(server.address) as cpu_client:
+        expected = [epoch.train_loss for epoch in cpu_client.train(3)]
     found = [epoch.train_loss for epoch in client.train(3)]
     assert found == pytest.approx(expected, rel=1e-4)
     model = client.get_model()
-    sets = {"train": data().train, "valid": data().valid}
-    for split, images in sets.items():
-        by_host = loss_by_the_host(model, HostExamples(images.pixels, images.labels))
+    splits = {"train": data().train, "valid": data().valid}
+    for split, images in splits.items():
+        by_host = host_evaluation(model, HostExamples(images.pixels, images.labels))
         for loss in (
             client.get_loss("train" if split == "train" else "valid"),
             client.get_loss(images=images.pixels, labels=images.labels),
@@ -92,7 +92,7 @@ def test_losses_are_the_cpus_within_float32(client: Client) -> None:
 def test_a_run_that_was_killed_ends_on_the_same_bits(
     client: Client, tmp_path: Path, batch_size: int
 ) -> None:
-    """With the losses of one that never was."""
+    # Its losses must be those of a run that was never killed, too.
     whole = client.train(LONG, batch_size=batch_size).wait()
     options = ("--device", DEVICE, "--state", str(tmp_path))
     for reached in (5, 50):
@@ -111,36 +111,35 @@ def test_a_run_that_was_killed_ends_on_the_same_bits(
 def test_while_it_trains_predictions_are_the_hosts_and_losses_of_one_version(
     client: Client,
 ) -> None:
-    """Each of one committed version, whole, to the bit."""
     images, _ = validation_images()
-    predicted: list[Prediction] = []
+    predictions: list[Prediction] = []
     losses = []
     for _ in client.train(LONG):
-        predicted.append(client.predict(images))
+        predictions.append(client.predict(images))
         losses.append(client.get_loss("valid"))
-    assert len({said.version for said in predicted}) > 1
-    for said in predicted[:: len(predicted) // 20]:
-        model = client.get_model(version=said.version)
-        assert np.array_equal(said.probabilities, by_the_host(model, images))
+    assert len({prediction.version for prediction in predictions}) > 1
+    for prediction in predictions[:: len(predictions) // 20]:
+        model = client.get_model(version=prediction.version)
+        assert np.array_equal(prediction.probabilities, host_probabilities(model, images))
     for loss in losses[:: len(losses) // 20]:
         assert loss == client.get_loss("valid", version=loss.version)
 
 
 @contextmanager
 def full_device() -> Iterator[None]:
-    """Takes what is free of the device's memory but for some 32 MB."""
-    held, size = [], 2**30
-    while size >= 2**25:
+    """Allocate the device's free memory, except about 32 MB, and free it at the end."""
+    tensors, size_bytes = [], 2**30
+    while size_bytes >= 2**25:
         try:
-            held.append(torch.empty(size, dtype=torch.uint8, device=DEVICE))
+            tensors.append(torch.empty(size_bytes, dtype=torch.uint8, device=DEVICE))
         except torch.OutOfMemoryError:
-            size //= 2
+            size_bytes //= 2
     yield
-    held.clear()
+    tensors.clear()
     torch.cuda.empty_cache()
 
 
-def test_a_full_device_refuses_what_is_too_large_and_loses_nothing(client: Client) -> None:
+def test_a_full_device_refuses_large_batches_and_loses_nothing(client: Client) -> None:
     images = np.zeros((80_000, 784), np.uint8)  # 63 MB
     labels = np.zeros(80_000, np.uint8)
     client.train(2).wait()
@@ -156,7 +155,7 @@ def test_a_full_device_refuses_what_is_too_large_and_loses_nothing(client: Clien
         after = client.get_model()
         assert (after.version, after.digest) == (before.version, before.digest)
         assert client.predict(images[:5]).version == before.version
-        assert client.step().version == before.version + 1, "what fits goes on"
+        assert client.step().version == before.version + 1, "a small write must succeed"
         with pytest.raises(Unavailable, match="--device: cuda:0 has no room in its memory"):
             LocalServer("--device", DEVICE)
     assert client.step(images, labels).version == before.version + 2

@@ -1,6 +1,6 @@
-"""A device without room, or lost: told in words, nothing lost, and predictions go on.
+"""Tests of a device that is full or lost: clear errors, no lost data, and predictions continue.
 
-There need not be a device: the errors are torch's own, raised where torch raises them.
+They need no device: the tests raise torch's own errors where torch raises them.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA 
 
 
 class Failing(HostExamples):
-    """On a device that does as it is told until `error` is set."""
+    """Images on a device that works until `error` is set, and then raises it."""
 
     error: Exception | None = None
 
     def sgd(self, parameters: Floats, order: NDArray[np.int64], batch_size: int, sgd: Sgd) -> int:
         total = super().sgd(parameters, order, batch_size, sgd)
-        if Failing.error is not None:  # half-way, as far as anybody knows
+        if Failing.error is not None:  # the parameters have changed already
             raise Failing.error
         return total
 
@@ -94,12 +94,12 @@ def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LiveModel
 
 @pytest.fixture
 def address(model: LiveModel) -> Iterator[str]:
-    """Of a server with this model, put together as the real one is."""
+    """Return the address of a server with this model, with the parts of the real one."""
     config = Config("127.0.0.1:0")
     server, port = build(config)
     mnist37_service.add_to(server, model, model, config.max_rpcs, config.max_streams)
     with ThreadPoolExecutor() as probes:
-        model.on_device_lost = health_service.add_to(
+        model.on_writes_lost = health_service.add_to(
             server, [mnist37_service.SERVICE], probes, "cpu"
         ).begin_shutdown
         server.start()
@@ -109,13 +109,13 @@ def address(model: LiveModel) -> Iterator[str]:
 
 @pytest.fixture
 def client(address: str) -> Iterator[Client]:
-    """One that does not try again."""
+    """Return a client that does not retry."""
     with Client(address, retry_for=0) as client:
         yield client
 
 
 @pytest.mark.parametrize("error", FULL)
-def test_a_full_device_fails_what_asks_for_room_and_no_more(
+def test_a_full_device_fails_only_calls_that_need_memory(
     client: Client, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     twin = Twin()
@@ -148,7 +148,7 @@ def test_a_full_device_fails_what_asks_for_room_and_no_more(
     assert client.get_loss("valid").count == 2038
 
 
-def test_an_error_that_the_device_survives_is_a_fault_of_one_call(
+def test_an_error_that_the_device_survives_fails_only_one_call(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Failing, "error", LOST)
@@ -163,7 +163,7 @@ def test_an_error_that_the_device_survives_is_a_fault_of_one_call(
 def test_a_lost_device_ends_a_run_and_all_writes_and_is_seen_by_probes(
     client: Client, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it is on CUDA: whatever is done there fails from then on, in the midst of a run."""
+    # During a run the device is lost, as CUDA loses it: from then on every operation fails.
     images, _ = validation_images()
     health.check(address)
     run = client.train(100_000, request_id="run")
@@ -184,12 +184,14 @@ def test_a_lost_device_ends_a_run_and_all_writes_and_is_seen_by_probes(
     reached = client.predict(images).version
     twin = Twin()
     twin.train(reached // 49)
-    assert client.get_model().digest == twin.digest, "all epochs that anybody heard of, and whole"
+    assert client.get_model().digest == twin.digest, "the committed epochs must be complete"
 
 
 @no_cuda
-def test_who_asks_for_a_loss_may_be_the_first_to_notice(model: LiveModel, client: Client) -> None:
-    """No driver is there: for torch as lost as a device can be."""
+def test_get_loss_may_be_the_first_to_notice_a_lost_device(
+    model: LiveModel, client: Client
+) -> None:
+    # There is no driver, so torch raises the error of a lost device.
     model._evaluator.device = Cuda(torch.device("cuda:0"))
     for ask in (lambda: client.get_loss("valid"), client.step, lambda: client.get_loss("train")):
         with pytest.raises(Unavailable, match="the device is lost") as refused:
@@ -200,9 +202,9 @@ def test_who_asks_for_a_loss_may_be_the_first_to_notice(model: LiveModel, client
 
 @no_cuda
 def test_a_device_that_cannot_be_used_is_one_line_at_the_start() -> None:
-    with pytest.raises(DeviceUnusable, match=r"^cuda:0 cannot be used: ") as no:
+    with pytest.raises(DeviceUnusable, match=r"^cuda:0 cannot be used: ") as error:
         place_images_on(Cuda(torch.device("cuda:0")), data())
-    assert "\n" not in str(no.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("error", FULL)

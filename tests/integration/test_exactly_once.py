@@ -1,4 +1,4 @@
-"""request_id: a write is done once, however often and by however many it is asked for."""
+"""Tests of request_id: a write is done once, although it is sent often and by many callers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mnist37_client.local_server import LocalServer
 from support.twin import Twin
 
 own_server = pytest.mark.skipif(
-    "MNIST37_ADDRESS" in os.environ, reason="compares bits, which are of a kind of device"
+    "MNIST37_ADDRESS" in os.environ, reason="compares bits, which differ between kinds of devices"
 )
 
 
@@ -55,7 +55,7 @@ def test_a_finished_run_answers_its_last_progress_once(client: Client) -> None:
     assert client.get_model().version == last.version
 
 
-def test_an_id_used_otherwise_is_refused(client: Client) -> None:
+def test_an_id_that_is_used_for_another_request_is_refused(client: Client) -> None:
     name = new_id()
     client.step(request_id=name)
     model = client.get_model()
@@ -70,7 +70,7 @@ def test_an_id_used_otherwise_is_refused(client: Client) -> None:
     assert client.get_model().version == model.version
 
 
-def test_callers_at_once_share_one_step(client: Client) -> None:
+def test_concurrent_callers_with_one_id_share_one_step(client: Client) -> None:
     name, before = new_id(), client.get_model().version
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: client.step(request_id=name), range(64)))
@@ -105,37 +105,37 @@ def test_a_run_goes_on_while_one_of_its_callers_stays(client: Client) -> None:
 
 @own_server
 def test_a_run_that_was_interrupted_goes_on_to_the_same_bits(client: Client) -> None:
-    """Interrupted several times, in the midst of an epoch: mini-batches of 2 make epochs long."""
+    # Mini-batches of 2 make epochs long, so some of the interruptions are inside an epoch.
     name, epochs, steps = new_id(), [], 6198
     start = client.get_model().version
     finished = None
-    cuts = []
+    interruptions = []
     for pause in (0.02, 0.15, 0.05, 0.1):
         with client.train(200, batch_size=2, learning_rate=0.1, request_id=name):
             time.sleep(pause)
-        cuts.append(settled_version(client) - start)
-    assert cuts == sorted(cuts)
-    assert cuts[-1] < 200 * steps
-    assert any(cut % steps for cut in cuts)
+        interruptions.append(wait_until_stopped(client) - start)
+    assert interruptions == sorted(interruptions)
+    assert interruptions[-1] < 200 * steps
+    assert any(steps_done % steps for steps_done in interruptions)
     for finished in client.train(200, batch_size=2, learning_rate=0.1, request_id=name):
         epochs.append(finished.epoch)
     assert finished is not None
-    assert epochs == list(range(epochs[0], 201)), "numbered on"
+    assert epochs == list(range(epochs[0], 201)), "the numbers continue"
     twin = Twin()
     twin.train(200, 0.1, 2)
     assert client.get_model().digest == twin.digest
     assert finished.version == client.get_model().version == start + 200 * steps
-    uncut = cut_free_losses(client)
-    assert finished.train_loss == uncut, "the epochs' losses are those of a run never interrupted"
+    uninterrupted = uninterrupted_loss(client)
+    assert finished.train_loss == uninterrupted, "the loss differs from an uninterrupted run's"
 
 
-def cut_free_losses(client: Client) -> float:
+def uninterrupted_loss(client: Client) -> float:
     client.initialize()
     return client.train(200, batch_size=2, learning_rate=0.1).wait().train_loss
 
 
-def settled_version(client: Client) -> int:
-    """The version once it has stopped moving; a cancelled run may do one more step."""
+def wait_until_stopped(client: Client) -> int:
+    """Wait until a cancelled run has stopped, which may make one more step; return the version."""
     time.sleep(0.1)
     version = client.get_model().version
     time.sleep(0.05)
@@ -143,12 +143,12 @@ def settled_version(client: Client) -> int:
     return version
 
 
-def test_a_interrupted_run_cannot_go_on_after_another_write(client: Client) -> None:
+def test_an_interrupted_run_cannot_continue_after_another_write(client: Client) -> None:
     name = new_id()
     run = client.train(epochs=100_000, request_id=name)
     next(run)
     run.cancel()
-    settled_version(client)
+    wait_until_stopped(client)
     client.step()
     model = client.get_model()
     with pytest.raises(Aborted, match=r"interrupted at version \d+ and the model is at \d+"):
@@ -172,19 +172,19 @@ def test_a_step_whose_caller_left_before_it_began_is_not_done(address: str, clie
         next(run)
         with pytest.raises(Mnist37Error, match="did not answer within the timeout"):
             hasty.step()
-    version = settled_version(client)
+    version = wait_until_stopped(client)
     client.step()
     assert client.get_model().version == version + 1
 
 
 @own_server
-def test_everything_is_as_it_was_after_a_restart(tmp_path: Path) -> None:
+def test_the_state_is_unchanged_after_a_restart(tmp_path: Path) -> None:
     with LocalServer("--state", str(tmp_path)) as server, Client(server.address) as client:
         first = client.step(request_id="step")
         run = client.train(epochs=500, request_id="run")
         next(run)
         run.cancel()
-        settled_version(client)
+        wait_until_stopped(client)
         before = client.get_model()
     with LocalServer("--state", str(tmp_path)) as server, Client(server.address) as client:
         after = client.get_model()
@@ -197,13 +197,13 @@ def test_everything_is_as_it_was_after_a_restart(tmp_path: Path) -> None:
         twin.step()
         twin.train(500)
         assert (last.epoch, client.get_model().digest) == (500, twin.digest)
-        assert client.step().version == last.version + 1  # the walk goes on, too
+        assert client.step().version == last.version + 1  # the batch cursor was kept too
         twin.step()
         assert client.get_model().digest == twin.digest
 
 
 @own_server
-def test_a_killed_server_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
+def test_a_killed_server_loses_no_acknowledged_write(tmp_path: Path) -> None:
     server = LocalServer("--state", str(tmp_path))
     acknowledged = 0
     with Client(server.address) as client:

@@ -1,4 +1,4 @@
-"""The examples do what they say, each in under 40 lines."""
+"""Tests of the examples: they work, and each has fewer than 40 lines."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mnist37_client import Client, validation_images
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(example: str, address: str, given: str = "") -> list[str]:
+def run(example: str, address: str, stdin: str = "") -> list[str]:
     command = [sys.executable, str(EXAMPLES / example), address]
-    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    process = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    return process.stdout.splitlines()
 
 
 @pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py")))

@@ -1,4 +1,4 @@
-"""The server's own branches for a CUDA device, on one that is made up: support/fake_cuda.py."""
+"""Tests of the server's branches for a CUDA device, on a simulated one: support/fake_cuda.py."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from mnist37_client import Client, Exhausted, Unavailable, health, validation_im
 from mnist37_client.local_server import LocalServer
 from support.twin import Twin, data
 
-pytest.importorskip("triton", reason="torch is here without CUDA, and so without Triton")
+pytest.importorskip("triton", reason="torch is installed without CUDA, and so without Triton")
 
 FAKE = Path(__file__).parents[1] / "support" / "fake_cuda.py"
-BATCH = 6_198  # two steps an epoch: the interpreter takes its time
+BATCH = 6_198  # two steps an epoch, because Triton's interpreter is slow
 
 
 class FakeCudaServer(LocalServer):
-    """A server on a machine that seems to have a CUDA device."""
+    """A server with a simulated CUDA device."""
 
     command = (sys.executable, str(FAKE))
 
 
 @pytest.fixture
-def tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Where the made-up device is told how it is; see fake_cuda."""
+def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Return a function from a name to the file that controls the simulated device (fake_cuda)."""
     folder = tmp_path / "device"
     folder.mkdir()
     monkeypatch.setenv("FAKE_CUDA", str(folder))
@@ -34,9 +34,9 @@ def tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pat
     return folder.__truediv__
 
 
-@pytest.mark.usefixtures("tell")
+@pytest.mark.usefixtures("control")
 def test_it_trains_and_answers_on_the_device(tmp_path: Path) -> None:
-    """The CPU's results within float32, its own to the bit; and it says which device it is."""
+    # The results equal the CPU's within float32, and those of a second server to the bit.
     images, labels = validation_images()
     state = ("--state", str(tmp_path / "state"))
     found = []
@@ -44,7 +44,7 @@ def test_it_trains_and_answers_on_the_device(tmp_path: Path) -> None:
         with FakeCudaServer(*options) as server, Client(server.address) as client:
             assert health.check(server.address) == "cuda:0"
             assert client.get_model().device == "cuda:0"
-            assert client.get_model().digest == Twin().digest, "drawn on the CPU"
+            assert client.get_model().digest == Twin().digest, "not drawn on the CPU"
             run = client.train(2, batch_size=BATCH).wait()
             stepped = client.step()
             own = client.step(images[:300], labels[:300])
@@ -62,13 +62,13 @@ def test_it_trains_and_answers_on_the_device(tmp_path: Path) -> None:
     twin.step()
     twin.step_on(data().valid.pixels[:300], data().valid.labels[:300])
     np.testing.assert_allclose(model.weights, twin.parameters[:-1].numpy(), atol=1e-4)
-    # What is left is taken up on the CPU, to the bit.
+    # A server on the CPU continues with the state, to the bit.
     with LocalServer("--device", "cpu", *state) as on_cpu, Client(on_cpu.address) as client:
         assert client.get_model().digest == model.digest
 
 
-@pytest.mark.usefixtures("tell")
-def test_a_run_that_was_killed_goes_on_there(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("control")
+def test_a_run_that_was_killed_continues_on_the_device(tmp_path: Path) -> None:
     def train(client: Client, epochs: int) -> None:
         run = client.train(3, batch_size=BATCH, request_id="run")
         while next(run).epoch < epochs:
@@ -86,26 +86,28 @@ def test_a_run_that_was_killed_goes_on_there(tmp_path: Path) -> None:
         assert client.get_model().digest == resumed
 
 
-def test_a_full_device_refuses_what_is_too_large_and_a_lost_one_all_writes(
-    tell: Callable[[str], Path],
+def test_a_full_device_refuses_large_batches_and_a_lost_one_all_writes(
+    control: Callable[[str], Path],
 ) -> None:
     images, labels = validation_images()
     with FakeCudaServer("--device", "cuda") as server:
         with Client(server.address, retry_for=0) as client:
-            tell("full").write_text("1000000")
+            control("full").write_text("1000000")
             too_large: list[Callable[[], object]] = [
                 lambda: client.step(images, labels),
                 lambda: client.get_loss(images=images, labels=labels),
             ]
             for ask in too_large:
-                with pytest.raises(Exhausted, match=r"cuda:0 has no room for 2,038 images") as no:
+                with pytest.raises(
+                    Exhausted, match=r"cuda:0 has no room for 2,038 images"
+                ) as refusal:
                     ask()
-                assert no.value.reason == "DEVICE_OUT_OF_MEMORY"
-            assert client.step(images[:99], labels[:99]).version == 1, "what fits goes on"
+                assert refusal.value.reason == "DEVICE_OUT_OF_MEMORY"
+            assert client.step(images[:99], labels[:99]).version == 1, "a small write must succeed"
 
             run = client.train(1000, batch_size=BATCH)
             reached = next(run).version
-            tell("lost").touch()
+            control("lost").touch()
             writes: list[Callable[[], object]] = [run.wait, client.step, client.initialize]
             for write in writes:
                 with pytest.raises(Unavailable, match="the device is lost") as lost:
@@ -121,22 +123,22 @@ def test_a_full_device_refuses_what_is_too_large_and_a_lost_one_all_writes(
 
 
 @pytest.mark.parametrize(
-    ("told", "content", "why"),
+    ("file", "content", "why"),
     [
         ("busy", "", "cuda:0 cannot be used: CUDA error: all CUDA-capable devices are busy"),
         ("full", "1000000", "cuda:0 has no room in its memory"),
         ("compiler", "", "on CUDA the kernels are built with a C compiler, and there is none"),
     ],
 )
-def test_a_device_that_cannot_be_used_is_refused_and_by_auto_passed_over(
-    told: str,
+def test_an_unusable_device_is_refused_and_auto_uses_the_cpu(
+    file: str,
     content: str,
     why: str,
-    tell: Callable[[str], Path],
+    control: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tell(told).write_text(content)
-    if told == "compiler":
+    control(file).write_text(content)
+    if file == "compiler":
         monkeypatch.delenv("CC")
         monkeypatch.setenv("PATH", "")
     with pytest.raises(Unavailable) as refused:
@@ -148,7 +150,7 @@ def test_a_device_that_cannot_be_used_is_refused_and_by_auto_passed_over(
         client.train(2).wait()
         twin = Twin()
         twin.train(2)
-        assert client.get_model().digest == twin.digest, "the CPU's own bits"
+        assert client.get_model().digest == twin.digest, "the bits must be the CPU's"
         _, log = server.stop()
     warnings = [line for line in log.splitlines() if "WARNING" in line]
     assert len(warnings) == 1
@@ -157,12 +159,12 @@ def test_a_device_that_cannot_be_used_is_refused_and_by_auto_passed_over(
 
 
 def test_a_second_server_leaves_the_device_alone(
-    tell: Callable[[str], Path], tmp_path: Path
+    control: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """What it is told is that the state is in use, whatever the device would say."""
+    # The error says that the state is in use, although the device is busy too.
     state = ("--state", str(tmp_path / "state"))
     with LocalServer("--device", "cpu", *state):
-        tell("busy").touch()
+        control("busy").touch()
         with pytest.raises(Unavailable, match="is in use by another server"):
             FakeCudaServer("--device", "cuda", *state)
     with pytest.raises(Unavailable, match="--device: there is no 'gpu'"):

@@ -1,4 +1,4 @@
-"""Faults of the machine under a running server: it says so, loses nothing, and goes on."""
+"""Tests of a server on a machine that fails: clear errors, no lost data, and it continues."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_LIMIT = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
 
 def test_a_full_disk_fails_writes_alone_and_only_as_long_as_it_is_full(tmp_path: Path) -> None:
-    """The limit on the size of the server's files stands for the disk's."""
+    # A limit on the size of the server's files simulates a full disk.
     images, _ = validation_images()
     twin = Twin()
     with LocalServer("--state", str(tmp_path), "--device", "cpu") as server:
@@ -44,7 +44,7 @@ def test_a_full_disk_fails_writes_alone_and_only_as_long_as_it_is_full(tmp_path:
             resource.prlimit(process, resource.RLIMIT_FSIZE, NO_LIMIT)
             epochs = (full.version - 1) // 49
             twin.train(epochs)
-            assert full.digest == twin.digest, "what was committed before is whole"
+            assert full.digest == twin.digest, "the committed epochs must be complete"
             assert client.step(request_id="second").version == full.version + 1
             twin.step()
             assert client.get_model().digest == twin.digest
@@ -55,7 +55,10 @@ def test_a_full_disk_fails_writes_alone_and_only_as_long_as_it_is_full(tmp_path:
 
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
-    """A folder that cannot be written to; root can write to any that is not mounted so."""
+    """Return a folder that cannot be written to.
+
+    For root that is a read-only mount, because root can write to every other folder.
+    """
     folder = tmp_path / "read-only"
     folder.mkdir()
     if os.geteuid():
@@ -79,7 +82,10 @@ def test_a_read_only_folder_is_refused(read_only: Path) -> None:
 
 @pytest.fixture
 def read_only_database(tmp_path: Path) -> Iterator[Path]:
-    """A state whose database cannot be written to; root can, unless it is mounted so."""
+    """Return a state folder whose database cannot be written to.
+
+    For root that is a read-only mount, because root can write to every other file.
+    """
     with LocalServer("--state", str(tmp_path)):
         pass
     database = tmp_path / "mnist37.sqlite3"
@@ -92,19 +98,19 @@ def read_only_database(tmp_path: Path) -> Iterator[Path]:
         if subprocess.run(mounting, capture_output=True, check=False).returncode:
             pytest.skip("root, but not allowed to mount a read-only file")
     yield tmp_path
-    # Lazily: should a server have started after all, it still has the file open.
+    # Lazy, because a server that has started by mistake would still have the file open.
     subprocess.run(["umount", "--lazy", str(database)], check=True)
 
 
-def test_a_read_only_database_is_refused_before_anybody_is_answered(
+def test_a_read_only_database_is_refused_at_the_start(
     read_only_database: Path,
 ) -> None:
     with pytest.raises(Unavailable, match=r"--state: cannot write to .*sqlite3; make it writable"):
         LocalServer("--state", str(read_only_database))
 
 
-def test_a_client_whose_connection_is_cut_in_a_run_can_go_on(server: LocalServer) -> None:
-    """As a run that is cancelled: the server notices, and keeps what was done."""
+def test_a_run_can_be_resumed_after_its_clients_connection_ended(server: LocalServer) -> None:
+    # The server treats it like a cancelled run: it stops the run and keeps the committed epochs.
     first = Client(server.address)
     run = first.train(epochs=200, request_id="cut")
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""What was: versions and runs that are kept, and how an old or a foreign model comes back."""
+"""Tests of retained versions and runs, and of Restore and Import."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def test_restore_makes_an_old_version_the_newest(client: Client) -> None:
     assert client.restore(old.version, request_id=name) == version
     with pytest.raises(AlreadyExists):
         client.restore(version, request_id=name)
-    assert client.get_model(version=old.version).digest == old.digest, "nothing is erased"
+    assert client.get_model(version=old.version).digest == old.digest, "the old version must stay"
 
 
-def test_a_version_that_is_not_kept_cannot_be_restored(client: Client) -> None:
+def test_a_version_that_is_not_retained_cannot_be_restored(client: Client) -> None:
     model = client.get_model()
     for version in (model.version + 1000, 2**64 - 1):
         with pytest.raises(NotFound, match="ListVersions names the versions that are"):
@@ -71,8 +71,7 @@ def test_a_version_that_is_not_kept_cannot_be_restored(client: Client) -> None:
     assert client.get_model().version == model.version
 
 
-def test_neither_restore_nor_import_moves_the_walk(client: Client) -> None:
-    """A Step without a batch goes on where the last one was, whatever came between."""
+def test_neither_restore_nor_import_moves_the_batch_cursor(client: Client) -> None:
     first = client.get_model()
     losses = [client.step(learning_rate=1e-30).loss for _ in range(49)]
     client.restore(first.version)
@@ -80,8 +79,8 @@ def test_neither_restore_nor_import_moves_the_walk(client: Client) -> None:
     assert [client.step(learning_rate=1e-30).loss for _ in range(49)] == losses
 
 
-def test_the_notes_parameters_can_be_put_in(client: Client, tmp_path: Path) -> None:
-    """As PyTorch saves an nn.Linear; then the service predicts 20.2336's sigmoid."""
+def test_the_notes_parameters_can_be_imported(client: Client, tmp_path: Path) -> None:
+    # PyTorch saves them as an nn.Linear's state. The notes' score of the first image is 20.2336.
     linear = torch.nn.Linear(784, 1)
     torch.manual_seed(42)
     torch.randn(20)
@@ -99,7 +98,9 @@ def test_the_notes_parameters_can_be_put_in(client: Client, tmp_path: Path) -> N
     assert np.float32(accuracy) == np.float32(0.4912068545818329)
 
 
-def test_what_is_exported_loads_in_pytorch_and_comes_back(client: Client, tmp_path: Path) -> None:
+def test_an_exported_model_loads_in_pytorch_and_can_be_imported_again(
+    client: Client, tmp_path: Path
+) -> None:
     client.train(epochs=1).wait()
     model = client.get_model()
     path = tmp_path / "model.safetensors"
@@ -127,7 +128,7 @@ def test_what_is_exported_loads_in_pytorch_and_comes_back(client: Client, tmp_pa
         (["a"] * 784, 0.0, "weights: got <U1"),
     ],
 )
-def test_parameters_that_are_none_are_refused(
+def test_invalid_parameters_are_refused(
     client: Client, weights: object, bias: float, message: str
 ) -> None:
     before = client.get_model()
@@ -157,7 +158,7 @@ def test_a_file_of_another_precision_is_refused(tmp_path: Path) -> None:
 
 
 def test_writes_that_wait_together_see_each_other(client: Client) -> None:
-    """A Step and a Restore of the version that it makes, both queued behind a run."""
+    # A Step, and a Restore of the version that this Step makes, both wait for the end of a run.
     with ThreadPoolExecutor(2) as pool:
         run = client.train(epochs=100)
         before = next(run).version - 49
@@ -190,40 +191,42 @@ def test_runs_are_listed_with_their_settings(client: Client) -> None:
     assert curve[-1] == last
 
 
-def test_a_run_is_followed_from_elsewhere(client: Client, address: str) -> None:
-    """By one who comes in the midst of it; what it hears is what the run's own caller hears."""
-    heard: list[Run | Progress] = []
+def test_another_client_can_follow_a_run(client: Client, address: str) -> None:
+    # The watcher joins during the run, and must receive what the run's own caller receives.
+    watched: list[Run | Progress] = []
     run = client.train(epochs=150)
     first = next(run)
 
     def watch() -> None:
         with Client(address) as other:
-            heard.extend(other.watch_run(follow=True))
+            watched.extend(other.watch_run(follow=True))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    told = [first, *run]
+    received = [first, *run]
     watcher.join()
-    begun, *curve, ended = heard
+    begun, *curve, ended = watched
     assert isinstance(begun, Run)
     assert isinstance(ended, Run)
-    assert (begun.state, ended.state, ended.last) == ("running", "finished", told[-1])
-    assert curve == told
+    assert (begun.state, ended.state, ended.last) == ("running", "finished", received[-1])
+    assert curve == received
 
 
-def test_a_run_that_is_only_watched_stops(client: Client, address: str) -> None:
+def test_a_run_without_its_caller_stops_although_it_is_watched(
+    client: Client, address: str
+) -> None:
     run = client.train(epochs=100_000)
     next(run)
     with Client(address) as other:
-        heard = other.watch_run(follow=True)
-        next(heard)
+        watched = other.watch_run(follow=True)
+        next(watched)
         run.cancel()
-        *_, ended = heard
+        *_, ended = watched
     assert isinstance(ended, Run)
     assert ended.state == "interrupted"
 
 
-def test_a_run_that_is_not_kept_cannot_be_watched(client: Client) -> None:
+def test_a_run_that_is_not_retained_cannot_be_watched(client: Client) -> None:
     with pytest.raises(NotFound, match="run: 999999 is not retained; the newest 100 are"):
         list(client.watch_run(999_999))
 

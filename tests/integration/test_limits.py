@@ -1,6 +1,6 @@
-"""Under pressure: what waits too long is not begun, and what is too much is refused.
+"""Tests of deadlines and limits: a call past its deadline never begins, extra calls are refused.
 
-The server is the real one, its model stands still until it is told to go on.
+The server is the real one. Its model does not answer until a test sets an event.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from mnist37_server.errors import CannotStart
 from mnist37_server.rpc import thread_pools
 from mnist37_server.rpc.server import build
 from mnist37_server.services import mnist37_service
-from support.models import UnaskedModel
+from support.models import UncalledModel
 
 IMAGE = pb.PredictRequest(pixels=bytes(784))
-IMAGES = pb.PredictRequest(pixels=bytes(784 * 100))  # which are worth to ask who waits for them
+IMAGES = pb.PredictRequest(pixels=bytes(784 * 100))  # enough that Predict checks for its caller
 TIMEOUT = 20
 
 
-class StillModel(UnaskedModel):
-    """Counts what it is asked, and answers when it may."""
+class BlockedModel(UncalledModel):
+    """A model that counts its predictions, and blocks each until `go_on` is set."""
 
     def __init__(self) -> None:
         self.asked = threading.Semaphore(0)
@@ -48,15 +48,15 @@ class StillModel(UnaskedModel):
 
 
 @pytest.fixture
-def model() -> Iterator[StillModel]:
-    model = StillModel()
+def model() -> Iterator[BlockedModel]:
+    model = BlockedModel()
     yield model
     model.go_on.set()
 
 
 @pytest.fixture
-def stub(model: StillModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Of a server that takes 40 calls, and has no more threads for those that are held up."""
+def stub(model: BlockedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Return a stub of a server that accepts 40 calls and does not replace blocked threads."""
     monkeypatch.setattr(thread_pools, "BLOCKED_AFTER_SECONDS", TIMEOUT)
     config = Config("127.0.0.1:0", max_rpcs=40, max_pending_writes=4, max_streams=4)
     server, port = build(config)
@@ -68,8 +68,8 @@ def stub(model: StillModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server.stop(0).wait()
 
 
-def occupy(stub: Any, model: StillModel) -> list[Any]:
-    """Calls that hold all threads for short calls."""
+def occupy(stub: Any, model: BlockedModel) -> list[Any]:
+    """Start calls that block all threads for short calls, and return them."""
     calls = [
         stub.Predict.future(IMAGE, timeout=TIMEOUT) for _ in range(thread_pools.SHORT_CALL_THREADS)
     ]
@@ -79,7 +79,7 @@ def occupy(stub: Any, model: StillModel) -> list[Any]:
 
 
 def test_a_call_whose_deadline_passes_while_it_waits_for_a_thread_is_never_begun(
-    stub: Any, model: StillModel
+    stub: Any, model: BlockedModel
 ) -> None:
     held = occupy(stub, model)
     late = [stub.Predict.future(IMAGE, timeout=0.1) for _ in range(20)]
@@ -88,7 +88,8 @@ def test_a_call_whose_deadline_passes_while_it_waits_for_a_thread_is_never_begun
     for call in left:
         call.cancel()
     with pytest.raises(grpc.RpcError):
-        stub.ListRuns(pb.ListRunsRequest(), timeout=TIMEOUT)  # the model has none; comes after them
+        # The model refuses this call, which the server handles after the cancelled ones.
+        stub.ListRuns(pb.ListRunsRequest(), timeout=TIMEOUT)
     model.go_on.set()
     for call in held:
         call.result()
@@ -96,14 +97,14 @@ def test_a_call_whose_deadline_passes_while_it_waits_for_a_thread_is_never_begun
     assert model.count == len(held) + 1
 
 
-def test_a_deadline_that_passes_while_the_message_is_on_its_way_is_noticed_too() -> None:
-    """The server's one thread for events is busy meanwhile, so grpc itself cannot have noticed."""
-    model = StillModel()
+def test_a_deadline_that_passes_before_the_message_arrives_is_noticed() -> None:
+    # The server's only event thread is busy meanwhile, so grpc itself cannot notice the deadline.
+    model = BlockedModel()
     model.go_on.set()
     busy, over = threading.Event(), threading.Event()
 
     class Busy(grpc.ServerInterceptor):
-        """What is done with a call in the thread for events takes long."""
+        """An interceptor that blocks the event thread at a GetModel."""
 
         def intercept_service(self, continuation: Any, details: Any) -> Any:
             if details.method.endswith("GetModel"):
@@ -115,8 +116,8 @@ def test_a_deadline_that_passes_while_the_message_is_on_its_way_is_noticed_too()
     port = server.add_insecure_port("127.0.0.1:0")
     mnist37_service.add_to(server, model, model)
     server.start()
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as mine:
-        channel: Any = mine
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as grpc_channel:
+        channel: Any = grpc_channel
         stub = mnist37_pb2_grpc.Mnist37ServiceStub(channel)
         stub.Predict(IMAGE, timeout=TIMEOUT)
 
@@ -136,9 +137,9 @@ def test_a_deadline_that_passes_while_the_message_is_on_its_way_is_noticed_too()
 
 
 def test_calls_beyond_the_cap_are_refused_at_once_and_the_others_are_answered(
-    stub: Any, model: StillModel
+    stub: Any, model: BlockedModel
 ) -> None:
-    """The server takes 40; those that wait for a thread count."""
+    # The server accepts 40 calls; calls that wait for a thread count.
     held = occupy(stub, model)
     more = [stub.Predict.future(IMAGE, timeout=TIMEOUT) for _ in range(60)]
     until = time.monotonic() + TIMEOUT
@@ -156,7 +157,7 @@ def test_calls_beyond_the_cap_are_refused_at_once_and_the_others_are_answered(
     assert stub.Predict(IMAGE, timeout=TIMEOUT).version == 0
 
 
-def test_those_who_wait_cannot_be_given_all_the_room() -> None:
+def test_max_rpcs_leaves_calls_for_others_than_writes_and_streams() -> None:
     least = 256 + 256 + RESERVED_RPCS
     assert Config(max_rpcs=least).max_rpcs == least
     assert Config(max_rpcs=0).max_rpcs == 0, "no limit"

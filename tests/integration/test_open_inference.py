@@ -1,6 +1,6 @@
-"""The Open Inference Protocol: the same model, to the bit, and clear refusals.
+"""Tests of the Open Inference Protocol: results equal to Predict's, and clear refusals.
 
-Clients that others wrote are in tests/interop.
+tests/interop has the tests with other projects' clients.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 IMAGES = validation_images()[0][::29].reshape(-1, 784)  # 71 of them
 FLOATS = IMAGES.astype(np.float32) / np.float32(255)
 TIMEOUT = 20
-MISSING, WRONG = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
+NOT_FOUND, INVALID_ARGUMENT = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def stub(address: str) -> Iterator[Any]:
 
 
 def infer(values: NDArray[Any], *, typed: bool = False, **others: Any) -> pb.ModelInferRequest:
-    """A right request of these images, UINT8 or FP32, as they are shaped."""
+    """Make a valid request of images: UINT8 or FP32 by their dtype, with their shape."""
     datatype = "UINT8" if values.dtype == np.uint8 else "FP32"
     tensor = pb.ModelInferRequest.InferInputTensor(
         name="pixels", datatype=datatype, shape=values.shape
@@ -46,7 +46,7 @@ def infer(values: NDArray[Any], *, typed: bool = False, **others: Any) -> pb.Mod
 
 
 def probabilities(response: pb.ModelInferResponse) -> list[float]:
-    """What it says, once it is seen to be well-formed."""
+    """Return a response's probabilities, after checking that the response is well-formed."""
     (output,), (raw,) = response.outputs, response.raw_output_contents
     assert (output.name, output.datatype) == ("probability", "FP32")
     assert not output.HasField("contents")
@@ -58,7 +58,7 @@ def probabilities(response: pb.ModelInferResponse) -> list[float]:
 @pytest.mark.parametrize("typed", [False, True], ids=["raw", "typed"])
 @pytest.mark.parametrize("shape", [(-1, 784), (-1, 28, 28)], ids=str)
 @pytest.mark.parametrize("images", [IMAGES, FLOATS], ids=["UINT8", "FP32"])
-def test_an_image_has_one_probability_however_it_is_asked_for(
+def test_an_image_has_one_probability_in_all_forms_of_a_request(
     client: Client, stub: Any, images: NDArray[Any], shape: tuple[int, ...], typed: bool
 ) -> None:
     expected = client.predict(IMAGES)
@@ -79,7 +79,7 @@ def test_floats_are_not_rounded_to_bytes(client: Client, stub: Any) -> None:
     images = (
         random.random((100, 784), np.float32) * np.linspace(0, 1, 100, dtype=np.float32)[:, None]
     )
-    images[0] = 0.4 / 255  # nothing but 0 when it is rounded
+    images[0] = 0.4 / 255  # rounds to 0
     model = client.get_model()
     scores = images.astype(np.float64) @ model.weights.astype(np.float64) + model.bias
     found = probabilities(stub.ModelInfer(infer(images), timeout=TIMEOUT))
@@ -87,7 +87,7 @@ def test_floats_are_not_rounded_to_bytes(client: Client, stub: Any) -> None:
     assert found[0] != client.predict(np.zeros((1, 784), np.uint8)).probabilities[0]
 
 
-def test_a_kept_version_answers_by_its_number(client: Client, stub: Any) -> None:
+def test_a_retained_version_predicts(client: Client, stub: Any) -> None:
     versions = [progress.version for progress in client.train(epochs=3)]
     for version in versions:
         expected = client.predict(IMAGES, version=version)
@@ -100,7 +100,7 @@ def test_a_kept_version_answers_by_its_number(client: Client, stub: Any) -> None
     assert stub.ModelInfer(infer(IMAGES), timeout=TIMEOUT).model_version == str(versions[-1])
 
 
-def test_it_is_the_live_model_while_that_is_trained(client: Client, stub: Any) -> None:
+def test_predictions_are_of_the_live_model_during_a_run(client: Client, stub: Any) -> None:
     seen = []
     with client.train(epochs=1_000_000) as run:
         next(run)
@@ -115,7 +115,7 @@ def test_it_is_the_live_model_while_that_is_trained(client: Client, stub: Any) -
         assert probabilities(response) == expected.probabilities.tolist()
 
 
-def test_it_tells_what_it_is(client: Client, stub: Any) -> None:
+def test_metadata_and_readiness(client: Client, stub: Any) -> None:
     newest = client.train(epochs=2).wait().version
     assert stub.ServerLive(pb.ServerLiveRequest(), timeout=TIMEOUT).live
     assert stub.ServerReady(pb.ServerReadyRequest(), timeout=TIMEOUT).ready
@@ -145,7 +145,7 @@ def test_outputs_and_parameters_may_be_named(stub: Any) -> None:
 # --- Refusals
 
 
-def changed(
+def changed_request(
     change: Callable[[pb.ModelInferRequest], object], **options: Any
 ) -> pb.ModelInferRequest:
     request = infer(**{"values": IMAGES[:2], **options})
@@ -154,42 +154,42 @@ def changed(
 
 
 def with_value(value: float, *, typed: bool = False) -> pb.ModelInferRequest:
-    """Two images whose 1,000th pixel has this value."""
+    """Make a request of two images whose 1,000th pixel has a value."""
     values = FLOATS[:2].copy()
     values[1, 216] = value
     return infer(values, typed=typed)
 
 
 def bad_requests() -> Iterator[tuple[str, grpc.StatusCode, pb.ModelInferRequest, tuple[str, ...]]]:
-    """A name, the code, the request, and what is said."""
+    """Yield bad requests: a name, the code, the request, and words of the message."""
     said: tuple[str, ...]
     for name in ("", "mnist38", "MNIST37"):
         request = infer(IMAGES)
         request.model_name = name
         yield (
             f"model {name}",
-            MISSING,
+            NOT_FOUND,
             request,
             (f"model: there is no '{name}'", "there is mnist37"),
         )
     for version in ("newest", "-1", "1.0", "1e2", " 1", "\u0663", "9" * 21, "9" * 5000):
         said = (f"version: {version[:64]!r} is not retained",)
-        yield f"version {version[:9]}", MISSING, infer(IMAGES, model_version=version), said
+        yield f"version {version[:9]}", NOT_FOUND, infer(IMAGES, model_version=version), said
     for number in (2**62, 2**64 - 1, 10**20 - 1):
         said = (f"version: {number} is not retained",)
-        yield f"version {number}", MISSING, infer(IMAGES, model_version=str(number)), said
+        yield f"version {number}", NOT_FOUND, infer(IMAGES, model_version=str(number)), said
 
-    request = changed(lambda r: r.inputs.pop())
-    yield "no input", WRONG, request, ("inputs: got 0", "must be one, pixels")
-    request = changed(lambda r: r.inputs.add().CopyFrom(r.inputs[0]))
-    yield "two inputs", WRONG, request, ("inputs: got 2", "must be one, pixels")
-    request = changed(lambda r: setattr(r.inputs[0], "name", "image" * 50_000))
-    yield "another input", WRONG, request, ("inputs: got 'imageimage", "must be pixels")
+    request = changed_request(lambda r: r.inputs.pop())
+    yield "no input", INVALID_ARGUMENT, request, ("inputs: got 0", "must be one, pixels")
+    request = changed_request(lambda r: r.inputs.add().CopyFrom(r.inputs[0]))
+    yield "two inputs", INVALID_ARGUMENT, request, ("inputs: got 2", "must be one, pixels")
+    request = changed_request(lambda r: setattr(r.inputs[0], "name", "image" * 50_000))
+    yield "another input", INVALID_ARGUMENT, request, ("inputs: got 'imageimage", "must be pixels")
     for datatype in ("", "uint8", "INT8", "FP16", "FP64", "BYTES"):
         request = infer(IMAGES[:2])
         request.inputs[0].datatype = datatype
         said = (f"pixels.datatype: got '{datatype}'", "must be UINT8 or FP32")
-        yield f"datatype {datatype}", WRONG, request, said
+        yield f"datatype {datatype}", INVALID_ARGUMENT, request, said
     for shape in (
         [], [2], [784], [1568], [28, 28], [2, 783], [784, 2], [2, 28, 29], [2, 1, 784],
         [2, 28, 28, 1], [2, 784, 1], [0, 784], [-1, 784], [-2, -784], [-(2**63), 784], [2] * 1000,
@@ -200,7 +200,7 @@ def bad_requests() -> Iterator[tuple[str, grpc.StatusCode, pb.ModelInferRequest,
         came = f"got {shape}" if len(shape) <= 4 else "got 1,000 dimensions"
         yield (
             f"shape {shape[:5]}",
-            WRONG,
+            INVALID_ARGUMENT,
             request,
             ("pixels.shape: ", came, "[N, 784] or [N, 28, 28]"),
         )
@@ -208,48 +208,58 @@ def bad_requests() -> Iterator[tuple[str, grpc.StatusCode, pb.ModelInferRequest,
         request = infer(IMAGES[:2])
         request.inputs[0].shape[0] = count
         said = ("raw_input_contents: got 1,568 bytes", f"must be {count * 784:,} for UINT8")
-        yield f"raw of {count} images", WRONG, request, said
-    request = changed(lambda r: setattr(r.inputs[0], "datatype", "FP32"))
+        yield f"raw of {count} images", INVALID_ARGUMENT, request, said
+    request = changed_request(lambda r: setattr(r.inputs[0], "datatype", "FP32"))
     said = ("raw_input_contents: got 1,568 bytes", "must be 6,272 for FP32 of shape [2, 784]")
-    yield "bytes as floats", WRONG, request, said
-    request = changed(lambda r: r.raw_input_contents.append(b""))
-    yield "two raw contents", WRONG, request, ("raw_input_contents: got 2", "must be one")
-    request = changed(lambda r: r.inputs[0].contents.uint_contents.append(0))
-    yield "raw and typed", WRONG, request, ("raw_input_contents: pixels has contents too",)
-    request = changed(lambda r: r.raw_input_contents.pop())
+    yield "bytes as floats", INVALID_ARGUMENT, request, said
+    request = changed_request(lambda r: r.raw_input_contents.append(b""))
+    yield (
+        "two raw contents",
+        INVALID_ARGUMENT,
+        request,
+        ("raw_input_contents: got 2", "must be one"),
+    )
+    request = changed_request(lambda r: r.inputs[0].contents.uint_contents.append(0))
+    yield (
+        "raw and typed",
+        INVALID_ARGUMENT,
+        request,
+        ("raw_input_contents: pixels has contents too",),
+    )
+    request = changed_request(lambda r: r.raw_input_contents.pop())
     field = "pixels.contents.uint_contents: "
     said = (field, "got 0 values", "must be 1,568 for shape [2, 784]", "raw_input_contents")
-    yield "no data", WRONG, request, said
-    request = changed(lambda r: r.inputs[0].contents.uint_contents.pop(), typed=True)
-    yield "typed, too few", WRONG, request, (field, "got 1,567 values", "must be 1,568")
+    yield "no data", INVALID_ARGUMENT, request, said
+    request = changed_request(lambda r: r.inputs[0].contents.uint_contents.pop(), typed=True)
+    yield "typed, too few", INVALID_ARGUMENT, request, (field, "got 1,567 values", "must be 1,568")
     for others in ("int_contents", "fp32_contents"):
         request = infer(IMAGES[:2], typed=True)
         getattr(request.inputs[0].contents, others).append(1)
         said = (f"pixels.contents: got {others}", "UINT8 must be in uint_contents")
-        yield f"typed, {others}", WRONG, request, said
+        yield f"typed, {others}", INVALID_ARGUMENT, request, said
     for value in (256, 2**32 - 1):
         request = infer(IMAGES[:2], typed=True)
         request.inputs[0].contents.uint_contents[1000] = value
         said = ("pixels: got ", " for pixel 216 of image 1", "must be 0 to 255")
-        yield f"UINT8 of {value}", WRONG, request, said
+        yield f"UINT8 of {value}", INVALID_ARGUMENT, request, said
     for typed in (False, True):
         for pixel in (1.0000001, 255, -1e-45, -1, float("inf"), float("-inf"), float("nan")):
             request = with_value(pixel, typed=typed)
             said = ("pixels: got ", " for pixel 216 of image 1", "must be 0 to 1")
-            yield f"FP32 of {pixel}{' typed' * typed}", WRONG, request, said
+            yield f"FP32 of {pixel}{' typed' * typed}", INVALID_ARGUMENT, request, said
     for output in ("", "pixels", "logits"):
         wanted = [
             pb.ModelInferRequest.InferRequestedOutputTensor(name=n) for n in ("probability", output)
         ]
         said = (f"outputs: got '{output}'", "must be probability")
-        yield f"output {output}", WRONG, infer(IMAGES, outputs=wanted), said
+        yield f"output {output}", INVALID_ARGUMENT, infer(IMAGES, outputs=wanted), said
 
 
 @pytest.mark.parametrize(
     ("code", "request_", "said"),
     [pytest.param(*case, id=name) for name, *case in bad_requests()],
 )
-def test_what_is_not_right_is_refused(
+def test_a_bad_request_is_refused(
     stub: Any, code: grpc.StatusCode, request_: pb.ModelInferRequest, said: tuple[str, ...]
 ) -> None:
     with pytest.raises(grpc.RpcError) as caught:
@@ -267,17 +277,17 @@ def test_what_is_not_right_is_refused(
 @pytest.mark.parametrize(
     ("name", "version"), [("mnist38", ""), ("mnist37", "x"), ("mnist37", "9" * 9)]
 )
-def test_nobody_hears_of_a_model_that_is_not_there(stub: Any, name: str, version: str) -> None:
+def test_an_unknown_model_or_version_is_not_found(stub: Any, name: str, version: str) -> None:
     for ask, request in (
         (stub.ModelReady, pb.ModelReadyRequest(name=name, version=version)),
         (stub.ModelMetadata, pb.ModelMetadataRequest(name=name, version=version)),
     ):
         with pytest.raises(grpc.RpcError) as caught:
             ask(request, timeout=TIMEOUT)
-        assert cast(grpc.Call, caught.value).code() is MISSING
+        assert cast(grpc.Call, caught.value).code() is NOT_FOUND
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1e-45, 1.0])
 @pytest.mark.parametrize("typed", [False, True], ids=["raw", "typed"])
-def test_the_ends_of_the_range_are_in_it(stub: Any, value: float, typed: bool) -> None:
+def test_the_ends_of_the_range_are_allowed(stub: Any, value: float, typed: bool) -> None:
     assert len(probabilities(stub.ModelInfer(with_value(value, typed=typed)))) == 2

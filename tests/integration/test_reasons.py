@@ -1,9 +1,8 @@
-"""Each reason of the README's table, provoked on the wire: its code and its metadata."""
+"""Tests of each reason in docs/reference/errors.md: its code and metadata, on the wire."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,31 +27,34 @@ from mnist37_server.rpc.server import build
 from mnist37_server.services import health, mnist37_service, open_inference
 from mnist37_server.storage.store import Store
 from mnist37_server.training.trainer import Trainer
+from support.pages import names, plain, table
 from support.scraping import wait_until
-from support.twin import sets
+from support.twin import datasets
 
 from mnist37.host import Host, HostExamples
 
-README = Path(__file__).parents[2] / "README.md"
+ERRORS = "docs/reference/errors.md"
 TIMEOUT = 30
 IMAGE = bytes(784)
 UNKNOWN = 10**6  # a version, a run
 
-# Whoever these are for has left, and hears gRPC's own CANCELLED or DEADLINE_EXCEEDED.
-HEARD_BY_NOBODY = {"CALLER_CANCELLED", "DEADLINE_EXCEEDED"}
-BY_GRPC = {"TOO_MANY_RPCS", "MESSAGE_TOO_LARGE"}  # which gives no details
+# The caller of these has left: its client reports gRPC's own CANCELLED or DEADLINE_EXCEEDED.
+UNDELIVERED = {"CALLER_CANCELLED", "DEADLINE_EXCEEDED"}
+FROM_GRPC = {"TOO_MANY_RPCS", "MESSAGE_TOO_LARGE"}  # gRPC refuses these itself, without details
 
 
 class Row(NamedTuple):
-    """What the table says of a reason."""
+    """A reason's row in the table."""
 
     code: str
-    metadata: set[str]  # that it may have
+    metadata: set[str]  # the keys that its details may have
 
 
-def table() -> dict[str, Row]:
-    rows = re.findall(r"^\| `([A-Z_]+)` \| ([A-Z_]+) \| (.*) \|$", README.read_text(), re.MULTILINE)
-    return {reason: Row(code, set(re.findall(r"`([a-z_]+)`", text))) for reason, code, text in rows}
+def reasons() -> dict[str, Row]:
+    return {
+        plain(row["reason"]): Row(row["code"], set(names(row["metadata"])))
+        for row in table(ERRORS, "reason", "code")
+    }
 
 
 class Full(sqlite3.Connection):
@@ -70,14 +72,14 @@ class Server:
     """A server in this process, on a real port, whose parts a test can break."""
 
     def __init__(self, folder: Path) -> None:
-        names = ("one", "two")
+        tokens = ("one", "two")
         lines = (
             f"{r} {hashlib.sha256(n.encode()).hexdigest()}\n"
-            for r, n in zip(("train", "predict"), names, strict=True)
+            for r, n in zip(("train", "predict"), tokens, strict=True)
         )
         (folder / "tokens").write_text("".join(lines))
         config = Config("127.0.0.1:0", max_rpcs=50, max_pending_writes=1, max_streams=1)
-        self.model = LiveModel(sets(), Host(), Store(None, Full), 1)
+        self.model = LiveModel(datasets(), Host(), Store(None, Full), 1)
         self._server, port = build(config, None, [AuthInterceptor(Tokens(folder / "tokens"))])
         servicer = mnist37_service.add_to(self._server, self.model, self.model, 50, 1)
         self._probes = ThreadPoolExecutor(50)
@@ -100,7 +102,7 @@ class Server:
     def provoke(
         self, method: Callable[..., Any], request: Any, token: str | None = "one"
     ) -> tuple[str, ErrorInfo]:
-        """Make a call that is refused; return its code, and what the server says for programs."""
+        """Make a call that is refused; return its status code and its ErrorInfo."""
         metadata = [] if token is None else [("authorization", f"Bearer {token}")]
 
         def ask() -> None:
@@ -116,7 +118,7 @@ class Server:
         return call.code().name, info
 
     def train(self, request_id: str) -> Any:
-        """Begin a run without end."""
+        """Start a run without end and wait for its first epoch."""
         request = pb.TrainRequest(epochs=1_000_000, request_id=request_id)
         run = self.stub.Train(request, metadata=[("authorization", "Bearer one")])
         next(run)
@@ -132,26 +134,26 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.close()
 
 
-Found = list[tuple[str, ErrorInfo]]
-PROVOCATIONS: dict[str, Callable[[Server, pytest.MonkeyPatch], Found]] = {}
-Provocation = Callable[[Server, pytest.MonkeyPatch], Found]
+Refusals = list[tuple[str, ErrorInfo]]
+PROVOCATIONS: dict[str, Callable[[Server, pytest.MonkeyPatch], Refusals]] = {}
+Provocation = Callable[[Server, pytest.MonkeyPatch], Refusals]
 
 
 def provokes(reason: str) -> Callable[[Provocation], Provocation]:
-    def listed(provocation: Provocation) -> Provocation:
+    def register(provocation: Provocation) -> Provocation:
         PROVOCATIONS[reason] = provocation
         return provocation
 
-    return listed
+    return register
 
 
 @provokes("INVALID_FIELD")
-def invalid_field(server: Server, _: pytest.MonkeyPatch) -> Found:
+def invalid_field(server: Server, _: pytest.MonkeyPatch) -> Refusals:
     return [server.provoke(server.stub.Predict, pb.PredictRequest(pixels=b"1"))]
 
 
 @provokes("NOT_FOUND")
-def not_found(server: Server, _: pytest.MonkeyPatch) -> Found:
+def not_found(server: Server, _: pytest.MonkeyPatch) -> Refusals:
     return [
         server.provoke(server.stub.WatchRun, pb.WatchRunRequest()),
         server.provoke(server.inference.ModelReady, inference.ModelReadyRequest(name="other")),
@@ -160,7 +162,7 @@ def not_found(server: Server, _: pytest.MonkeyPatch) -> Found:
 
 
 @provokes("VERSION_NOT_RETAINED")
-def version_not_retained(server: Server, _: pytest.MonkeyPatch) -> Found:
+def version_not_retained(server: Server, _: pytest.MonkeyPatch) -> Refusals:
     stub, oip = server.stub, server.inference
     return [
         server.provoke(stub.Predict, pb.PredictRequest(pixels=IMAGE, version=UNKNOWN)),
@@ -175,18 +177,18 @@ def version_not_retained(server: Server, _: pytest.MonkeyPatch) -> Found:
 
 
 @provokes("RUN_NOT_RETAINED")
-def run_not_retained(server: Server, _: pytest.MonkeyPatch) -> Found:
+def run_not_retained(server: Server, _: pytest.MonkeyPatch) -> Refusals:
     return [server.provoke(server.stub.WatchRun, pb.WatchRunRequest(run=UNKNOWN))]
 
 
 @provokes("REQUEST_ID_REUSED")
-def request_id_reused(server: Server, _: pytest.MonkeyPatch) -> Found:
+def request_id_reused(server: Server, _: pytest.MonkeyPatch) -> Refusals:
     server.stub.Step(pb.StepRequest(request_id="id"), metadata=[("authorization", "Bearer one")])
     return [server.provoke(server.stub.Initialize, pb.InitializeRequest(request_id="id"))]
 
 
 @provokes("RUN_NOT_RESUMABLE")
-def run_not_resumable(server: Server, _: pytest.MonkeyPatch) -> Found:
+def run_not_resumable(server: Server, _: pytest.MonkeyPatch) -> Refusals:
     server.train("run").cancel()
     assert wait_until(lambda: not server.model.model_stats().runs_in_progress)
     server.stub.Step(pb.StepRequest(), metadata=[("authorization", "Bearer one")])
@@ -195,7 +197,7 @@ def run_not_resumable(server: Server, _: pytest.MonkeyPatch) -> Found:
 
 
 @provokes("TOO_MANY_PENDING_WRITES")
-def too_many_pending_writes(server: Server, _: pytest.MonkeyPatch) -> Found:
+def too_many_pending_writes(server: Server, _: pytest.MonkeyPatch) -> Refusals:
     run = server.train("run")
     found = server.provoke(server.stub.Step, pb.StepRequest())
     run.cancel()
@@ -203,7 +205,7 @@ def too_many_pending_writes(server: Server, _: pytest.MonkeyPatch) -> Found:
 
 
 @provokes("TOO_MANY_STREAMS")
-def too_many_streams(server: Server, _: pytest.MonkeyPatch) -> Found:
+def too_many_streams(server: Server, _: pytest.MonkeyPatch) -> Refusals:
     run = server.train("run")
     watching = server.stub.WatchRun(
         pb.WatchRunRequest(follow=True), metadata=[("authorization", "Bearer one")]
@@ -216,7 +218,7 @@ def too_many_streams(server: Server, _: pytest.MonkeyPatch) -> Found:
 
 
 @provokes("STORAGE_FULL")
-def storage_full(server: Server, _: pytest.MonkeyPatch) -> Found:
+def storage_full(server: Server, _: pytest.MonkeyPatch) -> Refusals:
     Full.is_full = True
     found = server.provoke(server.stub.Step, pb.StepRequest())
     Full.is_full = False
@@ -224,7 +226,7 @@ def storage_full(server: Server, _: pytest.MonkeyPatch) -> Found:
 
 
 @provokes("DEVICE_OUT_OF_MEMORY")
-def device_out_of_memory(server: Server, monkeypatch: pytest.MonkeyPatch) -> Found:
+def device_out_of_memory(server: Server, monkeypatch: pytest.MonkeyPatch) -> Refusals:
     def full(*_: object) -> NoReturn:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
@@ -239,13 +241,13 @@ def device_out_of_memory(server: Server, monkeypatch: pytest.MonkeyPatch) -> Fou
 
 
 @provokes("SHUTTING_DOWN")
-def shutting_down(server: Server, _: pytest.MonkeyPatch) -> Found:
+def shutting_down(server: Server, _: pytest.MonkeyPatch) -> Refusals:
     server.model.stop_writing()
     return [server.provoke(server.stub.Step, pb.StepRequest())]
 
 
 @provokes("DEVICE_LOST")
-def device_lost(server: Server, monkeypatch: pytest.MonkeyPatch) -> Found:
+def device_lost(server: Server, monkeypatch: pytest.MonkeyPatch) -> Refusals:
     def gone(*_: object) -> NoReturn:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
@@ -258,22 +260,22 @@ def device_lost(server: Server, monkeypatch: pytest.MonkeyPatch) -> Found:
 
 
 @provokes("TOKEN_MISSING")
-def token_missing(server: Server, _: pytest.MonkeyPatch) -> Found:
+def token_missing(server: Server, _: pytest.MonkeyPatch) -> Refusals:
     return [server.provoke(server.stub.Step, pb.StepRequest(), token=None)]
 
 
 @provokes("TOKEN_INVALID")
-def token_invalid(server: Server, _: pytest.MonkeyPatch) -> Found:
+def token_invalid(server: Server, _: pytest.MonkeyPatch) -> Refusals:
     return [server.provoke(server.stub.Step, pb.StepRequest(), token="three")]
 
 
 @provokes("ROLE_INSUFFICIENT")
-def role_insufficient(server: Server, _: pytest.MonkeyPatch) -> Found:
+def role_insufficient(server: Server, _: pytest.MonkeyPatch) -> Refusals:
     return [server.provoke(server.stub.Step, pb.StepRequest(), token="two")]
 
 
 @provokes("INTERNAL")
-def internal(server: Server, monkeypatch: pytest.MonkeyPatch) -> Found:
+def internal(server: Server, monkeypatch: pytest.MonkeyPatch) -> Refusals:
     monkeypatch.setattr(server.model, "at", None)
     return [server.provoke(server.stub.GetModel, pb.GetModelRequest())]
 
@@ -282,17 +284,18 @@ def internal(server: Server, monkeypatch: pytest.MonkeyPatch) -> Found:
 def test_a_reason_is_what_the_table_says(
     reason: str, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = table()[reason]
+    row = reasons()[reason]
     seen = set()
     for code, info in PROVOCATIONS[reason](server, monkeypatch):
         assert (info.domain, info.reason, code) == ("mnist37", reason, row.code)
         assert all(info.metadata.values())
         assert set(info.metadata) <= row.metadata
-        if reason not in ("NOT_FOUND", "DEVICE_OUT_OF_MEMORY"):  # of which some is for some alone
+        # Of these two reasons, some keys belong to only some of the calls.
+        if reason not in ("NOT_FOUND", "DEVICE_OUT_OF_MEMORY"):
             assert set(info.metadata) == row.metadata
         seen |= set(info.metadata)
     assert seen == row.metadata
 
 
 def test_every_reason_of_the_table_is_provoked() -> None:
-    assert set(PROVOCATIONS) == set(table()) - HEARD_BY_NOBODY - BY_GRPC
+    assert set(PROVOCATIONS) == set(reasons()) - UNDELIVERED - FROM_GRPC

@@ -1,4 +1,4 @@
-"""Each RPC against a real server, compared with what the core computes without one."""
+"""Tests of each RPC on a real server, compared with the core's results without a server."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mnist37_client import Client, Progress, validation_images
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
-from support.twin import Twin, data, sets
+from support.twin import Twin, data, datasets
 
 from mnist37.training import evaluate
 
-# Against a server that is already up the device may be another, whose last bits are other bits.
+# A server at MNIST37_ADDRESS may use another kind of device, whose results differ in the last bits.
 own_server = pytest.mark.skipif(
-    "MNIST37_ADDRESS" in os.environ, reason="compares bits, which are of a kind of device"
+    "MNIST37_ADDRESS" in os.environ, reason="compares bits, which differ between kinds of devices"
 )
 
 
@@ -51,28 +51,26 @@ def test_train_is_the_cores_run_to_the_bit(client: Client) -> None:
     assert {progress.epochs for progress in seen} == {3}
     assert [progress.version for progress in seen] == [start + 124 * epoch for epoch in (1, 2, 3)]
     assert seen[0].elapsed < seen[1].elapsed < seen[2].elapsed
-    valid = evaluate(twin.parameters.numpy(), sets().valid)
+    valid = evaluate(twin.parameters.numpy(), datasets().valid)
     assert (seen[-1].valid_loss, seen[-1].valid_accuracy) == (valid.loss, valid.accuracy)
 
 
 @pytest.mark.parametrize("coalesce", [None, False, True])
-def test_epochs_come_one_by_one_or_gathered(address: str, coalesce: bool | None) -> None:
-    """As the caller asks; in either case each of them once, in order."""
-
-    def epochs(told: list[pb.TrainResponse]) -> list[int]:
+def test_each_epoch_comes_once_coalesced_or_not(address: str, coalesce: bool | None) -> None:
+    def epochs(messages: list[pb.TrainResponse]) -> list[int]:
         if not coalesce:
-            assert not any(message.earlier for message in told)
-        return [at.epoch for message in told for at in (*message.earlier, message)]
+            assert not any(message.earlier for message in messages)
+        return [at.epoch for message in messages for at in (*message.earlier, message)]
 
     with grpc.insecure_channel(address) as channel:
         stub = mnist37_pb2_grpc.Mnist37ServiceStub(channel)
         run = stub.Train(pb.TrainRequest(epochs=500, coalesce=coalesce), timeout=60)
-        told = [next(run)]  # it is under way
+        messages = [next(run)]  # the run has begun
         watching = stub.WatchRun(pb.WatchRunRequest(follow=True, coalesce=coalesce), timeout=60)
-        told += run
+        messages += run
         watched = list(watching)
-    assert epochs(told) == list(range(1, 501))
-    assert len(told) < 250 if coalesce else len(told) == 500
+    assert epochs(messages) == list(range(1, 501))
+    assert len(messages) < 250 if coalesce else len(messages) == 500
     assert watched[-1].run.state == pb.RUN_STATE_FINISHED
     seen = epochs([message.progress for message in watched if message.HasField("progress")])
     assert seen == sorted(set(seen))
@@ -87,15 +85,15 @@ def test_train_learns(client: Client) -> None:
 
 
 @own_server
-def test_steps_walk_the_images_in_the_order_of_seed_42(server: LocalServer) -> None:
-    twin, batches = Twin(), sets().mini_batches(42, 256)
+def test_steps_use_the_mini_batches_in_the_order_of_seed_42(server: LocalServer) -> None:
+    twin, batches = Twin(), datasets().mini_batches(42, 256)
     with Client(server.address) as client:
-        for number in range(1, 103):  # twice around the 49 mini-batches, and on
+        for number in range(1, 103):  # more than twice around the 49 mini-batches
             stepped = client.step(learning_rate=0.5)
             twin.step(0.5)
             assert stepped.version == number
         assert client.get_model().digest == twin.digest
-        client.train(epochs=1).wait()  # does not move the place
+        client.train(epochs=1).wait()  # does not move the batch cursor
         twin.train(1)
         client.step()
         twin.step()
@@ -126,7 +124,7 @@ def test_a_step_on_a_batch_is_autograds(client: Client) -> None:
 def test_get_loss_is_the_notes_loss(client: Client) -> None:
     client.initialize(std=0.1)
     twin = Twin(42, 0.1)
-    for split, examples in (("train", sets().train), ("valid", sets().valid)):
+    for split, examples in (("train", datasets().train), ("valid", datasets().valid)):
         expected = evaluate(twin.parameters.numpy(), examples)
         found = client.get_loss("train" if split == "train" else "valid")
         assert found.count == expected.count
@@ -144,7 +142,7 @@ def test_predict_is_the_notes_model(client: Client) -> None:
     np.testing.assert_allclose(prediction.probabilities, expected.numpy(), atol=1e-5)
 
 
-def test_an_old_version_can_be_asked(client: Client) -> None:
+def test_an_old_version_can_predict_and_be_evaluated(client: Client) -> None:
     images, _ = validation_images()
     seen: list[Progress] = list(client.train(epochs=3))
     losses = [client.get_loss("valid", version=progress.version).loss for progress in seen]

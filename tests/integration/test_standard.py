@@ -1,4 +1,4 @@
-"""Health and reflection: right, bounded, and in nobody's way."""
+"""Tests of health and reflection: correct, bounded, and no obstacle to other calls."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from mnist37_server.rpc.thread_pools import SHORT_CALL_THREADS
 from mnist37_server.services import health as health_service
 from mnist37_server.services import mnist37_service, open_inference
 from mnist37_server.services import reflection as reflection_service
-from mnist37_server.services.reflection import MAX_REFLECTIONS
+from mnist37_server.services.reflection import REFLECTIONS_MAX
 from mnist37_server.storage.store import Store
-from support.twin import sets
+from support.twin import datasets
 
 from mnist37.host import Host
 
@@ -44,11 +44,11 @@ IMAGES = validation_images()[0][:3]
 TIMEOUT = 20
 
 
-def named(service: str) -> Any:
+def health_request(service: str) -> Any:
     return health_pb2.HealthCheckRequest(service=service)
 
 
-def asked(**question: str) -> Any:
+def reflection_request(**question: str) -> Any:
     return reflection_pb2.ServerReflectionRequest(**question)
 
 
@@ -61,25 +61,25 @@ def infer() -> inference.ModelInferRequest:
     )
 
 
-class Here(NamedTuple):
-    """A server in this process, so that a test can decide when it is about to end."""
+class InProcessServer(NamedTuple):
+    """A server in this process, so that a test can begin its shutdown."""
 
     port: int
     health: health_service.Health
 
 
 @pytest.fixture
-def here() -> Iterator[Here]:
+def in_process() -> Iterator[InProcessServer]:
     server = grpc.server(ThreadPoolExecutor(SHORT_CALL_THREADS))
-    model = LiveModel(sets(), Host(), Store(None))
-    activity = mnist37_service.add_to(server, model, model).in_flight
+    model = LiveModel(datasets(), Host(), Store(None))
+    in_flight = mnist37_service.add_to(server, model, model).in_flight
     probes = ThreadPoolExecutor(1024)
     health = health_service.add_to(server, [MNIST37, INFERENCE], probes, "cpu")
     reflection_service.add_to(server, [MNIST37, INFERENCE, health_service.NAME], probes)
-    open_inference.add_to(server, model, activity, health, probes)
+    open_inference.add_to(server, model, in_flight, health, probes)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    yield Here(port, health)
+    yield InProcessServer(port, health)
     server.stop(0).wait(TIMEOUT)
     probes.shutdown()
     model.stop_writing()
@@ -87,8 +87,8 @@ def here() -> Iterator[Here]:
 
 
 @pytest.fixture
-def channel(here: Here) -> Iterator[Any]:
-    with grpc.insecure_channel(f"127.0.0.1:{here.port}") as channel:
+def channel(in_process: InProcessServer) -> Iterator[Any]:
+    with grpc.insecure_channel(f"127.0.0.1:{in_process.port}") as channel:
         yield channel
 
 
@@ -96,14 +96,14 @@ def test_each_service_is_serving_under_its_name(address: str) -> None:
     with grpc.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         for name in ("", MNIST37, INFERENCE):
-            assert stub.Check(named(name), timeout=TIMEOUT).status == SERVING
-            watch = stub.Watch(named(name), timeout=TIMEOUT)
+            assert stub.Check(health_request(name), timeout=TIMEOUT).status == SERVING
+            watch = stub.Watch(health_request(name), timeout=TIMEOUT)
             assert next(watch).status == SERVING
             watch.cancel()
-        unknown = stub.Watch(named("no.such.Service"), timeout=TIMEOUT)
+        unknown = stub.Watch(health_request("no.such.Service"), timeout=TIMEOUT)
         assert next(unknown).status == UNKNOWN
         with pytest.raises(grpc.RpcError) as caught:
-            stub.Check(named("no.such.Service" * 1000), timeout=TIMEOUT)
+            stub.Check(health_request("no.such.Service" * 1000), timeout=TIMEOUT)
         error = cast(grpc.Call, caught.value)
         assert error.code() is grpc.StatusCode.NOT_FOUND
         details = error.details() or ""
@@ -112,27 +112,29 @@ def test_each_service_is_serving_under_its_name(address: str) -> None:
         assert len(details) < 300
 
 
-def test_before_it_ends_it_says_so_and_still_answers(here: Here, channel: Any) -> None:
+def test_during_shutdown_health_is_not_serving_and_predictions_work(
+    in_process: InProcessServer, channel: Any
+) -> None:
     health, stub = (
         health_pb2_grpc.HealthStub(channel),
         inference_grpc.GRPCInferenceServiceStub(channel),
     )
     names = ["", MNIST37, INFERENCE]
-    watches = [health.Watch(named(name), timeout=TIMEOUT) for name in names]
+    watches = [health.Watch(health_request(name), timeout=TIMEOUT) for name in names]
     assert [next(watch).status for watch in watches] == [SERVING] * 3
     assert stub.ServerReady(inference.ServerReadyRequest()).ready
-    here.health.begin_shutdown()
+    in_process.health.begin_shutdown()
     assert [next(watch).status for watch in watches] == [NOT_SERVING] * 3
-    assert [health.Check(named(name)).status for name in names] == [NOT_SERVING] * 3
-    assert next(health.Watch(named(""))).status == NOT_SERVING
+    assert [health.Check(health_request(name)).status for name in names] == [NOT_SERVING] * 3
+    assert next(health.Watch(health_request(""))).status == NOT_SERVING
     assert stub.ServerLive(inference.ServerLiveRequest()).live
     assert not stub.ServerReady(inference.ServerReadyRequest()).ready
     assert not stub.ModelReady(inference.ModelReadyRequest(name="mnist37")).ready
     assert len(stub.ModelInfer(infer()).raw_output_contents[0]) == 3 * 4
 
 
-def test_a_probe_is_told_by_its_exit_status(here: Here) -> None:
-    address = f"127.0.0.1:{here.port}"
+def test_a_probes_exit_status_says_whether_the_server_serves(in_process: InProcessServer) -> None:
+    address = f"127.0.0.1:{in_process.port}"
 
     def probe() -> tuple[int, str, str]:
         command = [sys.executable, "-m", "mnist37_client.cli", "health", "--address", address]
@@ -140,21 +142,21 @@ def test_a_probe_is_told_by_its_exit_status(here: Here) -> None:
         return done.returncode, done.stdout, done.stderr
 
     assert probe() == (0, "serving, the model is on cpu\n", "")
-    here.health.begin_shutdown()
+    in_process.health.begin_shutdown()
     assert probe() == (3, "", f"mnist37: {address} is not serving\n")
 
 
-def test_a_server_that_ends_tells_its_watchers_first_and_waits_for_none(
+def test_a_server_that_ends_notifies_its_watchers_first_and_does_not_wait_for_them(
     server: LocalServer,
 ) -> None:
-    """Neither open watches nor reflections nor a run keep it."""
-    over = threading.Event()
-    with grpc.insecure_channel(server.address) as mine, Client(server.address) as client:
-        channel: Any = mine
+    # Open watches, reflections and a run must not delay the end.
+    stop = threading.Event()
+    with grpc.insecure_channel(server.address) as grpc_channel, Client(server.address) as client:
+        channel: Any = grpc_channel
         stub = health_pb2_grpc.HealthStub(channel)
-        watch = stub.Watch(named(MNIST37), timeout=TIMEOUT)
+        watch = stub.Watch(health_request(MNIST37), timeout=TIMEOUT)
         assert next(watch).status == SERVING
-        silent = reflection(channel, silence(over))
+        silent = reflection(channel, silent_requests(stop))
         run = client.train(epochs=1_000_000)
         next(run)
         server.process.terminate()
@@ -163,54 +165,58 @@ def test_a_server_that_ends_tells_its_watchers_first_and_waits_for_none(
             next(watch)
         with pytest.raises(grpc.RpcError):
             next(silent)
-        over.set()
+        stop.set()
         assert server.process.wait(TIMEOUT) == 0
 
 
-def test_whoever_holds_them_open_is_bounded_and_in_nobodys_way(channel: Any) -> None:
-    """As many as are let in, and beyond: the rest is refused, everything else is answered."""
+def test_open_watches_and_reflections_are_bounded_and_block_no_other_calls(channel: Any) -> None:
+    # Open as many streams as are allowed: one more is refused, all other calls are answered.
     health, stub = (
         health_pb2_grpc.HealthStub(channel),
         inference_grpc.GRPCInferenceServiceStub(channel),
     )
-    over = threading.Event()
+    stop = threading.Event()
     with ExitStack() as leave:
-        leave.callback(over.set)
-        held = [health.Watch(named(""), timeout=60) for _ in range(health_service.MAX_WATCHES)]
+        leave.callback(stop.set)
+        held = [
+            health.Watch(health_request(""), timeout=60) for _ in range(health_service.WATCHES_MAX)
+        ]
         assert {next(watch).status for watch in held} == {SERVING}
         open_reflections = [
-            reflection(channel, silence(over, first=asked(list_services="")))
-            for _ in range(MAX_REFLECTIONS)
+            reflection(channel, silent_requests(stop, first=reflection_request(list_services="")))
+            for _ in range(REFLECTIONS_MAX)
         ]
         for stream in open_reflections:
             next(stream)
         for one_more in (
-            health.Watch(named(""), timeout=TIMEOUT),
-            reflection(channel, silence(over)),
+            health.Watch(health_request(""), timeout=TIMEOUT),
+            reflection(channel, silent_requests(stop)),
         ):
             with pytest.raises(grpc.RpcError) as caught:
                 next(one_more)
             error = cast(grpc.Call, caught.value)
             assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert "are open already; try again later" in (error.details() or "")
-        assert health.Check(named(""), timeout=TIMEOUT).status == SERVING
+        assert health.Check(health_request(""), timeout=TIMEOUT).status == SERVING
         assert stub.ServerLive(inference.ServerLiveRequest(), timeout=TIMEOUT).live
         assert stub.ModelInfer(infer(), timeout=TIMEOUT).model_version == "0"
         for watch in held:
             watch.cancel()
     deadline = time.monotonic() + TIMEOUT
-    while time.monotonic() < deadline:  # those who left make room, in a moment
+    while time.monotonic() < deadline:  # the cancelled watches soon end, and a new one is accepted
         with suppress(grpc.RpcError):
-            assert next(health.Watch(named(""), timeout=TIMEOUT)).status == SERVING
+            assert next(health.Watch(health_request(""), timeout=TIMEOUT)).status == SERVING
             return
         time.sleep(0.05)
-    pytest.fail("there is no room again")
+    pytest.fail("a new watch is still refused")
 
 
-def test_a_watcher_who_takes_nothing_holds_up_nobody(here: Here, channel: Any) -> None:
-    """One whose HTTP/2 window is 0, so that nothing that is sent to it is ever done with."""
+def test_a_watcher_that_reads_nothing_blocks_no_other_calls(
+    in_process: InProcessServer, channel: Any
+) -> None:
+    # The watcher's HTTP/2 window is 0, so no message to it can be sent completely.
     health = health_pb2_grpc.HealthStub(channel)
-    with socket.create_connection(("127.0.0.1", here.port)) as watcher:
+    with socket.create_connection(("127.0.0.1", in_process.port)) as watcher:
         window_of_0 = struct.pack(">HI", 4, 0)
         headers = {
             ":method": "POST", ":scheme": "http", ":path": "/grpc.health.v1.Health/Watch",
@@ -220,44 +226,44 @@ def test_a_watcher_who_takes_nothing_holds_up_nobody(here: Here, channel: Any) -
         watcher.sendall(frame(1, 4, 1, b"".join(map(literal, headers.items()))))
         watcher.sendall(frame(0, 1, 1, bytes(5)) + frame(4, 1, 0, b""))
         time.sleep(0.2)
-        other = health.Watch(named(""), timeout=TIMEOUT)
+        other = health.Watch(health_request(""), timeout=TIMEOUT)
         assert next(other).status == SERVING
-        assert health.Check(named(""), timeout=TIMEOUT).status == SERVING
-        here.health.begin_shutdown()
+        assert health.Check(health_request(""), timeout=TIMEOUT).status == SERVING
+        in_process.health.begin_shutdown()
         assert next(other).status == NOT_SERVING
 
 
-def test_probers_who_never_send_their_message_hold_up_nobody(server: LocalServer) -> None:
-    over = threading.Event()
-    with grpc.insecure_channel(server.address) as mine, ExitStack() as leave:
-        channel: Any = mine
-        leave.callback(over.set)
+def test_health_calls_that_never_send_a_message_block_no_other_calls(server: LocalServer) -> None:
+    stop = threading.Event()
+    with grpc.insecure_channel(server.address) as grpc_channel, ExitStack() as leave:
+        channel: Any = grpc_channel
+        leave.callback(stop.set)
         silent = channel.stream_unary("/grpc.health.v1.Health/Check")
-        for _ in range(400):  # more than may watch and reflect
-            leave.callback(silent.future(silence(over), timeout=TIMEOUT).cancel)
+        for _ in range(400):  # more than there may be watches and reflections
+            leave.callback(silent.future(silent_requests(stop), timeout=TIMEOUT).cancel)
         health = health_pb2_grpc.HealthStub(channel)
         for _ in range(20):
-            assert health.Check(named(""), timeout=TIMEOUT / 2).status == SERVING
+            assert health.Check(health_request(""), timeout=TIMEOUT / 2).status == SERVING
             time.sleep(0.01)
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """Of HTTP/2 (RFC 9113, section 4.1)."""
+    """Return an HTTP/2 frame (RFC 9113, section 4.1)."""
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
 def literal(header: tuple[str, str]) -> bytes:
-    """A header that nobody remembers (RFC 7541, section 6.2.2)."""
+    """Return a header as a literal without indexing (RFC 7541, section 6.2.2)."""
     return b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in header)
 
 
 # --- Reflection
 
 
-def silence(over: threading.Event, first: Any = None) -> Iterator[Any]:
+def silent_requests(stop: threading.Event, first: Any = None) -> Iterator[Any]:
     if first is not None:
         yield first
-    over.wait()
+    stop.wait()
 
 
 def reflection(channel: Any, questions: Iterator[Any], version: str = "v1alpha") -> Any:
@@ -268,9 +274,9 @@ def reflection(channel: Any, questions: Iterator[Any], version: str = "v1alpha")
     )(questions, timeout=TIMEOUT)
 
 
-def test_a_client_without_our_proto_can_call_us(client: Client, address: str) -> None:
-    with grpc.insecure_channel(address) as mine:
-        channel: Any = mine
+def test_a_client_without_the_proto_can_call_the_server(client: Client, address: str) -> None:
+    with grpc.insecure_channel(address) as grpc_channel:
+        channel: Any = grpc_channel
         database = ProtoReflectionDescriptorDatabase(channel)
         assert set(database.get_services()) == {
             MNIST37, INFERENCE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"
@@ -289,7 +295,7 @@ def test_a_client_without_our_proto_can_call_us(client: Client, address: str) ->
 
 
 @pytest.mark.parametrize("version", ["v1alpha", "v1"])
-def test_it_finds_what_grpcurl_asks_for(address: str, version: str) -> None:
+def test_reflection_finds_the_symbols_that_grpcurl_looks_up(address: str, version: str) -> None:
     found = {
         f"{MNIST37}": "mnist37_protos/v1/mnist37.proto",
         f"{MNIST37}.Train": "mnist37_protos/v1/mnist37.proto",
@@ -302,7 +308,7 @@ def test_it_finds_what_grpcurl_asks_for(address: str, version: str) -> None:
         "no.such.Thing": None,
         "": None,
     }
-    questions = [asked(file_containing_symbol=symbol) for symbol in found]
+    questions = [reflection_request(file_containing_symbol=symbol) for symbol in found]
     with grpc.insecure_channel(address) as channel:
         answers = list(reflection(channel, iter(questions), version))
     for file, answer in zip(found.values(), answers, strict=True):

@@ -1,8 +1,8 @@
-"""A database of an earlier commit, killed in the midst of a run, is taken up to the bit.
+"""Tests of a database of an earlier commit, whose server was killed during a run.
 
-`state.zip` and `answers.json` were made by commit d40bbcd: a write of each kind with a request_id
-named after it, then a run that was killed; the answers are those of that commit, the run's end
-included.
+Commit d40bbcd made `state.zip` and `answers.json`: a write of each kind, with a request_id named
+after it, then a run during which the server was killed. The answers are those of that commit,
+including the end of the run, and must be the same to the bit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STORED = Path(__file__).parents[1] / "unit" / "server" / "storage" / "from_d40bb
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
-    """Of a server on the database."""
+    """Return a client of a server on the database."""
     with zipfile.ZipFile(STORED / "state.zip") as state:
         state.extractall(tmp_path)
     with (
@@ -33,7 +33,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
         yield client
 
 
-def test_an_earlier_commits_database_is_taken_up(client: Client) -> None:
+def test_a_server_continues_with_an_earlier_commits_database(client: Client) -> None:
     answers: dict[str, Any] = json.loads((STORED / "answers.json").read_text())
     images, labels = validation_images()
     model = client.get_model()
@@ -55,7 +55,7 @@ def test_an_earlier_commits_database_is_taken_up(client: Client) -> None:
     assert [*vars(last).values()][:6] == answers["train"]
     with pytest.raises(AlreadyExists):
         client.train(4, **settings, request_id="train").wait()
-    assert client.get_model().version == model.version, "nothing was applied again"
+    assert client.get_model().version == model.version, "a repeated write was applied again"
     killed, finished = client.runs()
     assert (killed.state, finished.state) == ("interrupted", "finished")
     assert (finished.epochs, finished.learning_rate, finished.batch_size) == (3, 2.0, 1000)

@@ -1,6 +1,6 @@
-"""Clients that others wrote, unmodified, against a server of ours: `make interop`.
+"""Unmodified clients of other projects against this server: `make interop`.
 
-MNIST37_INTEROP names the environment that they are installed in (requirements.txt).
+MNIST37_INTEROP names the environment where they are installed (requirements.txt).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mnist37_protos.inference import open_inference_pb2
 from numpy.typing import NDArray
 
 pytestmark = pytest.mark.skipif(
-    "MNIST37_INTEROP" not in os.environ, reason="make interop has the clients that it runs"
+    "MNIST37_INTEROP" not in os.environ, reason="make interop installs the clients"
 )
 
 HERE = Path(__file__).parent
@@ -31,8 +31,8 @@ def images() -> NDArray[np.uint8]:
 
 
 def run(program: str, *arguments: str) -> str:
-    """What a program of their environment prints; nothing of ours is in its sight."""
-    finished = subprocess.run(
+    """Run a program of their environment, without this project's packages; return its output."""
+    process = subprocess.run(
         [Path(os.environ["MNIST37_INTEROP"]) / "bin" / program, *arguments],
         capture_output=True,
         text=True,
@@ -40,8 +40,8 @@ def run(program: str, *arguments: str) -> str:
         timeout=120,
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
     )
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 @pytest.mark.parametrize("script", ["with_tritonclient.py", "with_kserve.py"])
@@ -56,8 +56,8 @@ def test_a_client_of_the_protocol(
     protocol = tmp_path / "protocol"
     protocol.write_bytes(open_inference_pb2.DESCRIPTOR.serialized_pb)
     arguments = [address, *files, str(expected.version), str(protocol)]
-    printed = run("python", str(HERE / script), *arguments)
-    assert f"{len(images)} images from version {expected.version}" in printed
+    output = run("python", str(HERE / script), *arguments)
+    assert f"{len(images)} images from version {expected.version}" in output
 
 
 def test_grpcurl_needs_no_proto(client: Client, address: str, images: NDArray[np.uint8]) -> None:

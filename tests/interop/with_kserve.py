@@ -1,4 +1,4 @@
-"""KServe's InferenceGRPCClient, unmodified; the arguments are those of with_tritonclient.py."""
+"""KServe's InferenceGRPCClient, unmodified; with_tritonclient.py describes the arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ address, images_file, expected_file, version, _ = sys.argv[1:]
 images: NDArray[np.uint8] = np.load(images_file)
 expected: NDArray[np.float32] = np.load(expected_file)
 MODEL = "mnist37"
-logging.disable()  # it logs each refusal, which are expected here
+logging.disable()  # the client logs each refusal; this script expects refusals
 
 
 def request(
@@ -34,13 +34,13 @@ def request(
     return InferRequest(model, [tensor], request_id="a request", request_outputs=outputs)
 
 
-async def refused(code: grpc.StatusCode, call: Awaitable[object]) -> None:
-    answered = None
+async def assert_refused(code: grpc.StatusCode, call: Awaitable[object]) -> None:
+    status = None
     try:
         await call
     except grpc.aio.AioRpcError as error:
-        answered = error.code()
-    assert answered is code
+        status = error.code()
+    assert status is code
 
 
 async def main() -> None:
@@ -58,21 +58,21 @@ async def main() -> None:
         ):
             for raw in (True, False):
                 for output in ("", "probability"):
-                    asked = request(values, datatype, raw=raw, output=output)
-                    response: InferResponse = await client.infer(asked)
-                    # Floats have a kernel of their own, whose last bits are others.
+                    infer_request = request(values, datatype, raw=raw, output=output)
+                    response: InferResponse = await client.infer(infer_request)
+                    # Floats have a separate kernel, whose results differ in the last bits.
                     tolerance = 0 if datatype == "UINT8" else 2e-6
-                    answered = response.outputs[0].as_numpy()
-                    np.testing.assert_allclose(answered, expected, rtol=0, atol=tolerance)
+                    probabilities = response.outputs[0].as_numpy()
+                    np.testing.assert_allclose(probabilities, expected, rtol=0, atol=tolerance)
                     assert (response.model_name, response.model_version) == (MODEL, version)
                     assert response.id == "a request"
 
-        missing, wrong = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
-        await refused(missing, client.is_model_ready("mnist38"))
-        await refused(missing, client.infer(request(images, "UINT8", "mnist38")))
-        await refused(wrong, client.infer(request(images[:, :783], "UINT8")))
-        await refused(wrong, client.infer(request(floats * 2, "FP32", raw=False)))
-        await refused(wrong, client.infer(request(images, "UINT8", output="logits")))
+        not_found, invalid = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
+        await assert_refused(not_found, client.is_model_ready("mnist38"))
+        await assert_refused(not_found, client.infer(request(images, "UINT8", "mnist38")))
+        await assert_refused(invalid, client.infer(request(images[:, :783], "UINT8")))
+        await assert_refused(invalid, client.infer(request(floats * 2, "FP32", raw=False)))
+        await assert_refused(invalid, client.infer(request(images, "UINT8", output="logits")))
 
 
 asyncio.run(main())

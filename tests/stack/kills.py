@@ -1,9 +1,10 @@
-"""A server in its container, killed three times in the midst of a run that another one follows.
+"""A server in a container that is killed three times during a run of the trainer's container.
 
-    python tests/stack/kills.py      needs a Docker engine; COMPOSE="docker compose" names another
+    python tests/stack/kills.py
 
-Its process is killed by SIGKILL, and started again by the container's restart policy. The trainer's
-container must live through that, and its run end with the parameters of one never interrupted.
+It needs a Docker engine; COMPOSE="docker compose" names another command. The server's process is
+killed by SIGKILL, and the container's restart policy starts it again. The trainer's container must
+not end, and its run must end with the parameters of a run that was never interrupted.
 """
 
 from __future__ import annotations
@@ -15,36 +16,36 @@ import subprocess
 from pathlib import Path
 
 from mnist37_client import Client, Run, Unavailable
-from support.live_stack import wait_for
+from support.live_stack import wait_for_server
 from support.scraping import wait_until
 
 KILLS = 3
 EPOCHS = 5_000
-PATIENCE = 300  # seconds
+TIMEOUT_SECONDS = 300
 ROOT = Path(__file__).parents[2]
 COMPOSE = [*shlex.split(os.environ.get("COMPOSE", "docker-compose")), "-p", "mnist37-kills"]
 KILL = "kill -KILL $(cat /var/lib/mnist37/state/lock)"
 
 
 def free_port() -> int:
-    """One that nobody listens on."""
+    """Return a TCP port that no process listens on."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
 
 
 class Containers:
-    """A stack without tests, with a state and a port of its own."""
+    """A stack of the server and the trainer, with its own state and port."""
 
     def __init__(self) -> None:
         port = free_port()
         self.address = f"127.0.0.1:{port}"
-        told = {"MNIST37_PORT": port, "TRAINER_EPOCHS": EPOCHS, "TRAINER_PAUSE": 3600}
-        self.environment = {**os.environ, **{name: str(value) for name, value in told.items()}}
+        settings = {"MNIST37_PORT": port, "TRAINER_EPOCHS": EPOCHS, "TRAINER_PAUSE": 3600}
+        self.environment = {**os.environ, **{name: str(value) for name, value in settings.items()}}
 
     def compose(self, *arguments: str) -> str:
-        """What docker-compose prints to a command."""
-        done = subprocess.run(
+        """Run a docker-compose command and return its output."""
+        process = subprocess.run(
             [*COMPOSE, *arguments],
             cwd=ROOT,
             env=self.environment,
@@ -52,61 +53,62 @@ class Containers:
             text=True,
             check=True,
         )
-        return done.stdout.strip()
+        return process.stdout.strip()
 
     def restarts(self, service: str) -> int:
-        """How often the restart policy has started its container again."""
+        """Return how often the restart policy has restarted a service's container."""
         container = self.compose("ps", "-q", service)
-        asked = ["docker", "inspect", "--format", "{{.RestartCount}}", container]
-        return int(subprocess.check_output(asked, text=True))
+        command = ["docker", "inspect", "--format", "{{.RestartCount}}", container]
+        return int(subprocess.check_output(command, text=True))
 
 
 def newest_run(client: Client) -> Run | None:
-    """None while there is none, or no server."""
+    """Return the newest run, or None if there is no run or no server."""
     try:
         return next(iter(client.runs()), None)
     except Unavailable:
         return None
 
 
-def kill_in_the_midst(containers: Containers, client: Client) -> Run:
-    """Three times; returns the run when it has come to its end all the same."""
+def kill_during_run(containers: Containers, client: Client) -> Run:
+    """Kill the server three times during the trainer's run; return the run after its last epoch."""
 
-    def reached(epoch: int) -> bool:
+    def has_reached(epoch: int) -> bool:
         run = newest_run(client)
         return run is not None and run.last is not None and run.last.epoch >= epoch
 
     for number in range(1, KILLS + 1):
-        assert wait_until(lambda: reached(number * EPOCHS // (KILLS + 1)), PATIENCE)  # noqa: B023
+        epoch = number * EPOCHS // (KILLS + 1)
+        assert wait_until(lambda: has_reached(epoch), TIMEOUT_SECONDS)  # noqa: B023
         containers.compose("exec", "-T", "server", "sh", "-c", KILL)
-        wait_for(containers.address)
-        found = newest_run(client)
-        assert found is not None
-        assert found.last is not None
-        assert found.last.epoch < EPOCHS, "it was killed too late"
-        print(f"kill {number}: the server is back, the run at epoch {found.last.epoch:,}")
-    assert wait_until(lambda: reached(EPOCHS), PATIENCE)
+        wait_for_server(containers.address)
+        run = newest_run(client)
+        assert run is not None
+        assert run.last is not None
+        assert run.last.epoch < EPOCHS, "the kill came after the run's end"
+        print(f"kill {number}: the server is back, the run at epoch {run.last.epoch:,}")
+    assert wait_until(lambda: has_reached(EPOCHS), TIMEOUT_SECONDS)
     run = newest_run(client)
     assert run is not None
     return run
 
 
 def main() -> None:
-    """Raises AssertionError where something is not as it must be."""
+    """Run the check; raise AssertionError if it fails."""
     containers = Containers()
     try:
         containers.compose("up", "-d", "--build", "server", "trainer")
-        wait_for(containers.address)
+        wait_for_server(containers.address)
         with Client(containers.address) as client:
-            run = kill_in_the_midst(containers, client)
+            run = kill_during_run(containers, client)
             assert run.state == "finished"
-            ended = client.get_model(version=run.version).digest
+            digest = client.get_model(version=run.version).digest
             assert containers.restarts("server") == KILLS
-            assert containers.restarts("trainer") == 0, "it has to live through all of it"
+            assert containers.restarts("trainer") == 0, "the trainer must not end"
             client.initialize()
-            uncut = client.train(EPOCHS, seed=run.seed).wait()
-            assert client.get_model(version=uncut.version).digest == ended
-        print(f"{KILLS} kills in {EPOCHS:,} epochs: those of one never interrupted, {ended}")
+            uninterrupted = client.train(EPOCHS, seed=run.seed).wait()
+            assert client.get_model(version=uninterrupted.version).digest == digest
+        print(f"{KILLS} kills in {EPOCHS:,} epochs: digest as without interruption, {digest}")
     finally:
         containers.compose("down", "--volumes")
 

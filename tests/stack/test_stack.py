@@ -1,4 +1,4 @@
-"""What holds for a live model that others train and ask at the same time, as a team's will be."""
+"""Tests of a live model that other clients train and predict with at the same time."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ IMAGES, LABELS = validation_images()
 
 
 def probabilities(model: Model, images: np.ndarray) -> np.ndarray:
-    """What these parameters say, computed here in float64."""
+    """Return the probabilities (N,) of images by a model's parameters, computed in float64."""
     scores = images.reshape(-1, 784) / 255.0 @ model.weights.astype(np.float64) + model.bias
     return 1 / (1 + np.exp(-scores))
 
 
 def test_the_trainer_trains(client: Client) -> None:
-    def finished() -> list[float]:
+    def accuracies() -> list[float]:
         return [
             run.last.valid_accuracy
             for run in client.runs()
@@ -34,16 +34,16 @@ def test_the_trainer_trains(client: Client) -> None:
             and run.last
         ]
 
-    assert wait_until(lambda: bool(finished()), 60)
-    assert max(finished()) > 0.95
+    assert wait_until(lambda: bool(accuracies()), 60)
+    assert max(accuracies()) > 0.95
 
 
-def test_the_predictor_asks(stack: Stack) -> None:
-    def answered() -> float:
+def test_the_predictor_predicts(stack: Stack) -> None:
+    def predictions() -> float:
         return Scrape(stack.metrics).codes("Predict").get("OK", 0)
 
-    before = answered()
-    assert wait_until(lambda: answered() > before + 3, 60)
+    before = predictions()
+    assert wait_until(lambda: predictions() > before + 3, 60)
 
 
 def test_each_answer_is_from_one_version(client: Client) -> None:
@@ -54,7 +54,7 @@ def test_each_answer_is_from_one_version(client: Client) -> None:
             answers.append(client.predict(IMAGES))
     assert len(answers) > 1
     versions = [answer.version for answer in answers]
-    assert versions == sorted(versions), "none is older than one before"
+    assert versions == sorted(versions), "no answer is older than the one before it"
     for answer in answers[:: max(1, len(answers) // 10)]:
         model = client.get_model(version=answer.version)
         expected = probabilities(model, IMAGES)
@@ -62,65 +62,65 @@ def test_each_answer_is_from_one_version(client: Client) -> None:
 
 
 def test_a_run_among_others_ends_on_the_bits_that_the_core_computes(client: Client) -> None:
-    """From wherever the others' writes had brought the model when its turn came."""
-    told = list(client.train(epochs=3, batch_size=1000, seed=7))
-    start = client.get_model(version=told[0].version - 13)
+    # The run starts from the version that the other clients' writes left: one epoch, which is 13
+    # steps, before its first progress.
+    epochs = list(client.train(epochs=3, batch_size=1000, seed=7))
+    start = client.get_model(version=epochs[0].version - 13)
     if start.device != "cpu":
-        pytest.skip("compares bits, which are of a kind of device")
+        pytest.skip("compares bits, which differ between kinds of devices")
     twin = Twin()
     twin.parameters = torch.from_numpy(np.append(start.weights, start.bias))
     twin.train(3, batch_size=1000, seed=7)
-    assert client.get_model(version=told[-1].version).digest == twin.digest
+    assert client.get_model(version=epochs[-1].version).digest == twin.digest
 
 
-def test_a_write_that_is_sent_again_is_done_once(client: Client, stack: Stack) -> None:
-    name = uuid.uuid4().hex
-    first = client.step(learning_rate=0.01, request_id=name)
-    with Client(stack.address) as another:
-        assert another.step(learning_rate=0.01, request_id=name) == first
-        assert another.step(learning_rate=0.01).version > first.version
+def test_a_repeated_write_is_done_once(client: Client, stack: Stack) -> None:
+    request_id = uuid.uuid4().hex
+    first = client.step(learning_rate=0.01, request_id=request_id)
+    with Client(stack.address) as other_client:
+        assert other_client.step(learning_rate=0.01, request_id=request_id) == first
+        assert other_client.step(learning_rate=0.01).version > first.version
 
 
-def test_writes_of_many_are_all_done(client: Client) -> None:
-    """Each makes a version of its own, whatever comes between."""
+def test_each_of_many_writes_makes_a_version(client: Client) -> None:
     with ThreadPoolExecutor(8) as pool:
-        made = [
+        steps = [
             pool.submit(client.step, IMAGES[:50], LABELS[:50], learning_rate=0.01)
             for _ in range(40)
         ]
-        versions = [step.result().version for step in made]
+        versions = [step.result().version for step in steps]
     assert len(set(versions)) == 40
-    kept = {version.version for version in client.versions(1000)}
-    assert kept >= set(versions)
+    retained = {version.version for version in client.versions(1000)}
+    assert retained >= set(versions)
 
 
-def test_asking_for_many_at_once(stack: Stack) -> None:
-    async def ask() -> tuple[int, int]:
+def test_predicting_many_images_at_once(stack: Stack) -> None:
+    async def predict() -> tuple[int, int]:
         async with AsyncClient(stack.address) as client:
-            one_by_one = await asyncio.gather(*(client.predict(image) for image in IMAGES[:200]))
-            together = await client.predict(IMAGES, version=one_by_one[-1].version)
-            right = int(((together.digits == 3) == (LABELS == 1)).sum())
-            return len(one_by_one), right
+            single = await asyncio.gather(*(client.predict(image) for image in IMAGES[:200]))
+            together = await client.predict(IMAGES, version=single[-1].version)
+            correct = int(((together.digits == 3) == (LABELS == 1)).sum())
+            return len(single), correct
 
-    count, right = asyncio.run(ask())
+    count, correct = asyncio.run(predict())
     assert count == 200
-    assert right > 0.9 * len(IMAGES), "the trainer has trained it"
+    assert correct > 0.9 * len(IMAGES), "the trainer has trained the model"
 
 
-def test_a_model_that_is_taken_out_and_put_in_again_is_the_same(client: Client) -> None:
+def test_an_exported_model_is_the_same_after_its_import(client: Client) -> None:
     model = client.get_model()
     assert (
         hashlib.sha256(np.append(model.weights, model.bias).astype("<f4").tobytes()).hexdigest()
         == model.digest
     )
-    again = client.import_model(model.weights, model.bias)
-    assert client.get_model(version=again).digest == model.digest
-    restored = client.restore(again)
+    imported = client.import_model(model.weights, model.bias)
+    assert client.get_model(version=imported).digest == model.digest
+    restored = client.restore(imported)
     assert client.get_model(version=restored).digest == model.digest
 
 
-def test_what_is_wrong_is_refused_and_goes_unnoticed_by_the_others(client: Client) -> None:
-    with pytest.raises(InvalidInput) as refused:
+def test_invalid_input_is_refused_and_does_not_disturb_other_calls(client: Client) -> None:
+    with pytest.raises(InvalidInput) as refusal:
         client.step(learning_rate=-1)
-    assert (refused.value.reason, refused.value.field) == ("INVALID_FIELD", "learning_rate")
+    assert (refusal.value.reason, refusal.value.field) == ("INVALID_FIELD", "learning_rate")
     assert client.get_loss("valid").count == len(IMAGES)

@@ -1,12 +1,13 @@
-"""Mixed load for an hour: memory, threads and files stay what they were, no update is lost.
+"""Mixed load for an hour: memory, threads and files must not grow, and no update may be lost.
 
     PYTHONPATH=tests python tests/stress/endurance.py [MINUTES [SHARE]]
 
-60 minutes, at up to 0.2 of a core.
+The defaults are 60 minutes and a share of 0.2 of a core.
 
-Training, stepping, predicting, streaming, cancelling, listing, watching, restoring, refused calls
-and broken connections, in random order, one after the other, on a server whose state is on disk. A
-twin without a server does the same updates. SHARE bounds the processor time of both sides together.
+The load is Train, Step, predictions, streams, cancelled calls, lists, watches, Restore, refused
+calls and broken connections, in random order, one after the other, on a server whose state is on
+disk. A twin without a server makes the same updates. SHARE limits the processor time of server and
+load together.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ from mnist37_client import Client, InvalidInput, NotFound, validation_images
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1.mnist37_pb2_grpc import Mnist37ServiceStub
-from support.twin import Twin, sets
+from support.twin import Twin, datasets
 from support.vitals import MIB, Vitals
 from torch import Tensor
 
 from mnist37.optimizer import Sgd
 
-SAMPLE_SECONDS = 10  # seconds between samples
-SETTLED = 0.2  # of the time, after which nothing may grow: until then caches and histories fill
-MORE_MEMORY = 48 * MIB
-MORE_FILES = 16
-MORE_THREADS = 32
+SAMPLE_SECONDS = 10  # between samples
+WARM_UP_SHARE = 0.2  # of the time, in which caches and histories fill; then nothing may grow
+MEMORY_GROWTH_MAX = 48 * MIB
+FILES_GROWTH_MAX = 16
+THREADS_GROWTH_MAX = 32
 BATCH_SIZE = 256
-KEPT = 1000  # versions, at least; a run that is cancelled may take a hundred of them
+RETAINED_VERSIONS_MIN = 1000  # a cancelled run may have a hundred of them
 TIMEOUT = 60
 
 
 class Load:
-    """What is done, each by a method; those that write do the same to the twin."""
+    """The load's calls, one method each. A method that writes makes the same update of the twin."""
 
     def __init__(self, address: str, seed: int) -> None:
         self.client = Client(address, timeout=TIMEOUT)
@@ -57,7 +58,8 @@ class Load:
         self.past: dict[int, Tensor] = {}
         self.done: Counter[str] = Counter()
 
-    def one(self) -> None:
+    def call_one(self) -> None:
+        """Make one call of a random kind."""
         kinds = {
             self.step: 10,
             self.predict: 10,
@@ -78,7 +80,8 @@ class Load:
         kind()
         self.done[kind.__name__] += 1
 
-    def wrote(self, version: int, updates: int = 1) -> None:
+    def record_write(self, version: int, updates: int = 1) -> None:
+        """Check the version that a write returned, and remember the twin's parameters for it."""
         self.version += updates
         assert version == self.version, f"version {version}, not {self.version}"
         self.past[version] = self.twin.parameters.clone()
@@ -92,7 +95,7 @@ class Load:
         if request_id:
             assert self.client.step(learning_rate=rate, request_id=request_id).version == version
         self.twin.step(rate)
-        self.wrote(version)
+        self.record_write(version)
 
     def predict(self) -> None:
         count = self.random.choice([1, 5, 200, 2038])
@@ -104,34 +107,34 @@ class Load:
         for number, answer in enumerate(answers):
             assert answer.version == self.version
             if number > 10:
-                break  # which cancels it
+                break  # the stream is cancelled below
         answers.close()  # type: ignore[attr-defined]
 
     def train(self) -> None:
         epochs, seed = self.random.randint(1, 10), self.random.randrange(5)
         ended = self.client.train(epochs, seed=seed, request_id=f"run-{self.version}").wait()
         self.twin.train(epochs, seed=seed)
-        self.wrote(ended.version, 49 * epochs)
+        self.record_write(ended.version, 49 * epochs)
 
     def cancelled_train(self) -> None:
         run = self.client.train(1_000_000)
         for _ in range(self.random.randint(1, 20)):
             next(run)
         run.cancel()
-        self.client.initialize(seed=7)  # waits for the run's end, which is on the version before
-        ended = self.client.versions(2)[1].version
-        epochs, steps = divmod(ended - self.version, 49)
+        self.client.initialize(seed=7)  # waits for the end of the run, one version before its own
+        version = self.client.versions(2)[1].version
+        epochs, steps = divmod(version - self.version, 49)
         self.twin.train(epochs)
-        batches = sets().mini_batches(42, BATCH_SIZE)
+        batches = datasets().mini_batches(42, BATCH_SIZE)
         batches.sgd(self.twin.parameters.numpy(), batches.order(epochs + 1)[:steps], Sgd())
-        self.wrote(ended, ended - self.version)
-        assert self.client.restore(ended) == ended + 2
-        self.wrote(ended + 2, 2)
+        self.record_write(version, version - self.version)
+        assert self.client.restore(version) == version + 2
+        self.record_write(version + 2, 2)
 
     def cancelled_calls(self) -> None:
-        question = pb.PredictRequest(pixels=self.images[:50].tobytes())
+        request = pb.PredictRequest(pixels=self.images[:50].tobytes())
         for _ in range(20):
-            self.stub.Predict.future(question, timeout=TIMEOUT).cancel()
+            self.stub.Predict.future(request, timeout=TIMEOUT).cancel()
         call = self.stub.GetLoss.future(pb.GetLossRequest(split=pb.SPLIT_TRAIN), timeout=0.001)
         assert call.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.OK)
 
@@ -148,21 +151,23 @@ class Load:
         self.client.get_loss(images=self.images[:300], labels=self.labels[:300])
 
     def restore(self) -> None:
-        kept = {found.version for found in self.client.versions()}
-        assert len(kept) >= KEPT or kept >= self.past.keys(), "forgotten too early"
-        known = [version for version in self.past if version in kept]
-        if known:
-            chosen = self.random.choice(known)
+        retained = {found.version for found in self.client.versions()}
+        assert len(retained) >= RETAINED_VERSIONS_MIN or retained >= self.past.keys(), (
+            "removed too early"
+        )
+        candidates = [version for version in self.past if version in retained]
+        if candidates:
+            chosen = self.random.choice(candidates)
             version = self.client.restore(chosen)
             self.twin.parameters = self.past[chosen].clone()
-            self.wrote(version)
+            self.record_write(version)
 
     def initialize(self) -> None:
         seed = self.random.randrange(2**64)
         version = self.client.initialize(seed=seed)
-        place, self.twin = self.twin.batch_cursor, Twin(seed)
-        self.twin.batch_cursor = place
-        self.wrote(version)
+        batch_cursor, self.twin = self.twin.batch_cursor, Twin(seed)
+        self.twin.batch_cursor = batch_cursor
+        self.record_write(version)
 
     def refused(self) -> None:
         for wrong in (lambda: self.client.restore(2**63), lambda: self.client.train(0).wait()):
@@ -191,7 +196,7 @@ class Load:
 
 
 def processor_time(process: int) -> float:
-    """Seconds that a process and this one have used."""
+    """Return the processor time that a process and this one have used, in seconds."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + time.process_time()
 
@@ -203,7 +208,7 @@ def endure(seconds: float, share: float, folder: Path) -> None:
         load = Load(server.address, 37)
         began, used = time.monotonic(), processor_time(process)
         while (passed := time.monotonic() - began) < seconds:
-            load.one()
+            load.call_one()
             if passed >= SAMPLE_SECONDS * len(samples):
                 load.check()
                 samples.append((passed, Vitals.of(process)))
@@ -218,10 +223,10 @@ def endure(seconds: float, share: float, folder: Path) -> None:
     with LocalServer("--device", "cpu", "--state", str(folder)) as server:
         with Client(server.address) as client:
             model = client.get_model()
-        assert (model.version, model.digest) == (load.version, load.twin.digest), "started again"
+        assert (model.version, model.digest) == (load.version, load.twin.digest), "after a restart"
     print(f"{seconds / 60:.0f} minutes, {sum(load.done.values()):,} calls: {dict(load.done)}")
-    print(f"version {load.version:,}, the twin's to the bit, and so after a new start")
-    judge(samples)
+    print(f"version {load.version:,}, equal to the twin's to the bit, also after a restart")
+    assert_no_growth(samples)
 
 
 def report(samples: list[tuple[float, Vitals]], load: Load, folder: Path) -> None:
@@ -235,9 +240,9 @@ def report(samples: list[tuple[float, Vitals]], load: Load, folder: Path) -> Non
         )
 
 
-def judge(samples: list[tuple[float, Vitals]]) -> None:
-    """Nothing has grown since it was settled."""
-    later = samples[int(len(samples) * SETTLED) :]
+def assert_no_growth(samples: list[tuple[float, Vitals]]) -> None:
+    """Assert that memory, threads and files have not grown since the end of the warm-up."""
+    later = samples[int(len(samples) * WARM_UP_SHARE) :]
     memory = np.array([(passed / 3600, vitals.memory / MIB) for passed, vitals in later])
     if len(later) > 2:
         slope, _ = np.polyfit(memory[:, 0], memory[:, 1], 1)
@@ -248,9 +253,9 @@ def judge(samples: list[tuple[float, Vitals]]) -> None:
     first = later[0][1]
     for passed, now in later:
         when = f"after {passed / 60:.1f} minutes: {now}, from {first}"
-        assert now.memory <= first.memory + MORE_MEMORY, when
-        assert now.threads <= first.threads + MORE_THREADS, when
-        assert now.files <= first.files + MORE_FILES, when
+        assert now.memory <= first.memory + MEMORY_GROWTH_MAX, when
+        assert now.threads <= first.threads + THREADS_GROWTH_MAX, when
+        assert now.files <= first.files + FILES_GROWTH_MAX, when
 
 
 if __name__ == "__main__":

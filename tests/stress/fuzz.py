@@ -1,9 +1,10 @@
-"""The targets of tests/stress/fuzz_targets.py, by the million, led by what of the code is reached.
+"""Coverage-guided fuzzing of the targets in tests/stress/fuzz_targets.py.
 
-    PYTHONPATH=tests python -m stress.fuzz [INPUTS [TARGET ...]]      so many to each (1,000,000)
+    PYTHONPATH=tests python -m stress.fuzz [INPUTS [TARGET ...]]
 
-Needs atheris, which is there for Linux alone: pip install '.[fuzz]'. It ends with status 1 at the
-first input that breaks a property, which it prints and keeps in the folder that it was started in.
+INPUTS is the number of inputs for each target (1,000,000). The command needs atheris, which exists
+for Linux only: pip install '.[fuzz]'. A target ends at the first input that breaks its property;
+the fuzzer prints that input and writes it to the working folder. The exit status is then 1.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 
 def fuzz(name: str, inputs: int, corpus: str) -> None:
-    """Never returns: the fuzzer ends the process."""
+    """Fuzz one target; the fuzzer ends the process, so this function does not return."""
     import atheris
 
     with atheris.instrument_imports(
@@ -32,25 +33,26 @@ def fuzz(name: str, inputs: int, corpus: str) -> None:
 
 
 def main(inputs: int, names: list[str]) -> int:
-    """Each target in a process of its own; how many of them failed."""
-    failed = 0
+    """Fuzz each target in a separate process; return the number of targets that failed."""
+    failures = 0
     for name in names:
-        began = time.monotonic()
+        start = time.monotonic()
         with tempfile.TemporaryDirectory() as corpus:
-            child = [sys.executable, __file__, "--one", name, str(inputs), corpus]
-            done = subprocess.run(child, capture_output=True, check=False)
-            kept = len(list(Path(corpus).iterdir()))
-        took = time.monotonic() - began
-        told = (done.stdout + done.stderr).decode(errors="replace")
-        # Not the exit status: the fuzzer's own alarm may end a process that has done its work.
-        whole = f"\nDone {inputs} in" in told
-        said = f"{name}: {inputs:,} inputs, {took:.0f} s, {kept} kept for what they reach"
-        print(said + ("" if whole else ": FAILED"), flush=True)
-        if not whole:
-            failed += 1
+            command = [sys.executable, __file__, "--one", name, str(inputs), corpus]
+            process = subprocess.run(command, capture_output=True, check=False)
+            corpus_size = len(list(Path(corpus).iterdir()))
+        elapsed = time.monotonic() - start
+        output = (process.stdout + process.stderr).decode(errors="replace")
+        # The exit status says nothing: the fuzzer's alarm may end a process after its last input.
+        is_complete = f"\nDone {inputs} in" in output
+        summary = f"{name}: {inputs:,} inputs, {elapsed:.0f} s, {corpus_size} kept for coverage"
+        print(summary + ("" if is_complete else ": FAILED"), flush=True)
+        if not is_complete:
+            failures += 1
             noise = ("INFO", "#")
-            print("\n".join(x for x in told.splitlines() if not x.startswith(noise)), flush=True)
-    return failed
+            lines = output.splitlines()
+            print("\n".join(line for line in lines if not line.startswith(noise)), flush=True)
+    return failures
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What has to hold whatever bytes come in: a target takes any, and raises where it does not hold.
+"""Fuzz targets: a target takes any bytes, and raises an exception if its property does not hold.
 
-fuzz.py runs them by the million, led by what of the code is reached; test_fuzzing.py for a moment.
+fuzz.py runs each with a million inputs, guided by coverage; test_fuzzing.py runs a few inputs.
 """
 
 from __future__ import annotations
@@ -50,88 +50,90 @@ SNAPSHOT = Snapshot(0, np.linspace(-1, 1, 785, dtype="<f4").tobytes(), 0, Origin
 
 @dataclass(frozen=True)
 class Target:
-    """A property of any bytes."""
+    """A property that must hold for any bytes."""
 
     check: Callable[[bytes], None]
-    seeds: Sequence[bytes]  # to begin with; each is changed in many ways
+    seeds: Sequence[bytes]  # the first inputs, which the fuzzer mutates
 
 
 def predict(message: bytes) -> None:
-    """Predict's request, read by hand, is what protobuf makes of it."""
+    """Assert that Predict's hand-written decoder agrees with protobuf."""
     try:
         expected = pb.PredictRequest.FromString(message)
     except DecodeError:
         expected = None
     try:
-        question = decode(message)
+        fields = decode(message)
     except DecodeError:
         assert expected is None, "protobuf reads it"
         return
     assert expected is not None, "protobuf refuses it"
-    pixels = question.message[question.start : question.start + question.size]
+    pixels = fields.message[fields.start : fields.start + fields.size]
     assert pixels == expected.pixels
-    assert question.version == (expected.version if expected.HasField("version") else None)
+    assert fields.version == (expected.version if expected.HasField("version") else None)
     try:
-        count = count_images(question.size)
+        count = count_images(fields.size)
     except Refusal as error:
         check_refusal(error, message)
     else:
-        found = SNAPSHOT.predict_bytes(question.message, question.start, count)
+        found = SNAPSHOT.predict_bytes(fields.message, fields.start, count)
         assert found == SNAPSHOT.predict(view_images(pixels)).tobytes()
 
 
 def open_inference(message: bytes) -> None:
-    """ModelInfer's request likewise; and its tensors are images, or refused."""
+    """Assert that ModelInfer's decoder agrees with protobuf; its tensors are valid or refused."""
     try:
         expected = inference.ModelInferRequest.FromString(message)
     except DecodeError:
         expected = None
     try:
-        question = tensors.decode(message)
+        decoded = tensors.decode(message)
     except DecodeError:
         assert expected is None, "protobuf reads it"
         return
     assert expected is not None, "protobuf refuses it"
     raw = list(expected.raw_input_contents)
-    assert [bytes(content) for content in question.raw] == raw
-    for one in (question.request, expected):
+    assert [bytes(content) for content in decoded.raw] == raw
+    for one in (decoded.request, expected):
         del one.raw_input_contents[:]
-    assert question.request.SerializeToString(deterministic=True) == expected.SerializeToString(
+    assert decoded.request.SerializeToString(deterministic=True) == expected.SerializeToString(
         deterministic=True
     )
     try:
-        tensors.check_outputs(question.request)
-        images = tensors.parse_images(question)
+        tensors.check_outputs(decoded.request)
+        images = tensors.parse_images(decoded)
     except Refusal as error:
         check_refusal(error, message)
         return
     assert images.shape[1:] == (784,)
     assert images.dtype in (np.uint8, np.float32)
-    answer = tensors.build_response(question.request, np.zeros(len(images), np.float32), 1)
+    answer = tensors.build_response(decoded.request, np.zeros(len(images), np.float32), 1)
     assert answer.id == expected.id
 
 
 def tokens(content: bytes) -> None:
-    """A file of tokens is one, or the server says why not without a word of what is in it."""
+    """Assert that a file of tokens is valid, or is refused without a word of its content."""
     try:
-        known = Tokens(_file(content))
+        table = Tokens(_file(content))
     except CannotStart as error:
-        told = str(error).replace(str(_file(content)), "")
+        message = str(error).replace(str(_file(content)), "")
         for line in content.decode("latin1").split():
-            assert len(line) < 17 or line not in told
+            assert len(line) < 17 or line not in message
     else:
-        assert known.role(content.decode("latin1")) is None
+        assert table.role_of(content.decode("latin1")) is None
 
 
 def fields(content: bytes) -> None:
-    """Messages of fields that are almost right, which one only comes upon by building them."""
-    for read, tags in ((predict, PREDICT_TAGS), (open_inference, INFER_TAGS)):
-        read(built(content, tags))
+    """Check messages of almost valid fields, which random bytes hardly ever form."""
+    for check, tags in ((predict, PREDICT_TAGS), (open_inference, INFER_TAGS)):
+        check(build_message(content, tags))
 
 
-def built(content: bytes, tags: bytes) -> bytes:
-    """A message by its recipe: a byte for each field's tag, one for the width of its number in
-    bytes, one for the number, which is the length of what follows where the tag has one.
+def build_message(content: bytes, tags: bytes) -> bytes:
+    """Build a message from a recipe of three bytes for each field.
+
+    They are the field's tag (an index into `tags`), the width of its varint in bytes, and the
+    number in the varint. If the tag says so, the number is the length of the bytes that follow.
     """
     message = bytearray()
     for tag, width, number in zip(*(content[place::3] for place in range(3)), strict=False):
@@ -144,7 +146,7 @@ def built(content: bytes, tags: bytes) -> bytes:
 
 
 def requests(message: bytes) -> None:
-    """Whatever decodes is a right request, or refused in words that can be sent."""
+    """Assert that a decoded message is a valid request, or is refused with a message that fits."""
     for kind, read in READERS.items():
         try:
             decoded = kind.FromString(message)
@@ -163,7 +165,7 @@ def requests(message: bytes) -> None:
             assert request.fingerprint == again.fingerprint
 
 
-def _writing(read: Callable[..., object]) -> Callable[..., object]:
+def _with_request_id(read: Callable[..., object]) -> Callable[..., object]:
     def both(message: converters.WriteRequest) -> object:
         converters.parse_request_id(message)
         return read(message)
@@ -172,19 +174,19 @@ def _writing(read: Callable[..., object]) -> Callable[..., object]:
 
 
 READERS: dict[type[Message], Callable[..., object]] = {
-    pb.StepRequest: _writing(converters.parse_step),
-    pb.TrainRequest: _writing(converters.parse_train),
-    pb.InitializeRequest: _writing(converters.parse_initialize),
-    pb.RestoreRequest: _writing(converters.parse_restore),
-    pb.ImportRequest: _writing(converters.parse_import),
+    pb.StepRequest: _with_request_id(converters.parse_step),
+    pb.TrainRequest: _with_request_id(converters.parse_train),
+    pb.InitializeRequest: _with_request_id(converters.parse_initialize),
+    pb.RestoreRequest: _with_request_id(converters.parse_restore),
+    pb.ImportRequest: _with_request_id(converters.parse_import),
     pb.GetLossRequest: converters.parse_examples,
 }
 
 
 def check_refusal(error: Refusal, message: bytes) -> None:
-    """It has a code; text and details fit a message, say little and nothing of this machine.
+    """Assert that a refusal has a code, a short text and details, and leaks no internals.
 
-    What came, in the message, may be repeated.
+    The text may repeat parts of the request, which are in `message`.
     """
     text = str(error)
     status = Status(code=CODES[type(error)].value[0], message=text)
@@ -196,16 +198,16 @@ def check_refusal(error: Refusal, message: bytes) -> None:
 
 
 def refusal(trailer: bytes) -> None:
-    """Whatever details an error comes with, the client makes one of its own exceptions of it."""
+    """Assert that the client translates an error with any details into its own exception."""
     error = FailedCall(grpc.StatusCode.INVALID_ARGUMENT, trailer)
-    told = from_rpc(error, "here")
-    assert type(told) is InvalidInput
-    assert isinstance(told, Mnist37Error)
-    assert told.retry_after is None or 0 <= told.retry_after < 1e12
+    translated = from_rpc(error, "here")
+    assert type(translated) is InvalidInput
+    assert isinstance(translated, Mnist37Error)
+    assert translated.retry_after is None or 0 <= translated.retry_after < 1e12
 
 
 class FailedCall(grpc.RpcError):
-    """What grpc raises, with these bytes as google.rpc's details."""
+    """An error as grpc raises it, with some bytes as google.rpc's details."""
 
     def __init__(self, code: grpc.StatusCode, trailer: bytes) -> None:
         self._code = code
@@ -222,7 +224,7 @@ class FailedCall(grpc.RpcError):
 
 
 def log_line(content: bytes) -> None:
-    """What a caller wrote stays on its line, in both forms of the log."""
+    """Assert that a caller's text stays on its line, in both formats of the log."""
     text = content.decode("utf-8", "surrogateescape")
     record = logging.LogRecord("mnist37_server", 20, "", 0, text, None, None)
     record.request_id = text
@@ -232,12 +234,12 @@ def log_line(content: bytes) -> None:
 
 
 def picture_file(content: bytes) -> None:
-    """Any file that is said to be a picture is one, or is refused."""
+    """Assert that any file that is given as a picture is read or refused."""
     _read_digit(_with_checksums(content) if content[:8] == PNG else content)
 
 
 def picture(content: bytes) -> None:
-    """A picture of any kind and size is read, or refused."""
+    """Assert that a picture of any mode and size is read or refused."""
     if len(content) < 4:
         return
     mode = MODES[content[0] % len(MODES)]
@@ -253,7 +255,7 @@ def picture(content: bytes) -> None:
 
 
 def safetensors(content: bytes) -> None:
-    """A file of parameters is one, or is refused."""
+    """Assert that any file of parameters is read or refused."""
     try:
         weights, bias = load_model(_file(content))
     except InvalidInput:
@@ -263,7 +265,7 @@ def safetensors(content: bytes) -> None:
 
 
 def arrays(content: bytes) -> None:
-    """Any array is images or labels, or is refused."""
+    """Assert that any array is converted to images or labels, or is refused."""
     if len(content) < 2:
         return
     dtype = np.dtype(DTYPES[content[0] % len(DTYPES)])
@@ -294,10 +296,10 @@ def _read_digit(content: bytes) -> None:
         return
     assert image.shape == (28, 28)
     assert image.dtype == np.uint8
-    assert image.any(), "there is ink in it"
+    assert image.any(), "there is no ink in it"
 
 
-PREDICT_TAGS = bytes([0x0A, 0x10, 0x12, 0x08, 0x18])  # pixels, version, and what is neither
+PREDICT_TAGS = bytes([0x0A, 0x10, 0x12, 0x08, 0x18])  # pixels, version, and unknown fields
 INFER_TAGS = bytes([0x3A, 0x0A, 0x12, 0x1A, 0x22, 0x2A, 0x32, 0x02, 0x10])  # raw contents first
 PNG = b"\x89PNG\r\n\x1a\n"
 MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA", "CMYK")
@@ -319,7 +321,7 @@ def _file(content: bytes) -> Path:
 
 
 def _with_checksums(png: bytes) -> bytes:
-    """With the right checksum for each chunk, so that what is inside is looked at."""
+    """Return a PNG with the right checksum for each chunk, so that Pillow reads the chunks."""
     whole, place = bytearray(png), len(PNG)
     while place + 12 <= len(whole):
         (length,) = struct.unpack_from(">I", whole, place)
@@ -357,7 +359,7 @@ def _trailers() -> Iterator[bytes]:
     yield trailer[0][1]
 
 
-def _questions() -> Iterator[bytes]:
+def _infer_requests() -> Iterator[bytes]:
     for datatype, field, item in (("UINT8", "uint_contents", 1), ("FP32", "fp32_contents", 4)):
         for shape in ([1, 784], [2, 28, 28]):
             count = shape[0] * 784
@@ -387,7 +389,7 @@ TARGETS = {
     "fields": Target(
         fields, [bytes([0, 0, 3, 1, 0, 7]), bytes([0, 1, 200]), bytes([0, 5, 3]), bytes([2, 0, 1])]
     ),
-    "open_inference": Target(open_inference, list(_questions())),
+    "open_inference": Target(open_inference, list(_infer_requests())),
     "tokens": Target(
         tokens,
         [

@@ -1,6 +1,6 @@
-"""Callers who do all they can to be a burden: the server answers the others, and is as before.
+"""Tests of hostile callers: the server answers other callers, and its resources are freed.
 
-One server stands all of it, and in the end has logged no error.
+One server is the target of all attacks. At the end its log must have no error.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1.mnist37_pb2_grpc import Mnist37ServiceStub
 from support.scraping import wait_until
-from support.vitals import MIB, Vitals, settled
+from support.vitals import MIB, Vitals, wait_for_vitals
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
 IMAGES, _ = validation_images()
 IMAGE = pb.PredictRequest(pixels=IMAGES[0].tobytes())
 TIMEOUT = 20
-NOT_FOR_CALLERS = ("Traceback", "/", "File", "0x", ".py")
+LEAKS = ("Traceback", "/", "File", "0x", ".py")
 
 
 @pytest.fixture(scope="module")
 def victim() -> Iterator[LocalServer]:
-    """All attacks go to it; in the end it has nothing to tell of but what it was asked."""
+    """Start the server that is attacked, and assert at the end that its log has no error."""
     with LocalServer("--device", "cpu") as server:
         with Client(server.address) as client:
-            client.train(20).wait()  # its arithmetic is compiled, its threads have begun
+            client.train(20).wait()  # compiles the kernels and starts threads
         yield server
         status, logged = server.stop()
     assert status == 0
@@ -65,36 +65,36 @@ def stub(channel: Any) -> Any:
 
 @pytest.fixture
 def unharmed(victim: LocalServer, client: Client) -> Iterator[None]:
-    """After the test the server answers, and holds about what it held before."""
+    """Assert after the test that the server answers, with about the resources of before."""
     client.predict(IMAGES[0])
     before = Vitals.of(victim.process.pid)
     yield
     began = time.monotonic()
-    version = client.step().version  # after the run's end, if there was one
+    version = client.step().version  # waits for the end of a run, if there is one
     assert client.predict(IMAGES[0]).version == client.get_model().version == version
     assert client.step().version == version + 1
     assert time.monotonic() - began < 5
-    after = settled(victim.process.pid, before.files + 5)
+    after = wait_for_vitals(victim.process.pid, before.files + 5)
     assert after.files <= before.files + 5
-    assert after.memory < before.memory + 640 * MIB, "what malloc keeps for the next time"
-    assert after.threads < 600, "at most as many as may wait"
+    assert after.memory < before.memory + 640 * MIB, "more than malloc keeps for reuse"
+    assert after.threads < 600, "more than there may be waiting calls"
 
 
-def told(call: Any) -> grpc.StatusCode:
-    """How a call ended; the words are for anybody."""
+def code_of(call: Any) -> grpc.StatusCode:
+    """Return a call's status code, after checking that its details leak no internals."""
     code, details = cast(grpc.StatusCode, call.code()), call.details() or ""
-    for leaked in NOT_FOR_CALLERS:
+    for leaked in LEAKS:
         assert leaked not in details
     return code
 
 
 def literal(name: bytes, value: bytes) -> bytes:
-    """A header as HPACK has it, in full."""
+    """Return a header as a literal without indexing (RFC 7541, section 6.2.2)."""
     return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes, length: int | None = None) -> bytes:
-    """A frame of HTTP/2, which may announce another length than it has."""
+    """Return an HTTP/2 frame (RFC 9113, section 4.1), which may announce a wrong length."""
     announced = len(payload) if length is None else length
     return announced.to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
 
@@ -117,7 +117,7 @@ END_HEADERS, END_STREAM = 4, 1
 
 
 def streams(count: int) -> Iterator[tuple[int, bytes]]:
-    """So many calls that have begun, by the numbers of their streams."""
+    """Yield the numbers of so many streams, each with the HEADERS frame that begins its call."""
     for stream in range(1, 2 * count, 2):
         yield stream, frame(HEADERS, END_HEADERS, stream, CALL)
 
@@ -174,7 +174,7 @@ def connect(address: str) -> socket.socket:
 
 @pytest.mark.usefixtures("unharmed")
 def test_half_sent_requests_and_noise(victim: LocalServer, client: Client) -> None:
-    """Each is sent, and its connection kept open beside all the others'."""
+    # The connections of all requests stay open at the same time.
     answers = b""
     with ExitStack() as kept:
         open_ones = []
@@ -184,7 +184,7 @@ def test_half_sent_requests_and_noise(victim: LocalServer, client: Client) -> No
             try:
                 connection.sendall(content)
             except ConnectionError:
-                continue  # it was shown the door
+                continue  # the server closed the connection
             assert client.predict(IMAGES[0]).version >= 0
         time.sleep(0.2)
         assert client.step().version > 0
@@ -200,7 +200,7 @@ def test_half_sent_requests_and_noise(victim: LocalServer, client: Client) -> No
 
 @pytest.mark.usefixtures("unharmed")
 def test_2000_idle_connections(victim: LocalServer, client: Client) -> None:
-    """Half of them have said hello; all others are answered as ever."""
+    # Half of the connections have sent the preface and settings of HTTP/2.
     own = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= own[1] < 2500:
         pytest.skip(f"no more than {own[1]} files may be open here")
@@ -214,8 +214,9 @@ def test_2000_idle_connections(victim: LocalServer, client: Client) -> None:
                     connection.sendall(HELLO)
             assert client.step().version > 0
             assert client.predict(IMAGES).version > 0
-            open_ones = before.files + 1500  # or it would be no attack; a busy server is behind
-            assert wait_until(lambda: Vitals.of(victim.process.pid).files > open_ones)
+            # The server accepts connections later than they are made, so wait for most of them.
+            files_min = before.files + 1500
+            assert wait_until(lambda: Vitals.of(victim.process.pid).files > files_min)
             now = Vitals.of(victim.process.pid)
             assert now.threads < before.threads + 20
             assert now.memory < before.memory + 128 * MIB
@@ -225,19 +226,18 @@ def test_2000_idle_connections(victim: LocalServer, client: Client) -> None:
 
 @pytest.mark.usefixtures("unharmed")
 def test_callers_that_never_read(victim: LocalServer, client: Client, stub: Any) -> None:
-    """A run of thousands of epochs for a caller and watchers who take none of them, and streams of
-    predictions whose answers nobody takes. gRPC buffers tens of MB of such a stream, not all of it.
-    """
-    over = threading.Event()
+    # A run of thousands of epochs has a caller and watchers that never read, and so have streams of
+    # predictions. gRPC buffers tens of MB of such a stream, not all of it.
+    stop = threading.Event()
 
     def many() -> Iterator[pb.PredictRequest]:
         batch = pb.PredictRequest(pixels=IMAGES.tobytes())
-        while not over.is_set():
+        while not stop.is_set():
             yield batch
 
     before = Vitals.of(victim.process.pid)
     with ExitStack() as leave:
-        leave.callback(over.set)
+        leave.callback(stop.set)
         run = stub.Train(pb.TrainRequest(epochs=1_000_000))
         leave.callback(run.cancel)
         version = client.get_model().version
@@ -259,7 +259,7 @@ def test_callers_that_never_read(victim: LocalServer, client: Client, stub: Any)
 
 @pytest.mark.usefixtures("unharmed")
 def test_a_flood_of_cancelled_calls_loses_no_update(client: Client, stub: Any) -> None:
-    """Steps that are cancelled sooner or later: each is done once when it is sent again."""
+    # Steps are cancelled at different times. Each is done once, although it is sent again.
     before = client.get_model().version
     steps = [pb.StepRequest(request_id=f"flood-{number}") for number in range(300)]
     began = [(stub.Step.future(step, timeout=TIMEOUT), step) for step in steps]
@@ -271,7 +271,7 @@ def test_a_flood_of_cancelled_calls_loses_no_update(client: Client, stub: Any) -
     answered = {
         step.request_id: call.result().version
         for call, step in began
-        if not call.cancelled() and told(call) is grpc.StatusCode.OK
+        if not call.cancelled() and code_of(call) is grpc.StatusCode.OK
     }
     again = {step.request_id: stub.Step(step, timeout=TIMEOUT).version for step in steps}
     assert again.items() >= answered.items()
@@ -280,16 +280,16 @@ def test_a_flood_of_cancelled_calls_loses_no_update(client: Client, stub: Any) -
 
 
 @contextmanager
-def busy(stub: Any) -> Iterator[Any]:
-    """A run goes on meanwhile, so that writes have to wait."""
+def endless_run(stub: Any) -> Iterator[Any]:
+    """Start a run, which all writes wait for, and cancel it at the end."""
     run = stub.Train(pb.TrainRequest(epochs=1_000_000))
     next(run)
     yield run
     run.cancel()
 
 
-def silence(first: pb.PredictRequest | None = None) -> Iterator[pb.PredictRequest]:
-    """A caller who has no more to say, and does not end."""
+def silent_requests(first: pb.PredictRequest | None = None) -> Iterator[pb.PredictRequest]:
+    """Yield at most one request, and then leave the stream open for 2 seconds."""
     if first is not None:
         yield first
     time.sleep(2)
@@ -302,19 +302,19 @@ def unary_ok(stub: Any) -> None:
 
 
 def unary_cancel(stub: Any) -> None:
-    with busy(stub):
+    with endless_run(stub):
         calls = [stub.Step.future(pb.StepRequest(), timeout=TIMEOUT) for _ in range(5)]
         calls += [stub.GetLoss.future(pb.GetLossRequest(split=pb.SPLIT_TRAIN)) for _ in range(5)]
         for call in calls:
             call.cancel()
-            assert told(call) in (grpc.StatusCode.CANCELLED, grpc.StatusCode.OK)
+            assert code_of(call) in (grpc.StatusCode.CANCELLED, grpc.StatusCode.OK)
 
 
 def unary_timeout(stub: Any) -> None:
-    with busy(stub):
+    with endless_run(stub):
         calls = [stub.Step.future(pb.StepRequest(), timeout=0.1) for _ in range(5)]
         for call in calls:
-            assert told(call) is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert code_of(call) is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def unary_error(stub: Any) -> None:
@@ -327,7 +327,7 @@ def unary_error(stub: Any) -> None:
         stub.Import.future(pb.ImportRequest(weights=b"", bias=1), timeout=TIMEOUT),
     ]
     for call in calls:
-        assert told(call) in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
+        assert code_of(call) in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
 
 
 def stream_ok(stub: Any) -> None:
@@ -337,26 +337,26 @@ def stream_ok(stub: Any) -> None:
 
 
 def stream_cancel(stub: Any) -> None:
-    with busy(stub) as run:
+    with endless_run(stub) as run:
         calls = [stub.WatchRun(pb.WatchRunRequest(follow=True)) for _ in range(3)]
-        calls += [stub.PredictStream(silence(IMAGE)) for _ in range(3)]
+        calls += [stub.PredictStream(silent_requests(IMAGE)) for _ in range(3)]
         for call in calls:
             next(call)
         for call in [*calls, run]:
             call.cancel()
-            assert told(call) is grpc.StatusCode.CANCELLED
+            assert code_of(call) is grpc.StatusCode.CANCELLED
 
 
 def stream_timeout(stub: Any) -> None:
     calls = [
         stub.Train(pb.TrainRequest(epochs=1_000_000), timeout=0.3),
-        stub.PredictStream(silence(IMAGE), timeout=0.3),
-        stub.PredictStream(silence(), timeout=0.3),
+        stub.PredictStream(silent_requests(IMAGE), timeout=0.3),
+        stub.PredictStream(silent_requests(), timeout=0.3),
     ]
     for call in calls:
         with pytest.raises(grpc.RpcError):
             list(call)
-        assert told(call) is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert code_of(call) is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def stream_error(stub: Any) -> None:
@@ -370,7 +370,7 @@ def stream_error(stub: Any) -> None:
     for call in calls:
         with pytest.raises(grpc.RpcError):
             list(call)
-        assert told(call) in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
+        assert code_of(call) in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
 
 
 MATRIX: list[Callable[[Any], None]] = [
@@ -387,7 +387,7 @@ MATRIX: list[Callable[[Any], None]] = [
 
 @pytest.mark.usefixtures("unharmed")
 @pytest.mark.parametrize("attack", MATRIX, ids=[attack.__name__ for attack in MATRIX])
-def test_whatever_becomes_of_calls_the_server_is_then_as_before(
+def test_calls_of_every_end_leave_the_server_unharmed(
     attack: Callable[[Any], None], stub: Any
 ) -> None:
     for _ in range(3):
@@ -404,29 +404,29 @@ def test_shutting_down_ends_every_call_and_keeps_every_answered_update(tmp_path:
         answered = next(run).version
         unary = [stub.Step.future(pb.StepRequest()) for _ in range(10)]
         streams = [stub.WatchRun(pb.WatchRunRequest(follow=True)) for _ in range(5)]
-        streams += [stub.PredictStream(silence(IMAGE)) for _ in range(5)]
+        streams += [stub.PredictStream(silent_requests(IMAGE)) for _ in range(5)]
         for call in streams:
             next(call)
         began = time.monotonic()
         server.process.terminate()
-        for progress in until_its_end(run):
+        for progress in read_to_end(run):
             answered = progress.version
         status, logged = server.stop()
         assert status == 0
         assert time.monotonic() - began < 10
         assert "Traceback" not in logged
         for call in streams:
-            list(until_its_end(call))
+            list(read_to_end(call))
         for call in [run, *unary]:
-            assert told(call) is grpc.StatusCode.UNAVAILABLE
+            assert code_of(call) is grpc.StatusCode.UNAVAILABLE
         ended = (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-        assert all(told(call) in ended for call in streams)
+        assert all(code_of(call) in ended for call in streams)
     with LocalServer(*state) as server, Client(server.address) as client:
         assert client.get_model().version >= answered
 
 
-def until_its_end(call: Any) -> Iterator[Any]:
-    """A call's answers, up to its end by whatever means."""
+def read_to_end(call: Any) -> Iterator[Any]:
+    """Yield a call's answers until its end, whether it succeeds or fails."""
     try:
         yield from call
     except grpc.RpcError:

@@ -1,4 +1,4 @@
-"""A server that is killed, at every kind of moment: nothing acknowledged is lost or done twice."""
+"""Tests of a server that is killed: no acknowledged write is lost or done twice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def test_ten_kills_at_random_moments(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_kill_at_a_commit(tmp_path: Path, moment: str) -> None:
-    """At the first commits of a server's life in turn: of Initializes, Steps, epochs of a run."""
+    # The server is killed at its first commit, its second, and so on: commits of Initializes,
+    # Steps and epochs of runs.
     victim, script = Victim(tmp_path), Script(seed=1)
     with victim.client() as client:
         for commit in range(1, 6):
@@ -42,8 +43,8 @@ def test_a_kill_at_a_commit(tmp_path: Path, moment: str) -> None:
     victim.kill()
 
 
-def test_both_clients_live_through_a_restart(tmp_path: Path) -> None:
-    """In the midst of a run: its epochs go on, none is said twice, and the last one comes."""
+def test_both_clients_continue_a_run_after_a_restart(tmp_path: Path) -> None:
+    # No epoch may come twice, and the last one must come.
     victim = Victim(tmp_path)
 
     def restart() -> None:
@@ -78,7 +79,7 @@ def test_both_clients_live_through_a_restart(tmp_path: Path) -> None:
     victim.kill()
 
 
-def test_a_client_gives_up_in_its_time(tmp_path: Path) -> None:
+def test_a_client_gives_up_after_retry_for(tmp_path: Path) -> None:
     victim = Victim(tmp_path)
     victim.client().close()
     with Client(victim.config.address, retry_for=1.0) as client:

@@ -1,4 +1,4 @@
-"""The limits that a server is started with: what they refuse, and that all else goes on."""
+"""Tests of a server's limits: the calls that they refuse, and that other calls continue."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def small() -> Iterator[str]:
-    """The address of a server with little room."""
+    """Return the address of a server with small limits."""
     options = [str(part) for option in SMALL.items() for part in option]
     with LocalServer("--device", "cpu", *options) as server:
         yield server.address
@@ -48,44 +48,44 @@ def client(small: str) -> Iterator[Client]:
 
 @contextmanager
 def silent_calls(address: str, method: str, count: int) -> Iterator[list[Any]]:
-    """Calls that are begun, and whose message never comes."""
-    over = threading.Event()
+    """Start calls whose message is never sent, and cancel them at the end."""
+    stop = threading.Event()
 
-    def silence() -> Iterator[bytes]:
-        over.wait(TIMEOUT)
+    def silent_requests() -> Iterator[bytes]:
+        stop.wait(TIMEOUT)
         yield from ()
 
-    with grpc.insecure_channel(address) as mine:
-        channel: Any = mine
+    with grpc.insecure_channel(address) as grpc_channel:
+        channel: Any = grpc_channel
         begin = channel.stream_unary(f"/mnist37.v1.Mnist37Service/{method}").future
-        calls = [begin(silence(), timeout=TIMEOUT) for _ in range(count)]
+        calls = [begin(silent_requests(), timeout=TIMEOUT) for _ in range(count)]
         yield calls
         for call in calls:
             call.cancel()
-        over.set()
+        stop.set()
 
 
-def done(calls: list[Any], count: int) -> list[Any]:
-    """Those of the calls that have ended, which are as many as `count` soon and no more."""
-    until = time.monotonic() + TIMEOUT
-    while sum(call.done() for call in calls) < count and time.monotonic() < until:
+def wait_for_ended_calls(calls: list[Any], count: int) -> list[Any]:
+    """Wait until `count` of the calls have ended, assert that no more do, and return these."""
+    deadline = time.monotonic() + TIMEOUT
+    while sum(call.done() for call in calls) < count and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.1)
-    ended = [call for call in calls if call.done()]
-    assert len(ended) == count
-    return ended
+    ended_calls = [call for call in calls if call.done()]
+    assert len(ended_calls) == count
+    return ended_calls
 
 
 def test_beyond_max_rpcs_calls_are_refused_at_once_and_the_server_goes_on(
     small: str, client: Client
 ) -> None:
     with silent_calls(small, "GetLoss", 30) as calls:
-        done(calls, 30 - 24)
+        wait_for_ended_calls(calls, 30 - 24)
         with pytest.raises(Exhausted, match="Concurrent RPC limit exceeded") as refused:
             client.predict(IMAGES[0])
         assert (refused.value.reason, refused.value.retry_after) == ("TOO_MANY_RPCS", 1.0)
     until = time.monotonic() + TIMEOUT
-    while True:  # the places of those that left are free in a moment
+    while True:  # the cancelled calls soon no longer count
         try:
             assert client.predict(IMAGES[0]).version == client.get_model().version
             break
@@ -100,7 +100,7 @@ def test_beyond_max_pending_writes_writes_are_refused(small: str, client: Client
         calls = [stub.Step.future(pb.StepRequest()) for _ in range(10)]
         for call in calls:
             leave.callback(call.cancel)
-        for call in done(calls, 10 - 3):  # and the run's caller waits
+        for call in wait_for_ended_calls(calls, 10 - 3):  # 3, because the run's caller counts too
             refused = from_rpc(call.exception(), small)
             assert isinstance(refused, Exhausted)
             assert str(refused) == "4 callers wait for writes already; try again later"
@@ -111,15 +111,15 @@ def test_beyond_max_pending_writes_writes_are_refused(small: str, client: Client
 def test_beyond_max_streams_streams_are_refused(small: str, client: Client) -> None:
     with grpc.insecure_channel(small) as channel, ExitStack() as leave:
         stub = mnist37_pb2_grpc.Mnist37ServiceStub(channel)
-        over = threading.Event()
-        leave.callback(over.set)
+        stop = threading.Event()
+        leave.callback(stop.set)
 
-        def one() -> Iterator[pb.PredictRequest]:
+        def one_request() -> Iterator[pb.PredictRequest]:
             yield pb.PredictRequest(pixels=IMAGES[0].tobytes())
-            over.wait(TIMEOUT)
+            stop.wait(TIMEOUT)
 
         for _ in range(4):
-            call = stub.PredictStream(one())
+            call = stub.PredictStream(one_request())
             leave.callback(call.cancel)
             next(call)
         with pytest.raises(Exhausted, match=r"^4 streams are open already") as refused:
@@ -143,8 +143,8 @@ for progress in Client(sys.argv[1]).train(1_000_000):
 """
 
 
-def test_the_run_of_a_peer_that_is_gone_without_a_word_stops(small: str, client: Client) -> None:
-    """It is stopped as a process, but to the server's machine its connection is as good as ever."""
+def test_the_run_of_a_silent_peer_stops(small: str, client: Client) -> None:
+    # The client's process is stopped. To the server's kernel its connection looks intact.
     with subprocess.Popen(
         [sys.executable, "-c", FOLLOW, small], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -153,41 +153,41 @@ def test_the_run_of_a_peer_that_is_gone_without_a_word_stops(small: str, client:
             assert process.stdout.readline() == "running\n"
             process.send_signal(signal.SIGSTOP)
             assert client.runs()[0].state == "running"
-            assert client.step().version > 0  # it waits for the run's end
+            assert client.step().version > 0  # waits for the end of the run
             assert client.runs()[0].state == "interrupted"
         finally:
             process.kill()
 
 
-def test_who_asks_for_a_sign_of_life_all_the_time_is_hung_up_on(small: str) -> None:
-    over = threading.Event()
+def test_a_connection_with_too_many_pings_is_closed(small: str) -> None:
+    stop = threading.Event()
 
-    def silence() -> Iterator[pb.PredictRequest]:
-        over.wait(TIMEOUT)
+    def silent_requests() -> Iterator[pb.PredictRequest]:
+        stop.wait(TIMEOUT)
         yield from ()
 
     options = [("grpc.keepalive_time_ms", 100), ("grpc.http2.max_pings_without_data", 0)]
     with grpc.insecure_channel(small, options=options) as channel:
-        call = mnist37_pb2_grpc.Mnist37ServiceStub(channel).PredictStream(silence())
+        call = mnist37_pb2_grpc.Mnist37ServiceStub(channel).PredictStream(silent_requests())
         with pytest.raises(grpc.RpcError) as caught:
             next(call)
-        over.set()
+        stop.set()
         error = from_rpc(caught.value, small)
     assert isinstance(error, Unavailable)
     assert "Too many pings" in str(error)
 
 
-def test_callers_who_never_send_their_message_hold_nobody_up(client: Client) -> None:
-    """Grpcio gives a call its thread before the call's message is there."""
-    over = threading.Event()
+def test_callers_that_never_send_a_message_do_not_block_others(client: Client) -> None:
+    # grpcio assigns a thread to a call before the call's message has arrived.
+    stop = threading.Event()
 
-    def silent() -> Iterator[bytes]:
-        over.wait(30)
+    def silent_requests() -> Iterator[bytes]:
+        stop.wait(30)
         yield from ()
 
     with grpc.insecure_channel(client.address) as channel:
         predict: Any = channel.stream_unary("/mnist37.v1.Mnist37Service/Predict")
-        held = [predict.future(silent(), timeout=30) for _ in range(8)]
+        calls = [predict.future(silent_requests(), timeout=30) for _ in range(8)]
         time.sleep(0.2)
         image = np.zeros((28, 28), np.uint8)
         for _ in range(10):
@@ -195,6 +195,6 @@ def test_callers_who_never_send_their_message_hold_nobody_up(client: Client) -> 
         began = time.monotonic()
         client.predict(image)
         assert time.monotonic() - began < 2
-        over.set()
-        for call in held:
+        stop.set()
+        for call in calls:
             call.cancel()

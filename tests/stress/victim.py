@@ -1,4 +1,4 @@
-"""A server that can be killed at a chosen moment, and is there again in a fraction of a second."""
+"""A server that can be killed at a chosen moment, and restarts in a fraction of a second."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mnist37_server import app
 from mnist37_server.config import Config
 from mnist37_server.storage.store import Store
 
-# Servers are forked from one process that has loaded their parts. This module loads no torch, for
-# a server loads the module: that would take longer than all else.
+# Servers are forked from one process that has imported their modules. A server imports this module,
+# so it must not import torch, which would take longer than everything else.
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["mnist37_server.app"])
 
@@ -48,7 +48,7 @@ class Failpoint(sqlite3.Connection):
 
 
 def serve(config: Config, failpoint: tuple[str, int] | None) -> None:
-    """A server's life; with a failpoint, until its nth commit."""
+    """Run a server until it is stopped or, with a failpoint, until its nth commit."""
     connection_class = sqlite3.Connection
     if failpoint is not None:
         Failpoint.moment, Failpoint.commits_left = failpoint
@@ -62,7 +62,7 @@ class Victim:
 
     def __init__(self, folder: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]  # one that is free
+            port = probe.getsockname()[1]  # a free port
         self.config = Config(address=f"127.0.0.1:{port}", device="cpu", state=folder)
         self.process = self._start(None)
 
@@ -79,7 +79,7 @@ class Victim:
         self.process.join()
 
     def client(self) -> Client:
-        """One that is connected, so that it lives through the restarts to come."""
+        """Return a client after its first answer: from then on it retries through restarts."""
         client = Client(self.config.address)
         for _ in range(400):
             try:

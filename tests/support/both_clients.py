@@ -148,7 +148,7 @@ MakeClient = Callable[..., AnyClient]  # its arguments are Client's
 
 
 def new_request_id() -> str:
-    """Return a request_id that no server has seen, including a server that runs since long ago."""
+    """Return a request_id that no server has seen, including one that started long before."""
     return uuid.uuid4().hex
 
 

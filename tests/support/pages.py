@@ -42,7 +42,7 @@ def plain(cell: str) -> str:
 
 
 def names(cell: str) -> list[str]:
-    """Return what a cell has between backticks."""
+    """Return the texts between backticks in a cell."""
     return re.findall(r"`([^`]+)`", cell)
 
 

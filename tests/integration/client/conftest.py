@@ -1,4 +1,4 @@
-"""Clients of both kinds, of a real server."""
+"""Fixtures of the clients' tests: clients of both kinds, of a real server."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from support.both_clients import AnyClient, BlockingClient, MakeClient
 
 @pytest.fixture(params=["Client", "AsyncClient"])
 def make(request: pytest.FixtureRequest) -> Iterator[MakeClient]:
-    """Makes clients of one of the two kinds, and closes them in the end."""
-    made: list[AnyClient] = []
+    """Return a function that makes clients of one of the two kinds; close them at the end."""
+    clients: list[AnyClient] = []
 
     def make(*args: Any, **kwargs: Any) -> AnyClient:
         kind = Client if request.param == "Client" else BlockingClient
-        made.append(kind(*args, **kwargs))
-        return made[-1]
+        clients.append(kind(*args, **kwargs))
+        return clients[-1]
 
     yield make
-    for client in made:
+    for client in clients:
         if isinstance(client, BlockingClient):
             client.stop()
         else:
@@ -30,7 +30,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[MakeClient]:
 
 @pytest.fixture
 def caller(make: MakeClient, address: str) -> AnyClient:
-    """Of the shared server, its parameters freshly drawn from seed 42."""
+    """Return a client of the shared server, after Initialize with seed 42."""
     client = make(address)
     client.initialize()
     return client

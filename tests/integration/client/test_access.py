@@ -1,4 +1,4 @@
-"""What a client checks before it connects: what goes with what, the files, where a token goes."""
+"""Tests of a client's checks before it connects: combinations, files, and where a token may go."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from mnist37_client import AsyncClient, Client, InvalidInput
 
 SECRET = "a-token-that-is-nobody-s"
-ELSEWHERE = "192.0.2.1:50051"
+REMOTE = "192.0.2.1:50051"
 
 
 def make_async(*args: Any, **kwargs: Any) -> AsyncClient:
@@ -28,7 +28,7 @@ Make = Callable[..., object]
 
 @BOTH
 @pytest.mark.parametrize(
-    "address", [ELSEWHERE, "localhost.example.org:1", "127.0.0.1.example.org:1", "[2001:db8::1]:1"]
+    "address", [REMOTE, "localhost.example.org:1", "127.0.0.1.example.org:1", "[2001:db8::1]:1"]
 )
 def test_a_token_does_not_go_to_another_machine_in_plain_text(
     make: Make, address: str, pki: Path
@@ -43,13 +43,13 @@ def test_a_token_does_not_go_to_another_machine_in_plain_text(
 
 @BOTH
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "[::1]"])
-def test_on_loopback_it_may(make: Make, host: str) -> None:
+def test_a_token_may_go_to_loopback_in_plain_text(make: Make, host: str) -> None:
     make(f"{host}:50051", token=SECRET)
 
 
 @BOTH
 @pytest.mark.parametrize("token", ["", "two words", "a-line\n", "ümlaut", "\x7f"])
-def test_a_token_that_is_none_is_refused_and_not_repeated(make: Make, token: str) -> None:
+def test_an_invalid_token_is_refused_and_not_in_the_message(make: Make, token: str) -> None:
     with pytest.raises(InvalidInput, match=r"^token: must be printable ASCII") as said:
         make(token=token)
     assert not token or token not in str(said.value)
@@ -72,7 +72,7 @@ def test_a_token_that_is_none_is_refused_and_not_repeated(make: Make, token: str
         ),
     ],
 )
-def test_what_tls_cannot_use_is_named(
+def test_the_error_names_an_invalid_tls_setting(
     make: Make, pki: Path, given: dict[str, str | bytes], match: str
 ) -> None:
     files = {

@@ -1,4 +1,4 @@
-"""The command line and the server's start and end, as processes: what scripts and people meet."""
+"""Tests of the command line, and of the server's start and end, in separate processes."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from support.twin import Twin
 Finished = subprocess.CompletedProcess[str]
 
 CLI = (sys.executable, "-m", "mnist37_client.cli")
-NOBODY = "127.0.0.1:1"  # for what must not need a server
-LONG = 100_000  # epochs: a run that no test waits for
+NO_SERVER = "127.0.0.1:1"  # an address without a listener, for commands that need no server
+LONG = 100_000  # epochs, more than any test waits for
 
 
 def environment(address: str, **more: str) -> dict[str, str]:
-    # What the one who runs the tests has set for a server or a terminal is not to be seen here.
-    mine = ("MNIST37_", "COLUMNS", "FORCE_COLOR", "PYTHONWARNINGS")
-    rest = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
+    # The settings in the shell that runs the tests must not have an effect here.
+    dropped = ("MNIST37_", "COLUMNS", "FORCE_COLOR", "PYTHONWARNINGS")
+    rest = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     return {**rest, "MNIST37_ADDRESS": address, **more}
 
 
 def mnist37(address: str, *arguments: object, **more: str) -> Finished:
-    """Runs a command to its end."""
+    """Run a command and wait for its end."""
     return subprocess.run(
         [*CLI, *map(str, arguments)],
         capture_output=True,
@@ -55,8 +55,8 @@ def mnist37(address: str, *arguments: object, **more: str) -> Finished:
 
 @contextmanager
 def running(address: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A command under way; it ends with the block at the latest."""
-    # A shell's job in the background ignores SIGINT, and so would every process begun from it.
+    """Start a command, and kill it at the end of the context if it still runs."""
+    # A background job of a shell ignores SIGINT, and its child processes inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
@@ -79,28 +79,28 @@ def read_line(process: subprocess.Popen[str]) -> str:
 
 
 def lines(finished: Finished) -> list[str]:
-    """What a command printed that went well."""
+    """Return the lines that a successful command printed."""
     assert (finished.returncode, finished.stderr) == (0, "")
     return finished.stdout.splitlines()
 
 
 def objects(finished: Finished) -> list[dict[str, Any]]:
-    """What a command with --json printed."""
+    """Return the objects that a successful command with --json printed."""
     return [json.loads(line) for line in lines(finished)]
 
 
 def error(finished: Finished, status: int) -> str:
-    """The one line that a command printed that went wrong."""
+    """Return the one line that a failed command printed."""
     assert finished.returncode == status, finished.stderr
     assert "Traceback" not in finished.stderr
     assert len(finished.stderr.splitlines()) == 1, finished.stderr
     return finished.stderr
 
 
-def version_at_rest(client: Client) -> int:
-    """The version of a model that nobody trains any more; fails where it goes on changing."""
-    until = time.monotonic() + 3
-    while time.monotonic() < until:
+def wait_until_untrained(client: Client) -> int:
+    """Wait until the model is no longer trained, and return its version; fail after 3 seconds."""
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
         before = client.get_model().version
         time.sleep(0.3)
         if client.get_model().version == before:
@@ -108,15 +108,15 @@ def version_at_rest(client: Client) -> int:
     raise AssertionError("the model is still being trained")
 
 
-def picture(folder: Path, place: int) -> Path:
-    """A file of one of the validation images, the first of which is a 3 and the last a 7."""
-    path = folder / f"digit {place}.png"
-    image = validation_images()[0][place].repeat(5, axis=0).repeat(5, axis=1)
+def picture(folder: Path, index: int) -> Path:
+    """Write a validation image to a file and return its path; the first is a 3, the last a 7."""
+    path = folder / f"digit {index}.png"
+    image = validation_images()[0][index].repeat(5, axis=0).repeat(5, axis=1)
     Image.fromarray(255 - image).save(path)
     return path
 
 
-# What there is to know without a server.
+# Commands that need no server.
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def picture(folder: Path, place: int) -> Path:
     ],
 )
 def test_help_lists_the_options_of_a_command(command: str, options: list[str]) -> None:
-    usage, *rest = lines(mnist37(NOBODY, *command.split(), "--help"))
+    usage, *rest = lines(mnist37(NO_SERVER, *command.split(), "--help"))
     assert re.match(f"Usage: .*{command}", usage)
     shown = "\n".join([usage, *rest])
     for option in options:
@@ -152,7 +152,7 @@ def test_help_lists_the_options_of_a_command(command: str, options: list[str]) -
 
 
 def test_help_lists_every_command() -> None:
-    shown = lines(mnist37(NOBODY, "--help"))
+    shown = lines(mnist37(NO_SERVER, "--help"))
     first_words = {line.split()[0] for line in shown[shown.index("Commands:") + 1 :] if line}
     assert {"train", "step", "predict", "loss", "init", "model", "demo", "serve"} <= first_words
 
@@ -166,12 +166,12 @@ def test_help_loads_nothing_heavy() -> None:
     assert not loaded & {"grpc", "google", "numpy", "asyncio", "rich", "plotext", "PIL", "torch"}
 
 
-def test_the_version_is_the_package_s() -> None:
-    (shown,) = lines(mnist37(NOBODY, "--version"))
+def test_the_version_is_the_packages() -> None:
+    (shown,) = lines(mnist37(NO_SERVER, "--version"))
     assert shown.endswith(f"version {installed_version('mnist37')}")
 
 
-# Each command, as text and as JSON.
+# Each command, with text and JSON output.
 
 
 def test_train_shows_a_table_a_curve_and_the_outcome(address: str, client: Client) -> None:
@@ -249,7 +249,7 @@ def test_init_draws_the_parameters_of_the_seed(address: str, client: Client) -> 
     assert not client.get_model().weights.any()
 
 
-def test_model_shows_where_it_lives_and_with_json_its_weights(address: str, client: Client) -> None:
+def test_model_shows_its_device_and_with_json_its_weights(address: str, client: Client) -> None:
     found = client.get_model()
     (shown,) = lines(mnist37(address, "model"))
     assert shown == f"version {found.version} on {found.device}, digest {found.digest}"
@@ -347,10 +347,10 @@ def test_export_and_import_give_the_model_back(
 
 
 def test_an_address_option_goes_before_the_environment_variable(address: str) -> None:
-    assert lines(mnist37(NOBODY, "model", "--address", address))
+    assert lines(mnist37(NO_SERVER, "model", "--address", address))
 
 
-# What goes wrong.
+# Errors.
 
 
 @pytest.mark.parametrize(
@@ -389,8 +389,8 @@ def test_a_wrong_file_among_right_ones_is_named(address: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("command", ["model", "train 3", "loss", "step", "health"])
-def test_nobody_at_the_address_is_status_3_within_3_seconds(command: str) -> None:
-    with socket.socket() as taken:  # bound, so that nobody else takes it; it does not listen
+def test_an_address_without_a_server_is_status_3_within_3_seconds(command: str) -> None:
+    with socket.socket() as taken:  # bound, so that no other process can listen on the port
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         began = time.monotonic()
@@ -411,8 +411,8 @@ def test_a_listener_that_never_answers_is_status_3_within_4_seconds(command: str
 
 
 @pytest.mark.parametrize("wrong", ["nonsense", "127.0.0.1:99999", ""])
-def test_an_address_that_is_none_is_an_error_of_one_line(wrong: str) -> None:
-    finished = mnist37(NOBODY, "model", "--address", wrong)
+def test_an_invalid_address_is_an_error_of_one_line(wrong: str) -> None:
+    finished = mnist37(NO_SERVER, "model", "--address", wrong)
     assert finished.returncode in (2, 3)
     error(finished, finished.returncode)
 
@@ -434,7 +434,7 @@ def test_ctrl_c_stops_a_run_with_status_130(
     before = client.get_model().version
     with running(address, "train", LONG, *options) as process:
         first = read_line(process)
-        if not options:  # the header; the first epoch comes next
+        if not options:  # the first line was the header
             first = read_line(process)
         assert first
         process.send_signal(signal.SIGINT)
@@ -443,10 +443,12 @@ def test_ctrl_c_stops_a_run_with_status_130(
     assert logged.strip() == ""
     if not options:
         assert re.search(r"stopped after epoch \d+", rest)
-    assert version_at_rest(client) > before
+    assert wait_until_untrained(client) > before
 
 
-def test_a_reader_that_has_enough_ends_a_run_in_silence(address: str, client: Client) -> None:
+def test_a_reader_that_closes_the_pipe_ends_a_run_without_an_error(
+    address: str, client: Client
+) -> None:
     with running(address, "train", LONG, "--json") as process:
         assert json.loads(read_line(process))["epoch"] == 1
         assert process.stdout is not None
@@ -454,7 +456,7 @@ def test_a_reader_that_has_enough_ends_a_run_in_silence(address: str, client: Cl
         assert process.wait(timeout=10) != 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
-    version_at_rest(client)
+    wait_until_untrained(client)
 
 
 def test_a_run_whose_server_is_ended_is_status_3(server: LocalServer) -> None:
@@ -472,13 +474,13 @@ def test_a_run_whose_server_is_ended_is_status_3(server: LocalServer) -> None:
 
 
 def refusal(*options: object, status: int = 2, **more: str) -> str:
-    """The one line with which `mnist37 serve` says why it does not start."""
+    """Run `mnist37 serve`, which must not start, and return its one line of error."""
     defaults = ("--address", "127.0.0.1:0", "--device", "cpu", "--state", ":memory:")
     finished = subprocess.run(
         [*CLI, "serve", *defaults, *map(str, options)],
         capture_output=True,
         text=True,
-        env=environment(NOBODY, **more),
+        env=environment(NO_SERVER, **more),
         timeout=15,
         check=False,
     )
@@ -495,7 +497,7 @@ def test_a_port_in_use_is_refused() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["nonsense", "127.0.0.1", "127.0.0.1:99999"])
-def test_an_address_to_listen_on_that_is_none_is_refused(wrong: str) -> None:
+def test_an_invalid_address_to_listen_on_is_refused(wrong: str) -> None:
     message = refusal("--address", wrong)
     assert "--address" in message
     assert wrong in message
@@ -503,7 +505,7 @@ def test_an_address_to_listen_on_that_is_none_is_refused(wrong: str) -> None:
 
 @pytest.mark.parametrize("wrong", ["nan", "inf", "1e300", "3000000", "-1"])
 @pytest.mark.parametrize("flag", ["--shutdown-grace", "--keepalive"])
-def test_seconds_that_are_none_or_endless_are_refused(flag: str, wrong: str) -> None:
+def test_invalid_or_infinite_seconds_are_refused(flag: str, wrong: str) -> None:
     message = refusal(flag, wrong)
     assert f"{flag}: got {float(wrong):g}; must be " in message
 
@@ -537,7 +539,7 @@ def test_a_data_root_without_mnist_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# Has the server's parts take their time to load, and say so.
+# Makes the import of the server's modules slow, and prints when it begins.
 SLOW_START = """
 import sys, time
 class Slow:
@@ -567,26 +569,26 @@ def test_ctrl_c_during_the_start_is_no_stack_trace(tmp_path: Path) -> None:
     assert (process.returncode, said) == (130, "")
 
 
-def without(module: str, folder: Path) -> str:
-    """A PYTHONPATH that hides a module, by way of a file in the folder."""
+def pythonpath_without(module: str, folder: Path) -> str:
+    """Return a PYTHONPATH that hides a module, by a file that is written to a folder."""
     (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules['{module}'] = None\n")
     return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def test_a_server_without_its_extra_says_how_to_install_it(tmp_path: Path) -> None:
-    said = refusal(status=1, PYTHONPATH=without("numba", tmp_path))
+    said = refusal(status=1, PYTHONPATH=pythonpath_without("numba", tmp_path))
     assert "pip install 'mnist37[server]'" in said
     assert "'mnist37[serve-cpu]'" in said
 
 
 def test_a_demo_without_the_servers_extra_says_how_to_install_it(tmp_path: Path) -> None:
-    finished = mnist37(NOBODY, "demo", PYTHONPATH=without("numba", tmp_path))
+    finished = mnist37(NO_SERVER, "demo", PYTHONPATH=pythonpath_without("numba", tmp_path))
     assert finished.returncode != 0
     assert "pip install 'mnist37[server]'" in error(finished, finished.returncode)
 
 
 def test_a_command_needs_no_torch(address: str, tmp_path: Path) -> None:
-    assert lines(mnist37(address, "model", PYTHONPATH=without("torch", tmp_path)))
+    assert lines(mnist37(address, "model", PYTHONPATH=pythonpath_without("torch", tmp_path)))
 
 
 def test_a_server_ended_by_a_signal_exits_with_0_and_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -609,7 +611,7 @@ def test_a_second_server_on_a_state_folder_says_which_process_holds_it(tmp_path:
     with LocalServer("--device", "cpu", "--state", str(tmp_path)) as server:
         message = refusal("--state", tmp_path)
         with Client(server.address) as client:
-            assert client.get_model().version == 0  # the first one is none the worse
+            assert client.get_model().version == 0  # the first server still works
     assert "--state" in message
     assert str(tmp_path) in message
     assert f"process {server.process.pid}" in message
@@ -618,7 +620,7 @@ def test_a_second_server_on_a_state_folder_says_which_process_holds_it(tmp_path:
 @pytest.mark.alone
 def test_the_demo_ends_with_a_good_model_within_15_seconds() -> None:
     began = time.monotonic()
-    shown = lines(mnist37(NOBODY, "demo", MNIST37_DEVICE="cpu"))
+    shown = lines(mnist37(NO_SERVER, "demo", MNIST37_DEVICE="cpu"))
     assert time.monotonic() - began < 15
     outcome = re.fullmatch(r"validation accuracy (0\.\d{4})", shown[-1])
     assert outcome

@@ -1,4 +1,4 @@
-"""What both clients say of bad values, silent servers, and of being closed."""
+"""Tests of both clients' errors: bad values, servers that do not answer, and closed clients."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ CALLS: dict[str, Callable[[AnyClient], object]] = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_nobody_listens(make: MakeClient, call: Callable[[AnyClient], object]) -> None:
+def test_an_address_without_a_listener(
+    make: MakeClient, call: Callable[[AnyClient], object]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
     began = time.monotonic()
@@ -105,7 +107,7 @@ def test_nobody_listens(make: MakeClient, call: Callable[[AnyClient], object]) -
 
 
 def test_a_listener_that_never_answers(make: MakeClient) -> None:
-    # The system accepts for a listener that does not; what is sent is never read.
+    # The kernel accepts the connection; no process reads from it.
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         began = time.monotonic()
@@ -127,7 +129,7 @@ def test_a_step_that_comes_too_late_in_the_queue_is_not_done(
         assert 0.15 < time.monotonic() - began < 2
         next(run)
     version = assert_no_run(caller)
-    assert caller.step(request_id=name).version == version + 1  # it was not done before
+    assert caller.step(request_id=name).version == version + 1  # the late step was not done
 
 
 def test_a_run_has_no_timeout(make: MakeClient, address: str) -> None:
@@ -153,7 +155,7 @@ def test_closing_the_client_ends_a_call_that_waits(caller: AnyClient, client: Cl
     def wait() -> None:
         try:
             caller.step()
-        except BaseException as error:  # noqa: BLE001 - it is looked at below
+        except BaseException as error:  # noqa: BLE001 - the test checks it below
             ended.append(error)
 
     with client.train(ENDLESS_EPOCHS) as run:
@@ -181,20 +183,20 @@ def test_a_with_closes_the_client(address: str) -> None:
     with pytest.raises(Cancelled):
         list(run)
 
-    async def same() -> None:
+    async def with_async_client() -> None:
         async with AsyncClient(address) as client:
             run = client.train(ENDLESS_EPOCHS)
             await anext(run)
         with pytest.raises(Cancelled):
             await run.wait()
 
-    asyncio.run(asyncio.wait_for(same(), 10))
+    asyncio.run(asyncio.wait_for(with_async_client(), 10))
     with Client(address) as client:
         assert_no_run(client)
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_an_address_that_is_none_is_named(
+def test_an_invalid_address_is_named(
     kind: type[Client] | type[AsyncClient],
 ) -> None:
     for wrong in (None, 5, "", "here", "127.0.0.1:0"):
@@ -233,7 +235,7 @@ def test_a_closed_client_says_so(address: str, kind: type[Client] | type[AsyncCl
 
 
 def test_closing_the_async_client_ends_its_streams(address: str) -> None:
-    """With Cancelled, in tasks that nobody cancelled."""
+    # The streams raise Cancelled in tasks that were not cancelled.
 
     async def follow(client: AsyncClient) -> None:
         run = client.train(epochs=100_000)

@@ -1,4 +1,4 @@
-"""AsyncClient's merging: fewer messages, and nothing else that a caller would notice."""
+"""Tests of AsyncClient's merging: fewer messages, and no other difference for a caller."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ IMAGES, _ = validation_images()
 
 @pytest.fixture(scope="module")
 def freezable() -> Iterator[LocalServer]:
-    """A server that a test may stop in its tracks, as a network that hangs would."""
+    """Return a server that a test may freeze; to its clients the network seems to hang."""
     with LocalServer("--device", "cpu") as server:
         yield server
 
 
 @contextmanager
 def frozen(server: LocalServer) -> Iterator[None]:
-    """Nothing is answered within; afterwards all is, as if nothing had been."""
+    """Stop the server's process within the context, and let it continue at the end."""
     server.process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, server.process.pid, os.WSTOPPED)
     try:
@@ -51,8 +51,8 @@ def frozen(server: LocalServer) -> Iterator[None]:
         server.process.send_signal(signal.SIGCONT)
 
 
-class Counted(AsyncClient):
-    """Counts the messages of Predict, and the images in the largest."""
+class CountingClient(AsyncClient):
+    """An AsyncClient that counts the messages of Predict, and the images in the largest."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -60,15 +60,15 @@ class Counted(AsyncClient):
         assert self._batcher is not None
         predict = self._batcher._predict
 
-        def counted(request: pb.PredictRequest, **kwargs: Any) -> Any:
+        def count(request: pb.PredictRequest, **kwargs: Any) -> Any:
             self.messages += 1
             self.most_images = max(self.most_images, len(request.pixels) // 784)
             return predict(request, **kwargs)
 
-        self._batcher._predict = counted
+        self._batcher._predict = count
 
-    def assert_at_rest(self) -> None:
-        """Nobody waits, nothing is under way, and every turn has been given back."""
+    def assert_idle(self) -> None:
+        """Assert that no caller waits, no message is in flight, and all slots are free."""
         assert self._batcher is not None
         assert self._batcher._free_slots == MESSAGES_IN_FLIGHT
         assert not self._batcher._pending
@@ -76,14 +76,14 @@ class Counted(AsyncClient):
 
 
 @asynccontextmanager
-async def connected(address: str, **kwargs: Any) -> AsyncIterator[Counted]:
-    """A client that has been answered once, at rest in the beginning and in the end."""
-    async with Counted(address, **kwargs) as client:
+async def connected(address: str, **kwargs: Any) -> AsyncIterator[CountingClient]:
+    """Yield a client after its first answer; assert at the end that it is idle."""
+    async with CountingClient(address, **kwargs) as client:
         await client.predict(IMAGES[0])
         client.messages = 0
         yield client
         await asyncio.sleep(0.01)
-        client.assert_at_rest()
+        client.assert_idle()
 
 
 def unmerged(address: str, images: NDArray[Any] = IMAGES) -> NDArray[np.float32]:
@@ -144,7 +144,7 @@ def test_merging_can_be_turned_off(address: str) -> None:
 
 @settings(deadline=None, max_examples=15)
 @given(st.lists(st.integers(1, BATCHED_IMAGES_MAX + 2), min_size=1, max_size=60), st.booleans())
-def test_any_sizes_together_are_answered_as_if_alone(
+def test_merged_calls_of_any_sizes_are_answered_as_if_alone(
     address: str, sizes: list[int], flat: bool
 ) -> None:
     async def main() -> None:
@@ -161,9 +161,7 @@ def test_any_sizes_together_are_answered_as_if_alone(
     asyncio.run(main())
 
 
-def test_a_message_has_so_many_images_at_the_most(address: str) -> None:
-    """Beyond what one message holds they go in several."""
-
+def test_a_message_has_at_most_images_per_message(address: str) -> None:
     async def main() -> None:
         async with connected(address) as client:
             count = 6 * IMAGES_PER_MESSAGE // BATCHED_IMAGES_MAX
@@ -197,8 +195,8 @@ def test_a_bad_image_fails_its_own_caller_alone(address: str) -> None:
     asyncio.run(main())
 
 
-def test_what_only_the_server_refuses_fails_its_own_caller_alone(address: str) -> None:
-    """783 bytes that the client's own check would not have let through."""
+def test_a_refusal_by_the_server_fails_its_own_caller_alone(address: str) -> None:
+    # One call has 783 bytes, which the client's own check would refuse; the test bypasses it.
 
     async def main() -> None:
         async with connected(address) as client:
@@ -227,19 +225,19 @@ def test_every_answer_is_from_one_version_whole(address: str) -> None:
         seen: dict[int, NDArray[np.float32]] = {}
         async with connected(address) as client:
             await client.initialize()
-            over = False
+            is_over = False
 
-            async def ask() -> None:
-                while not over:
+            async def predict_repeatedly() -> None:
+                while not is_over:
                     found = await client.predict(IMAGES[:5])
                     same = seen.setdefault(found.version, found.probabilities)
                     np.testing.assert_array_equal(found.probabilities, same)
 
-            asking = [asyncio.create_task(ask()) for _ in range(32)]
+            tasks = [asyncio.create_task(predict_repeatedly()) for _ in range(32)]
             async for _ in client.train(epochs=40):
                 pass
-            over = True
-            await asyncio.gather(*asking)
+            is_over = True
+            await asyncio.gather(*tasks)
             for version, probabilities in seen.items():
                 found = await client.predict(IMAGES[:5], version=version)
                 assert found.version == version
@@ -249,7 +247,7 @@ def test_every_answer_is_from_one_version_whole(address: str) -> None:
     assert len(asyncio.run(main())) > 3
 
 
-def test_whoever_leaves_leaves_alone(freezable: LocalServer) -> None:
+def test_a_caller_that_leaves_does_not_affect_the_others(freezable: LocalServer) -> None:
     async def main() -> None:
         async with connected(freezable.address) as client:
             with frozen(freezable):
@@ -261,7 +259,7 @@ def test_whoever_leaves_leaves_alone(freezable: LocalServer) -> None:
                     await asyncio.wait_for(client.predict(IMAGES[0]), 0.05)
                 assert client._batcher is not None
                 assert len(client._batcher._pending) == 30 - MESSAGES_IN_FLIGHT - len(leaving), (
-                    "none of those who left is kept"
+                    "a caller that left is still pending"
                 )
             found = await outcomes(tasks)
         for index, one in enumerate(found):
@@ -276,7 +274,7 @@ def test_whoever_leaves_leaves_alone(freezable: LocalServer) -> None:
     asyncio.run(main())
 
 
-def test_when_all_have_left_so_has_their_message(freezable: LocalServer) -> None:
+def test_a_message_is_cancelled_when_all_its_callers_have_left(freezable: LocalServer) -> None:
     async def main() -> None:
         async with connected(freezable.address) as client:
             with frozen(freezable):
@@ -286,22 +284,22 @@ def test_when_all_have_left_so_has_their_message(freezable: LocalServer) -> None
                 await asyncio.sleep(0.02)
                 for task in late:  # before they are sent
                     task.cancel()
-                alone[0].cancel()  # ends its turn: the others go
+                alone[0].cancel()  # frees its slot: the pending calls are sent
                 await asyncio.sleep(0.02)
                 assert client.messages == MESSAGES_IN_FLIGHT + 1
                 for task in together + alone:
                     task.cancel()
                 await outcomes(together + alone)
                 await asyncio.sleep(0.02)
-                client.assert_at_rest()
+                client.assert_idle()
             assert (await client.predict(IMAGES[0])).probabilities[0] == expected
 
     expected = unmerged(freezable.address)[0]
     asyncio.run(main())
 
 
-def test_whenever_they_leave_the_next_get_their_turn(freezable: LocalServer) -> None:
-    """So many turns of the event loop after the one before them has made way."""
+def test_slots_are_freed_whenever_callers_leave(freezable: LocalServer) -> None:
+    # The callers leave some turns of the event loop after the slot for their message became free.
 
     async def main() -> None:
         async with connected(freezable.address) as client:
@@ -318,30 +316,30 @@ def test_whenever_they_leave_the_next_get_their_turn(freezable: LocalServer) -> 
                     await outcomes(together)
                 await alone[1]
                 await asyncio.sleep(0.01)
-                client.assert_at_rest()
+                client.assert_idle()
 
     asyncio.run(main())
 
 
-def test_each_caller_has_a_timeout_of_its_own(freezable: LocalServer) -> None:
-    """Of those in one message too: they came at different times."""
+def test_each_caller_has_its_own_timeout(freezable: LocalServer) -> None:
+    # Callers of one message have started at different times, too.
 
     async def main() -> None:
         async with connected(freezable.address, timeout=1) as client:
 
-            async def waited() -> float:
+            async def wait() -> float:
                 began = time.monotonic()
                 with pytest.raises(DeadlineExceeded, match="did not answer within the timeout"):
                     await client.predict(IMAGES[0])
                 return time.monotonic() - began
 
             with frozen(freezable):
-                alone = [asyncio.create_task(waited()) for _ in range(MESSAGES_IN_FLIGHT)]
-                early = asyncio.create_task(waited())
+                alone = [asyncio.create_task(wait()) for _ in range(MESSAGES_IN_FLIGHT)]
+                early = asyncio.create_task(wait())
                 await asyncio.sleep(0.6)
-                late = [asyncio.create_task(waited()) for _ in range(3)]
+                late = [asyncio.create_task(wait()) for _ in range(3)]
                 await asyncio.sleep(0)
-                alone[0].cancel()  # who waits has its turn: the early one and half the late
+                alone[0].cancel()  # frees a slot: the early call and half of the late ones are sent
                 times = await asyncio.gather(*alone[1:], early, *late)
                 assert client.messages == MESSAGES_IN_FLIGHT + 2
             assert all(0.98 < seconds < 1.4 for seconds in times), times
@@ -349,15 +347,15 @@ def test_each_caller_has_a_timeout_of_its_own(freezable: LocalServer) -> None:
     asyncio.run(main())
 
 
-def test_closing_the_client_ends_everybodys_waiting(freezable: LocalServer) -> None:
+def test_closing_the_client_ends_all_waiting_calls(freezable: LocalServer) -> None:
     async def main() -> None:
-        client = Counted(freezable.address)
+        client = CountingClient(freezable.address)
         await client.predict(IMAGES[0])
         with frozen(freezable):
             tasks = begin(*map(client.predict, IMAGES[:200]))
             await asyncio.sleep(0.02)
             tasks[0].cancel()
-            await asyncio.sleep(0.02)  # now some are under way together, and others gathered
+            await asyncio.sleep(0.02)  # now some calls are in flight in one message, others pending
             began = time.monotonic()
             await client.close()
             _, *found = await outcomes(tasks)
@@ -370,7 +368,7 @@ def test_closing_the_client_ends_everybodys_waiting(freezable: LocalServer) -> N
     asyncio.run(main())
 
 
-def test_nobody_listens_to_any_of_them() -> None:
+def test_without_a_server_every_caller_gets_its_own_exception() -> None:
     async def main() -> None:
         async with AsyncClient("127.0.0.1:1") as client:
             found = await outcomes(begin(*map(client.predict, IMAGES[:20])))
@@ -388,29 +386,31 @@ def test_callers_live_through_a_restart_of_the_server() -> None:
         answered: list[int] = []
         try:
             async with connected(address) as client:
-                right = (await client.predict(IMAGES[:50])).probabilities
-                over = False
+                expected = (await client.predict(IMAGES[:50])).probabilities
+                is_over = False
 
-                async def ask(index: int) -> None:
-                    while not over:
+                async def predict_repeatedly(index: int) -> None:
+                    while not is_over:
                         found = await client.predict(IMAGES[index])
-                        assert found.probabilities[0] == right[index]
+                        assert found.probabilities[0] == expected[index]
                         answered.append(index)
 
-                asking = [asyncio.create_task(ask(index)) for index in range(50)]
+                tasks = [asyncio.create_task(predict_repeatedly(index)) for index in range(50)]
                 await asyncio.sleep(0.1)
                 server.kill()
                 assert client._batcher is not None
-                async with asyncio.timeout(5):  # nobody waits for others' further attempts
-                    while client._batcher._pending or client._batcher._free_slots < MESSAGES_IN_FLIGHT:
+                async with asyncio.timeout(5):  # no caller waits for the retries of others
+                    while (
+                        client._batcher._pending or client._batcher._free_slots < MESSAGES_IN_FLIGHT
+                    ):
                         await asyncio.sleep(0.01)
                 answered.clear()
                 server = await asyncio.to_thread(LocalServer, "--address", address)
-                until = time.monotonic() + 10
-                while set(answered) != set(range(50)) and time.monotonic() < until:
+                deadline = time.monotonic() + 10
+                while set(answered) != set(range(50)) and time.monotonic() < deadline:
                     await asyncio.sleep(0.01)
-                over = True
-                await asyncio.gather(*asking)
+                is_over = True
+                await asyncio.gather(*tasks)
             assert set(answered) == set(range(50))
         finally:
             server.stop()

@@ -1,4 +1,4 @@
-"""What both clients read: predictions, streams of them, losses."""
+"""Tests of the reads of both clients: Predict, PredictStream and GetLoss."""
 
 from __future__ import annotations
 
@@ -55,14 +55,17 @@ def test_predict_takes_images_in_every_form(caller: AnyClient, images: Any) -> N
 A = TypeVar("A", Prediction, Loss)
 
 
-def asked_amid_commits(caller: AnyClient, ask: Callable[[], A]) -> A:
-    """An answer during which the model changed; on a busy disk half a second may pass without."""
-    until = time.monotonic() + 20
+def repeat_until_commit(caller: AnyClient, call: Callable[[], A]) -> A:
+    """Repeat a call until a commit changes the model during it, and return that call's answer.
+
+    On a busy disk, half a second may pass between two commits.
+    """
+    deadline = time.monotonic() + 20
     while True:
-        found = ask()
-        if caller.get_model().version > found.version:
-            return found
-        assert time.monotonic() < until, "nothing is committed any more"
+        answer = call()
+        if caller.get_model().version > answer.version:
+            return answer
+        assert time.monotonic() < deadline, "there were no commits"
 
 
 def test_100_000_images_are_answered_from_one_version_while_a_run_goes_on(
@@ -71,13 +74,13 @@ def test_100_000_images_are_answered_from_one_version_while_a_run_goes_on(
     many = np.concatenate([IMAGES] * 50)[:100_000]
     with caller.train(ENDLESS_EPOCHS) as run:
         next(run)
-        found = asked_amid_commits(caller, lambda: caller.predict(many))
+        found = repeat_until_commit(caller, lambda: caller.predict(many))
         few = caller.predict(IMAGES, version=found.version)
     assert found.version == few.version
     np.testing.assert_array_equal(found.probabilities, np.tile(few.probabilities, 50)[:100_000])
 
 
-def test_an_older_version_that_is_kept_still_answers(caller: AnyClient) -> None:
+def test_an_older_retained_version_can_predict_and_be_evaluated(caller: AnyClient) -> None:
     before, loss = caller.predict(IMAGES[:9]), caller.get_loss("valid")
     after = caller.train(2).wait()
     again = caller.predict(IMAGES[:9], version=before.version)
@@ -89,7 +92,7 @@ def test_an_older_version_that_is_kept_still_answers(caller: AnyClient) -> None:
 
 
 @pytest.mark.parametrize("version", [2**63 - 1, 2**63, 2**64 - 1])
-def test_a_version_that_is_not_kept_is_not_found(caller: AnyClient, version: int) -> None:
+def test_a_version_that_is_not_retained_is_not_found(caller: AnyClient, version: int) -> None:
     with pytest.raises(NotFound, match=f"^version: {version} "):
         caller.predict(IMAGES[0], version=version)
     with pytest.raises(NotFound, match=f"^version: {version} "):
@@ -100,7 +103,7 @@ def test_a_version_that_is_not_kept_is_not_found(caller: AnyClient, version: int
 
 
 def test_a_stream_answers_in_order(caller: AnyClient) -> None:
-    sizes = [3, 1, 200, 7, 0, 4, 1]  # 0: a single image, as 28 x 28
+    sizes = [3, 1, 200, 7, 0, 4, 1]  # 0 stands for a single image of shape 28 x 28
     starts = list(itertools.accumulate(sizes, initial=0))
     batches = [IMAGES[a:b] if b > a else IMAGES[a] for a, b in itertools.pairwise(starts)]
     answers = list(caller.predict_stream(batches))
@@ -116,11 +119,11 @@ def test_an_empty_stream_has_no_answers(caller: AnyClient) -> None:
     assert list(caller.predict_stream([])) == []
 
 
-def test_an_endless_stream_is_followed_as_far_as_the_caller_likes(caller: AnyClient) -> None:
-    taken = itertools.count()
+def test_the_caller_can_end_an_endless_stream(caller: AnyClient) -> None:
+    counter = itertools.count()
 
     def batches() -> Iterator[NDArray[np.uint8]]:
-        for index in taken:
+        for index in counter:
             yield IMAGES[index % 2038]
 
     answers = caller.predict_stream(batches())
@@ -128,24 +131,24 @@ def test_an_endless_stream_is_followed_as_far_as_the_caller_likes(caller: AnyCli
     answers.close()  # type: ignore[attr-defined]
     np.testing.assert_array_equal(found, caller.predict(IMAGES[:20]).probabilities)
     time.sleep(0.1)
-    reached = next(taken)
+    reached = next(counter)
     time.sleep(0.1)
-    assert next(taken) == reached + 1  # nobody takes from it any more
+    assert next(counter) == reached + 1  # the client no longer reads batches
 
 
 def test_a_batch_may_wait_for_the_answer_to_the_one_before(client: Client) -> None:
-    asked: queue.SimpleQueue[NDArray[np.uint8] | None] = queue.SimpleQueue()
+    images: queue.SimpleQueue[NDArray[np.uint8] | None] = queue.SimpleQueue()
 
     def batches() -> Iterator[NDArray[np.uint8]]:
-        while (image := asked.get()) is not None:
+        while (image := images.get()) is not None:
             yield image
 
     answers = client.predict_stream(batches())
     expected = client.predict(IMAGES[:5]).probabilities
     for image, probability in zip(IMAGES[:5], expected, strict=True):
-        asked.put(image)
+        images.put(image)
         assert next(answers).probabilities == probability
-    asked.put(None)
+    images.put(None)
     assert list(answers) == []
 
 
@@ -153,18 +156,18 @@ def test_an_async_batch_may_wait_for_the_answer_to_the_one_before(client: Client
     expected = client.predict(IMAGES[:5]).probabilities
 
     async def talk() -> None:
-        asked: asyncio.Queue[NDArray[np.uint8] | None] = asyncio.Queue()
+        images: asyncio.Queue[NDArray[np.uint8] | None] = asyncio.Queue()
 
         async def batches() -> AsyncIterator[NDArray[np.uint8]]:
-            while (image := await asked.get()) is not None:
+            while (image := await images.get()) is not None:
                 yield image
 
         async with AsyncClient(client.address) as caller:
             answers = aiter(caller.predict_stream(batches()))
             for image, probability in zip(IMAGES[:5], expected, strict=True):
-                await asked.put(image)
+                await images.put(image)
                 assert (await anext(answers)).probabilities == probability
-            await asked.put(None)
+            await images.put(None)
             assert [answer async for answer in answers] == []
 
     asyncio.run(asyncio.wait_for(talk(), 10))
@@ -223,12 +226,12 @@ def test_the_loss_on_the_validation_images_is_the_splits(caller: AnyClient) -> N
 
 
 def test_the_loss_on_40_000_images_is_of_all_of_them_from_one_version(caller: AnyClient) -> None:
-    # Sorted, so that the parts that are sent differ in their losses and in their number.
+    # Sorted by label, so that the messages differ in their losses and their numbers of images.
     order = np.argsort(np.tile(LABELS, 20), kind="stable")[:40_000]
     images, labels = np.tile(IMAGES, (20, 1, 1))[order], np.tile(LABELS, 20)[order]
     with caller.train(ENDLESS_EPOCHS) as run:
         next(run)
-        found = asked_amid_commits(caller, lambda: caller.get_loss(images=images, labels=labels))
+        found = repeat_until_commit(caller, lambda: caller.get_loss(images=images, labels=labels))
         answers = caller.predict(images, version=found.version)
     assert found.count == 40_000
     assert found.loss == pytest.approx(mean_loss(answers.probabilities, labels), rel=1e-5)

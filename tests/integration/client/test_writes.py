@@ -1,4 +1,4 @@
-"""What both clients write: runs, steps, fresh parameters, each of them once."""
+"""Tests of the writes of both clients: Train, Step and Initialize, and request ids."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_wait_gives_the_end_of_a_run_that_was_followed_in_part(caller: AnyClient
 def test_a_run_stops_when_its_loop_is_left(caller: AnyClient) -> None:
     seen = train_and_leave(caller, 2)
     assert [progress.epoch for progress in seen] == [1, 2]
-    assert assert_no_run(caller) > seen[-1].version  # and what was done stays
+    assert assert_no_run(caller) > seen[-1].version  # the epochs that were done stay
 
 
 def test_a_run_stops_when_it_is_cancelled(caller: AnyClient) -> None:
@@ -119,27 +119,33 @@ def test_cancelling_a_run_after_its_end_is_harmless(caller: AnyClient) -> None:
     assert caller.get_model().version == last.version
 
 
-def told(*numbers: int) -> pb.TrainResponse:
-    """A message of these epochs."""
+def response(*numbers: int) -> pb.TrainResponse:
+    """Make a message with the progress of some epochs."""
     epochs = [pb.TrainResponse(epoch=number) for number in numbers]
     last = epochs.pop()
     last.earlier.extend(epochs)
     return last
 
 
-def test_what_is_told_again_after_a_retry_is_not_given_again() -> None:
+def test_progress_that_comes_again_after_a_retry_is_dropped() -> None:
     epochs = ProgressBuffer()
-    for message in (told(1), told(2, 3), told(3), told(3), told(3, 4, 5)):
+    for message in (
+        response(1),
+        response(2, 3),
+        response(3),
+        response(3),
+        response(3, 4, 5),
+    ):
         epochs.add(message)
     assert [at.epoch for at in epochs.waiting] == [1, 2, 3, 4, 5]
     assert epochs.last is not None
     assert epochs.last.epoch == 5
 
 
-def test_others_have_a_turn_while_gathered_epochs_are_given() -> None:
+def test_other_tasks_run_while_coalesced_epochs_are_delivered() -> None:
     class Call:
         def __init__(self) -> None:
-            self.messages: list[object] = [told(*range(1, 101)), grpc.aio.EOF]
+            self.messages: list[object] = [response(*range(1, 101)), grpc.aio.EOF]
 
         async def read(self) -> object:
             return self.messages.pop(0)
@@ -156,11 +162,11 @@ def test_others_have_a_turn_while_gathered_epochs_are_given() -> None:
                 await asyncio.sleep(0)
                 turns += 1
 
-        beside = asyncio.create_task(other())
+        counter = asyncio.create_task(other())
         call: Any = Call()
         run = AsyncTrainingRun(lambda: call, "here:1", RetryPolicy(1.0))
         assert [at.epoch async for at in run] == list(range(1, 101))
-        beside.cancel()
+        counter.cancel()
         return turns
 
     assert asyncio.run(follow()) >= 90
@@ -193,7 +199,7 @@ def test_a_run_that_was_interrupted_goes_on_with_its_request_id(caller: AnyClien
     assert rest[-1].elapsed > cut.elapsed
 
 
-def test_a_run_that_was_interrupted_and_overtaken_is_aborted(caller: AnyClient) -> None:
+def test_an_interrupted_run_is_aborted_after_another_write(caller: AnyClient) -> None:
     name = new_request_id()
     with caller.train(ENDLESS_EPOCHS, request_id=name) as run:
         next(run)
@@ -307,7 +313,7 @@ def test_a_write_repeated_gives_the_first_answer(
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-def test_an_id_that_stands_for_something_else_is_refused(
+def test_an_id_of_another_request_is_refused(
     caller: AnyClient, write: Callable[[AnyClient, str], object]
 ) -> None:
     name = new_request_id()

@@ -1,4 +1,4 @@
-"""Pictures of digits, as people save them, come out as the images of MNIST they were made from."""
+"""Tests of pictures of digits in many forms: each becomes the MNIST image it was made from."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from PIL import Image
 from PIL.Image import Transpose
 
 Grey = NDArray[np.uint8]
-Save = Callable[[Grey, Path], Path]  # one image of MNIST, as some file in a folder
+Save = Callable[[Grey, Path], Path]  # writes an image of MNIST to a file in a folder
 
 IMAGES, LABELS = validation_images()
 THREES, SEVENS = np.flatnonzero(LABELS == 1), np.flatnonzero(LABELS == 0)
 
 ORIENTATION = 0x0112  # EXIF's tag
-TURNED = {  # EXIF's orientation: how a camera that writes it has stored the picture
+STORED_TRANSPOSE = {  # by EXIF's orientation: how a camera with this orientation stores a picture
     3: Transpose.ROTATE_180,
     5: Transpose.TRANSPOSE,
     6: Transpose.ROTATE_90,
@@ -31,8 +31,8 @@ TURNED = {  # EXIF's orientation: how a camera that writes it has stored the pic
 }
 
 
-def spread(count: int) -> Grey:
-    """Threes and sevens, `count` of each, from all over the validation set."""
+def sample(count: int) -> Grey:
+    """Return `count` threes and `count` sevens, from all parts of the validation set."""
     places = [kind[:: len(kind) // count][:count] for kind in (THREES, SEVENS)]
     return IMAGES[np.concatenate(places)]
 
@@ -108,7 +108,7 @@ def grey_paper(image: Grey, folder: Path) -> Path:
 def turned_jpeg(orientation: int) -> Save:
     def turn(image: Grey, folder: Path) -> Path:
         path = folder / "digit.jpg"
-        stored = Image.fromarray(255 - enlarged(image)).transpose(TURNED[orientation])
+        stored = Image.fromarray(255 - enlarged(image)).transpose(STORED_TRANSPOSE[orientation])
         stored.save(path, exif=oriented(orientation))
         return path
 
@@ -128,12 +128,12 @@ VARIANTS: list[Save] = [
     sixteen_bits_light_on_dark,
     sixteen_bits_dark_on_light,
     grey_paper,
-    *(turned_jpeg(orientation) for orientation in TURNED),
+    *(turned_jpeg(orientation) for orientation in STORED_TRANSPOSE),
 ]
 
 
-def middle(image: Grey) -> NDArray[np.float64]:
-    """The centre of mass, as (row, column)."""
+def centre_of_mass(image: Grey) -> NDArray[np.float64]:
+    """Return an image's centre of mass, as (row, column)."""
     places = np.arange(28)
     mass = np.array([image.sum(axis=1), image.sum(axis=0)], np.float64)
     centre: NDArray[np.float64] = mass @ places / image.sum(dtype=float)
@@ -153,21 +153,19 @@ def test_an_image_of_mnist_comes_back_unchanged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.__name__)
-def test_a_picture_comes_out_near_to_the_image_it_was_made_from(
-    variant: Save, tmp_path: Path
-) -> None:
-    images = spread(5)
+def test_a_picture_becomes_about_the_image_it_was_made_from(variant: Save, tmp_path: Path) -> None:
+    images = sample(5)
     prepared = np.stack([read_digit(variant(image, tmp_path)) for image in images])
     assert prepared.dtype == np.uint8
     assert prepared.shape == images.shape
-    # A mean over all: of a few images the edge falls one pixel away from where it was.
+    # A mean over all images, because in a few of them an edge moves by one pixel.
     assert np.abs(prepared.astype(float) - images).mean() < 4
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.__name__)
 def test_the_digit_is_centred_by_its_mass(variant: Save, tmp_path: Path) -> None:
-    for image in spread(2):
-        assert np.abs(middle(read_digit(variant(image, tmp_path))) - 14).max() < 0.7
+    for image in sample(2):
+        assert np.abs(centre_of_mass(read_digit(variant(image, tmp_path))) - 14).max() < 0.7
 
 
 @pytest.mark.parametrize("shape", [(1, 40), (40, 1), (2, 3000), (13, 57)])
@@ -236,7 +234,7 @@ def fully_transparent(folder: Path) -> Path:
 
 
 def only_a_header(side: int) -> Callable[[Path], Path]:
-    """A PNG of a few bytes that says that it is `side` pixels wide and high."""
+    """Return a function that writes a short PNG whose header says `side` x `side` pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         checksum = zlib.crc32(kind + content)
@@ -264,13 +262,13 @@ def only_a_header(side: int) -> Callable[[Path], Path]:
         a_folder,
         *(blank(shade, side) for shade in (0, 128, 255) for side in (1, 28, 100)),
         fully_transparent,
-        # Pillow warns of the first and refuses the second, lest unpacking them fill the memory.
+        # Pillow warns of the first and refuses the second, because they would fill the memory.
         only_a_header(10_000),
         only_a_header(20_000),
     ],
     ids=lambda wrong: wrong.__name__,
 )
-def test_what_shows_no_digit_is_refused_in_one_line_that_names_the_file(
+def test_a_file_without_a_digit_is_refused_in_one_line_that_names_it(
     wrong: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     path = wrong(tmp_path)
@@ -279,12 +277,12 @@ def test_what_shows_no_digit_is_refused_in_one_line_that_names_the_file(
     message = str(refused.value)
     assert str(path) in message
     assert len(message.splitlines()) == 1
-    assert "<_io." not in message  # nothing of Python's insides
+    assert "<_io." not in message  # no representation of a Python object
 
 
 def test_a_trained_model_recognises_prepared_pictures(client: Client, tmp_path: Path) -> None:
     client.train(epochs=20).wait()
-    images = spread(50)
+    images = sample(50)
     paths = [
         save(255 - enlarged(image, 5), tmp_path, f"{place}.png")
         for place, image in enumerate(images)

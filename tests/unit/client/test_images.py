@@ -1,4 +1,4 @@
-"""Images and labels: what is taken, what becomes of it, and what is refused in which words."""
+"""Tests of the conversion of images and labels: accepted forms, results, and refusals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLOATS = ["float16", "float32", "float64", ">f4", "longdouble"]
 
 
 def pixels(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Every value of 0..255, over and over."""
+    """Return an array with the values 0..255, repeated."""
     return np.arange(np.prod(shape), dtype=np.int64).reshape(shape).astype(np.uint8)
 
 
@@ -35,7 +35,7 @@ def test_every_form_becomes_rows_of_uint8(shape: tuple[int, ...], dtype: str) ->
 
 
 @pytest.mark.parametrize("dtype", WHOLE)
-def test_whole_numbers_of_every_kind_are_taken(dtype: str) -> None:
+def test_integers_of_every_type_are_accepted(dtype: str) -> None:
     given = pixels((2, 784)) % 128
     np.testing.assert_array_equal(to_images(given.astype(dtype)), given)
 
@@ -45,7 +45,7 @@ def test_a_bool_image_is_ink_where_it_is_true() -> None:
     np.testing.assert_array_equal(to_images(drawn), drawn.reshape(1, 784) * 255)
 
 
-def test_the_ends_of_each_range_are_taken() -> None:
+def test_the_ends_of_each_range_are_accepted() -> None:
     ends = np.zeros((2, 784))
     ends[1] = 1
     np.testing.assert_array_equal(to_images(ends)[:, 0], [0, 255])
@@ -53,7 +53,7 @@ def test_the_ends_of_each_range_are_taken() -> None:
     np.testing.assert_array_equal(to_images(-0.0 * ends)[:, 0], [0, 0])
 
 
-def test_nested_lists_are_taken() -> None:
+def test_nested_lists_are_accepted() -> None:
     given = pixels((2, 28, 28))
     np.testing.assert_array_equal(to_images(given.tolist()), given.reshape(2, 784))
 
@@ -153,7 +153,7 @@ def test_a_value_out_of_range_is_refused(value: float, dtype: str, place: int) -
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex128", "U1", "S1", "object", "M8[s]"])
-def test_what_is_not_a_number_is_refused(dtype: DTypeLike) -> None:
+def test_images_that_are_not_numbers_are_refused(dtype: DTypeLike) -> None:
     with pytest.raises(InvalidInput, match=r"^images: ") as refused:
         to_images(np.zeros((1, 784), dtype))
     assert f"got {np.dtype(dtype)}" in str(refused.value)
@@ -161,7 +161,7 @@ def test_what_is_not_a_number_is_refused(dtype: DTypeLike) -> None:
 
 
 @pytest.mark.parametrize("images", ["a picture", None, {"pixels": 1}, [[0] * 784, [0] * 783]])
-def test_what_is_not_an_array_is_refused(images: Any) -> None:
+def test_images_that_are_not_an_array_are_refused(images: Any) -> None:
     with pytest.raises(InvalidInput, match=r"^images: got .*must be "):
         to_images(images)
 
@@ -217,7 +217,7 @@ def test_labels_that_are_not_in_one_row_are_refused(labels: Any) -> None:
         to_labels(labels)
 
 
-def test_what_is_refused_is_a_value_error_and_the_clients_own() -> None:
+def test_invalid_input_is_a_value_error_and_an_error_of_the_client() -> None:
     assert issubclass(InvalidInput, ValueError)
     assert issubclass(InvalidInput, Mnist37Error)
 
@@ -230,11 +230,11 @@ def test_the_validation_images_are_mnists() -> None:
     assert np.bincount(labels).tolist() == [1028, 1010]
     assert (np.diff(labels.astype(np.int8)) <= 0).all()  # the threes, then the sevens
     assert images.min(axis=(1, 2)).max() == 0  # background around every digit
-    assert images.max(axis=(1, 2)).min() > 200  # and ink in it
+    assert images.max(axis=(1, 2)).min() > 200  # and ink in every digit
     assert len(np.unique(images.reshape(-1, 784), axis=0)) == 2038
 
 
-def test_the_validation_images_are_the_callers_own() -> None:
+def test_each_caller_gets_a_copy_of_the_validation_images() -> None:
     images, labels = validation_images()
     images[:], labels[:] = 0, 0
     images, labels = validation_images()

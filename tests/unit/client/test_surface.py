@@ -1,4 +1,4 @@
-"""What the package gives: the same of both clients, and little to load."""
+"""Tests of the package's public names: equal for both clients, and loaded only when used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mnist37_client import AsyncClient, AsyncTrainingRun, Client, TrainingRun
 
 
 def methods(kind: type) -> dict[str, list[tuple[str, Any, Any, Any]]]:
-    """The public methods and __init__, with the parameters of each."""
+    """Return the public methods and __init__ of a class, with the parameters of each."""
     names = [name for name in dir(kind) if not name.startswith("_")]
     return {
         name: [
@@ -26,11 +26,11 @@ def methods(kind: type) -> dict[str, list[tuple[str, Any, Any, Any]]]:
 
 def test_both_clients_have_the_same_methods() -> None:
     blocking, awaited = methods(Client), methods(AsyncClient)
-    # The one difference: its batches may come from an async iterator.
+    # The first difference: AsyncClient's batches may come from an async iterator.
     *_, (name, kind, default, annotation) = awaited["predict_stream"]
     assert annotation == "Iterable[ArrayLike] | AsyncIterable[ArrayLike]"
     awaited["predict_stream"][-1] = (name, kind, default, "Iterable[ArrayLike]")
-    # And whether it merges.
+    # The second difference: AsyncClient has the parameter `merge`.
     awaited["__init__"] = [value for value in awaited["__init__"] if value[0] != "merge"]
     assert blocking == awaited
     assert set(blocking) >= {"predict", "predict_stream", "train", "step", "get_loss"}
@@ -39,7 +39,7 @@ def test_both_clients_have_the_same_methods() -> None:
 
 def test_both_runs_have_the_same_methods() -> None:
     blocking, awaited = methods(TrainingRun), methods(AsyncTrainingRun)
-    del blocking["__init__"], awaited["__init__"]  # for their clients only
+    del blocking["__init__"], awaited["__init__"]  # called by the clients only
     assert blocking == awaited
     assert set(blocking) == {"wait", "cancel"}
 
@@ -72,8 +72,8 @@ def test_importing_the_client_is_light() -> None:
     assert min(took) < 0.3
 
 
-def test_the_package_names_what_it_gives() -> None:
-    """Its names are loaded when they are asked for."""
+def test_the_package_lists_its_public_names() -> None:
+    # Each name is imported at its first use.
     script = """
 import mnist37_client
 before = set(dir(mnist37_client))

@@ -1,4 +1,4 @@
-"""What the command line draws, character by character."""
+"""Tests of the command line's drawings and tables, character by character."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INK = np.full((28, 28), 255, np.uint8)
 
 
 def run_of(epochs: int) -> list[Progress]:
-    """A run whose losses fall."""
+    """Return the progress of a run whose losses fall."""
     return [
         Progress(
             epoch=epoch,
@@ -46,7 +46,7 @@ def console(*, terminal: bool = False) -> tuple[Console, io.StringIO]:
 
 
 def epochs_of_rows(written: str) -> list[int]:
-    """The epochs that have a row of the table, in order."""
+    """Return the epochs that have a row in the table, in order."""
     lines = [line.split() for line in written.splitlines()]
     return [int(words[0]) for words in lines if len(words) == 4 and words[0].isdigit()]
 
@@ -119,7 +119,7 @@ def test_the_curve_fits_the_width_and_has_no_escape_codes(width: int, epochs: in
     assert len(drawn.splitlines()) == 14
 
 
-def test_a_curve_holds_nothing_of_the_one_before_it() -> None:
+def test_a_curve_has_nothing_of_the_previous_one() -> None:
     first = draw_loss_curve(run_of(20), 80)
     draw_loss_curve(run_of(7), 60)
     assert draw_loss_curve(run_of(20), 80) == first
@@ -160,17 +160,17 @@ def test_an_interrupted_run_says_how_far_it_came() -> None:
     assert written.getvalue().rstrip().splitlines()[-1].startswith("stopped after epoch 4")
 
 
-def test_what_others_call_their_runs_commands_no_terminal() -> None:
+def test_a_runs_id_cannot_send_escape_codes_to_the_terminal() -> None:
     began = datetime.now(UTC)
     run = Run(7, "finished", "a\nrun 8: \x1b[31m", 1, 1.0, 256, 42, began, 49, None)
     assert summarize_run(run).isprintable()
     assert r"id 'a\nrun 8: \x1b[31m'" in summarize_run(run)
 
 
-def test_what_is_not_a_terminal_gets_no_escape_codes() -> None:
+def test_output_that_is_not_a_terminal_gets_no_escape_codes() -> None:
     plain, written = console()
     show_progress(run_of(5), 5, plain)
     assert "\x1b" not in written.getvalue()
     coloured, written = console(terminal=True)
     show_progress(run_of(5), 5, coloured)
-    assert "\x1b" in written.getvalue()  # the bar, so that the check above means something
+    assert "\x1b" in written.getvalue()  # the progress bar: shows that the check above can fail

@@ -1,8 +1,10 @@
-"""python compile_kernels.py FOLDER ARCH...: what devices of these compute capabilities are given.
+"""Compile the kernels for devices of some compute capabilities.
 
-Everything that mnist37.cuda launches is compiled by the ordinary path, for a driver whose devices
-are made up: the binaries that they are to load are written to FOLDER/ARCH, as NAME-N.cubin, and
-Triton's version is printed. Nothing runs.
+    python compile_kernels.py FOLDER ARCH...
+
+Triton compiles every kernel that mnist37.cuda launches by its ordinary path, for a driver whose
+devices are simulated. The driver writes the binaries that the devices would load to FOLDER/ARCH, as
+NAME-N.cubin. No kernel runs. The script prints Triton's version.
 """
 
 from __future__ import annotations
@@ -25,17 +27,17 @@ from mnist37.training import MiniBatches
 
 
 class Driver:
-    """As much of Triton's driver as a launch asks for.
+    """The part of Triton's driver that a launch uses.
 
     Args:
-        folder: where the binaries go.
-        archs: compute capabilities of the devices, 90 for 9.0. Triton keeps what it compiled by the
-            device's index, so each has its own.
+        folder: the folder for the binaries.
+        archs: the compute capabilities of the devices, 90 for 9.0. Triton caches the compiled
+            kernels by the device's index, so each device has its own.
     """
 
     def __init__(self, folder: Path, archs: list[int]) -> None:
         self.utils = self
-        self.current = 0  # the index of the device that is used
+        self.current = 0  # the index of the current device
         self._archs = archs
         self._folder = folder
         self._loaded: Counter[tuple[int, str]] = Counter()
@@ -57,7 +59,7 @@ class Driver:
         return {"max_shared_mem": 2**16, "device": device}
 
     def load_binary(self, name: str, binary: bytes, *_: object) -> tuple[object, ...]:
-        """Write what a device would load; return what it would say of it."""
+        """Write a binary that the current device would load; return a description of it."""
         arch = self._archs[self.current]
         self._loaded[arch, name] += 1
         folder = self._folder / str(arch)
@@ -73,7 +75,7 @@ class Driver:
 
 
 def launch_everything() -> None:
-    """Call whatever launches a kernel, with images as many as the server's and as callers' are."""
+    """Call every function that launches a kernel, with the server's and callers' image counts."""
     device = Cuda(torch.device("cpu"))
     parameters = device.put(np.zeros(PARAMETERS, np.float32))
     valid = device.load_images(np.zeros((2038, 784), np.uint8), np.zeros(2038, np.uint8))
@@ -93,14 +95,14 @@ def launch_everything() -> None:
 
 
 def main() -> None:
-    """Do it for the devices and the folder that the command line names."""
-    # What goes to a device is copied, and so aligned; on the CPU torch would hand out a view.
+    """Compile for the devices and into the folder that the command line names."""
+    # A copy to a device is aligned. On the CPU torch would return a view, which may not be.
     torch.Tensor.to = lambda tensor, *_: tensor.clone()  # type: ignore[method-assign,assignment]
-    torch.empty = torch.zeros  # type: ignore[assignment]  # nothing is written to what is to be read
+    torch.empty = torch.zeros  # type: ignore[assignment]  # no kernel runs and writes it
     archs = [int(arch) for arch in sys.argv[2:]]
-    made_up = Driver(Path(sys.argv[1]), archs)
-    driver.set_active(made_up)
-    for made_up.current in range(len(archs)):
+    simulated_driver = Driver(Path(sys.argv[1]), archs)
+    driver.set_active(simulated_driver)
+    for simulated_driver.current in range(len(archs)):
         launch_everything()
     print(triton.__version__)
 

@@ -1,4 +1,4 @@
-"""The same seed and calls, the same bits: on every processor, compiled now or before."""
+"""Tests that equal seeds and calls give equal bits, on every processor and from the cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.twin import Twin
 
-# What `mnist37 demo` ends on, and whoever trains a new model for 20 epochs.
+# The digest of a new model after 20 epochs, which `mnist37 demo` prints.
 DIGEST = "55605b6c6cd76cd7dd7427d797de2353bb2a67f5956e7c7aafc8bc196f63039c"
 
 avx2 = pytest.mark.skipif(
@@ -45,7 +45,7 @@ evaluation = kernels.evaluate(images, labels, parameters)
 print(hashlib.sha256(np.concatenate(found).tobytes()).hexdigest(), loss, *evaluation, hits)
 """
 
-# What numba and the C library take for the processor's abilities.
+# Settings of numba and the C library that simulate processors with fewer instructions.
 PROCESSORS = {
     "this one": {},
     "one without vectors of 512 bits": {"NUMBA_CPU_NAME": "haswell"},
@@ -58,16 +58,20 @@ PROCESSORS = {
 
 
 def train_and_predict(cache: Path, processor: dict[str, str]) -> tuple[list[str], bool]:
-    """What a process of its own finds, and whether its kernels came from the cache."""
-    finished = subprocess.run(
+    """Train and predict in a new process.
+
+    Returns:
+        The digest and the sums that it prints, and whether its kernels came from numba's cache.
+    """
+    process = subprocess.run(
         [sys.executable, "-c", TRAIN_AND_PREDICT],
         env={**os.environ, "NUMBA_CACHE_DIR": str(cache), **processor},
         capture_output=True,
         text=True,
         check=True,
     )
-    *found, hits = finished.stdout.split()
-    return found, hits != "0"
+    *results, hits = process.stdout.split()
+    return results, hits != "0"
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +82,7 @@ def compiled_here(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[
     return cache, found
 
 
-def test_kernels_from_the_cache_find_what_those_do_that_are_compiled(
+def test_kernels_from_the_cache_give_the_results_of_compiled_ones(
     compiled_here: tuple[Path, list[str]],
 ) -> None:
     cache, expected = compiled_here
@@ -89,7 +93,7 @@ def test_kernels_from_the_cache_find_what_those_do_that_are_compiled(
 
 @avx2
 @pytest.mark.parametrize("name", [name for name in PROCESSORS if name != "this one"])
-def test_another_processor_finds_the_same(
+def test_another_processor_gives_the_same_results(
     name: str, compiled_here: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     _, expected = compiled_here

@@ -1,6 +1,7 @@
-"""The kernels for CUDA, compiled for each kind of device as they are launched; none is needed.
+"""Tests of the CUDA kernels, compiled for each kind of device as they are launched.
 
-Triton's interpreter, on which the other tests run them, takes what its compiler refuses.
+They need no device. The other tests run the kernels on Triton's interpreter, which accepts code
+that its compiler refuses.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from mnist37.cuda_kernels import WARPS
 
 ARCHITECTURES = (75, 80, 86, 90, 100, 120)  # compute capability 7.5 (T4) to 12.0
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-REGISTERS = 65_536  # of a block, in all
-STATIC_SHARED = 48 * 1024  # bytes that a block may have without asking for more
+BLOCK_REGISTERS_MAX = 65_536
+STATIC_SHARED_BYTES_MAX = 48 * 1024  # of a block, without a request for more
 
 
 def tool(name: str, *arguments: str | Path) -> str:
@@ -27,8 +28,8 @@ def tool(name: str, *arguments: str | Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def compiled(folder: Path) -> Path:
-    """Compile for all of them, with nothing from a cache; return where the binaries are."""
+def compile_kernels(folder: Path) -> Path:
+    """Compile the kernels for all architectures, without a cache; return the binaries' folder."""
     binaries = folder / "binaries"
     binaries.mkdir()
     environment = {**os.environ, "TRITON_CACHE_DIR": str(folder / "cache")}
@@ -37,20 +38,20 @@ def compiled(folder: Path) -> Path:
     command: list[str | Path] = [sys.executable, script, binaries, *map(str, ARCHITECTURES)]
     process = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert process.returncode == 0, process.stderr
-    # make device-compile says which release it is about.
+    # `make device-compile` sets the release of Triton that it tests.
     assert process.stdout.strip() == os.environ.get("MNIST37_TRITON", triton.__version__)
     return binaries
 
 
 def test_the_kernels_compile_and_keep_within_a_blocks_bounds(tmp_path: Path) -> None:
-    binaries = compiled(tmp_path)
+    binaries = compile_kernels(tmp_path)
     for arch in ARCHITECTURES:
         check(arch, {path.stem: path for path in (binaries / str(arch)).iterdir()})
 
 
 def check(arch: int, binaries: dict[str, Path]) -> None:
-    """Assert that what a device is given for each kernel is one binary, within its bounds."""
-    # One binary each: however many images and steps there are, nothing is compiled again.
+    """Assert that a device loads one binary for each kernel, and that it is within the bounds."""
+    # One binary each: other numbers of images and steps need no second compilation.
     assert set(binaries) == {"sgd-1", "evaluate-1"}
     for name, binary in binaries.items():
         usage = tool("cuobjdump", "-res-usage", binary)
@@ -59,15 +60,15 @@ def check(arch: int, binaries: dict[str, Path]) -> None:
         registers, stack, shared, local = map(int, found.groups())
         assert re.search(rf"\bsm={arch}a?\b", tool("cuobjdump", "-elf", binary))
         assert (stack, local) == (0, 0), f"{name} spills for {arch}"
-        assert registers * WARPS * 32 <= REGISTERS
-        assert shared <= STATIC_SHARED
+        assert registers * WARPS * 32 <= BLOCK_REGISTERS_MAX
+        assert shared <= STATIC_SHARED_BYTES_MAX
         code = tool("nvdisasm", "-c", binary)
         loads = Counter(re.findall(r"\b(LDG\.\S+|LDL|STL)\b", code))
         wide = sum(count for load, count in loads.items() if ".128" in load)
         bytes_ = sum(count for load, count in loads.items() if re.search(r"\.[US]8\b", load))
         assert not {"LDL", "STL"} & set(loads), f"{name} spills for {arch}"
-        # A tile is two loads of 16 bytes by each thread, for either part of its images: the first
-        # tile's and, in a loop, the next one's. What is read by the byte are the labels.
+        # For a tile each thread makes two loads of 16 bytes for each part of its images: in sgd
+        # those of the first tile and, in a loop, those of the next. Labels are loaded by the byte.
         tiles = 2 if name.startswith("sgd") else 1
         assert wide >= 4 * tiles, loads
         assert bytes_ <= 2 * tiles, loads

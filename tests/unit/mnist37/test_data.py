@@ -1,4 +1,4 @@
-"""The images: what there is, in which order, and that every way to read them gives the same."""
+"""Tests of the images: their number and order, and the ways to read them, which must agree."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mnist37 import data, prepare
 
 
-def test_what_there_is() -> None:
+def test_the_numbers_and_values_of_the_images() -> None:
     found = data.load()
     assert found.train_x.shape == (12396, 784)
     assert found.valid_x.shape == (2038, 784)
@@ -33,10 +33,10 @@ def write_idx(path: Path, magic: int, array: NDArray[np.uint8]) -> None:
 
 
 def write_mnist(root: Path) -> None:
-    """The shipped images as MNIST's own files, with another digit between them."""
+    """Write the shipped images as MNIST's original files, with another digit between them."""
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    shipped = data.shipped()
+    shipped = data.load_shipped()
     for split, prefix in (("train", "train"), ("valid", "t10k")):
         threes, sevens = shipped[f"{split}_threes"], shipped[f"{split}_sevens"]
         count = len(threes) + len(sevens) + 10
@@ -80,7 +80,7 @@ originals = pytest.mark.skipif(
 
 
 @originals
-def test_the_tool_makes_the_shipped_file_again(tmp_path: Path) -> None:
+def test_prepare_reproduces_the_shipped_file(tmp_path: Path) -> None:
     made = tmp_path / "images.npz"
     counts = prepare.prepare(Path(os.environ["MNIST37_ORIGINALS"]), made)
     assert list(counts.values()) == [6131, 6265, 1010, 1028]

@@ -1,4 +1,4 @@
-"""The loops on the CPU: right, the same to the bit however images are put together, and free."""
+"""Tests of the CPU kernels: correct, equal to the bit in any batch, and without Python's lock."""
 
 from __future__ import annotations
 
@@ -46,17 +46,16 @@ def test_probabilities_are_those_of_float64() -> None:
     np.testing.assert_allclose(predict(IMAGES), exact(IMAGES), atol=2e-6)
 
 
-def test_floats_are_taken_as_they_are() -> None:
+def test_floats_are_not_rounded_to_bytes() -> None:
     floats = RANDOM.random((700, 784), np.float32) * INK
     np.testing.assert_allclose(predict_floats(floats), exact(floats), atol=2e-6)
-    # Nor does it matter to the bit which others are asked with them.
+    # A probability is the same to the bit in any batch.
     for count in (1, 7, 8, 9, 63, 64, 65):
         part = predict_floats(floats[100 : 100 + count])
         assert np.array_equal(part, predict_floats(floats)[100 : 100 + count])
 
 
-def test_the_bytes_of_a_message_will_do() -> None:
-    """Which nobody may write to, and which begin anywhere."""
+def test_images_may_be_read_only_and_unaligned_bytes() -> None:
     message = b"x" + IMAGES.tobytes()
     images = np.frombuffer(message, np.uint8, offset=1).reshape(-1, 784)
     assert np.array_equal(predict(images), predict(IMAGES))
@@ -87,14 +86,14 @@ def test_an_image_is_the_same_to_the_bit_in_any_batch(chosen: list[int]) -> None
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 63, 64, 65, 128, 700])
-def test_an_image_is_the_same_to_the_bit_at_any_place(count: int) -> None:
+def test_an_image_is_the_same_to_the_bit_at_any_index(count: int) -> None:
     whole = predict(IMAGES)
     for start in range(0, 700 - count + 1, 97):
         part = predict(IMAGES[start : start + count])
         assert np.array_equal(part, whole[start : start + count])
 
 
-def test_scores_beyond_what_exp_can_take_are_certain() -> None:
+def test_scores_that_overflow_exp_have_probability_0_or_1() -> None:
     parameters = np.append(np.full(784, 1e4), 0).astype(np.float32)
     white, none = np.full((1, 784), 255, np.uint8), np.zeros((1, 784), np.uint8)
     assert predict(white, parameters)[0] == 1
@@ -131,12 +130,12 @@ def test_steps_in_pieces_end_on_the_same_bits() -> None:
     assert not np.array_equal(whole, PARAMETERS)
 
 
-def test_steps_that_are_told_of_one_by_one_are_the_same() -> None:
+def test_steps_with_their_losses_and_parameters_equal_single_steps() -> None:
     order, rates = RANDOM.permutation(28)[:9], np.linspace(0.1, 2, 9, dtype=np.float32)
     one_by_one, together = PARAMETERS.copy(), PARAMETERS.copy()
     losses, snapshots = np.empty(9, np.int64), np.empty((9, 785), np.float32)
-    given_ = IMAGES, LABELS, order, 25
-    assert kernels.steps(*given_, together, rates, np.inf, losses, snapshots) == 9
+    inputs = IMAGES, LABELS, order, 25
+    assert kernels.steps(*inputs, together, rates, np.inf, losses, snapshots) == 9
     for i, rate in enumerate(rates):
         assert losses[i] == kernels.sgd(IMAGES, LABELS, order[i : i + 1], 25, one_by_one, rate)
         assert np.array_equal(snapshots[i], one_by_one)
@@ -148,15 +147,15 @@ def test_steps_end_before_the_first_that_overflows(rate: float) -> None:
     order, rates = np.arange(6), np.array([0.1, 0.2, rate, 0.1, 0.1, 0.1], np.float32)
     losses, snapshots = np.empty(6, np.int64), np.full((6, 785), -1, np.float32)
     parameters, first = PARAMETERS.copy(), PARAMETERS.copy()
-    given_ = IMAGES, LABELS, order, 25
-    assert kernels.steps(*given_, parameters, rates, 1e20, losses, snapshots) == 2
+    inputs = IMAGES, LABELS, order, 25
+    assert kernels.steps(*inputs, parameters, rates, 1e20, losses, snapshots) == 2
     kernels.sgd(IMAGES, LABELS, order[:1], 25, first, 0.1)
     kernels.sgd(IMAGES, LABELS, order[1:2], 25, first, 0.2)
     assert np.array_equal(snapshots[1], first)
     assert (snapshots[2:] == -1).all()
 
 
-def test_others_go_on_while_a_kernel_runs() -> None:
+def test_other_threads_run_while_a_kernel_runs() -> None:
     order, batches = np.zeros(20_000, np.int64), []
     parameters = PARAMETERS.copy()
     work = threading.Thread(

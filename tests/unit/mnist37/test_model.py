@@ -1,4 +1,4 @@
-"""The gradient step against autograd, which knows nothing of its formula."""
+"""Tests of the closed-form gradient, compared with autograd."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_closed_form_gradient_is_autograds(count: int, seed: int, std: float) ->
     torch.testing.assert_close(bias_grad, bias.grad, atol=1e-6, rtol=1e-4)
 
 
-def test_gradient_step_goes_down_the_slope() -> None:
+def test_a_gradient_step_reduces_the_loss() -> None:
     x, y, weights, bias = example(100, 0, 0.1)
     before = weights.detach().clone()
     loss = mnist_loss(sigmoid(linear1(x, weights, bias)), y)

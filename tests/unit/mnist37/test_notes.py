@@ -1,4 +1,4 @@
-"""Every number that the learner's notes print, to the last digit."""
+"""Tests of every number that the learner's notes print, to the last digit."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def data() -> Data:
 
 @pytest.fixture
 def params() -> tuple[Tensor, Tensor]:
-    """The weights and the bias as the notes drew them, after two draws of the chapter before."""
+    """Return the weights and bias as the notes draw them, after two draws of an earlier chapter."""
     torch.manual_seed(42)
     torch.randn(20)
     torch.randn(3)
     return init_params((28 * 28, 1)), init_params(1)
 
 
-def printed(values: Tensor) -> list[str]:
-    """As torch prints them."""
+def as_printed(values: Tensor) -> list[str]:
+    """Return the numbers of a tensor as torch prints them."""
     return [f"{value:.4f}" for value in values.flatten().tolist()]
 
 
@@ -43,15 +43,15 @@ def test_shapes(data: Data) -> None:
 def test_prediction_for_one_image(data: Data, params: tuple[Tensor, Tensor]) -> None:
     weights, bias = params
     one = (data.train_x[0] * weights.T).sum() + bias
-    assert printed(one) == ["20.2336"]
-    assert printed(linear1(data.train_x, weights, bias)[0]) == ["20.2336"]
+    assert as_printed(one) == ["20.2336"]
+    assert as_printed(linear1(data.train_x, weights, bias)[0]) == ["20.2336"]
 
 
 def test_predictions(data: Data, params: tuple[Tensor, Tensor]) -> None:
     preds = linear1(data.train_x, *params)
     assert preds.shape == torch.Size([12396, 1])
-    assert printed(preds[:3]) == ["20.2336", "17.0644", "15.2384"]
-    assert printed(preds[-3:]) == ["18.3804", "23.8567", "28.6816"]
+    assert as_printed(preds[:3]) == ["20.2336", "17.0644", "15.2384"]
+    assert as_printed(preds[-3:]) == ["18.3804", "23.8567", "28.6816"]
     assert repr(preds) == (
         "tensor([[20.2336],\n        [17.0644],\n        [15.2384],\n        ...,\n"
         "        [18.3804],\n        [23.8567],\n        [28.6816]], grad_fn=<AddBackward0>)"
@@ -79,12 +79,12 @@ def test_loss_of_the_example() -> None:
     assert repr(mnist_loss(tensor([0.9, 0.4, 0.8]), trgts)) == "tensor(0.2333)"
 
 
-def test_the_loss_has_a_slope_where_accuracy_has_none(
+def test_the_loss_has_a_gradient_and_accuracy_has_none(
     data: Data, params: tuple[Tensor, Tensor]
 ) -> None:
     weights, bias = params
     preds = linear1(data.train_x, weights, bias)
-    # A comparison has no derivative: autograd does not even connect it to the weights.
+    # A comparison has no derivative, so autograd does not connect the accuracy to the weights.
     assert not accuracy(preds, data.train_y).requires_grad
     with torch.no_grad():
         for pixel in range(0, 784, 28):

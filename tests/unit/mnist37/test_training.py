@@ -1,4 +1,4 @@
-"""The fast step and the order of a run, against autograd and against plain arithmetic."""
+"""Tests of the fast step and of a run's order, compared with autograd and plain arithmetic."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEVICES: dict[str, Device] = {
 
 
 class Train(NamedTuple):
-    """Training images for one of the two arithmetics, and the same as the notes have them."""
+    """Training images on one of the two devices, and the same images as the notes have them."""
 
     device: Device
     examples: Examples
@@ -50,30 +50,30 @@ def sets(data: Data) -> Datasets:
 
 @pytest.fixture(params=["numba", "triton"])
 def train(request: pytest.FixtureRequest, data: Data) -> Train:
-    """All of them on the CPU, some of them for Triton: its interpreter takes a while."""
-    some = slice(None) if request.param == "numba" else slice(5900, 6400)
-    pixels, labels = data.train.pixels[some], data.train.labels[some]
+    """Return the training images: all for numba, 500 for Triton, whose interpreter is slow."""
+    selection = slice(None) if request.param == "numba" else slice(5900, 6400)
+    pixels, labels = data.train.pixels[selection], data.train.labels[selection]
     device = DEVICES[request.param]
     examples = device.load_images(pixels, labels)
-    return Train(device, examples, data.train_x[some].double(), data.train_y[some])
+    return Train(device, examples, data.train_x[selection].double(), data.train_y[selection])
 
 
 def parameters(std: float = 0.1, seed: int = 0) -> Tensor:
     return init_params(785, std, torch.Generator().manual_seed(seed)).detach()
 
 
-def placed(params: Tensor, train: Train) -> Parameters:
-    """A copy on the device of the images."""
+def put(params: Tensor, train: Train) -> Parameters:
+    """Copy parameters to the device of the images."""
     return train.device.put(params.numpy())
 
 
-def fetched(params: Parameters, train: Train) -> Tensor:
-    """The other way."""
+def fetch(params: Parameters, train: Train) -> Tensor:
+    """Copy parameters from the device of the images."""
     return torch.from_numpy(train.device.fetch(params))
 
 
 def autograd_step(params: Tensor, x: Tensor, y: Tensor, lr: float) -> tuple[Tensor, float]:
-    """The book's own way: a graph, backward, and a step down."""
+    """Make a step as the book does: a graph, backward, and an update; return the loss, too."""
     weights = params[:-1].clone().view(-1, 1).requires_grad_()
     bias = params[-1:].clone().requires_grad_()
     loss = mnist_loss(sigmoid(linear1(x, weights, bias)), y)
@@ -92,36 +92,37 @@ def test_a_step_is_autograds(train: Train, std: float, lr: float) -> None:
     assert 0 < train.y[chosen].sum() < 200
     params = parameters(std)
     expected, loss = autograd_step(params.double(), train.x[chosen], train.y[chosen], lr)
-    moved = placed(params, train)
+    moved = put(params, train)
     total = train.examples.sgd(moved, np.array([batch]), 200, Sgd(lr))
-    torch.testing.assert_close(fetched(moved, train).double(), expected, atol=1e-5 * lr, rtol=1e-5)
+    torch.testing.assert_close(fetch(moved, train).double(), expected, atol=1e-5 * lr, rtol=1e-5)
     assert mean_loss(total, 200) == pytest.approx(loss, abs=1e-6)
 
 
 @pytest.mark.filterwarnings(
     "ignore:overflow encountered in exp"
-)  # whose inf is right: 1 / inf is 0
-def test_parameters_as_large_as_any_that_are_let_in_do_not_overflow(train: Train) -> None:
-    """Neither an image's score nor a part of its sum, though pixels go up to 255."""
+)  # its inf is correct: 1 / inf is 0
+def test_the_largest_parameters_that_are_allowed_do_not_overflow(train: Train) -> None:
+    # Neither an image's score nor a partial sum may overflow, although pixels go up to 255.
     random = torch.Generator().manual_seed(1)
     params = torch.randn(785, generator=random)
     params *= 2.9e38 / params.double().abs().sum()
-    found = evaluate(placed(params, train), train.examples)
+    found = evaluate(put(params, train), train.examples)
     scores = linear1(train.x, params[:-1, None].double(), params[-1:].double())
     expected = torch.where(train.y == 1, (scores < 0).double(), (scores > 0).double()).mean()
     assert found.loss == pytest.approx(expected.item(), abs=1e-3)
-    moved = placed(params, train)
+    moved = put(params, train)
     total = train.examples.sgd(moved, np.zeros(1, np.int64), 100, Sgd())
     assert 0 <= mean_loss(total, 100) <= 1
-    assert torch.isfinite(fetched(moved, train)).all()
+    assert torch.isfinite(fetch(moved, train)).all()
 
 
 def test_a_run_is_the_books_loop(train: Train) -> None:
-    """Two epochs, in float64 by autograd over the same mini-batches; the last one is short."""
+    # Two epochs are compared with autograd in float64 over the same mini-batches, of which the
+    # last one is shorter.
     count = len(train.x)
     batches = MiniBatches(train.examples, 42, 256)
     images = permutation(count, 42)
-    fast, slow = placed(parameters(), train), parameters().double()
+    fast, slow = put(parameters(), train), parameters().double()
     for epoch in (1, 2):
         losses = []
         order = batches.order(epoch)
@@ -132,12 +133,12 @@ def test_a_run_is_the_books_loop(train: Train) -> None:
             slow, loss = autograd_step(slow, train.x[chosen], train.y[chosen], 1.0)
             losses += [loss] * len(chosen)
         assert mean_loss(total, count) == pytest.approx(np.mean(losses), abs=1e-6)
-    torch.testing.assert_close(fetched(fast, train).double(), slow, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(fetch(fast, train).double(), slow, atol=1e-5, rtol=1e-5)
 
 
 def test_evaluate_is_the_notes_loss_and_accuracy(train: Train) -> None:
     params = parameters(1.0)
-    found = evaluate(placed(params, train), train.examples)
+    found = evaluate(put(params, train), train.examples)
     preds = linear1(train.x, params[:-1, None].double(), params[-1:].double())
     assert found.count == len(train.x)
     assert found.accuracy == pytest.approx(accuracy(preds, train.y).item(), abs=1e-3)
@@ -152,7 +153,7 @@ def test_a_permutation_has_everything_once(count: int, seed: int, epoch: int) ->
 
 
 def test_permutations_never_change() -> None:
-    """A run that is resumed after an upgrade must see the images in the same order."""
+    # A run that is resumed after an upgrade must see the images in the same order.
     assert permutation(12, 42).tolist() == [4, 8, 10, 1, 9, 3, 6, 0, 7, 2, 11, 5]
     assert permutation(12, 42, 256, 1).tolist() == [2, 5, 1, 7, 11, 9, 8, 10, 0, 4, 6, 3]
     assert permutation(12, 2**64 - 1, 1, 10**6).tolist() == [3, 11, 5, 7, 9, 1, 6, 4, 0, 2, 8, 10]
@@ -167,7 +168,7 @@ def test_each_epoch_has_an_order_of_its_own(sets: Datasets) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 255, 256, 6000, 12396])
 def test_mini_batches_cover_every_image_once(sets: Datasets, batch_size: int) -> None:
-    """Of a model that says 0.5 to each."""
+    # With parameters of 0, every probability is 0.5.
     batches = MiniBatches(sets.train, 7, batch_size)
     order = batches.order(1)
     assert sorted(order) == list(range(len(batches)))
@@ -179,20 +180,20 @@ def test_mini_batches_cover_every_image_once(sets: Datasets, batch_size: int) ->
 def test_steps_with_a_rate_each_are_the_same_one_by_one(train: Train) -> None:
     batches = MiniBatches(train.examples, 1, 100)
     order, rates = batches.order(1)[:4], np.array([1, 0.5, 2, 0.1], np.float32)
-    together, one_by_one = (placed(parameters(), train) for _ in range(2))
+    together, one_by_one = (put(parameters(), train) for _ in range(2))
     found = batches.steps(together, order, [*map(Sgd, rates.tolist())], np.inf)
     assert len(found.losses) == 4
     for i, rate in enumerate(rates.tolist()):
         assert found.losses[i] == batches.sgd(one_by_one, order[i : i + 1], Sgd(rate))
         assert np.array_equal(found.parameters[i], train.device.fetch(one_by_one))
-    assert torch.equal(fetched(together, train), fetched(one_by_one, train))
+    assert torch.equal(fetch(together, train), fetch(one_by_one, train))
 
 
 def test_steps_end_before_the_first_that_overflows(train: Train) -> None:
     batches = MiniBatches(train.examples, 1, 100)
     order, rates = batches.order(1)[:4], np.array([1, 1e30, 1, 1], np.float32)
-    found = batches.steps(placed(parameters(), train), order, list(map(Sgd, rates.tolist())), 1e20)
-    expected = placed(parameters(), train)
+    found = batches.steps(put(parameters(), train), order, list(map(Sgd, rates.tolist())), 1e20)
+    expected = put(parameters(), train)
     assert found.losses.tolist() == [batches.sgd(expected, order[:1], Sgd())]
     assert np.array_equal(found.parameters, train.device.fetch(expected)[None])
 
@@ -200,10 +201,10 @@ def test_steps_end_before_the_first_that_overflows(train: Train) -> None:
 def test_an_epoch_is_the_same_in_pieces(train: Train) -> None:
     batches = MiniBatches(train.examples, 1, 100)
     order = batches.order(1)
-    whole, parts = (placed(parameters(), train) for _ in range(2))
+    whole, parts = (put(parameters(), train) for _ in range(2))
     total = batches.sgd(whole, order, Sgd())
     assert batches.sgd(parts, order[:3], Sgd()) + batches.sgd(parts, order[3:], Sgd()) == total
-    assert torch.equal(fetched(parts, train), fetched(whole, train))
+    assert torch.equal(fetch(parts, train), fetch(whole, train))
 
 
 @given(
@@ -218,15 +219,16 @@ def test_permutations_are_numpys(count: int, seed: int, first: int, second: int)
     assert found.tolist() == [permutation(count, seed, first, i).tolist() for i in some]
 
 
-def test_many_epochs_are_those_that_are_done_one_by_one(train: Train, data: Data) -> None:
-    some = slice(1000, 1020)  # of both digits
-    pixels, labels = data.valid.pixels[some], data.valid.labels[some]
+def test_a_slice_of_many_epochs_equals_epochs_one_by_one(train: Train, data: Data) -> None:
+    selection = slice(1000, 1020)  # has threes and sevens
+    pixels, labels = data.valid.pixels[selection], data.valid.labels[selection]
     valid = train.device.load_images(pixels, labels)
     batches = MiniBatches(train.examples, 1, 300)
     steps = len(batches)
-    at_once, one_by_one = (placed(parameters(), train) for _ in range(2))
-    # A step of epoch 2 is done; then the rest of it, two more epochs, and a step of epoch 5.
-    loss = batches.sgd(at_once, batches.order(2)[:1], Sgd(0.5))
+    together, one_by_one = (put(parameters(), train) for _ in range(2))
+    # One step of epoch 2 is done before the slice. The slice has the rest of epoch 2, two more
+    # epochs, and one step of epoch 5.
+    loss = batches.sgd(together, batches.order(2)[:1], Sgd(0.5))
     part = TrainingSlice(
         orders=batches.orders(range(2, 7)),
         first_step=1,
@@ -236,18 +238,18 @@ def test_many_epochs_are_those_that_are_done_one_by_one(train: Train, data: Data
         sgd=Sgd(0.5),
         stop=np.zeros(1, np.uint8),
     )
-    found = batches.examples.train(at_once, part, valid)
+    found = batches.examples.train(together, part, valid)
     for i, number in enumerate(range(2, 5)):
         loss = batches.sgd(one_by_one, batches.order(number), Sgd(0.5))
         assert found.totals[i].tolist() == [loss, *valid.sum_losses(one_by_one)]
         assert found.parameters[i].tolist() == train.device.fetch(one_by_one).tolist()
     assert found.steps == 3 * steps
     assert found.loss == batches.sgd(one_by_one, batches.order(5)[:1], Sgd(0.5))
-    assert torch.equal(fetched(at_once, train), fetched(one_by_one, train))
+    assert torch.equal(fetch(together, train), fetch(one_by_one, train))
     assert (len(found.totals), len(found.parameters)) == (3, 3)
 
 
-def test_whoever_stops_a_run_need_not_wait_for_its_part(data: Data) -> None:
+def test_a_run_can_be_stopped_within_a_slice(data: Data) -> None:
     examples = HostExamples(data.train.pixels, data.train.labels)
     batches = MiniBatches(examples, 1, 256)
     stop = np.zeros(1, np.uint8)
@@ -262,7 +264,7 @@ def test_whoever_stops_a_run_need_not_wait_for_its_part(data: Data) -> None:
     stop[0] = 1
     began = time.monotonic()
     thread.join(timeout=10)
-    assert time.monotonic() - began < 1, "10,000 epochs take ten"
+    assert time.monotonic() - began < 1, "10,000 epochs take 10 seconds"
     (found,) = done
     again = parameters().numpy()
     for number in range(1, len(found.totals) + 1):

@@ -1,4 +1,4 @@
-"""What a server can be told of who may call: the settings together, and the files."""
+"""Tests of the settings and files of access control: TLS, tokens and roles."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_loopback_needs_nothing(host: str) -> None:
         "[::]",
         "10.1.2.3",
         "128.0.0.1",
-        "127.1",  # what this is, the resolver decides
+        "127.1",  # the resolver decides which address this is
         "localhost.example.org",
         "127.0.0.1,0.0.0.0",
         "[::ffff:10.0.0.1]",
@@ -114,7 +114,7 @@ def test_a_line_is_a_role_and_a_hash(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "\n", f"# train {HASHES[0]}\n"])
-def test_a_file_without_tokens_lets_nobody_in(tmp_path: Path, content: str) -> None:
+def test_a_file_without_tokens_allows_no_caller(tmp_path: Path, content: str) -> None:
     assert str(tokens(tmp_path, content)) == "0 for predict, 0 for train"
 
 
@@ -146,18 +146,18 @@ def test_a_line_that_is_not_right_is_named_and_not_repeated(
         assert secret not in str(said.value)
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(CannotStart, match=r"--tokens: cannot read .*none: No such file"):
         Tokens(tmp_path / "none")
 
 
-def test_a_change_counts_only_where_it_is_right(
+def test_a_changed_file_counts_only_if_it_is_valid(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "tokens"
     found = tokens(tmp_path, f"predict {HASHES[0]}\n")
     assert found.role_of("one") is Role.PREDICT
-    path.write_text(f"predict {HASHES[1]}\n")  # as long, and within the clock's same tick
+    path.write_text(f"predict {HASHES[1]}\n")  # same length, and within the same tick of the clock
     found.refresh()
     assert found.role_of("one") is None
     assert found.role_of("two") is Role.PREDICT
@@ -178,10 +178,10 @@ def test_a_change_counts_only_where_it_is_right(
     assert found.role_of("two") is None
 
 
-def test_what_the_role_predict_may_call_is_a_list() -> None:
-    """Whatever else there is or comes to be needs train."""
-    ours = {method.split("/")[2] for method in READS if "/mnist37.v1.Mnist37Service/" in method}
-    assert ours == {
+def test_the_role_predict_may_call_only_the_listed_methods() -> None:
+    # Every other method, including new ones, needs train.
+    mnist37 = {method.split("/")[2] for method in READS if "/mnist37.v1.Mnist37Service/" in method}
+    assert mnist37 == {
         "Predict",
         "PredictStream",
         "GetLoss",

@@ -1,4 +1,4 @@
-"""The table of roles names every RPC that the server has, and none that it has not."""
+"""Tests of the table of roles: it has exactly the server's RPCs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mnist37_server.access.roles import OPEN, READS, REQUIRED_ROLES, Role
 from mnist37_server.app import CONTRACTS
 
 
-def test_the_table_is_of_the_servers_rpcs() -> None:
+def test_the_table_has_exactly_the_servers_rpcs() -> None:
     served = {
         service.full_name: {method.name for method in service.methods}
         for contract in CONTRACTS
@@ -21,7 +21,7 @@ def test_the_table_is_of_the_servers_rpcs() -> None:
     assert all(len(methods) == len(set(methods)) for methods in listed.values())
 
 
-def test_what_writes_needs_train_and_what_is_open_is_nobodys_model() -> None:
+def test_writes_need_train_and_open_rpcs_do_not_touch_the_model() -> None:
     service = "mnist37.v1.Mnist37Service"
     assert set(REQUIRED_ROLES[service]) == {Role.PREDICT, Role.TRAIN}
     assert not READS & {f"/{service}/{method}" for method in REQUIRED_ROLES[service][Role.TRAIN]}

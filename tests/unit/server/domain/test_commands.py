@@ -1,4 +1,4 @@
-"""Fingerprints are stored with request_ids, so they never change."""
+"""Tests of fingerprints, which are stored with request_ids and so must never change."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GOLDEN: list[tuple[Request, str]] = [
 
 
 @pytest.mark.parametrize(("request_", "fingerprint"), GOLDEN)
-def test_fingerprints_stay_as_databases_have_them(request_: Request, fingerprint: str) -> None:
+def test_fingerprints_equal_those_in_databases(request_: Request, fingerprint: str) -> None:
     assert request_.fingerprint.hex() == fingerprint
 
 
@@ -54,8 +54,8 @@ def test_a_class_may_be_renamed() -> None:
     assert Renamed(3, seed=7).fingerprint == Train(3, seed=7).fingerprint
 
 
-def test_a_field_that_is_added_counts_only_where_it_is_not_its_default() -> None:
-    """As a later release may do it: what was sent before it is recognised after it."""
+def test_an_added_field_changes_the_fingerprint_only_if_it_is_not_the_default() -> None:
+    # A later release may add a field; a request from before must keep its fingerprint.
 
     @dataclass(frozen=True)
     class Later(Train):

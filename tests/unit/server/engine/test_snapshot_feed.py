@@ -1,4 +1,4 @@
-"""The feed of committed versions: the newest, in order, and nobody is waited for."""
+"""Tests of the feed of committed versions: the newest, in order, without waiting for readers."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from support.twin import datasets
 
 from mnist37.host import Host
 
-LONG = 30.0
-A_MOMENT = 0.05
+TIMEOUT_SECONDS = 30.0
+PAUSE_SECONDS = 0.05
 
 
 def version(number: int) -> Snapshot:
     return Snapshot(number, bytes(785 * 4), 0, Origin.STEP)
 
 
-def test_a_subscriber_is_given_the_newest_then_each_new_one() -> None:
+def test_a_subscriber_receives_the_newest_version_then_each_new_one() -> None:
     feed = SnapshotFeed(version(1))
     with feed.subscribe() as subscriber:
         assert subscriber.next(0) == version(1)
-        assert subscriber.next(A_MOMENT) is None
+        assert subscriber.next(PAUSE_SECONDS) is None
         with ThreadPoolExecutor() as threads:
-            waiting = threads.submit(subscriber.next, LONG)
-            time.sleep(A_MOMENT)
+            waiting = threads.submit(subscriber.next, TIMEOUT_SECONDS)
+            time.sleep(PAUSE_SECONDS)
             assert not waiting.done()
             feed.publish(version(2))
-            assert waiting.result(LONG) == version(2)
+            assert waiting.result(TIMEOUT_SECONDS) == version(2)
         assert feed.newest == version(2)
 
 
-def test_a_slow_subscriber_misses_what_was_between_and_never_the_newest() -> None:
+def test_a_slow_subscriber_misses_versions_but_never_the_newest() -> None:
     feed = SnapshotFeed(version(1))
     with feed.subscribe() as slow:
         for number in range(2, 100):
@@ -47,7 +47,7 @@ def test_a_slow_subscriber_misses_what_was_between_and_never_the_newest() -> Non
         assert slow.next(0) is None
 
 
-def test_versions_never_go_back_however_they_come() -> None:
+def test_versions_never_go_back_at_a_high_rate() -> None:
     feed = SnapshotFeed(version(0))
     seen: list[int] = []
     last = 20_000
@@ -55,7 +55,7 @@ def test_versions_never_go_back_however_they_come() -> None:
     def read() -> None:
         with feed.subscribe() as subscriber:
             while not seen or seen[-1] < last:
-                snapshot = subscriber.next(LONG)
+                snapshot = subscriber.next(TIMEOUT_SECONDS)
                 assert snapshot is not None
                 seen.append(snapshot.version)
 
@@ -63,7 +63,7 @@ def test_versions_never_go_back_however_they_come() -> None:
     thread.start()
     for number in range(1, last + 1):
         feed.publish(version(number))
-    thread.join(LONG)
+    thread.join(TIMEOUT_SECONDS)
     assert seen == sorted(set(seen))
     assert seen[-1] == last
 
@@ -74,9 +74,9 @@ def test_closing_ends_the_wait() -> None:
     assert subscriber.next(0) == version(1)
     with ThreadPoolExecutor() as threads:
         waiting = threads.submit(subscriber.next)
-        time.sleep(A_MOMENT)
+        time.sleep(PAUSE_SECONDS)
         subscriber.close()
-        assert waiting.result(LONG) is None
+        assert waiting.result(TIMEOUT_SECONDS) is None
     feed.publish(version(2))
     assert subscriber.next(0) is None
 
@@ -90,12 +90,12 @@ def test_a_live_model_feeds_what_it_commits() -> None:
         assert first.version == 0
         for answer in model.submit(Step()):
             assert answer.version == 1
-        stepped = subscriber.next(LONG)
+        stepped = subscriber.next(TIMEOUT_SECONDS)
         assert stepped is model.at()
         list(model.submit(Train(epochs=3)))
-        trained = subscriber.next(LONG)
+        trained = subscriber.next(TIMEOUT_SECONDS)
         while trained is not None and trained.version < 1 + 3 * 49:
-            trained = subscriber.next(LONG)
+            trained = subscriber.next(TIMEOUT_SECONDS)
         assert trained is model.at()
     model.stop_writing()
     model.close()

@@ -1,4 +1,4 @@
-"""What the writer takes from the queue, and for whom it waits."""
+"""Tests of the write queue: the batches that it gives the writer, and the commit delay."""
 
 from __future__ import annotations
 
@@ -17,52 +17,56 @@ from mnist37_server.engine.write_queue import GROUP_MAX, WriteQueue
 
 from mnist37.optimizer import Sgd
 
-LONG = 60.0  # seconds in which no test ends
+LONG = 60.0  # seconds: longer than any wait in these tests
 SOON = LONG / 2
 A_MOMENT = 0.05
 
 
-class Writes:
-    """A queue, from which a thread takes as a writer does."""
+class QueueWithWriter:
+    """A write queue, and a thread that takes from it as the writer does."""
 
-    def __init__(self, most: float = LONG) -> None:
-        self.delay = CommitDelay(max_seconds=most, slow_seconds=2 * LONG)
+    def __init__(self, delay_max_seconds: float = LONG) -> None:
+        self.delay = CommitDelay(max_seconds=delay_max_seconds, slow_seconds=2 * LONG)
         self.queue = WriteQueue(lambda _: None, EngineStats(), delay=self.delay)
         self._writer = ThreadPoolExecutor(1)
 
-    def answered(self, clients: int) -> None:
-        """So many step together, and have just been answered."""
+    def answer_steps(self, clients: int) -> None:
+        """Submit a Step of each of so many clients, and answer them together."""
         self.delay.commit_seconds = 0.0
         for _ in range(clients):
             self.queue.submit(Step())
         while write := self.queue.depth() and self.queue.take():
             self.queue.finish_all([(done, StepResult(0.1, 1)) for done in write])
 
-    def taking(self, commit_seconds: float = LONG) -> Future[list[Request] | None]:
-        """What is taken after a commit that took so long; it is under way when this returns."""
+    def start_take(self, commit_seconds: float = LONG) -> Future[list[Request] | None]:
+        """Start a take from the queue, after a commit that took so many seconds.
+
+        Returns:
+            A future of the requests that are taken, or of None if the queue was closed.
+        """
         self.delay.commit_seconds = commit_seconds
-        begun = threading.Event()
+        has_begun = threading.Event()
 
         def take() -> list[Request] | None:
-            begun.set()
-            taken: list[PendingWrite] | None = self.queue.take()
-            return None if taken is None else [write.request for write in taken]
+            has_begun.set()
+            writes: list[PendingWrite] | None = self.queue.take()
+            return None if writes is None else [write.request for write in writes]
 
         future = self._writer.submit(take)
-        begun.wait()
+        has_begun.wait()
         return future
 
 
 @pytest.fixture
-def writes() -> Iterator[Writes]:
-    writes = Writes()
+def writes() -> Iterator[QueueWithWriter]:
+    writes = QueueWithWriter()
     yield writes
     writes.queue.close()
 
 
-def test_those_who_were_just_answered_are_waited_for(writes: Writes) -> None:
-    writes.answered(3)
-    taking = writes.taking()
+def test_the_delay_waits_for_clients_that_were_just_answered(writes: QueueWithWriter) -> None:
+    writes.answer_steps(3)
+    taking = writes.start_take()
     for _ in range(2):
         writes.queue.submit(Step())
         time.sleep(A_MOMENT)
@@ -71,13 +75,15 @@ def test_those_who_were_just_answered_are_waited_for(writes: Writes) -> None:
     assert taking.result(SOON) == [Step()] * 3
 
 
-def test_those_who_wait_while_others_are_answered_are_waited_for_with_them(writes: Writes) -> None:
+def test_the_delay_also_waits_for_clients_that_were_pending_at_the_last_answer(
+    writes: QueueWithWriter,
+) -> None:
     for _ in range(2):
         writes.queue.submit(Step())
     under_way = writes.queue.take() or []
     writes.queue.submit(Step())
     writes.queue.finish_all([(write, StepResult(0.1, 1)) for write in under_way])
-    taking = writes.taking()
+    taking = writes.start_take()
     for _ in range(2):
         time.sleep(A_MOMENT)
         assert not taking.done()
@@ -85,18 +91,18 @@ def test_those_who_wait_while_others_are_answered_are_waited_for_with_them(write
     assert taking.result(SOON) == [Step()] * 3
 
 
-def test_nobody_is_waited_for_any_longer_than_it_pays(writes: Writes) -> None:
-    writes.answered(2)
+def test_the_delay_is_no_longer_than_a_commit(writes: QueueWithWriter) -> None:
+    writes.answer_steps(2)
     writes.queue.submit(Step())
-    assert writes.taking(A_MOMENT).result(SOON)
+    assert writes.start_take(A_MOMENT).result(SOON)
     writes.queue.submit(Step())
-    assert writes.taking().result(SOON)  # nor again, once somebody did not come
+    assert writes.start_take().result(SOON)  # no second delay, since one client did not return
 
 
-def test_the_delay_ends_even_if_somebody_comes_again_and_again() -> None:
-    writes = Writes(most=4 * A_MOMENT)
-    writes.answered(GROUP_MAX)
-    taking = writes.taking(20 * A_MOMENT)
+def test_the_delay_ends_although_writes_keep_coming() -> None:
+    writes = QueueWithWriter(delay_max_seconds=4 * A_MOMENT)
+    writes.answer_steps(GROUP_MAX)
+    taking = writes.start_take(20 * A_MOMENT)
     for _ in range(GROUP_MAX):
         writes.queue.submit(Step())
         time.sleep(A_MOMENT / 5)
@@ -104,49 +110,49 @@ def test_the_delay_ends_even_if_somebody_comes_again_and_again() -> None:
     writes.queue.close()
 
 
-def test_one_who_steps_alone_waits_for_nobody(writes: Writes) -> None:
+def test_a_single_client_has_no_delay(writes: QueueWithWriter) -> None:
     for _ in range(3):
-        writes.answered(1)
+        writes.answer_steps(1)
         writes.queue.submit(Step())
-        assert writes.taking().result(SOON)
+        assert writes.start_take().result(SOON)
 
 
-def test_no_more_are_waited_for_than_are_taken_together(writes: Writes) -> None:
+def test_the_delay_ends_when_a_group_is_full(writes: QueueWithWriter) -> None:
     for _ in range(GROUP_MAX):
         writes.queue.submit(Step())
     under_way = writes.queue.take() or []
     for _ in range(5):
         writes.queue.submit(Step())
     writes.queue.finish_all([(write, StepResult(0.1, 1)) for write in under_way])
-    taking = writes.taking()
+    taking = writes.start_take()
     for _ in range(GROUP_MAX - 5):
         writes.queue.submit(Step())
     assert taking.result(SOON) == [Step()] * GROUP_MAX
 
 
-def test_a_run_waits_for_no_steps_that_might_come(writes: Writes) -> None:
-    writes.answered(3)
-    taking = writes.taking()
+def test_a_run_ends_the_delay(writes: QueueWithWriter) -> None:
+    writes.answer_steps(3)
+    taking = writes.start_take()
     writes.queue.submit(Step())
     writes.queue.submit(Train(epochs=1))
     assert taking.result(SOON) == [Step()]
-    assert writes.taking().result(SOON) == [Train(epochs=1)]
+    assert writes.start_take().result(SOON) == [Train(epochs=1)]
 
 
-def test_a_run_that_came_during_a_commit_waits_for_nobody(writes: Writes) -> None:
+def test_a_run_that_came_during_a_commit_has_no_delay(writes: QueueWithWriter) -> None:
     for _ in range(3):
         writes.queue.submit(Step())
     under_way = writes.queue.take() or []
     writes.queue.submit(Train(epochs=1))
     writes.queue.finish_all([(write, StepResult(0.1, 1)) for write in under_way])
-    assert writes.taking().result(SOON) == [Train(epochs=1)]
+    assert writes.start_take().result(SOON) == [Train(epochs=1)]
 
 
-def test_a_write_whose_caller_leaves_while_others_are_waited_for_is_not_done(
-    writes: Writes,
+def test_a_write_that_is_cancelled_during_the_delay_is_not_done(
+    writes: QueueWithWriter,
 ) -> None:
-    writes.answered(2)
-    taking = writes.taking(A_MOMENT)
+    writes.answer_steps(2)
+    taking = writes.start_take(A_MOMENT)
     writes.queue.cancel(writes.queue.submit(Step()))
     time.sleep(2 * A_MOMENT)
     assert not taking.done()
@@ -154,15 +160,15 @@ def test_a_write_whose_caller_leaves_while_others_are_waited_for_is_not_done(
     assert taking.result(SOON) == [Step(sgd=Sgd(0.5))]
 
 
-def test_closing_ends_the_wait(writes: Writes) -> None:
-    writes.answered(2)
-    taking = writes.taking()
+def test_closing_ends_the_wait(writes: QueueWithWriter) -> None:
+    writes.answer_steps(2)
+    taking = writes.start_take()
     writes.queue.submit(Step())
     writes.queue.close()
     assert taking.result(SOON) is None
 
 
-def test_on_a_slow_disk_nobody_is_waited_for(writes: Writes) -> None:
-    writes.answered(2)
+def test_on_a_slow_disk_there_is_no_delay(writes: QueueWithWriter) -> None:
+    writes.answer_steps(2)
     writes.queue.submit(Step())
-    assert writes.taking(3 * LONG).result(SOON) == [Step()]
+    assert writes.start_take(3 * LONG).result(SOON) == [Step()]

@@ -1,4 +1,4 @@
-"""The writer when what it stands on fails: nobody is left waiting, nothing wrong is committed."""
+"""Tests of the writer when a part fails: every caller gets an answer, no wrong data is stored."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def model() -> Iterator[LiveModel]:
     model.close()
 
 
-def fails(*_: object) -> None:
+def fail(*_: object) -> None:
     raise RuntimeError("the device is lost")
 
 
-def test_an_unforeseen_failure_fails_its_own_write_alone(
+def test_an_unexpected_error_fails_only_its_own_write(
     model: LiveModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Queued behind a run with others, which are done all the same."""
+    # The write waits behind a run with two others, which are done.
     run = iter(model.submit(Train(epochs=50)))
     next(run)
     waiting = [model.submit(request) for request in (Step(), Initialize(seed=7), Step())]
-    monkeypatch.setattr("mnist37_server.training.trainer.Trainer.initialize", fails)
+    monkeypatch.setattr("mnist37_server.training.trainer.Trainer.initialize", fail)
     list(run)
     first = waiting[0].only(StepResult)
     with pytest.raises(RuntimeError, match="lost"):
@@ -61,12 +61,12 @@ def test_an_unforeseen_failure_fails_its_own_write_alone(
     assert model.at().digest == twin.digest
 
 
-def test_a_model_that_cannot_be_trained_any_more_takes_no_writes_and_is_read_on(
+def test_a_model_that_can_no_longer_be_trained_refuses_writes_and_serves_reads(
     model: LiveModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = model.at()
-    monkeypatch.setattr("mnist37_server.training.trainer.Trainer.step_through", fails)
-    monkeypatch.setattr("mnist37_server.training.trainer.Trainer.reset", fails)
+    monkeypatch.setattr("mnist37_server.training.trainer.Trainer.step_through", fail)
+    monkeypatch.setattr("mnist37_server.training.trainer.Trainer.reset", fail)
     for _ in range(2):
         with pytest.raises(ShuttingDown, match="the device is lost"):
             model.submit(Step()).only(StepResult)
@@ -80,7 +80,7 @@ def test_a_failing_commit_fails_what_was_computed_on_it_and_no_more(
     answers = iter(run)
     next(answers)
     with monkeypatch.context() as broken:
-        broken.setattr("mnist37_server.storage.store.Store.commit", fails)
+        broken.setattr("mnist37_server.storage.store.Store.commit", fail)
         with pytest.raises(RuntimeError, match="lost"):
             list(answers)
         reached = model.at().version
@@ -94,18 +94,18 @@ def test_a_failing_commit_fails_what_was_computed_on_it_and_no_more(
 def test_on_a_slow_disk_steps_go_on_while_a_commit_is_under_way_and_fail_with_it(
     model: LiveModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The third commit fails; nothing that was computed on it is acknowledged."""
+    # The third commit fails; no write that was computed on it may be acknowledged.
     commits = count(1)
     commit = Store.commit
 
-    def slow(state: Store, *what: Any) -> None:
+    def commit_slowly(store: Store, *arguments: Any) -> None:
         number = next(commits)
         time.sleep(2 * SLOW_COMMIT_SECONDS)
         if number == 3:
-            fails()
-        commit(state, *what)
+            fail()
+        commit(store, *arguments)
 
-    monkeypatch.setattr("mnist37_server.storage.store.Store.commit", slow)
+    monkeypatch.setattr("mnist37_server.storage.store.Store.commit", commit_slowly)
     waiting = []
     for _ in range(40):
         waiting.append(model.submit(Step()))
@@ -116,19 +116,19 @@ def test_on_a_slow_disk_steps_go_on_while_a_commit_is_under_way_and_fail_with_it
             acknowledged.append(write.only(StepResult).version)
         except RuntimeError:
             failed += 1
-    assert next(commits) > 4, "there were commits after the one that failed"
+    assert next(commits) > 4, "there must be commits after the one that failed"
     assert failed
-    assert acknowledged == list(range(1, 41 - failed)), "what failed left no gap"
+    assert acknowledged == list(range(1, 41 - failed)), "failed writes must leave no gap"
     twin = Twin()
     for _ in acknowledged:
         twin.step()
     assert (model.at().version, model.at().digest) == (len(acknowledged), twin.digest)
 
 
-def test_a_step_that_overflows_is_refused_alone_among_those_that_wait(
+def test_of_the_waiting_steps_only_those_that_overflow_are_refused(
     model: LiveModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Queued behind a run, so that all are done in one go."""
+    # The Steps wait behind a run, so that the writer does them in one batch.
     twin = Twin()
     twin.train(50)
     monkeypatch.setattr(
@@ -148,45 +148,45 @@ def test_a_step_that_overflows_is_refused_alone_among_those_that_wait(
         else:
             versions.append(write.only(StepResult).version)
             twin.step(rate)
-    assert versions == list(range(50 * 49 + 1, 50 * 49 + 5)), "what was refused left no gap"
+    assert versions == list(range(50 * 49 + 1, 50 * 49 + 5)), "refused writes must leave no gap"
     assert (model.at().version, model.at().digest) == (versions[-1], twin.digest)
     assert model.at(versions[0]).origin is Origin.STEP
     assert model.submit(Step()).only(StepResult).version == versions[-1] + 1
 
 
-def test_who_leaves_while_others_are_refused_is_not_waited_for(
+def test_a_step_that_is_cancelled_while_another_is_refused_is_not_done(
     model: LiveModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of three Steps that are done in one go the first overflows, and the second's caller goes."""
+    # Of three Steps in one batch the first overflows, and the second's caller cancels.
     run = iter(model.submit(Train(epochs=50)))
     next(run)
     waiting = [
         model.submit(Step(sgd=Sgd(rate)), name)
         for name, rate in (("first", 1.0), ("left", 2.0), ("last", 3.0))
     ]
-    walked: list[Sequence[Sgd]] = []
-    walk = Trainer.step_through
+    batches: list[Sequence[Sgd]] = []
+    step_through = Trainer.step_through
 
-    def overflowing(trainer: Trainer, settings: Sequence[Sgd]) -> list[tuple[float, Snapshot]]:
-        walked.append(settings)
+    def overflow(trainer: Trainer, settings: Sequence[Sgd]) -> list[tuple[float, Snapshot]]:
+        batches.append(settings)
         if settings[0] == Sgd(1.0):
             model.cancel(waiting[1])
             return []
-        return walk(trainer, settings)
+        return step_through(trainer, settings)
 
-    monkeypatch.setattr(Trainer, "step_through", overflowing)
+    monkeypatch.setattr(Trainer, "step_through", overflow)
     list(run)
     for caller, error in zip(waiting, (InvalidArgument, CallerCancelled), strict=False):
         with pytest.raises(error):
             caller.only(StepResult)
     assert waiting[2].only(StepResult).version == 50 * 49 + 1
-    assert walked == [[Sgd(1.0), Sgd(2.0), Sgd(3.0)], [Sgd(3.0)]]
+    assert batches == [[Sgd(1.0), Sgd(2.0), Sgd(3.0)], [Sgd(3.0)]]
     monkeypatch.undo()
     assert model.submit(Step(sgd=Sgd(2.0)), "left").only(StepResult).version == 50 * 49 + 2
 
 
 def test_all_kinds_of_writes_that_wait_are_done_in_their_order(model: LiveModel) -> None:
-    """Steps on a batch and without one among them, across the end of an epoch."""
+    # Among them are Steps with and without a batch, across the end of an epoch.
     run = iter(model.submit(Train(epochs=50)))
     next(run)
     pixels, labels = data().valid.pixels[:20], data().valid.labels[:20]
@@ -218,7 +218,9 @@ def test_all_kinds_of_writes_that_wait_are_done_in_their_order(model: LiveModel)
     assert (model.at().digest, model.at().batch_cursor) == (fresh.digest, fresh.batch_cursor)
 
 
-def test_who_left_before_a_write_was_submitted_is_not_waited_for(model: LiveModel) -> None:
+def test_a_write_whose_caller_cancelled_before_it_was_submitted_is_not_done(
+    model: LiveModel,
+) -> None:
     caller = Subscription()
     model.cancel(caller)
     model.submit(Step(), "left", caller)
@@ -227,7 +229,7 @@ def test_who_left_before_a_write_was_submitted_is_not_waited_for(model: LiveMode
     assert model.submit(Step(), "left").only(StepResult).version == 1
 
 
-def test_restoring_what_is_not_kept_changes_nothing(model: LiveModel) -> None:
+def test_restoring_a_version_that_is_not_retained_changes_nothing(model: LiveModel) -> None:
     before = model.at()
     with pytest.raises(NotFound):
         model.submit(Restore(5)).only(WriteResult)
@@ -237,20 +239,24 @@ def test_restoring_what_is_not_kept_changes_nothing(model: LiveModel) -> None:
 def test_a_run_in_which_the_model_overflows_keeps_the_epochs_before(
     model: LiveModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many of a run's epochs are done at a time; the one that overflows is among others."""
+    # A slice has many epochs; the one that overflows is in the middle of a slice.
     twin, magnitudes = Twin(), []
     for epoch in range(1, 31):
         twin.train(1, 10.0, first=epoch)
         magnitudes.append(absolute_sum(twin.parameters.numpy()))
     bound = max(magnitudes[:20])
-    last = next(i for i, found in enumerate(magnitudes) if found > bound)  # epochs before it
+    last = next(
+        i for i, found in enumerate(magnitudes) if found > bound
+    )  # epochs before the overflow
     monkeypatch.setattr("mnist37_server.training.trainer.ABSOLUTE_SUM_MAX", bound)
     monkeypatch.setattr("mnist37_server.training.trainer.SLICE_SECONDS", 100)
     seen: list[Result] = []
     with pytest.raises(InvalidArgument, match="learning_rate"):
         seen.extend(model.submit(Train(epochs=100, sgd=Sgd(10.0)), "large"))
     with pytest.raises(InvalidArgument, match="learning_rate"):
-        list(model.submit(Train(epochs=100, sgd=Sgd(10.0)), "large"))  # it goes on as far
+        list(
+            model.submit(Train(epochs=100, sgd=Sgd(10.0)), "large")
+        )  # the resumed run overflows too
     twin = Twin()
     twin.train(last, 10.0)
     assert len(seen) == last >= 20
@@ -262,7 +268,7 @@ def test_a_run_in_which_the_model_overflows_keeps_the_epochs_before(
 def test_a_run_that_is_stopped_again_and_again_ends_on_the_same_bits(
     model: LiveModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With as many epochs at a time as there may be, from the second one on."""
+    # From the second slice on, each slice has as many epochs as are allowed.
     monkeypatch.setattr("mnist37_server.training.trainer.SLICE_SECONDS", 100)
     seen: dict[int, Result] = {}
     stops = 0
@@ -284,7 +290,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_on_the_same_bits(
         assert (progress.version, progress.epochs) == (49 * epoch, 200)
 
 
-def test_answers_that_are_there_are_given_together() -> None:
+def test_pending_answers_are_returned_together() -> None:
     caller = Subscription()
     caller.put(WriteResult(1), WriteResult(2))
     answers = caller.coalesced()
@@ -293,6 +299,6 @@ def test_answers_that_are_there_are_given_together() -> None:
     assert next(answers) == [WriteResult(3)]
     caller.put(WriteResult(4))
     caller.end(WriteResult(5), error=CallerCancelled("left"))
-    assert next(answers) == [WriteResult(4), WriteResult(5)], "before the error"
+    assert next(answers) == [WriteResult(4), WriteResult(5)], "the answers come before the error"
     with pytest.raises(CallerCancelled):
         next(answers)

@@ -1,19 +1,19 @@
-"""What is known of request_ids without the database."""
+"""Tests of the Bloom filter that recognises request_ids without the database."""
 
 from __future__ import annotations
 
 from mnist37_server.storage.id_filter import IdFilter
 
 
-def test_what_was_added_is_never_taken_for_new() -> None:
-    known = [f"id {number}" for number in range(100_000)]
-    ids = IdFilter(known[:50_000])
-    for name in known[50_000:]:
+def test_an_added_id_is_always_in_the_filter() -> None:
+    added = [f"id {number}" for number in range(100_000)]
+    ids = IdFilter(added[:50_000])
+    for name in added[50_000:]:
         ids.add(name)
-    assert all(name in ids for name in known)
+    assert all(name in ids for name in added)
 
 
-def test_nearly_all_that_is_new_is_known_to_be() -> None:
+def test_nearly_all_new_ids_are_not_in_the_filter() -> None:
     ids = IdFilter(f"id {number}" for number in range(100_000))
-    mistaken = sum(f"new {number}" in ids for number in range(100_000))
-    assert mistaken < 2_000, "expected are 600"
+    false_positives = sum(f"new {number}" in ids for number in range(100_000))
+    assert false_positives < 2_000, "600 are expected"

@@ -1,4 +1,4 @@
-"""The durable state: what is committed is found again, and nothing else."""
+"""Tests of the durable store: committed data is found again, and no other data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def snapshot(version: int, place: int = 0) -> Snapshot:
     return Snapshot(version, parameters.tobytes(), place, Origin.TRAIN, 7)
 
 
-def same(a: Snapshot | None, b: Snapshot) -> bool:
+def is_same(a: Snapshot | None, b: Snapshot) -> bool:
     return a is not None and (a.version, a.batch_cursor, a.digest) == (
         b.version,
         b.batch_cursor,
@@ -49,217 +49,217 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
 
 
 @pytest.fixture
-def state(folder: Path | None) -> Iterator[Store]:
-    state = Store(folder)
-    yield state
-    state.close()
+def store(folder: Path | None) -> Iterator[Store]:
+    store = Store(folder)
+    yield store
+    store.close()
 
 
-def test_a_new_state_is_empty(state: Store) -> None:
-    assert state.latest() is None
-    assert state.version(0) is None
-    assert state.version(2**64 - 1) is None
-    assert state.find("a") is None
+def test_a_new_state_is_empty(store: Store) -> None:
+    assert store.latest() is None
+    assert store.version(0) is None
+    assert store.version(2**64 - 1) is None
+    assert store.find("a") is None
 
 
-def test_what_is_committed_is_found(state: Store) -> None:
+def test_committed_data_is_found(store: Store) -> None:
     step = RequestRecord("a", b"x" * 32, 1, (0.1, 1))
     run = RequestRecord("b", b"y" * 32, 2, None, RunCheckpoint(70, 123456789, 0.1, 7, 1.5e9))
-    state.commit([snapshot(1, 5), snapshot(2, 6)], [step, run])
-    assert same(state.latest(), snapshot(2, 6))
-    assert same(state.version(1), snapshot(1, 5))
-    assert state.find("a") == step
-    assert state.find("b") == run
+    store.commit([snapshot(1, 5), snapshot(2, 6)], [step, run])
+    assert is_same(store.latest(), snapshot(2, 6))
+    assert is_same(store.version(1), snapshot(1, 5))
+    assert store.find("a") == step
+    assert store.find("b") == run
 
 
-def test_a_finished_run_replaces_what_was_remembered_of_it(state: Store) -> None:
-    state.commit(
+def test_the_record_of_a_finished_run_replaces_the_earlier_one(store: Store) -> None:
+    store.commit(
         [snapshot(2)], [RequestRecord("b", b"y", 2, None, RunCheckpoint(70, 1, 0.1, 7, 1.5e9))]
     )
     done = RequestRecord("b", b"y", 9, (1, 1, 0.1, 0.2, 0.9, 9, 0.3))
-    state.commit([snapshot(9)], [done])
-    assert state.find("b") == done
+    store.commit([snapshot(9)], [done])
+    assert store.find("b") == done
 
 
-def test_floats_come_back_to_the_bit(state: Store) -> None:
+def test_floats_come_back_to_the_bit(store: Store) -> None:
     answer = (0.1 + 0.2, 5e-324, 1 / 3)
-    state.commit([snapshot(1)], [RequestRecord("a", b"x", 1, answer)])
-    found = state.find("a")
+    store.commit([snapshot(1)], [RequestRecord("a", b"x", 1, answer)])
+    found = store.find("a")
     assert found is not None
     assert found.result == answer
 
 
-def test_a_commit_is_all_or_nothing(state: Store) -> None:
-    state.commit([snapshot(1)], [])
+def test_a_commit_is_all_or_nothing(store: Store) -> None:
+    store.commit([snapshot(1)], [])
     run = RunRecord(1, None, Train(epochs=1), 0, 2, True, None)
     twice = [(run, [progress(1, 1, 2)])] * 2
     with pytest.raises(Exhausted, match="nothing is applied"):
-        state.commit([snapshot(2)], [RequestRecord("a", b"x", 2, (0.1, 2))], twice)
-    assert same(state.latest(), snapshot(1))
-    assert state.find("a") is None
-    assert (state.runs(), state.curve(1), state.next_run()) == ([], [], 1)
+        store.commit([snapshot(2)], [RequestRecord("a", b"x", 2, (0.1, 2))], twice)
+    assert is_same(store.latest(), snapshot(1))
+    assert store.find("a") is None
+    assert (store.runs(), store.curve(1), store.next_run()) == ([], [], 1)
     with pytest.raises(ValueError, match="version 1 after 1"):
-        state.commit([snapshot(1)], [RequestRecord("a", b"x", 2, (0.1, 2))], twice[:1])
-    assert state.find("a") is None
-    assert (state.runs(), state.curve(1), state.next_run()) == ([], [], 1)
-    assert state.versions(10) == [
-        VersionRecord(1, Origin.TRAIN, 7, state.versions(1)[0].committed_at)
+        store.commit([snapshot(1)], [RequestRecord("a", b"x", 2, (0.1, 2))], twice[:1])
+    assert store.find("a") is None
+    assert (store.runs(), store.curve(1), store.next_run()) == ([], [], 1)
+    assert store.versions(10) == [
+        VersionRecord(1, Origin.TRAIN, 7, store.versions(1)[0].committed_at)
     ]
-    state.commit([snapshot(2)], [])
-    assert same(state.latest(), snapshot(2))
+    store.commit([snapshot(2)], [])
+    assert is_same(store.latest(), snapshot(2))
 
 
-def test_it_survives_the_process(tmp_path: Path) -> None:
+def test_the_data_survives_a_restart(tmp_path: Path) -> None:
     for version in range(3):
-        state = Store(tmp_path)
+        store = Store(tmp_path)
         if version:
-            assert same(state.latest(), snapshot(version - 1))
-        state.commit(
+            assert is_same(store.latest(), snapshot(version - 1))
+        store.commit(
             [snapshot(version)], [RequestRecord(str(version), b"x", version, (0.5, version))]
         )
-        state.close()
-    state = Store(tmp_path)
-    assert [state.find(str(v)) is not None for v in range(4)] == [True, True, True, False]
-    state.close()
+        store.close()
+    store = Store(tmp_path)
+    assert [store.find(str(v)) is not None for v in range(4)] == [True, True, True, False]
+    store.close()
 
 
-def test_a_run_s_last_version_is_kept_however_much_is_committed_with_it(state: Store) -> None:
-    state.commit([snapshot(0)], [])
+def test_a_runs_last_version_is_retained_in_a_commit_of_many_versions(store: Store) -> None:
+    store.commit([snapshot(0)], [])
     run = RunRecord(1, None, Train(epochs=1), 0, 1, True, None)
-    state.commit([snapshot(v) for v in range(1, RETAINED_VERSIONS + 500)], [], [(run, [])])
-    assert same(state.version(1), snapshot(1))
-    assert state.version(2) is None
-    assert state.version(500) is not None
+    store.commit([snapshot(v) for v in range(1, RETAINED_VERSIONS + 500)], [], [(run, [])])
+    assert is_same(store.version(1), snapshot(1))
+    assert store.version(2) is None
+    assert store.version(500) is not None
     run = RunRecord(1, None, Train(epochs=1), 0, RETAINED_VERSIONS + 600, True, None)
-    state.commit([snapshot(RETAINED_VERSIONS + 600)], [], [(run, [])])
-    assert state.version(1) is None, "the run has another last version"
+    store.commit([snapshot(RETAINED_VERSIONS + 600)], [], [(run, [])])
+    assert store.version(1) is None, "the run has another last version"
 
 
-def test_the_newest_versions_are_kept(state: Store) -> None:
+def test_the_newest_versions_are_kept(store: Store) -> None:
     for start in range(0, RETAINED_VERSIONS + 500, 100):
-        state.commit([snapshot(version) for version in range(start, start + 100)], [])
+        store.commit([snapshot(version) for version in range(start, start + 100)], [])
     last = RETAINED_VERSIONS + 499
-    assert same(state.version(last), snapshot(last))
-    assert same(state.version(500), snapshot(500))
-    assert state.version(499) is None
+    assert is_same(store.version(last), snapshot(last))
+    assert is_same(store.version(500), snapshot(500))
+    assert store.version(499) is None
 
 
 def progress(epoch: int, epochs: int, version: int) -> Progress:
     return Progress(epoch, epochs, 0.1 + 1 / epoch, 0.2, 0.9, version, epoch / 100)
 
 
-def test_what_is_known_of_a_version(state: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version_records(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: 1234.5)
-    state.commit([replace(snapshot(3), origin=Origin.RESTORE, run=None), snapshot(5)], [])
+    store.commit([replace(snapshot(3), origin=Origin.RESTORE, run=None), snapshot(5)], [])
     found = [
         VersionRecord(5, Origin.TRAIN, 7, 1234.5),
         VersionRecord(3, Origin.RESTORE, None, 1234.5),
     ]
-    assert state.versions(10) == found
-    assert state.versions(1) == found[:1]
+    assert store.versions(10) == found
+    assert store.versions(1) == found[:1]
 
 
-def test_a_run_and_its_curve_are_found(state: Store) -> None:
+def test_a_run_and_its_curve_are_found(store: Store) -> None:
     request = Train(epochs=3, sgd=Sgd(0.5), batch_size=100, seed=2**64 - 1)
-    run = RunRecord(state.next_run(), "a", request, 1.5, 2, False, progress(2, 3, 2))
-    state.commit([snapshot(1), snapshot(2)], [], [(run, [progress(1, 3, 1), progress(2, 3, 2)])])
-    assert state.runs() == state.runs(1) == [run]
+    run = RunRecord(store.next_run(), "a", request, 1.5, 2, False, progress(2, 3, 2))
+    store.commit([snapshot(1), snapshot(2)], [], [(run, [progress(1, 3, 1), progress(2, 3, 2)])])
+    assert store.runs() == store.runs(1) == [run]
     ended = replace(run, version=3, finished=True, last=progress(3, 3, 3))
-    state.commit([snapshot(3)], [], [(ended, [progress(3, 3, 3)])])
-    assert state.runs() == [ended]
-    assert state.curve(1) == [progress(epoch, 3, epoch) for epoch in (1, 2, 3)]
-    assert state.next_run() == 2
-    assert state.runs(2) == state.runs(2**64 - 1) == []
-    assert state.curve(2) == []
+    store.commit([snapshot(3)], [], [(ended, [progress(3, 3, 3)])])
+    assert store.runs() == [ended]
+    assert store.curve(1) == [progress(epoch, 3, epoch) for epoch in (1, 2, 3)]
+    assert store.next_run() == 2
+    assert store.runs(2) == store.runs(2**64 - 1) == []
+    assert store.curve(2) == []
 
 
-def test_one_commit_may_hold_much_of_a_run(state: Store) -> None:
-    """Some epochs, and the half of one that it was interrupted in."""
+def test_one_commit_may_hold_much_of_a_run(store: Store) -> None:
+    # The commit has two epochs, and half of a third that was interrupted.
     run = RunRecord(1, "a", Train(epochs=9), 0, 1, False, progress(1, 9, 1))
     second = replace(run, version=2, last=progress(2, 9, 2))
     interrupted = replace(run, version=3, last=None)
     told = [(run, [progress(1, 9, 1)]), (second, [progress(2, 9, 2)]), (interrupted, [])]
     places = [RunCheckpoint(49 * version, 0, 0.1, 1, 0.0) for version in (1, 2, 3)]
     records = [RequestRecord("a", b"x", place.steps // 49, None, place) for place in places]
-    state.commit([snapshot(1), snapshot(2), snapshot(3)], records, told)
-    assert state.runs() == [replace(interrupted, last=progress(2, 9, 2))]
-    assert state.curve(1) == [progress(1, 9, 1), progress(2, 9, 2)]
-    assert state.find("a") == records[-1]
+    store.commit([snapshot(1), snapshot(2), snapshot(3)], records, told)
+    assert store.runs() == [replace(interrupted, last=progress(2, 9, 2))]
+    assert store.curve(1) == [progress(1, 9, 1), progress(2, 9, 2)]
+    assert store.find("a") == records[-1]
 
 
-def test_a_long_curve_is_thinned_evenly(state: Store) -> None:
+def test_a_long_curve_is_thinned_evenly(store: Store) -> None:
     request = Train(epochs=2500)
     run = RunRecord(1, None, request, 0, 2500, True, progress(2500, 2500, 2500))
-    state.commit([snapshot(1)], [], [(run, [progress(e, 2500, e) for e in range(1, 2501)])])
-    epochs = [found.epoch for found in state.curve(1)]
+    store.commit([snapshot(1)], [], [(run, [progress(e, 2500, e) for e in range(1, 2501)])])
+    epochs = [found.epoch for found in store.curve(1)]
     assert epochs == list(range(3, 2501, 3))
     assert len(epochs) <= RETAINED_EPOCHS
-    assert state.runs()[0].last == progress(2500, 2500, 2500)
+    assert store.runs()[0].last == progress(2500, 2500, 2500)
 
 
-def test_the_last_version_of_each_of_the_newest_runs_is_kept(state: Store) -> None:
-    """A run of three versions, many Steps, and so on: the file does not grow with their number."""
+def test_the_last_version_of_each_of_the_newest_runs_is_kept(store: Store) -> None:
+    # Runs of three versions alternate with 50 Steps.
     lasts, version = [], 0
     for number in range(1, RETAINED_RUNS + 31):
         made = [snapshot(version + i) for i in (1, 2, 3)]
         run = RunRecord(number, None, Train(epochs=1), 0, version + 3, True, None)
-        state.commit(made, [], [(run, [])])
+        store.commit(made, [], [(run, [])])
         lasts.append(version + 3)
         version += 3
-        state.commit([snapshot(version + i) for i in range(1, 51)], [])
+        store.commit([snapshot(version + i) for i in range(1, 51)], [])
         version += 50
-    kept = {found.version for found in state.versions(10_000)}
+    kept = {found.version for found in store.versions(10_000)}
     newest = set(range(version - RETAINED_VERSIONS + 1, version + 1))
     assert kept == newest | set(lasts[-RETAINED_RUNS:])
-    assert [run.version for run in state.runs()] == lasts[: -RETAINED_RUNS - 1 : -1]
+    assert [run.version for run in store.runs()] == lasts[: -RETAINED_RUNS - 1 : -1]
 
 
-def test_the_last_version_of_a_run_that_goes_on_is_the_new_one(state: Store) -> None:
+def test_the_last_version_of_a_run_that_goes_on_is_the_new_one(store: Store) -> None:
     run = RunRecord(1, "a", Train(epochs=9), 0, 5, False, None)
-    state.commit([snapshot(5)], [], [(run, [])])
-    state.commit([snapshot(v) for v in range(6, 1200)], [])
-    assert same(state.version(5), snapshot(5))
-    state.commit([snapshot(1200)], [], [(replace(run, version=1200), [])])
-    assert state.version(5) is None
+    store.commit([snapshot(5)], [], [(run, [])])
+    store.commit([snapshot(v) for v in range(6, 1200)], [])
+    assert is_same(store.version(5), snapshot(5))
+    store.commit([snapshot(1200)], [], [(replace(run, version=1200), [])])
+    assert store.version(5) is None
 
 
 def test_the_file_is_bounded(tmp_path: Path) -> None:
-    """50,000 versions and 1,000 runs later it is not larger than after the first few."""
-    state, sizes = Store(tmp_path), []
+    # After 50,000 versions and 1,000 runs it must be about as large as after 10,000 and 200.
+    store, sizes = Store(tmp_path), []
     for number in range(1, 1001):
         made = [snapshot(number * 50 + i) for i in range(50)]
         run = RunRecord(number, None, Train(epochs=50), 0, made[-1].version, True, None)
-        state.commit(made, [], [(run, [progress(e, 50, e) for e in range(1, 51)])])
+        store.commit(made, [], [(run, [progress(e, 50, e) for e in range(1, 51)])])
         if number in (200, 1000):
             sizes.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
-    state.close()
+    store.close()
     assert sizes[1] < 1.2 * sizes[0] < 20e6
 
 
 def test_ids_are_kept_a_day_and_the_newest_longer(
-    state: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def commit(ids: range, now: float) -> None:
         monkeypatch.setattr("time.time", lambda: now)
-        state.commit([], [RequestRecord(str(i), b"x", 0, (0.0, 0)) for i in ids])
+        store.commit([], [RequestRecord(str(i), b"x", 0, (0.0, 0)) for i in ids])
 
     commit(range(100), 0)
     commit(range(100, RETAINED_REQUESTS + 50), 23 * 3600)
-    assert state.find("0") is not None, "older than the newest 10,000, but not a day old"
+    assert store.find("0") is not None, "older than the newest 10,000, but not a day old"
     commit(range(RETAINED_REQUESTS + 50, RETAINED_REQUESTS + 50 + FORGET_INTERVAL), 25 * 3600)
-    assert state.find("0") is None
-    assert state.find(str(50 + FORGET_INTERVAL)) is not None, "a day old, but of the newest 10,000"
+    assert store.find("0") is None
+    assert store.find(str(50 + FORGET_INTERVAL)) is not None, "a day old, but of the newest 10,000"
 
 
-def test_a_second_process_is_told_who_has_the_folder(tmp_path: Path) -> None:
-    state = Store(tmp_path)
+def test_a_second_process_is_refused_and_the_error_names_the_first(tmp_path: Path) -> None:
+    store = Store(tmp_path)
     code = (
         "import sys, pathlib, mnist37_server.storage.store as s; s.Store(pathlib.Path(sys.argv[1]))"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert f"is in use by another server, process {os.getpid()}" in second.stderr
-    state.close()
+    store.close()
     assert subprocess.run(command, check=False).returncode == 0
 
 
@@ -299,7 +299,7 @@ CREATE TABLE requests (number INTEGER PRIMARY KEY, request_id TEXT NOT NULL UNIQ
 @pytest.mark.parametrize(
     ("schema", "place"), [(1, [9, 5, 256, 0.5, 3, 1e9]), (2, [9, 5, 0.5, 3, 1e9])]
 )
-def test_a_database_of_an_earlier_schema_is_taken_over(
+def test_a_database_of_an_earlier_schema_is_migrated(
     tmp_path: Path, schema: int, place: list[float]
 ) -> None:
     with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
@@ -322,26 +322,26 @@ def test_a_database_of_an_earlier_schema_is_taken_over(
         )
         connection.execute(f"PRAGMA user_version = {schema}")
     connection.close()
-    for _ in range(2):  # once, and as it is from then on
-        state = Store(tmp_path)
-        assert same(state.latest(), snapshot(6, 5))
-        assert state.version(3) == snapshot(3, 5)
-        assert state.version(0) == made
-        assert state.versions(2) == [VersionRecord(v, Origin.TRAIN, 7, 1.5) for v in (6, 3)]
+    for _ in range(2):  # the first start migrates the database; the second one opens it
+        store = Store(tmp_path)
+        assert is_same(store.latest(), snapshot(6, 5))
+        assert store.version(3) == snapshot(3, 5)
+        assert store.version(0) == made
+        assert store.versions(2) == [VersionRecord(v, Origin.TRAIN, 7, 1.5) for v in (6, 3)]
         run = RunRecord(7, "run", Train(epochs=9), 0.5, 6, False, progress(2, 9, 6))
-        assert state.runs() == [run]
-        assert state.curve(7) == [progress(1, 9, 3), progress(2, 9, 6)]
-        found = state.find("run")
+        assert store.runs() == [run]
+        assert store.curve(7) == [progress(1, 9, 3), progress(2, 9, 6)]
+        found = store.find("run")
         assert found == RequestRecord("run", b"x" * 32, 6, None, RunCheckpoint(9, 5, 0.5, 3, 1e9))
-        state.close()
-    state = Store(tmp_path)
-    state.commit([snapshot(9)], [])
-    assert same(state.latest(), snapshot(9))
-    assert same(state.version(0), made)
-    state.close()
+        store.close()
+    store = Store(tmp_path)
+    store.commit([snapshot(9)], [])
+    assert is_same(store.latest(), snapshot(9))
+    assert is_same(store.version(0), made)
+    store.close()
 
 
-def test_an_earlier_database_that_cannot_be_taken_over_stays_as_it_is(tmp_path: Path) -> None:
+def test_an_earlier_database_that_cannot_be_migrated_stays_unchanged(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
         connection.executescript(SCHEMA_2)
         connection.execute("INSERT INTO versions VALUES (1, x'', '', 0, 'no such', NULL, 1.5)")
@@ -355,8 +355,8 @@ def test_an_earlier_database_that_cannot_be_taken_over_stays_as_it_is(tmp_path: 
     connection.close()
 
 
-def written_by_schema_2(folder: Path) -> Path:
-    """A database of an earlier release, with 199 versions."""
+def write_schema_2_database(folder: Path) -> Path:
+    """Write a database of an earlier release, with 199 versions, and return its path."""
     database = folder / "mnist37.sqlite3"
     with sqlite3.connect(database) as connection:
         connection.executescript(SCHEMA_2)
@@ -368,8 +368,8 @@ def written_by_schema_2(folder: Path) -> Path:
     return database
 
 
-def test_an_earlier_database_is_taken_over_once_there_is_room(tmp_path: Path) -> None:
-    database = written_by_schema_2(tmp_path)
+def test_an_earlier_database_is_migrated_once_the_disk_has_room(tmp_path: Path) -> None:
+    database = write_schema_2_database(tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (database.stat().st_size // 2, before[1]))
     try:
@@ -377,19 +377,17 @@ def test_an_earlier_database_is_taken_over_once_there_is_room(tmp_path: Path) ->
             Store(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    state = Store(tmp_path)
-    assert len(state.versions(1_000)) == 199
-    assert same(state.latest(), snapshot(199))
-    state.close()
+    store = Store(tmp_path)
+    assert len(store.versions(1_000)) == 199
+    assert is_same(store.latest(), snapshot(199))
+    store.close()
 
 
 @pytest.mark.parametrize(
     "before", ["ALTER TABLE epochs", "INSERT INTO versions", "PRAGMA user_v", "COMMIT"]
 )
-def test_a_kill_while_an_earlier_database_is_taken_over_loses_nothing(
-    tmp_path: Path, before: str
-) -> None:
-    written_by_schema_2(tmp_path)
+def test_a_kill_during_a_migration_loses_nothing(tmp_path: Path, before: str) -> None:
+    write_schema_2_database(tmp_path)
     script = """
 import os, pathlib, signal, sqlite3, sys
 from mnist37_server.storage.store import Store
@@ -405,10 +403,10 @@ Store(pathlib.Path(sys.argv[1]), Killed)
 """
     command = [sys.executable, "-c", script, str(tmp_path), before]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    state = Store(tmp_path)
-    assert [known.version for known in state.versions(1_000)] == list(range(199, 0, -1))
-    assert all(same(state.version(version), snapshot(version)) for version in range(1, 200))
-    state.close()
+    store = Store(tmp_path)
+    assert [known.version for known in store.versions(1_000)] == list(range(199, 0, -1))
+    assert all(is_same(store.version(version), snapshot(version)) for version in range(1, 200))
+    store.close()
 
 
 def test_an_earlier_database_that_is_damaged_is_refused(tmp_path: Path) -> None:
@@ -425,18 +423,18 @@ def test_an_earlier_database_that_is_damaged_is_refused(tmp_path: Path) -> None:
         Store(tmp_path)
 
 
-def test_whoever_reads_sees_what_is_committed_and_no_less(state: Store) -> None:
-    """While commits come, and while some fail."""
+def test_concurrent_readers_see_every_commit(store: Store) -> None:
+    # Some of the commits fail.
     run = RunRecord(1, None, Train(epochs=1), 0, 3, True, None)
-    state.commit([snapshot(v) for v in range(1, 4)], [], [(run, [])])
-    committed, over, wrong = 3, threading.Event(), []
+    store.commit([snapshot(v) for v in range(1, 4)], [], [(run, [])])
+    committed, stop, errors = 3, threading.Event(), []
 
     def read() -> None:
-        while not over.is_set():
+        while not stop.is_set():
             least = committed
-            found = [known.version for known in state.versions(2)]
-            if len(found) != 2 or found[0] < least or not same(state.version(3), snapshot(3)):
-                wrong.append((least, found))
+            found = [known.version for known in store.versions(2)]
+            if len(found) != 2 or found[0] < least or not is_same(store.version(3), snapshot(3)):
+                errors.append((least, found))
 
     threads = [threading.Thread(target=read) for _ in range(2)]
     for thread in threads:
@@ -446,42 +444,42 @@ def test_whoever_reads_sees_what_is_committed_and_no_less(state: Store) -> None:
         made = [snapshot(version + i) for i in range(1, 1 + number % 40)]
         fails = number % 3 == 2
         try:
-            # Twice the same epoch of a run is what the database refuses.
+            # The database refuses an epoch of a run that is inserted twice.
             twice = [(replace(run, number=2, version=0), [progress(1, 1, 0)])] * 2
-            state.commit(made, [], twice if fails else [])
+            store.commit(made, [], twice if fails else [])
         except Exhausted:
             assert fails
         else:
             version += len(made)
             committed = version
-    over.set()
+    stop.set()
     for thread in threads:
         thread.join()
-    assert not wrong
+    assert not errors
     assert version > 2 * RETAINED_VERSIONS
 
 
-def test_what_is_kept_is_the_same_after_a_restart(tmp_path: Path) -> None:
-    """Versions come by ones and by many, so rows are freed and written over in every order."""
-    random, version, state = np.random.default_rng(1), 0, Store(tmp_path)
+def test_the_retained_versions_are_the_same_after_a_restart(tmp_path: Path) -> None:
+    # Commits have one or many versions, so that rows are freed and reused in every order.
+    random, version, store = np.random.default_rng(1), 0, Store(tmp_path)
     for number in range(1, 400):
         made = [snapshot(version + i) for i in range(1, random.choice([1, 2, 16, 17, 80]) + 1)]
         version = made[-1].version
         run = RunRecord(number, None, Train(epochs=1), 0, version, True, None)
-        state.commit(made, [], [(run, [])] if random.random() < 0.4 else [])
+        store.commit(made, [], [(run, [])] if random.random() < 0.4 else [])
         if number % 50 == 0:
-            kept = state.versions(10_000)
+            kept = store.versions(10_000)
             newest = [found.version for found in kept[:RETAINED_VERSIONS]]
             assert newest == list(range(version, version - len(newest), -1))
-            lasts = {run.version for run in state.runs()}
+            lasts = {run.version for run in store.runs()}
             assert {found.version for found in kept} == {*newest, *lasts}
             assert len(lasts) <= RETAINED_RUNS
-            state.close()
-            state = Store(tmp_path)
-            assert state.versions(10_000) == kept
-            assert all(same(state.version(v.version), snapshot(v.version)) for v in kept[::7])
-            assert state.version(version - RETAINED_VERSIONS - 100) is None or version < 2000
-    state.close()
+            store.close()
+            store = Store(tmp_path)
+            assert store.versions(10_000) == kept
+            assert all(is_same(store.version(v.version), snapshot(v.version)) for v in kept[::7])
+            assert store.version(version - RETAINED_VERSIONS - 100) is None or version < 2000
+    store.close()
     assert (tmp_path / "mnist37.sqlite3").stat().st_size < 12e6
 
 
@@ -493,13 +491,13 @@ def test_what_is_kept_is_the_same_after_a_restart(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_database_is_refused(tmp_path: Path, damage: str) -> None:
-    """Rather than served from, or begun anew."""
-    state = Store(tmp_path)
+    # The server must neither serve from it nor start with a new database.
+    store = Store(tmp_path)
     for version in range(1, 200):
-        state.commit(
+        store.commit(
             [snapshot(version)], [RequestRecord(str(version), b"x", version, (0.1, version))]
         )
-    state.close()
+    store.close()
     path = tmp_path / "mnist37.sqlite3"
     content = bytearray(path.read_bytes())
     if damage == "truncated":
@@ -530,23 +528,23 @@ def test_a_damaged_database_is_refused(tmp_path: Path, damage: str) -> None:
         Store(tmp_path)
 
 
-def test_a_damaged_version_does_no_harm_to_those_beside_it(tmp_path: Path) -> None:
-    state = Store(tmp_path)
-    state.commit([snapshot(version) for version in range(1, 11)], [])
-    state.close()
+def test_a_damaged_version_does_not_affect_the_others_in_its_row(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.commit([snapshot(version) for version in range(1, 11)], [])
+    store.close()
     path = tmp_path / "mnist37.sqlite3"
     content = bytearray(path.read_bytes())
     content[content.rindex(snapshot(4).content[:64]) + 30] ^= 1
     path.write_bytes(content)
-    state = Store(tmp_path)
-    assert same(state.latest(), snapshot(10))
-    assert same(state.version(5), snapshot(5))
+    store = Store(tmp_path)
+    assert is_same(store.latest(), snapshot(10))
+    assert is_same(store.version(5), snapshot(5))
     with pytest.raises(sqlite3.DatabaseError, match="the parameters of version 4 are damaged"):
-        state.version(4)
-    state.close()
+        store.version(4)
+    store.close()
 
 
-def test_after_a_commit_that_could_not_be_undone_the_next_one_is_whole(tmp_path: Path) -> None:
+def test_a_commit_succeeds_after_one_that_could_not_be_rolled_back(tmp_path: Path) -> None:
     class Failing(sqlite3.Connection):
         fails: frozenset[str] = frozenset()
 
@@ -555,32 +553,32 @@ def test_after_a_commit_that_could_not_be_undone_the_next_one_is_whole(tmp_path:
                 raise sqlite3.OperationalError("disk I/O error")
             return super().execute(sql, *arguments)
 
-    state = Store(tmp_path, Failing)
-    state.commit([snapshot(1)], [])
+    store = Store(tmp_path, Failing)
+    store.commit([snapshot(1)], [])
     Failing.fails = frozenset({"COMMIT", "SELECT number, version FROM runs ORDER BY number"})
     with pytest.raises(Exhausted):
-        state.commit([snapshot(2)], [])
+        store.commit([snapshot(2)], [])
     with pytest.raises(Exhausted):
-        state.commit([snapshot(2)], [])
+        store.commit([snapshot(2)], [])
     Failing.fails = frozenset()
-    assert [found.version for found in state.versions(5)] == [1]
-    state.commit([snapshot(2)], [])
-    assert [found.version for found in state.versions(5)] == [2, 1]
-    state.close()
+    assert [found.version for found in store.versions(5)] == [1]
+    store.commit([snapshot(2)], [])
+    assert [found.version for found in store.versions(5)] == [2, 1]
+    store.close()
 
 
-def test_a_first_start_that_was_interrupted_is_begun_again(tmp_path: Path) -> None:
+def test_an_interrupted_first_start_is_repeated(tmp_path: Path) -> None:
     (tmp_path / "mnist37.new").write_bytes(b"half a database")
-    state = Store(tmp_path)
-    assert state.latest() is None
-    state.commit([snapshot(1)], [])
-    state.close()
+    store = Store(tmp_path)
+    assert store.latest() is None
+    store.commit([snapshot(1)], [])
+    store.close()
 
 
-def test_a_clock_that_jumps_loses_nothing(state: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_jumps_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for version, now in enumerate([1e9, 2e9, 0.0, 5e9, 1e9]):
         monkeypatch.setattr("time.time", lambda now=now: now)
         name = f"at {version}"
-        state.commit([snapshot(version)], [RequestRecord(name, b"x", version, (0.0, version))])
-    assert all(state.find(f"at {version}") for version in range(5))
-    assert same(state.latest(), snapshot(4))
+        store.commit([snapshot(version)], [RequestRecord(name, b"x", version, (0.0, version))])
+    assert all(store.find(f"at {version}") for version in range(5))
+    assert is_same(store.latest(), snapshot(4))

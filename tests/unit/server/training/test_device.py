@@ -1,4 +1,4 @@
-"""What keeps a server from starting on a device, told before it begins."""
+"""Tests of the choice of a device at the start, and of the errors that prevent its use."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from support.twin import data
 
 @pytest.fixture
 def one_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as torch says; nothing is done on it."""
+    """Make torch report one CUDA device, which must not be used."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
 
 
 @pytest.mark.usefixtures("one_cuda_device")
-def test_cuda_wants_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_requires_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "cc")
     assert str(find_device("cuda")) == "cuda:0"
     monkeypatch.delenv("CC")
@@ -51,10 +51,10 @@ def test_a_device_that_is_not_there_is_refused() -> None:
         check_name(name)
 
 
-def test_why_a_device_is_not_used_is_told(
+def test_the_message_says_why_no_device_is_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By torch, in a warning; or since there is no torch for it."""
+    # The reason is torch's warning, or that there is no torch with CUDA.
 
     def outdated() -> bool:
         warnings.warn("CUDA initialization: the driver is too old\n(found 10.1)", stacklevel=1)
@@ -87,7 +87,7 @@ def test_why_a_device_is_not_used_is_told(
 def test_the_driver_is_asked_without_torch(
     answer: int, found: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error of its own is for torch to explain."""
+    # 100 is CUDA_ERROR_NO_DEVICE. After another error, torch's warning gives the reason.
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(cuInit=lambda _: answer))
     assert driver_finds_device() is found
 
@@ -106,7 +106,7 @@ def test_without_a_driver_there_is_no_device(
     ("module", "said"),
     [("torch", "torch cannot be loaded: "), ("mnist37.cuda", "Triton cannot be loaded: ")],
 )
-def test_what_cannot_be_loaded_keeps_no_server_from_starting(
+def test_a_server_starts_although_torch_or_triton_cannot_be_loaded(
     module: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CC", "cc")
