@@ -57,15 +57,21 @@ def reasons() -> dict[str, Row]:
     }
 
 
-class Full(sqlite3.Connection):
-    """A database on a disk that can be full."""
+class FailingDatabase(sqlite3.Connection):
+    """A database whose commits can fail."""
 
-    is_full = False
+    failure: sqlite3.OperationalError | None = None
 
     def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
-        if sql == "COMMIT" and Full.is_full:
-            raise sqlite3.OperationalError("database or disk is full")
+        if sql == "COMMIT" and FailingDatabase.failure is not None:
+            raise FailingDatabase.failure
         return super().execute(sql, *arguments)
+
+    @classmethod
+    def fail(cls, text: str, name: str) -> None:
+        """Let all further commits fail with SQLite's error of this name."""
+        cls.failure = sqlite3.OperationalError(text)
+        cls.failure.sqlite_errorname = name
 
 
 class Server:
@@ -79,7 +85,8 @@ class Server:
         )
         (folder / "tokens").write_text("".join(lines))
         config = Config("127.0.0.1:0", max_rpcs=50, max_pending_writes=1, max_streams=1)
-        self.model = LiveModel(datasets(), Host(), Store(None, Full), 1)
+        self.store = Store(None, FailingDatabase)
+        self.model = LiveModel(datasets(), Host(), self.store, 1)
         self._server, port = build(config, None, [AuthInterceptor(Tokens(folder / "tokens"))])
         servicer = mnist37_service.add_to(self._server, self.model, self.model, 50, 1)
         self._probes = ThreadPoolExecutor(50)
@@ -88,6 +95,7 @@ class Server:
         open_inference.add_to(self._server, self.model, servicer.in_flight, serving, self._probes)
         self._server.start()
         self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        self.predict_bytes: Any = self._channel.unary_unary("/mnist37.v1.Mnist37Service/Predict")
         self.stub: Any = mnist37_pb2_grpc.Mnist37ServiceStub(self._channel)
         self.health: Any = health_pb2_grpc.HealthStub(self._channel)
         self.inference: Any = inference_grpc.GRPCInferenceServiceStub(self._channel)
@@ -128,9 +136,10 @@ class Server:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     torch.set_num_threads(1)
-    Full.is_full = False
+    FailingDatabase.failure = None
     server = Server(tmp_path)
     yield server
+    FailingDatabase.failure = None
     server.close()
 
 
@@ -150,6 +159,11 @@ def provokes(reason: str) -> Callable[[Provocation], Provocation]:
 @provokes("INVALID_FIELD")
 def invalid_field(server: Server, _: pytest.MonkeyPatch) -> Refusals:
     return [server.provoke(server.stub.Predict, pb.PredictRequest(pixels=b"1"))]
+
+
+@provokes("MALFORMED_MESSAGE")
+def malformed_message(server: Server, _: pytest.MonkeyPatch) -> Refusals:
+    return [server.provoke(server.predict_bytes, b"\xff")]
 
 
 @provokes("NOT_FOUND")
@@ -219,10 +233,20 @@ def too_many_streams(server: Server, _: pytest.MonkeyPatch) -> Refusals:
 
 @provokes("STORAGE_FULL")
 def storage_full(server: Server, _: pytest.MonkeyPatch) -> Refusals:
-    Full.is_full = True
-    found = server.provoke(server.stub.Step, pb.StepRequest())
-    Full.is_full = False
-    return [found]
+    FailingDatabase.fail("database or disk is full", "SQLITE_FULL")
+    return [server.provoke(server.stub.Step, pb.StepRequest())]
+
+
+@provokes("STORAGE_BUSY")
+def storage_busy(server: Server, _: pytest.MonkeyPatch) -> Refusals:
+    FailingDatabase.fail("database is locked", "SQLITE_BUSY")
+    return [server.provoke(server.stub.Step, pb.StepRequest())]
+
+
+@provokes("STATE_LOST")
+def state_lost(server: Server, _: pytest.MonkeyPatch) -> Refusals:
+    server.store.on_lost()
+    return [server.provoke(server.stub.Step, pb.StepRequest())]
 
 
 @provokes("DEVICE_OUT_OF_MEMORY")

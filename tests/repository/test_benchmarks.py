@@ -1,8 +1,9 @@
-"""The harness of benchmarks/: its statistics, processes and loads; how fast it all is, it says."""
+"""Tests of the benchmarks' harness: its statistics, processes and loads, and no speed."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from mnist37_client.local_server import LocalServer
+from support.pages import ROOT, names, table
 
 from benchmarks import __main__ as bench
 from benchmarks import baselines, harness, processes, report
@@ -25,36 +27,38 @@ from benchmarks.harness import (
     Measure,
     MissingRequirement,
     Options,
+    Result,
     Spread,
     Verdict,
 )
 from benchmarks.load import h2load, http2
-from benchmarks.suites import device, training
+from benchmarks.suites import device, predict, training
 
 AT_LEAST = Aim("at least", 0.9)
+README = "benchmarks/README.md"
 
 
 @contextmanager
-def nothing() -> Iterator[Measure]:
+def constant() -> Iterator[Measure]:
     yield lambda _: 1.0
 
 
-def compared(aim: Aim, figure: Figure = Figure.RATIO) -> Benchmark:
-    return Benchmark("key", "name", "s", aim, a=nothing, b=nothing, figure=figure)
+def comparison(aim: Aim, figure: Figure = Figure.RATIO) -> Benchmark:
+    return Benchmark("key", "name", "s", aim, a=constant, b=constant, figure=figure)
 
 
 def test_a_spread_is_the_median_and_the_quartiles() -> None:
-    found = Spread([4.0, 1.0, 3.0, 2.0, 5.0])
-    assert (found.lower, found.median, found.upper) == (2.0, 3.0, 4.0)
+    spread = Spread([4.0, 1.0, 3.0, 2.0, 5.0])
+    assert (spread.lower, spread.median, spread.upper) == (2.0, 3.0, 4.0)
     assert Spread([7.0]).median == 7.0
 
 
-def test_what_counts_are_the_ratios_of_neighbours() -> None:
-    """The machine became ten times slower between the pairs; A is twice B all along."""
-    found = [(2.0, 1.0), (20.0, 10.0), (0.2, 0.1)]
-    result = harness.evaluate(compared(AT_LEAST), [], found, [(1.0, 1.0)])
+def test_the_figure_is_the_median_ratio_of_neighbours() -> None:
+    # The machine's speed changes by a factor between the pairs, but A is always twice B.
+    pairs = [(2.0, 1.0), (20.0, 10.0), (0.2, 0.1)]
+    result = harness.evaluate(comparison(AT_LEAST), [], pairs, [(1.0, 1.0)])
     assert result.figure.values == pytest.approx([2.0, 2.0, 2.0])
-    result = harness.evaluate(compared(AT_LEAST, Figure.DIFFERENCE), [], found, [(1.0, 1.0)])
+    result = harness.evaluate(comparison(AT_LEAST, Figure.DIFFERENCE), [], pairs, [(1.0, 1.0)])
     assert result.figure.median == 1.0
 
 
@@ -70,28 +74,28 @@ def test_what_counts_are_the_ratios_of_neighbours() -> None:
     ],
 )
 def test_the_verdict(aim: Aim, figure: float, control: float, verdict: Verdict) -> None:
-    result = harness.evaluate(compared(aim), [], [(figure, 1.0)], [(control, 1.0)])
+    result = harness.evaluate(comparison(aim), [], [(figure, 1.0)], [(control, 1.0)])
     assert result.verdict is verdict
 
 
 def test_a_and_b_run_in_turn_in_fresh_processes_each_round() -> None:
-    said: list[str] = []
+    events: list[str] = []
 
     @contextmanager
     def side(name: str) -> Iterator[Measure]:
-        said.append(f"+{name}")
+        events.append(f"+{name}")
 
         def measure(_: float) -> float:
-            said.append(name)
+            events.append(name)
             return 1.0
 
         yield measure
-        said.append(f"-{name}")
+        events.append(f"-{name}")
 
     a, b = partial(side, "a"), partial(side, "b")
     result = harness.run(Benchmark("key", "name", "s", AT_LEAST, a, b, pairs=2, rounds=2))
     one_round = "+a +a +b  a a b  a a a a  a b b a  -b -a -a"
-    assert said == one_round.split() * 2
+    assert events == one_round.split() * 2
     assert result.control is not None
     assert len(result.figure.values) == len(result.control.values) == 4
 
@@ -108,26 +112,26 @@ def body(images: int) -> bytes:
 
 
 def test_single_calls_are_answered_and_failures_noticed(address: str) -> None:
-    calls = http2.Calls(address, "Predict", body(1), answer=11)
+    calls = http2.Calls(address, "Predict", body(1), answer_bytes=11)
     assert all(latency > 0 for latency in calls.one_at_a_time(0.1))
     assert len(calls.open_loop(rate=200, seconds=0.2)) == 40
     calls.close()
-    refused = http2.Calls(address, "Predict", h2load.frame(b""), answer=11)
+    refused = http2.Calls(address, "Predict", h2load.frame(b""), answer_bytes=11)
     with pytest.raises(RuntimeError, match="a call failed"):
         refused.one_at_a_time(0.1)
     refused.close()
 
 
-def test_an_open_loop_counts_the_wait_of_those_who_come_while_the_server_stalls(
+def test_an_open_loop_counts_the_wait_of_calls_that_are_due_while_the_server_stalls(
     server: LocalServer,
 ) -> None:
-    calls = http2.Calls(server.address, "Predict", body(1), answer=11)
+    calls = http2.Calls(server.address, "Predict", body(1), answer_bytes=11)
     calls.one_at_a_time(0.1)
     for seconds, number in ((0.2, signal.SIGSTOP), (0.6, signal.SIGCONT)):
         threading.Timer(seconds, server.process.send_signal, [number]).start()
     latencies = calls.open_loop(rate=100, seconds=1.0)
     calls.close()
-    # 40 of 100 came in those 0.4 s, and waited 0.2 s on average.
+    # 40 of the 100 calls were due in the 0.4 s of the stall, and waited 0.2 s on average.
     assert sum(latency > 0.1 for latency in latencies) > 15
     assert max(latencies) > 0.3
 
@@ -146,22 +150,124 @@ def test_without_a_cuda_device_its_rows_and_its_script_say_so() -> None:
         with pytest.raises(MissingRequirement, match="needs a CUDA device; none here"):
             harness.run(row, quick=True)
     script = [sys.executable, "-m", "benchmarks.on_device"]
-    ended = subprocess.run(script, cwd=processes.ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1
-    assert ended.stderr == (
+    process = subprocess.run(
+        script, cwd=processes.ROOT, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 1
+    assert process.stderr == (
         "there is no CUDA device here, as far as torch sees: nothing is tested or measured\n"
     )
 
 
 def test_results_about_a_cuda_device_are_named_by_it(tmp_path: Path) -> None:
     about = {**report.machine(), "device": "NVIDIA H100 80GB HBM3"}
-    result = harness.evaluate(compared(AT_LEAST), [], [(1.0, 1.0)], [(1.0, 1.0)])
+    result = harness.evaluate(comparison(AT_LEAST), [], [(1.0, 1.0)], [(1.0, 1.0)])
     bench.write(tmp_path, about, ["device"], [result])
-    (written,) = tmp_path.glob("*.json")
-    assert written.stem == f"{about['date']}-nvidia-h100-80gb-hbm3-device"
-    assert json.loads(written.read_text())["machine"] == about
+    (file,) = tmp_path.glob("*.json")
+    assert file.stem == f"{about['date']}-nvidia-h100-80gb-hbm3-device"
+    assert json.loads(file.read_text())["machine"] == about
+
+
+ABOUT: report.Machine = {"processor": "Some CPU", "cores": 2, "date": "2026-01-31"}
+PAGE = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+
+
+def page_results() -> list[Result]:
+    rows = [
+        Benchmark("one-ratio", "A | B", "/s", AT_LEAST, constant, constant),
+        Benchmark("one-value", "a time", "s", Aim("at most", 0.15), constant, None, Figure.VALUE),
+        Benchmark(
+            "two-value", "a rate", "/s", Aim("at least", 100_000), constant, None, Figure.VALUE
+        ),
+    ]
+    return [
+        harness.evaluate(rows[0], [], [(0.5, 1.0), (0.6, 1.0), (0.7, 1.0)], [(1.0, 1.0)]),
+        harness.evaluate(rows[1], [0.047, 0.048, 0.05], [], []),
+        harness.evaluate(rows[2], [142_460.0], [], []),
+    ]
+
+
+TABLE = """\
+Some CPU, 2 cores, 2026-01-31; every pair is in [FILE.json](../benchmarks/results/FILE.json).
+
+| row | median (its middle half) | aim | verdict |
+|---|---|---|---|
+| `one-ratio`: A \\| B | 0.6 (0.55 to 0.65) | at least 0.9 | missed |
+| `one-value`: a time | 48 ms (47.5 ms to 49 ms) | at most 150 ms | holds |
+| `two-value`: a rate | 142,460 /s (142,460 to 142,460) | at least 100,000 /s | holds |"""
+
+
+def test_the_page_gets_a_table_of_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Both a full run and --table, from the run's file, write the table.
+    page = tmp_path / "page.md"
+    monkeypatch.setattr(bench, "PAGE", page)
+    monkeypatch.setattr(
+        bench, "all_rows", lambda _: [result.benchmark for result in page_results()]
+    )
+    file, *_ = report.write(tmp_path, "some-cpu", ABOUT, page_results())
+    for write in (
+        lambda: bench.update_page(file, missing=[]),
+        lambda: bench.main(["--table", str(file)], standalone_mode=False),
+    ):
+        page.write_text(PAGE)
+        write()
+        assert page.read_text() == PAGE.replace("old", TABLE.replace("FILE", "some-cpu"))
+
+
+def test_a_later_file_replaces_rows_and_old_rows_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, removed = page_results()
+    again = harness.evaluate(second.benchmark, [0.2], [], [])
+    monkeypatch.setattr(bench, "all_rows", lambda _: [first.benchmark, second.benchmark])
+    files = [
+        report.write(tmp_path, name, ABOUT, results)[0]
+        for name, results in (("old", [first, second, removed]), ("new", [again]))
+    ]
+    source, _, *rows = bench.page_table(files).splitlines()
+    assert source.endswith(
+        " [old.json](../benchmarks/results/old.json), [new.json](../benchmarks/results/new.json)."
+    )
+    assert rows[2:] == [
+        TABLE.splitlines()[4],
+        "| `one-value`: a time | 200 ms (200 ms to 200 ms) | at most 150 ms | missed |",
+    ]
+
+
+def test_the_table_of_the_page_is_made_from_the_files_that_it_names() -> None:
+    page = bench.PAGE.read_text()
+    measured = page.partition(f"{report.BEGIN}\n")[2].partition(f"\n{report.END}")[0]
+    named = re.findall(r"\]\(\.\./benchmarks/results/(.+?)\)", measured)
+    assert measured == bench.page_table([bench.RESULTS / name for name in named])
+
+
+def test_the_page_stays_where_rows_or_markers_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    monkeypatch.setattr(bench, "PAGE", page)
+    page.write_text(PAGE)
+    rows = [comparison(AT_LEAST), *device.rows(Options())]
+    assert bench.missing_rows(rows, []) == ["key"]
+    bench.update_page(tmp_path / "none.json", ["key"])
+    assert capsys.readouterr().out.endswith("stays as it is; not measured: key\n")
+    assert page.read_text() == PAGE
+    page.write_text(PAGE.replace(report.END, ""))
+    with pytest.raises(ValueError, match="has no lines"):
+        report.update_page(page, "new")
+    assert "old" in page.read_text()
+
+
+def test_the_readme_describes_every_row() -> None:
+    described = [key for row in table(README, "row") for key in names(row["row"])]
+    assert described == [row.key for row in bench.all_rows(Options())]
+
+
+def test_the_readme_s_example_is_a_row() -> None:
+    code = re.findall(r"```python\n(.+?)```", (ROOT / README).read_text(), re.S)
+    assert isinstance(eval(code[0], vars(predict)), Benchmark)
 
 
 def test_training_losses_are_autograds() -> None:
-    """What the row training-losses measures, over RPC or not, has to run on every machine."""
-    assert training.losses()(0.1) < 1e-6
+    # The row training-losses has to run on every machine.
+    assert training.measure_loss_error()(0.1) < 1e-6

@@ -1,4 +1,4 @@
-"""What is there to be deployed: Kubernetes' schemas, and that all of it says the same."""
+"""Tests of the deployment files: they fit Kubernetes' schemas and agree with each other."""
 
 from __future__ import annotations
 
@@ -20,51 +20,54 @@ VARIABLES = {f"MNIST37_{option.name}".upper() for option in main.params}
 FLAGS = {name for option in main.params for name in option.opts}
 
 
-def merged(base: Any, patch: Any) -> Any:
-    """As kubectl merges: maps key by key, lists of named things by name."""
+def merge(base: Any, patch: Any) -> Any:
+    """Return a manifest with a patch, as `kubectl patch` merges them.
+
+    Maps are merged by key, and lists of named objects by name.
+    """
     if isinstance(base, dict):
         return {
             **base,
-            **{k: merged(base[k], v) if k in base else v for k, v in patch.items()},
+            **{k: merge(base[k], v) if k in base else v for k, v in patch.items()},
         }
     if isinstance(base, list):
-        by_name = {thing["name"]: thing for thing in patch}
-        return [merged(thing, by_name.get(thing["name"], {})) for thing in base]
+        by_name = {item["name"]: item for item in patch}
+        return [merge(item, by_name.get(item["name"], {})) for item in base]
     return patch
 
 
 def deployment() -> Any:
-    (found,) = [manifest for manifest in MANIFESTS if manifest["kind"] == "Deployment"]
-    return copy.deepcopy(found)
+    (manifest,) = [manifest for manifest in MANIFESTS if manifest["kind"] == "Deployment"]
+    return copy.deepcopy(manifest)
 
 
-def test_kubernetes_takes_each_manifest() -> None:
+def test_kubernetes_accepts_each_manifest() -> None:
     latest = kubernetes_validate.latest_version()
-    for manifest in [*MANIFESTS, merged(deployment(), GPU)]:
+    for manifest in [*MANIFESTS, merge(deployment(), GPU)]:
         kubernetes_validate.validate(manifest, latest, strict=True)
 
 
 def test_the_gpu_is_added_and_nothing_lost() -> None:
-    (server,) = merged(deployment(), GPU)["spec"]["template"]["spec"]["containers"]
+    (server,) = merge(deployment(), GPU)["spec"]["template"]["spec"]["containers"]
     assert server["resources"]["limits"] == {"memory": "4Gi", "nvidia.com/gpu": 1}
     assert server["securityContext"]["readOnlyRootFilesystem"]
     assert server["volumeMounts"]
 
 
-def test_there_is_one_writer_and_the_old_one_goes_first() -> None:
+def test_there_is_one_replica_and_the_old_one_ends_first() -> None:
     spec = deployment()["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
 
 
-def test_what_is_deployed_is_told_in_flags_that_there_are() -> None:
+def test_the_deployment_files_use_existing_flags_and_variables() -> None:
     (server,) = deployment()["spec"]["template"]["spec"]["containers"]
     assert {argument.split("=")[0] for argument in server["args"]} <= FLAGS
-    told = set(re.findall(r"MNIST37_\w+", DOCKERFILE))
+    used = set(re.findall(r"MNIST37_\w+", DOCKERFILE))
     for service in ("server", "server-gpu"):
-        told |= set(COMPOSE["services"][service]["environment"])
-    assert told <= VARIABLES
+        used |= set(COMPOSE["services"][service]["environment"])
+    assert used <= VARIABLES
 
 
-def test_the_user_is_the_image_s() -> None:
+def test_the_deployments_user_is_the_images() -> None:
     user = deployment()["spec"]["template"]["spec"]["securityContext"]["runAsUser"]
     assert set(re.findall(r"^USER (?!root)(\S+)", DOCKERFILE, re.MULTILINE)) == {f"{user}:{user}"}

@@ -1,4 +1,4 @@
-"""How the sources lie: no circles, no module that is too long."""
+"""Tests of the sources' structure: no import cycles, no long modules, few modules in a folder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PACKAGES = {
     "mnist37_client": "client/mnist37_client",
     "benchmarks": "benchmarks",
 }
-MOST_LINES = 300  # of a module
-MOST_MODULES = 10  # of a folder
-LONG = {"mnist37/kernels.py"}  # all loops, which share their parts
+LINES_MAX = 300  # of a module
+MODULES_MAX = 10  # of a folder
+LONG_MODULES = {"mnist37/kernels.py"}  # its loops share functions, so they stay in one module
 
 
 def sources(package: str) -> list[Path]:
@@ -24,23 +24,23 @@ def sources(package: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_no_module_is_longer_than_a_reader_takes_in_at_once(package: str) -> None:
+def test_no_module_is_too_long(package: str) -> None:
     long = {
         str(path.relative_to(ROOT))
         for path in sources(package)
-        if len(path.read_text().splitlines()) > MOST_LINES
+        if len(path.read_text().splitlines()) > LINES_MAX
     }
-    assert long <= LONG
+    assert long <= LONG_MODULES
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
+def test_no_modules_import_each_other_in_a_cycle(package: str) -> None:
     graph = grimp.build_graph(package, cache_dir=None)
-    waiting = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
-    # A package and what it holds are told apart: its __init__ is a module like any other.
-    while ready := {module for module, imports in waiting.items() if not imports & waiting.keys()}:
-        waiting = {module: imports for module, imports in waiting.items() if module not in ready}
-    assert not waiting
+    rest = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    # A package and its modules are separate nodes: its __init__ is a module like any other.
+    while leaves := {module for module, imports in rest.items() if not imports & rest.keys()}:
+        rest = {module: imports for module, imports in rest.items() if module not in leaves}
+    assert not rest
 
 
 def test_the_servers_folders_hold_few_modules() -> None:
@@ -51,4 +51,4 @@ def test_the_servers_folders_hold_few_modules() -> None:
     }
     for folder in (server, *folders):
         modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
-        assert len(modules) <= (5 if folder == server else MOST_MODULES), folder
+        assert len(modules) <= (5 if folder == server else MODULES_MAX), folder

@@ -1,75 +1,45 @@
-"""The README's table of flags against the code: all are in it, with what the code says of them."""
+"""Tests of the pages: the README is short, and every link has a target."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import NamedTuple
 
-import click
-import mnist37_client.cli.main  # noqa: F401 - its commands join the group
 import pytest
-from mnist37_client.cli.group import commands
-from mnist37_server.__main__ import main
-
-README = Path(__file__).parents[2] / "README.md"
-OTHERS = " (other commands)"
+from support.pages import ROOT, anchors, links, pages, table
 
 
-class Row(NamedTuple):
-    """A line of the table; or an option in the same words."""
-
-    flag: str
-    environment: str
-    default: str
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 150
 
 
-def table() -> list[Row]:
-    lines = README.read_text().splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("| flag | environment |"))
-    rows = []
-    for line in lines[start + 2 :]:
-        if not line.startswith("|"):
-            break
-        flag, environment, default, _ = (cell.strip() for cell in line.strip("|").split("|"))
-        rows.append(Row(flag.replace("`", ""), environment, default))
-    return rows
+def test_the_readme_names_every_page_of_the_reference() -> None:
+    linked = set(links(ROOT / "README.md"))
+    assert {str(page.relative_to(ROOT)) for page in ROOT.glob("docs/reference/*.md")} <= linked
 
 
-def options(command: click.Command) -> dict[str, click.Option]:
-    found = [option for option in command.params if isinstance(option, click.Option)]
-    return {option.opts[0]: option for option in found}
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
 
 
-def shared() -> dict[str, click.Option]:
-    """The options that all commands have that talk to a server."""
-    loss = options(commands.commands["loss"])
-    return {flag: option for flag, option in loss.items() if option.envvar}
+def test_the_table_of_the_decisions_lists_every_record() -> None:
+    records = sorted(ROOT.glob("docs/decisions/[0-9]*.md"))
+    titles = [record.read_text().splitlines()[0] for record in records]
+    rows = table("docs/decisions/README.md", "number", "title")
+    assert [
+        f"| {int(record.name[:4])} | [{title.partition('. ')[2]}]({record.name}) |"
+        for record, title in zip(records, titles, strict=True)
+    ] == [f"| {row['number']} | {row['title']} |" for row in rows]
+    assert [title.partition(".")[0] for title in titles] == [f"# {row['number']}" for row in rows]
 
 
-def check_default(option: click.Option, cell: str) -> None:
-    """A default that is no value, but what is made of none, is told in words."""
-    context = click.Context(click.Command("any"))
-    default = option.get_default(context)
-    if option.is_flag:
-        assert cell == ("on" if default else "off")
-    elif isinstance(default, str | int | float):
-        assert cell == (f"{default:g}" if isinstance(default, float) else str(default))
-    else:
-        assert len(cell) > 3
-
-
-def test_it_lists_each_option_once_and_no_other() -> None:
-    flags = [row.flag for row in table()]
-    assert sorted(flags) == sorted([*options(main), *(flag + OTHERS for flag in shared())])
-
-
-@pytest.mark.parametrize("row", table(), ids=lambda row: row.flag)
-def test_it_tells_what_the_code_does(row: Row) -> None:
-    if row.flag.endswith(OTHERS):
-        option = shared()[row.flag.removesuffix(OTHERS)]
-        assert row.environment == option.envvar
-    else:
-        option = options(main)[row.flag]
-        assert main.context_settings["auto_envvar_prefix"] == "MNIST37"
-        assert row.environment == f"MNIST37_{option.name.upper()}"
-    check_default(option, row.default)
+def test_contributing_lists_every_target_of_make() -> None:
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert sorted(re.findall(r"^    make ([a-z-]+)", text, re.MULTILINE)) == sorted(phony.split())

@@ -1,4 +1,4 @@
-"""Words that the contract no longer has, and paths that are named outside the sources."""
+"""Tests of words that the contract no longer has, and of paths in texts outside the sources."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.pages import ROOT, pages
 
-ROOT = Path(__file__).parents[2]
-
-# The contract's words until commit d40bbcd. What is stored under such a name keeps it.
+# The contract's words until commit d40bbcd. Names that are stored still have them.
 OLD_WORDS = [
     r"[Cc]ut(?:[ _-]|\s+(?:#\s*)?)?off|CUT_OFF",
     r"(?<!asyncio\.)\bgather\b(?!\()",
@@ -30,7 +29,7 @@ OLD_WORDS = [
     r"--max-message(?!-mib)|MNIST37_MAX_MESSAGE(?!_MIB)",
     r"\bStepped\b",
 ]
-THEIR_PLACES = {"CHANGELOG.md", "tests/repository/test_words.py"}
+EXEMPT = {"CHANGELOG.md", "tests/repository/test_words.py"}
 
 # Names that are stored, and may never change.
 FROZEN = {
@@ -39,40 +38,40 @@ FROZEN = {
     "server/mnist37_server/domain/commands.py": ('return "Train", {', '"learning_rate": self'),
 }
 
-# A path in a text: of a folder at the top, down to a file.
+# A path in a text: from a folder at the top to a file, or to a folder of tests or benchmarks.
 PATH = re.compile(
     r"(?<![\w./-])(?:(?:benchmarks|client|docker|docs|examples|mnist37|protos|server|tests)/"
     r"[\w./-]*\.(?:py|md|proto|yaml|yml|sh|txt|json|npz)|(?:tests|benchmarks|examples)(?:/\w+)+)\b"
 )
-SPEAK_OF_PATHS = [
-    *("Makefile", "Dockerfile", "docker-compose.yml", ".ci/run", "pyproject.toml", "README.md"),
-    *("ARCHITECTURE.md", "CONTRIBUTING.md", "benchmarks/on_device.py", "benchmarks/README.md"),
-    *("docs/operations.md", "docs/kubernetes.yaml", "docs/kubernetes-gpu.yaml"),
+FILES_WITH_PATHS = [
+    *("Makefile", "Dockerfile", "docker-compose.yml", ".ci/run", "pyproject.toml"),
+    *("docs/kubernetes.yaml", "docs/kubernetes-gpu.yaml", "benchmarks/on_device.py"),
+    *(str(page.relative_to(ROOT)) for page in pages() if page.name != "CHANGELOG.md"),
 ]
 
 
 def tracked() -> list[str]:
-    listed = subprocess.run(
+    process = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    if listed.returncode:
+    if process.returncode:
         pytest.skip("this is no checkout")
-    return listed.stdout.split()
+    return process.stdout.split()
 
 
 def test_the_contracts_old_words_are_gone() -> None:
     old = re.compile("|".join(OLD_WORDS))
-    found = []
+    occurrences = []
     for name in tracked():
         path = ROOT / name
-        if name in THEIR_PLACES or name.startswith("benchmarks/results/") or not path.is_file():
+        if name in EXEMPT or name.startswith("benchmarks/results/") or not path.is_file():
             continue
         try:
             text = path.read_text()
         except UnicodeDecodeError:
             continue
-        found += [f"{name}: {word[0]}" for word in old.finditer(text)]
-    assert not found
+        occurrences += [f"{name}: {word[0]}" for word in old.finditer(text)]
+    assert not occurrences
 
 
 @pytest.mark.parametrize("name", FROZEN)
@@ -82,8 +81,13 @@ def test_stored_names_stay(name: str) -> None:
         assert stored in text
 
 
-@pytest.mark.parametrize("name", SPEAK_OF_PATHS)
-def test_paths_that_are_spoken_of_exist(name: str) -> None:
-    """What only a device or a container runs moves too."""
+@pytest.mark.parametrize("name", FILES_WITH_PATHS)
+def test_paths_in_texts_exist(name: str) -> None:
     for path in PATH.findall((ROOT / name).read_text()):
         assert (ROOT / path).exists() or (ROOT / f"{path}.py").exists(), path
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_a_page_names_exist(page: Path) -> None:
+    for module, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)", page.read_text()):
+        assert f"def {name}(" in (ROOT / module).read_text(), name

@@ -51,7 +51,9 @@ class RetryAttempts:
         # At least as long as the server asked for; random, so that clients spread their retries.
         pause = max(self._pause, 2 * (error.retry_after or 0)) * random.uniform(0.5, 1)
         is_late = time.monotonic() + pause > self._deadline
-        if not isinstance(error, Unavailable) or not self._policy.connected or is_late:
+        # TOO_MANY_RPCS: the server refused the call unread, and has room again in a moment.
+        is_temporary = isinstance(error, Unavailable) or error.reason == "TOO_MANY_RPCS"
+        if not is_temporary or not self._policy.connected or is_late:
             raise error
         self._pause = min(2 * self._pause, PAUSE_MAX_SECONDS)
         return pause

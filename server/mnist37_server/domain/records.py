@@ -62,3 +62,4 @@ class ModelStats(NamedTuple):
     pending_writes: int  # writes in the queue
     runs_in_progress: bool  # whether a run is under way
     state_bytes: int  # size of the database
+    state_log_bytes: int  # size of its write-ahead log

@@ -16,7 +16,7 @@ class CommitDelay:
     After it answers a batch, the writer waits for the next writes of the clients that it answered.
     It waits for each no longer than one commit takes, since one commit is all that the delay can
     save. In all it waits at most `max_seconds`. On a slow disk there is no delay, since writes
-    gather during the commit before anyway.
+    accumulate during the commit before anyway.
 
     Args:
         max_seconds: the longest delay of one commit.

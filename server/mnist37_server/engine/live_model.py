@@ -207,6 +207,7 @@ class LiveModel:
             pending_writes=self._queue.depth(),
             runs_in_progress=self._queue.running_run() is not None,
             state_bytes=self._store.size(),
+            state_log_bytes=self._store.log_size(),
         )
 
     def _mark_device_lost(self) -> None:

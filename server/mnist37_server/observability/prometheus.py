@@ -157,6 +157,7 @@ class ModelMetrics(Collector):
         yield gauge(
             "state_bytes", "Bytes of the database, without its log.", model_stats.state_bytes
         )
+        yield gauge("state_log_bytes", "Bytes of the database's log.", model_stats.state_log_bytes)
 
 
 def gauge(name: str, help_: str, value: float | None) -> Metric:

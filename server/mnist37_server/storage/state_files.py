@@ -26,8 +26,11 @@ class StateFiles:
         return self._look() == self._identities
 
     def log_size(self) -> int:
-        """Return the size of the write-ahead log in bytes."""
-        return self._paths[-1].stat().st_size
+        """Return the size of the write-ahead log in bytes; 0 if it was deleted."""
+        try:
+            return self._paths[-1].stat().st_size
+        except OSError:
+            return 0
 
     def _look(self) -> list[tuple[int, int] | None]:
         identities: list[tuple[int, int] | None] = []
