@@ -26,8 +26,9 @@ from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.errors import CannotStart
 from mnist37_server.rpc import server as rpc_server
 from mnist37_server.rpc.drain import InFlightCalls
+from mnist37_server.rpc.memory_trim import start_trimming
 from mnist37_server.rpc.slow_callers import SlowCallers
-from mnist37_server.rpc.thread_pools import LifoThreadPool
+from mnist37_server.rpc.thread_pools import PROBE_THREADS, ElasticThreadPool
 from mnist37_server.services import health as health_service
 from mnist37_server.services import mnist37_service, open_inference, reflection
 from mnist37_server.storage.store import Store
@@ -87,6 +88,7 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     # With it, a full collection takes half a millisecond.
     gc.freeze()
     gc.enable()
+    start_trimming()
     serving = start_serving(server)
     # Should it end, nothing else would notice: the process would live on, and answer no call.
     threading.Thread(target=wake_after, args=(serving, wake), name="watch", daemon=True).start()
@@ -129,7 +131,7 @@ def add_services(
     service = mnist37_service.add_to(
         server, model, model, max_calls, config.max_streams, slow_callers
     )
-    probe_pool = LifoThreadPool(max_calls, "probe")
+    probe_pool = ElasticThreadPool(PROBE_THREADS, "probe")
     # The open services, whose callers nobody knows: a message of theirs has a few bytes.
     slow_strangers = SlowCallers(
         min(OPEN_TIMEOUT_SECONDS, config.message_timeout), OPEN_CALLS_MAX, grace_seconds=0.25

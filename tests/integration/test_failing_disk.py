@@ -86,7 +86,7 @@ def test_each_sync_may_fail_and_callers_are_told_the_truth(tmp_path: Path) -> No
 
     failures = []
     with ThreadPoolExecutor(2) as pool:
-        for output, version in pool.map(run, range(1, 16)):
+        for output, version in pool.map(run, range(1, 11)):
             if not output:
                 continue  # the database could not be created, so no caller was told anything
             failures += [number for number, word in enumerate(output) if word == "STORAGE_FULL"]
@@ -282,3 +282,12 @@ def test_files_that_are_deleted_end_the_writes(server: LocalServer, state: Path,
     status, logged = server.stop()
     assert status == 0
     assert logged.count("was deleted or replaced: no more writes are taken") == 1
+
+
+def test_a_new_state_that_cannot_be_stored_is_one_line(disk: FaultyDisk, state: Path) -> None:
+    disk.order("fail-sync-1")
+    with pytest.raises(
+        Unavailable, match=r"--state: .*nothing is applied: disk I/O error$"
+    ) as told:
+        disk.serve("--state", str(state))
+    assert "Traceback" not in str(told.value)

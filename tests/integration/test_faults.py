@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,3 +122,31 @@ def test_a_run_can_be_resumed_after_its_clients_connection_ended(server: LocalSe
         twin = Twin()
         twin.train(200)
         assert client.get_model().digest == twin.digest
+
+
+class BrokenPool(LocalServer):
+    """A server whose pool for short calls raises in grpcio's serving thread."""
+
+    command = (
+        sys.executable,
+        "-c",
+        "from mnist37_server import __main__\n"
+        "from mnist37_server.rpc.thread_pools import ElasticThreadPool\n"
+        "def submit(*_): raise RuntimeError('no thread')\n"
+        "ElasticThreadPool.submit = submit\n"
+        "__main__.start()\n",
+    )
+
+
+def test_a_server_whose_serving_thread_has_ended_ends(tmp_path: Path) -> None:
+    with BrokenPool("--device", "cpu", "--state", str(tmp_path)) as server:
+        with Client(server.address, retry_for=0, timeout=20) as client:
+            client.step()
+            with pytest.raises(Unavailable):
+                client.predict(validation_images()[0][0])
+        assert server.process.wait(20) == 1
+        _, logged = server.stop()
+    assert "gRPC's serving thread has ended" in logged
+    assert "no thread" in logged
+    with LocalServer("--device", "cpu", "--state", str(tmp_path)) as server:
+        assert Client(server.address).get_model().version == 1

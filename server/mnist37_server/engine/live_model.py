@@ -24,7 +24,7 @@ from mnist37_server.engine.stats import EngineStats
 from mnist37_server.engine.subscription import Subscription
 from mnist37_server.engine.write_queue import PENDING_CALLERS_MAX, WriteQueue
 from mnist37_server.engine.writer import Writer
-from mnist37_server.errors import version_not_retained
+from mnist37_server.errors import CannotStart, Refusal, version_not_retained
 from mnist37_server.storage.failures import state_lost_error
 from mnist37_server.storage.store import Store
 from mnist37_server.training.device_errors import device_lost_error
@@ -64,7 +64,10 @@ class LiveModel:
         if snapshot is None:
             trainer.initialize(Initialize())
             snapshot = replace(trainer.snapshot(Origin.INITIALIZE), version=0)
-            store.commit([snapshot], [])
+            try:
+                store.commit([snapshot], [])
+            except Refusal as error:
+                raise CannotStart(f"--state: {error}") from error
         trainer.reset(snapshot)
         self.feed = SnapshotFeed(snapshot)
         self._trainer = trainer  # only the writer's thread uses it; here its counts are read

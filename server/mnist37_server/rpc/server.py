@@ -44,7 +44,7 @@ def build(
         CannotStart: the server cannot listen on the address.
     """
     server = grpc.server(
-        ElasticThreadPool(SHORT_CALL_THREADS, "short-call"),  # type: ignore[arg-type]  # it has submit
+        ElasticThreadPool(SHORT_CALL_THREADS, "short-call"),
         interceptors=list(interceptors),
         options=options(config),
         maximum_concurrent_rpcs=config.max_rpcs or None,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import ParamSpec
 
 # A few threads answer many short calls faster than many threads do, since fewer compete. Calls that
@@ -20,9 +20,13 @@ from typing import ParamSpec
 # with as many threads as there may be calls. So waiting calls never use up the threads of the short
 # calls, and a client that sends a message slowly delays no other call.
 SHORT_CALL_THREADS = 4
+READ_THREADS = 4
+PROBE_THREADS = 2
 # A thread of ElasticThreadPool counts as blocked after this time on one call. If calls wait and no
 # call starts for this time, the pool adds threads.
 BLOCKED_AFTER_SECONDS = 0.05
+# A thread without a call for this long ends if it is superfluous: a burst starts hundreds.
+IDLE_THREAD_SECONDS = 10.0
 
 P = ParamSpec("P")
 
@@ -98,6 +102,7 @@ def run_call(call: Callable[[], object], handle: CompletionHandle) -> None:
         call()
     except BaseException:
         log.exception("a call raised an error that grpcio did not catch")
+    _current.handle = None  # an idle thread keeps nothing of its last call
     if not handle.is_deferred:
         handle.complete()
 
@@ -170,7 +175,12 @@ class LifoThreadPool(ThreadPoolExecutor):
     def _work(self, inbox: SimpleQueue[Call]) -> None:
         defer_to_wakers()
         while True:
-            call, handle = inbox.get()
+            try:
+                call, handle = inbox.get(timeout=IDLE_THREAD_SECONDS)
+            except Empty:
+                if self._exit_if_idle(inbox):
+                    return
+                continue
             run_call(call, handle)
             del call  # which refers to the call's messages
             with self._lock:
@@ -179,8 +189,17 @@ class LifoThreadPool(ThreadPoolExecutor):
                 else:
                     self._idle.append(inbox)
 
+    def _exit_if_idle(self, inbox: SimpleQueue[Call]) -> bool:
+        """Take a thread out of the pool if it is idle and not the last one."""
+        with self._lock:
+            if inbox not in self._idle or self._thread_count == 1:
+                return False  # a call has just come, or there must be a thread
+            self._idle.remove(inbox)
+            self._thread_count -= 1
+            return True
 
-class ElasticThreadPool:
+
+class ElasticThreadPool(ThreadPoolExecutor):
     """An executor with a small, fixed number of available threads.
 
     grpcio assigns a thread to a call before the call's message has arrived. So a client that sends
@@ -188,7 +207,7 @@ class ElasticThreadPool:
     that works on one call for more than 50 ms therefore no longer counts, and the pool starts
     replacements while calls wait.
 
-    grpcio uses only `submit` of an executor.
+    grpcio requires a ThreadPoolExecutor, but uses only `submit`.
 
     Args:
         threads: how many threads are available, beside the blocked ones.
@@ -196,6 +215,7 @@ class ElasticThreadPool:
     """
 
     def __init__(self, threads: int, name: str) -> None:
+        super().__init__(threads, name)
         self._target = threads
         self._name = name
         self._calls: SimpleQueue[Call] = SimpleQueue()
@@ -210,7 +230,7 @@ class ElasticThreadPool:
             self._add_thread()
         threading.Thread(target=self._watch, name=f"{name}-watch", daemon=True).start()
 
-    def submit(
+    def submit(  # type: ignore[override]  # grpcio needs no more of a Future than this
         self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
     ) -> CompletionHandle:
         """Call fn(*args, **kwargs) on one of the threads, and log what it raises."""
@@ -231,7 +251,10 @@ class ElasticThreadPool:
         defer_to_wakers()
         thread = threading.get_ident()
         while not self._should_exit():
-            call, handle = self._calls.get()
+            try:
+                call, handle = self._calls.get(timeout=IDLE_THREAD_SECONDS)
+            except Empty:
+                continue  # the thread may be superfluous by now
             self._calls_started += 1
             self._busy_since[thread] = time.monotonic()
             run_call(call, handle)
@@ -255,7 +278,7 @@ class ElasticThreadPool:
         """
         has_failed = False
         while True:
-            self._submitted.wait()
+            self._submitted.wait(IDLE_THREAD_SECONDS)
             calls_started = self._calls_started
             time.sleep(BLOCKED_AFTER_SECONDS)
             self._submitted.clear()

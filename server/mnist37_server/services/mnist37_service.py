@@ -30,7 +30,12 @@ from mnist37_server.rpc.status import (
     stream_handler,
     unary_handler,
 )
-from mnist37_server.rpc.thread_pools import LifoThreadPool, assign_pool
+from mnist37_server.rpc.thread_pools import (
+    READ_THREADS,
+    ElasticThreadPool,
+    LifoThreadPool,
+    assign_pool,
+)
 from mnist37_server.services import converters
 from mnist37_server.services.predict_codec import PredictFields, decode, encode
 
@@ -41,6 +46,7 @@ DESCRIPTOR = pb.DESCRIPTOR.services_by_name["Mnist37Service"]
 SERVICE = DESCRIPTOR.full_name
 RPCS = {method.name for method in DESCRIPTOR.methods}
 SHORT_RPCS = {"Predict", "GetModel"}  # they run on the server's own threads
+READ_RPCS = {"GetLoss", "ListVersions", "ListRuns"}  # they take longer, and wait for the disk alone
 
 # Bytes of pixels, those of 64 images. Up to this size a prediction takes no longer than the check
 # whether the caller still waits, so there is no check.
@@ -242,8 +248,10 @@ def add_to(
     Returns:
         The service.
     """
-    long_calls = LifoThreadPool(max_rpcs, "long-call")
     servicer = Mnist37Servicer(model, writes, max_streams)
-    assign_pool(long_calls, servicer, RPCS - SHORT_RPCS)
+    assign_pool(ElasticThreadPool(READ_THREADS, "read"), servicer, READ_RPCS)
+    # All others wait: for their turn, for a run, for the next request. Each has a thread.
+    long_calls = LifoThreadPool(max_rpcs, "long-call")
+    assign_pool(long_calls, servicer, RPCS - SHORT_RPCS - READ_RPCS)
     register(server, DESCRIPTOR, servicer, slow_callers or SlowCallers(), CODECS)
     return servicer

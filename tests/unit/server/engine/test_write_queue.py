@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from mnist37_server.domain.commands import Request, Step, Train
+from mnist37_server.domain.records import RequestRecord
 from mnist37_server.domain.results import StepResult
 from mnist37_server.engine.commit_delay import CommitDelay
 from mnist37_server.engine.stats import EngineStats
@@ -172,3 +173,46 @@ def test_on_a_slow_disk_there_is_no_delay(writes: QueueWithWriter) -> None:
     writes.answer_steps(2)
     writes.queue.submit(Step())
     assert writes.start_take(3 * LONG).result(SOON) == [Step()]
+
+
+def test_a_record_is_looked_up_without_the_lock() -> None:
+    """Let a look-up hang, as on a disk: other callers submit, cancel and ask meanwhile."""
+    is_looking, go = threading.Event(), threading.Event()
+
+    def find(request_id: str) -> None:
+        if request_id == "slow":
+            is_looking.set()
+            go.wait(SOON)
+
+    queue = WriteQueue(find, EngineStats())
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(queue.submit, Step(), "slow")
+        assert is_looking.wait(SOON)
+        caller = queue.submit(Step(), "quick")
+        queue.cancel(caller)
+        assert queue.depth() == 0
+        go.set()
+        slow.result(SOON)
+    assert queue.depth() == 1
+
+
+def test_a_write_that_finishes_during_the_look_up_is_not_done_again() -> None:
+    """Commit the write between the look-up and the lock: the look-up has to be repeated."""
+    records: dict[str, RequestRecord] = {}
+    looks: list[str] = []
+
+    def find(request_id: str) -> RequestRecord | None:
+        record = records.get(request_id)
+        looks.append(request_id)
+        if len(looks) == 1:
+            queue.submit(Step(), "one")
+            writes = queue.take()
+            assert writes is not None
+            (write,) = writes
+            records["one"] = RequestRecord("one", write.fingerprint, 7, (0.25, 7))
+            queue.finish(write, StepResult(0.25, 7))
+        return record
+
+    queue = WriteQueue(find, EngineStats())
+    assert queue.submit(Step(), "one").only(StepResult) == StepResult(0.25, 7)
+    assert queue.depth() == 0

@@ -251,6 +251,24 @@ def test_ids_are_kept_a_day_and_the_newest_longer(
     assert store.find(str(50 + FORGET_INTERVAL)) is not None, "a day old, but of the newest 10,000"
 
 
+def test_ids_of_a_clock_that_was_ahead_are_kept_a_day(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def commit(ids: range, now: float) -> None:
+        monkeypatch.setattr("time.time", lambda: now)
+        store.commit([], [RequestRecord(str(i), b"x", 0, (0.0, 0)) for i in ids])
+
+    year, day = 365 * 24 * 3600, 24 * 3600
+    commit(range(100), year)
+    newest = range(100, RETAINED_REQUESTS + 200)
+    commit(newest, 0)
+    assert store.find("0") is not None
+    commit(range(newest.stop, newest.stop + FORGET_INTERVAL), day - 60)
+    assert store.find("0") is not None
+    commit(range(newest.stop + FORGET_INTERVAL, newest.stop + 2 * FORGET_INTERVAL), day + 60)
+    assert store.find("0") is None
+
+
 def test_a_second_process_is_refused_and_the_error_names_the_first(tmp_path: Path) -> None:
     store = Store(tmp_path)
     code = (
