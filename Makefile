@@ -13,7 +13,7 @@ PROTOS := mnist37_protos/v1/mnist37.proto mnist37_protos/inference/open_inferenc
 STUBS := $(foreach proto,$(PROTOS),$(addprefix $(proto:.proto=_pb2),.py .pyi _grpc.py))
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I protos
 
-.PHONY: demo test check soak fuzz endure bench device device-compile interop protos stack clean
+.PHONY: demo test check soak fuzz endure attack bench device device-compile interop protos stack clean
 
 demo: $(INSTALLED)
 	@$(BIN)/mnist37 demo
@@ -35,6 +35,10 @@ fuzz: $(INSTALLED)
 # An hour of mixed load, or MINUTES=5: memory, threads and files stay what they were.
 endure: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python tests/stress/endurance.py $(or $(MINUTES),60)
+
+# All attacks in turn for an hour, or MINUTES=5, beside callers who must notice nothing.
+attack: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python tests/stress/attacks.py $(or $(MINUTES),60)
 
 # How near the limit the service is; ONLY="predict both" measures those alone.
 bench: $(BENCH)

@@ -26,9 +26,9 @@ from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.errors import CannotStart
 from mnist37_server.rpc import server as rpc_server
 from mnist37_server.rpc.drain import InFlightCalls
+from mnist37_server.rpc.elastic_pool import PROBE_THREADS, ElasticThreadPool
 from mnist37_server.rpc.memory_trim import start_trimming
 from mnist37_server.rpc.slow_callers import SlowCallers
-from mnist37_server.rpc.thread_pools import PROBE_THREADS, ElasticThreadPool
 from mnist37_server.services import health as health_service
 from mnist37_server.services import mnist37_service, open_inference, reflection
 from mnist37_server.storage.store import Store

@@ -131,7 +131,7 @@ class BrokenPool(LocalServer):
         sys.executable,
         "-c",
         "from mnist37_server import __main__\n"
-        "from mnist37_server.rpc.thread_pools import ElasticThreadPool\n"
+        "from mnist37_server.rpc.elastic_pool import ElasticThreadPool\n"
         "def submit(*_): raise RuntimeError('no thread')\n"
         "ElasticThreadPool.submit = submit\n"
         "__main__.start()\n",

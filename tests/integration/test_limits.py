@@ -19,7 +19,7 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 from mnist37_server.config import RESERVED_RPCS, Config
 from mnist37_server.errors import CannotStart
-from mnist37_server.rpc import thread_pools
+from mnist37_server.rpc import elastic_pool
 from mnist37_server.rpc.server import build
 from mnist37_server.services import mnist37_service
 from support.models import UncalledModel
@@ -57,7 +57,7 @@ def model() -> Iterator[BlockedModel]:
 @pytest.fixture
 def stub(model: BlockedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Return a stub of a server that accepts 40 calls and does not replace blocked threads."""
-    monkeypatch.setattr(thread_pools, "BLOCKED_AFTER_SECONDS", TIMEOUT)
+    monkeypatch.setattr(elastic_pool, "BLOCKED_AFTER_SECONDS", TIMEOUT)
     config = Config("127.0.0.1:0", max_rpcs=40, max_pending_writes=4, max_streams=4)
     server, port = build(config)
     mnist37_service.add_to(server, model, model, config.max_rpcs, config.max_streams)
@@ -71,7 +71,7 @@ def stub(model: BlockedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def occupy(stub: Any, model: BlockedModel) -> list[Any]:
     """Start calls that block all threads for short calls, and return them."""
     calls = [
-        stub.Predict.future(IMAGE, timeout=TIMEOUT) for _ in range(thread_pools.SHORT_CALL_THREADS)
+        stub.Predict.future(IMAGE, timeout=TIMEOUT) for _ in range(elastic_pool.SHORT_CALL_THREADS)
     ]
     for _ in calls:
         assert model.asked.acquire(timeout=TIMEOUT)

@@ -33,7 +33,8 @@ PREDICTIONS_A_SECOND = 100
 P99_MAX_SECONDS = 0.05
 MEMORY_GROWTH_MAX = 150 * MIB  # beside an attack
 MEMORY_LEFT_MAX = 20 * MIB  # a minute after the last one
-PAUSE = 0.002  # between an attacker's calls: some 500 a second
+PAUSE = 0.005  # between an attacker's calls: some 200 a second, which the machine can answer
+LONG_PAUSE = 0.05  # between calls that take some milliseconds each
 CHECK = "/grpc.health.v1.Health/Check"
 PREDICT = "/mnist37.v1.Mnist37Service/Predict"
 LIST = "/mnist37.v1.Mnist37Service/ListVersions"
@@ -55,7 +56,14 @@ class Target(NamedTuple):
 Attack = Callable[[Target, float], None]
 
 
-def many_calls(path: str, content: bytes, *, window: int = 65_535, bearer: bool = False) -> Attack:
+def many_calls(
+    path: str,
+    content: bytes,
+    *,
+    window: int = 65_535,
+    bearer: bool = False,
+    pause: float = PAUSE,
+) -> Attack:
     """Return an attack of whole calls on one connection, whose answers wait for a window."""
 
     def attack(target: Target, end: float) -> None:
@@ -63,7 +71,7 @@ def many_calls(path: str, content: bytes, *, window: int = 65_535, bearer: bool 
         with RawConnection(target.address, window) as connection:
             while time.monotonic() < end and not connection.is_closed:
                 connection.call(path, content, *headers)
-                time.sleep(PAUSE)
+                time.sleep(pause)
 
     return attack
 
@@ -88,7 +96,7 @@ def begun_and_reset(target: Target, end: float) -> None:
             for _ in range(20):
                 stream = connection.begin(PREDICT)
                 connection.send(frame(RESET, 0, stream, b"\0\0\0\x08"))
-            time.sleep(10 * PAUSE)
+            time.sleep(LONG_PAUSE)
 
 
 def compressed(target: Target, end: float) -> None:
@@ -97,7 +105,7 @@ def compressed(target: Target, end: float) -> None:
         while time.monotonic() < end and not connection.is_closed:
             stream = connection.begin(CHECK, ("grpc-encoding", "gzip"))
             connection.send_data(stream, b"\1" + len(bomb).to_bytes(4) + bomb, end=True)
-            time.sleep(20 * PAUSE)
+            time.sleep(LONG_PAUSE)
 
 
 def idle_connections(target: Target, end: float) -> None:
@@ -122,13 +130,13 @@ ATTACKS: dict[str, Attack] = {
     "half-sent, open": half_sent(CHECK, bearer=False),
     "half-sent, predict": half_sent(PREDICT, bearer=True),
     "unread, open": many_calls(CHECK, b"", window=0),
-    "unread lists": many_calls(LIST, b"", window=0, bearer=True),
+    "unread lists": many_calls(LIST, b"", window=0, bearer=True, pause=LONG_PAUSE),
     "begun and reset": begun_and_reset,
     "compressed": compressed,
-    "many fields": many_calls(INFER, b"\x2a\x00" * 500_000, bearer=True),
+    "many fields": many_calls(INFER, b"\x2a\0" * 500_000, bearer=True, pause=LONG_PAUSE),
     "idle connections": idle_connections,
     "odd headers": odd_headers,
-    "lists": many_calls(LIST, b"", bearer=True),
+    "lists": many_calls(LIST, b"", bearer=True, pause=LONG_PAUSE),
     "without a token": many_calls(PREDICT, b""),
 }
 

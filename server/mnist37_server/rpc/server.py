@@ -10,7 +10,7 @@ import grpc
 
 from mnist37_server.config import Config
 from mnist37_server.errors import CannotStart
-from mnist37_server.rpc.thread_pools import SHORT_CALL_THREADS, ElasticThreadPool
+from mnist37_server.rpc.elastic_pool import SHORT_CALL_THREADS, ElasticThreadPool
 
 # A peer that does not answer a ping for this long is given up: its calls end.
 PING_TIMEOUT_SECONDS = 20

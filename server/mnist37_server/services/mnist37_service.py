@@ -21,6 +21,7 @@ from mnist37_server.engine.subscription import ResultT, Subscription
 from mnist37_server.errors import CallerCancelled
 from mnist37_server.rpc.admission import StreamLimit
 from mnist37_server.rpc.drain import InFlightCalls
+from mnist37_server.rpc.elastic_pool import READ_THREADS, ElasticThreadPool
 from mnist37_server.rpc.registration import Codec, register
 from mnist37_server.rpc.slow_callers import SlowCallers
 from mnist37_server.rpc.status import (
@@ -30,12 +31,7 @@ from mnist37_server.rpc.status import (
     stream_handler,
     unary_handler,
 )
-from mnist37_server.rpc.thread_pools import (
-    READ_THREADS,
-    ElasticThreadPool,
-    LifoThreadPool,
-    assign_pool,
-)
+from mnist37_server.rpc.thread_pools import LifoThreadPool, assign_pool
 from mnist37_server.services import converters
 from mnist37_server.services.predict_codec import PredictFields, decode, encode
 
