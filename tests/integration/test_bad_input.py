@@ -85,7 +85,8 @@ def refused(stub: Any, code: grpc.StatusCode, *said: str) -> Iterator[None]:
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         told = from_rpc(caught.value, "here")
         assert isinstance(told, InvalidInput)
-        assert details.startswith(f"{told.field}: ")
+        assert told.field is not None or told.reason == "MALFORMED_MESSAGE"
+        assert told.field is None or details.startswith(f"{told.field}: ")
     for leaked in ("Traceback", "/", "File", "Error", "0x"):
         assert leaked not in details
     after = stub.GetModel(pb.GetModelRequest(), timeout=TIMEOUT)

@@ -21,13 +21,14 @@ from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1.mnist37_pb2_grpc import Mnist37ServiceStub
 from mnist37_server.storage.store import Store
+from support import mixed_writes
 from support.disk_faults import FaultyDisk
 from support.scraping import Scrape, wait_until
 
 IMAGES, _ = validation_images()
 TIMEOUT = 20
 QUICKLY = 1.0  # seconds: ten times what a call takes on a busy machine
-WRITES = [sys.executable, "-m", "support.mixed_writes"]
+WRITES = [sys.executable, str(Path(mixed_writes.__file__))]
 
 
 @pytest.fixture

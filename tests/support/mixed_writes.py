@@ -1,4 +1,4 @@
-"""python -m support.mixed_writes FOLDER: writes of each kind, and a line with what each was told.
+"""python mixed_writes.py FOLDER: writes of each kind, and a line with what each was told.
 
 A line is the version that the write was answered with, or the reason of its refusal. At the end the
 process kills itself, so what it leaves is what a crash leaves.
