@@ -127,9 +127,15 @@ class AsyncClient:
         Iterate over the run with `async for`, or await its `wait`. Arguments and errors are those
         of Client.train.
         """
-        self._raise_if_closed()
         request = calls.train_request(epochs, learning_rate, batch_size, seed, request_id)
-        return AsyncTrainingRun(lambda: self._stub.Train(request), self.address, self._retry_policy)
+
+        def begin() -> grpc.aio.UnaryStreamCall[pb.TrainRequest, pb.TrainResponse]:
+            self._raise_if_closed()
+            call: grpc.aio.UnaryStreamCall[pb.TrainRequest, pb.TrainResponse]
+            call = self._stub.Train(request)
+            return call
+
+        return AsyncTrainingRun(begin, self.address, self._retry_policy)
 
     async def step(
         self,

@@ -138,9 +138,14 @@ class Client:
             request_id: up to 128 characters; the id of an interrupted run, with the same values,
                 continues that run.
         """
-        self._raise_if_closed()
         request = calls.train_request(epochs, learning_rate, batch_size, seed, request_id)
-        return TrainingRun(lambda: self._stub.Train(request), self.address, self._retry_policy)
+
+        def begin() -> Iterator[pb.TrainResponse]:
+            self._raise_if_closed()
+            responses: Iterator[pb.TrainResponse] = self._stub.Train(request)
+            return responses
+
+        return TrainingRun(begin, self.address, self._retry_policy)
 
     def step(
         self,
@@ -271,9 +276,9 @@ class Client:
             raise Cancelled(f"{self.address}: the client is closed")
 
     def _call(self, method: Callable[..., Response], request: Request) -> Response:
-        self._raise_if_closed()
         attempts = self._retry_policy.attempts()
         while True:
+            self._raise_if_closed()
             try:
                 response = method(request, timeout=self.timeout)
             except grpc.RpcError as error:

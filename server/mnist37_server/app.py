@@ -111,7 +111,7 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     termination = server.stop(config.shutdown_grace)  # refuses new calls from now on
     in_flight.wait_until_idle(config.shutdown_grace)
     server.stop(0)  # cancels what remains: open streams that wait for their callers
-    # With a limit: grpcio can lose track of a call that it ended itself for a malformed message.
+    # With a limit: a call whose connection takes nothing any more does not end.
     termination.wait(1)
     if metrics:
         metrics.close()
@@ -147,8 +147,8 @@ def start_serving(server: grpc.Server) -> threading.Thread:
     """Start a server; return the one thread in which grpcio takes in its calls."""
     before = set(threading.enumerate())
     server.start()
-    (serving,) = set(threading.enumerate()) - before
-    return serving
+    started = set(threading.enumerate()) - before
+    return next(thread for thread in started if thread.name.endswith("(_serve)"))
 
 
 def wake_after(thread: threading.Thread, wake: int) -> None:

@@ -275,7 +275,7 @@ def test_files_that_are_deleted_end_the_writes(server: LocalServer, state: Path,
             (state / name).unlink()
         for _ in range(2):
             with pytest.raises(Unavailable, match="was deleted or replaced") as refused:
-                client.step()
+                client.step(request_id="not stored")
             assert refused.value.reason == "STATE_LOST"
         assert client.predict(IMAGES[0]).version == 1
         with pytest.raises(Unavailable, match="not serving"):

@@ -38,9 +38,10 @@ class RawConnection:
     Args:
         address: HOST:PORT of the server.
         window: how many bytes the server may send on each stream.
+        reads: whether anything is read from the socket.
     """
 
-    def __init__(self, address: str, window: int = 65_535) -> None:
+    def __init__(self, address: str, window: int = 65_535, *, reads: bool = True) -> None:
         host, _, port = address.rpartition(":")
         self._socket = socket.create_connection((host, int(port)), timeout=60)
         self._next_stream = 1
@@ -52,7 +53,10 @@ class RawConnection:
         settings = struct.pack(">HI", INITIAL_WINDOW_SIZE, window)
         self._socket.sendall(PREFACE + frame(SETTINGS, 0, 0, settings))
         self._send_lock = threading.Lock()
-        threading.Thread(target=self._read, daemon=True).start()
+        if reads:
+            threading.Thread(target=self._read, daemon=True).start()
+        else:
+            self._socket.settimeout(1)  # to send, where the server takes no more
 
     def begin(self, path: str, *headers: tuple[str, str | bytes]) -> int:
         """Send the headers of a call, and return its stream."""
@@ -102,9 +106,13 @@ class RawConnection:
             return self.ends.get(stream)
 
     def send(self, data: bytes) -> None:
-        """Send raw bytes; nothing if the server has closed the connection."""
-        with self._send_lock, suppress(OSError):
-            self._socket.sendall(data)
+        """Send raw bytes; nothing if the server takes no more."""
+        with self._send_lock:
+            if not self.is_closed:
+                try:
+                    self._socket.sendall(data)
+                except OSError:
+                    self.is_closed = True
 
     def close(self) -> None:
         """Close the connection."""

@@ -58,7 +58,6 @@ class LiveModel:
         max_callers: int = PENDING_CALLERS_MAX,
     ) -> None:
         self._store = store
-        store.on_lost = self._mark_state_lost
         trainer = Trainer(datasets, device)
         snapshot = store.latest()
         if snapshot is None:
@@ -80,6 +79,7 @@ class LiveModel:
         self._is_device_lost = False  # never set back; read without a lock
         delay = CommitDelay()
         self._queue = WriteQueue(store.find, self.engine_stats, max_callers, delay)
+        store.on_lost = self._mark_state_lost
         self._writer = Writer(
             self._queue, trainer, store, self.feed, delay, self.engine_stats, self._mark_device_lost
         )

@@ -87,7 +87,7 @@ class WriteQueue:
             ShuttingDown: the queue is closed.
         """
         caller = caller or Subscription()
-        while not self._try_submit(request, request_id, caller):
+        while not self._try_submit(request, request_id, caller) and caller.is_waiting:
             pass
         return caller
 

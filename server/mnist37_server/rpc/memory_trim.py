@@ -6,16 +6,17 @@ import ctypes
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
-CHECK_INTERVAL_SECONDS = 15.0
-GROWTH_BYTES = 8 * 2**20  # since the last trim, after which the next one pays
+INTERVAL_SECONDS = 30.0
+GROWTH_BYTES = 16 * 2**20  # above the lowest level so far, from which on a trim pays
 STATM = Path("/proc/self/statm")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def start_trimming() -> None:
-    """Start a thread that has the C library return free memory when the process has grown.
+    """Start a thread that has the C library return free memory while the process has grown.
 
     glibc keeps what was freed within its heaps, one for each of several threads: after a burst of
     calls that is a hundred MiB that nothing uses. Other C libraries have no such function.
@@ -26,12 +27,13 @@ def start_trimming() -> None:
 
 
 def _watch(trim: ctypes._NamedFuncPointer) -> None:
-    trimmed_bytes = 0
+    lowest_bytes = _anonymous_bytes()
     while True:
-        time.sleep(CHECK_INTERVAL_SECONDS)
-        if _anonymous_bytes() > trimmed_bytes + GROWTH_BYTES:
-            trim(0)
-            trimmed_bytes = _anonymous_bytes()
+        time.sleep(INTERVAL_SECONDS)
+        with suppress(OSError):  # there may be no more open files for a while
+            if _anonymous_bytes() > lowest_bytes + GROWTH_BYTES:
+                trim(0)
+                lowest_bytes = min(lowest_bytes, _anonymous_bytes())
 
 
 def _anonymous_bytes() -> int:

@@ -39,6 +39,8 @@ def register(
     slow_callers: SlowCallers,
     codecs: Mapping[str, Codec] | None = None,
     name: str | None = None,
+    *,
+    prompt_streams: bool = False,
 ) -> None:
     """Register the methods that a servicer has of a service.
 
@@ -49,6 +51,8 @@ def register(
         slow_callers: the limits for callers that are slow to send or to read.
         codecs: the codecs of some methods; those of the other methods are protobuf's.
         name: the name of the service, if it is not the descriptor's.
+        prompt_streams: whether each request of a stream of requests must come in time, and not
+            only the one request of other methods.
     """
     codecs = codecs or {}
     handlers = {
@@ -57,6 +61,7 @@ def register(
             getattr(servicer, method.name),
             codecs.get(method.name) or protobuf_codec(method),
             slow_callers,
+            prompt_streams,
         )
         for method in service.methods
         if hasattr(servicer, method.name)
@@ -73,13 +78,17 @@ def protobuf_codec(method: MethodDescriptor) -> Codec:
 
 
 def make_handler(
-    method: MethodDescriptor, behavior: Callable[..., Any], codec: Codec, slow_callers: SlowCallers
+    method: MethodDescriptor,
+    behavior: Callable[..., Any],
+    codec: Codec,
+    slow_callers: SlowCallers,
+    prompt_streams: bool,
 ) -> Handler:
     """Return grpcio's handler of a method."""
     decode = refuse_malformed(method.input_type.full_name, codec.decode)
     if method.client_streaming:
         return grpc.stream_stream_rpc_method_handler(
-            receive_stream(behavior, decode, slow_callers), None, codec.encode
+            receive_stream(behavior, decode, slow_callers, prompt_streams), None, codec.encode
         )
     if method.server_streaming:
         return grpc.stream_stream_rpc_method_handler(
@@ -143,13 +152,18 @@ def receive_one_answer_stream(
 
 
 def receive_stream(
-    behavior: Callable[..., Iterator[Any]], decode: Decode, slow_callers: SlowCallers
+    behavior: Callable[..., Iterator[Any]],
+    decode: Decode,
+    slow_callers: SlowCallers,
+    prompt_streams: bool,
 ) -> Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[Any]]:
     """Return a behavior that receives requests as they come, and yields its responses."""
 
     @wraps(behavior)
     def call(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
         try:
+            if prompt_streams:
+                requests = slow_callers.receive_all(requests, context)
             yield from behavior(map(decode, requests), context)
         finally:
             slow_callers.watch_answer(context)

@@ -25,6 +25,8 @@ RESERVED_FILES = 100
 # Calls that have arrived and wait for grpcio's serving thread. gRPC's core would refuse calls at
 # random, with a bare CANCELLED, where more than 1,000 wait.
 ARRIVED_CALLS_MAX = 8_192
+# Calls of one connection. A client queues more; a few of a burst are refused with UNAVAILABLE.
+CONNECTION_CALLS_MAX = 1_024
 IDENTITY = 1  # the set of compressions, as bits, that has no compression alone
 
 
@@ -78,6 +80,8 @@ def options(config: Config) -> list[tuple[str, int]]:
         ("grpc.server.max_pending_requests", ARRIVED_CALLS_MAX),
         ("grpc.server.max_pending_requests_hard_limit", ARRIVED_CALLS_MAX),
         # 64 kB can be inflated to 64 MiB, in the core's threads, before anybody is known.
+        # What a connection that is not read has in its buffers is bounded by that alone.
+        ("grpc.max_concurrent_streams", CONNECTION_CALLS_MAX),
         ("grpc.compression_enabled_algorithms_bitset", IDENTITY),
         ("grpc.so_reuseport", 0),  # a port in use is an error; it is not shared
     ]

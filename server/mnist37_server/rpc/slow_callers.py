@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import grpc
 
-from mnist37_server.errors import MalformedMessage
-from mnist37_server.rpc.thread_pools import defer_completion
+from mnist37_server.errors import CallerCancelled, MalformedMessage
+from mnist37_server.rpc.thread_pools import CompletionHandle, defer_completion
 
 TIMEOUT_SECONDS = 60.0
 CALLS_MAX = 512
@@ -45,25 +45,39 @@ class SlowCallers:
         self._grace_seconds = grace_seconds
         # When each call began to wait, oldest first. Each operation on them is atomic in CPython.
         self._sending: dict[grpc.ServicerContext, float] = {}
-        self._reading: dict[grpc.ServicerContext, float] = {}
+        # With the handles by which grpcio counts the calls.
+        self._reading: dict[grpc.ServicerContext, tuple[float, CompletionHandle | None]] = {}
         self._canceled = 0  # calls since the last line in the log
         self._next_log_time = 0.0
         threading.Thread(target=self._watch, name="slow-callers", daemon=True).start()
 
     def receive(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        """Return the next message of a call.
+        """Return the one message of a call.
 
         Raises:
             MalformedMessage: the caller ended its messages before it sent one.
-            grpc.RpcError: the call is canceled.
+            CallerCancelled: the caller cancelled the call before it sent a message.
+            grpc.RpcError: the call was canceled.
         """
-        self._sending[context] = time.monotonic()
-        try:
-            return next(requests)
-        except StopIteration:
-            raise MalformedMessage("the call has no message; send exactly one") from None
-        finally:
-            del self._sending[context]
+        for message in self.receive_all(requests, context):
+            return message
+        if not context.is_active():
+            raise CallerCancelled("the caller left")
+        raise MalformedMessage("the call has no message; send exactly one")
+
+    def receive_all(
+        self, requests: Iterator[bytes], context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        """Yield the messages of a call, each of which must come in time."""
+        while True:
+            self._sending[context] = time.monotonic()
+            try:
+                message = next(requests)
+            except StopIteration:
+                return
+            finally:
+                self._sending.pop(context, None)
+            yield message
 
     def watch_answer(self, context: grpc.ServicerContext) -> None:
         """Count a call as in progress until its last answer is sent.
@@ -72,7 +86,7 @@ class SlowCallers:
         the call no longer from here on, and answers that nobody reads have no limit.
         """
         handle = defer_completion()
-        self._reading[context] = time.monotonic()
+        self._reading[context] = time.monotonic(), handle
 
         def complete() -> None:
             self._reading.pop(context, None)
@@ -86,9 +100,19 @@ class SlowCallers:
         while True:
             time.sleep(CHECK_INTERVAL_SECONDS)
             now = time.monotonic()
-            for calls in (self._sending, self._reading):
-                if calls:
-                    self._cancel_slow(calls.copy(), now)
+            if self._sending:
+                for context in self._slow(self._sending.copy(), now):
+                    self._sending.pop(context, None)
+                    self._cancel(context)
+            if self._reading:
+                calls = self._reading.copy()
+                for context in self._slow({call: item[0] for call, item in calls.items()}, now):
+                    self._reading.pop(context, None)
+                    self._cancel(context)
+                    # Where the connection takes nothing any more, the call does not end by that.
+                    handle = calls[context][1]
+                    if handle is not None:
+                        handle.complete()
             if self._canceled and now >= self._next_log_time:
                 log.warning(
                     "canceled %d calls: their callers were too slow to send a message or to read"
@@ -98,12 +122,18 @@ class SlowCallers:
                 self._canceled = 0
                 self._next_log_time = now + LOG_INTERVAL_SECONDS
 
-    def _cancel_slow(self, calls: dict[grpc.ServicerContext, float], now: float) -> None:
+    def _slow(
+        self, calls: dict[grpc.ServicerContext, float], now: float
+    ) -> Iterator[grpc.ServicerContext]:
+        """Yield the calls to cancel, of calls with the time since when each waits."""
         excess = len(calls) - self._calls_max
         for number, (context, since) in enumerate(calls.items()):
             waited_seconds = now - since
             too_many = number < excess and waited_seconds >= self._grace_seconds
             if waited_seconds < self._timeout_seconds and not too_many:
-                break  # the calls behind it have waited for less
-            context.cancel()
-            self._canceled += 1
+                return  # the calls behind it have waited for less
+            yield context
+
+    def _cancel(self, context: grpc.ServicerContext) -> None:
+        context.cancel()
+        self._canceled += 1

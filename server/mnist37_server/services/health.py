@@ -19,6 +19,7 @@ from mnist37_server.rpc.slow_callers import SlowCallers
 from mnist37_server.rpc.status import cancellable_unary_handler, stream_handler
 from mnist37_server.rpc.thread_pools import assign_pool
 
+HealthCheckResponse = health_pb2.HealthCheckResponse
 DESCRIPTOR = health_pb2.DESCRIPTOR.services_by_name["Health"]
 NAME = health.SERVICE_NAME
 WATCHES_MAX = 256  # that are open at a time
@@ -39,7 +40,7 @@ class Health(health.HealthServicer):
         # nothing would block all calls: grpcio then sends while it holds the lock that each Check
         # takes.
         super().__init__(experimental_non_blocking=False, experimental_thread_pool=threads)
-        assign_pool(threads, self, ["Check"])
+        assign_pool(threads, self, ["Check", "List"])
         self.serving = True
         self._device_metadata = ((DEVICE, device),)
         self._names = {health.OVERALL_HEALTH, *services}
@@ -61,6 +62,16 @@ class Health(health.HealthServicer):
             )
         context.set_trailing_metadata(self._device_metadata)
         return super().Check(request, context)
+
+    @cancellable_unary_handler
+    def List(
+        self, request: health_pb2.HealthListRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthListResponse:
+        """Return the status of each service."""
+        status = HealthCheckResponse.SERVING if self.serving else HealthCheckResponse.NOT_SERVING
+        return health_pb2.HealthListResponse(
+            statuses={name: HealthCheckResponse(status=status) for name in self._names}
+        )
 
     @stream_handler
     def Watch(

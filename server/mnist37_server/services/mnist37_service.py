@@ -69,6 +69,8 @@ class Mnist37Servicer:
         self._model = model
         self._writes = writes
         self._streams = StreamLimit(max_streams, "streams")
+        # The queue bounds the callers of runs, but a caller that reads nothing stays after its run.
+        self._runs = StreamLimit(max_streams, "streams of runs")
         self.in_flight = InFlightCalls()
 
     @unary_handler
@@ -131,7 +133,7 @@ class Mnist37Servicer:
 
         A message is for one epoch or, with `coalesce`, for all that were committed together.
         """
-        with self.in_flight:
+        with self._runs, self.in_flight:
             caller = self._write(converters.parse_train, request, context)
             yield from converters.progress_messages(
                 map(progress_of, caller.coalesced()), request.coalesce

@@ -80,4 +80,4 @@ def add_to(
     servicer = Reflection([*services, reflection.SERVICE_NAME], threads)
     slow_callers = slow_callers or SlowCallers()
     for name in (reflection.SERVICE_NAME, REFLECTION_V1):
-        register(server, DESCRIPTOR, servicer, slow_callers, name=name)
+        register(server, DESCRIPTOR, servicer, slow_callers, name=name, prompt_streams=True)

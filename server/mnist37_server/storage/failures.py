@@ -17,12 +17,14 @@ NOTHING_IN_LOG = (
 )
 
 
-def may_be_in_log(error: sqlite3.Error) -> bool:
+def may_be_in_log(error: BaseException) -> bool:
     """Return whether a recovery could find a failed commit in the log.
 
     If a sync fails, the commit's frames are in the file all the same: a process that opens the
     database after a crash would apply them.
     """
+    if isinstance(error, MemoryError):
+        return True
     name = getattr(error, "sqlite_errorname", None)
     return name is not None and not name.startswith(NOTHING_IN_LOG)
 

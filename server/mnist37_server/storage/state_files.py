@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+UNKNOWN = (-1, -1)
+
 
 class StateFiles:
     """The files of an open state, as they were when it was opened.
@@ -22,8 +24,11 @@ class StateFiles:
         self._identities = self._look()
 
     def are_in_place(self) -> bool:
-        """Return whether each file is still the one that was opened."""
-        return self._look() == self._identities
+        """Return whether each file is still the one that was opened, as far as can be known."""
+        return all(
+            now in (before, UNKNOWN)
+            for now, before in zip(self._look(), self._identities, strict=True)
+        )
 
     def log_size(self) -> int:
         """Return the size of the write-ahead log in bytes; 0 if it was deleted."""
@@ -37,8 +42,10 @@ class StateFiles:
         for path in self._paths:
             try:
                 status = os.stat(path)  # noqa: PTH116 - it runs at each commit; a Path takes longer
-            except OSError:
+            except FileNotFoundError:
                 identities.append(None)
+            except OSError:  # the disk fails, which does not mean that the file is gone
+                identities.append(UNKNOWN)
             else:
                 identities.append((status.st_dev, status.st_ino))
         return identities

@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mnist37_server.domain.records import RequestRecord, RunRecord, VersionRecord
@@ -139,7 +140,10 @@ class Store:
         if not self._requests.may_hold(request_id):
             return None
         with self._reader_lock:
-            return request_log.find_request(self._reader, request_id)
+            record = request_log.find_request(self._reader, request_id)
+        if self._is_lost:  # the record may be of a commit to a file that has no name any more
+            raise state_lost_error()
+        return record
 
     def commit(
         self,
@@ -171,17 +175,22 @@ class Store:
                 if records:
                     self._requests.insert(records, now)
                 self._writer.execute("COMMIT")
+                self._check_files()
                 self._history.end_transaction()
             except BaseException as error:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                if not isinstance(error, sqlite3.Error):
-                    raise
+                self._roll_back()
                 if may_be_in_log(error):
                     self._discard_failed_commit(error)
+                if not isinstance(error, sqlite3.Error):
+                    raise
                 raise refusal_of(error) from error
-            self._check_files()
             self._watch_log()
+
+    def _roll_back(self) -> None:
+        """End the transaction, if there is one, without its changes."""
+        if self._writer.in_transaction:
+            with suppress(sqlite3.Error):
+                self._writer.execute("ROLLBACK")
 
     def _check_files(self) -> None:
         """Raise ShuttingDown, and call `on_lost` once, if a file was deleted or replaced."""
@@ -192,7 +201,7 @@ class Store:
             self.on_lost()
         raise state_lost_error()
 
-    def _discard_failed_commit(self, error: sqlite3.Error) -> None:
+    def _discard_failed_commit(self, error: BaseException) -> None:
         """Take a failed commit out of the log, or end the process.
 
         Its callers may be answered "nothing is applied" only when a recovery cannot apply it any
@@ -202,8 +211,7 @@ class Store:
             try:
                 database.overwrite_failed_commit(self._writer)
             except sqlite3.Error:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
+                self._roll_back()
             else:
                 return
         log.critical(
