@@ -79,7 +79,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     type=click.IntRange(1),
     default=DEFAULT.max_streams,
     metavar="N",
-    help="How many PredictStreams and WatchRuns may be open.",
+    help="How many PredictStreams and WatchRuns may be open, and how many Trains.",
 )
 @click.option(
     "--message-timeout",

@@ -25,7 +25,7 @@ class Config:
     max_message_mib: int = 64  # the size limit of a message, in MiB
     max_rpcs: int = 2048  # calls in flight at a time, waiting ones included; 0: no limit
     max_pending_writes: int = 256  # of these, callers that wait for a write or a run
-    max_streams: int = 256  # of these, PredictStreams and WatchRuns
+    max_streams: int = 256  # of these, PredictStreams and WatchRuns; and as many Trains
     message_timeout: float = 60.0  # seconds to send a message in, and to read an answer in
     keepalive: float = 60.0  # seconds without data from a peer until the server sends it a ping
     metrics_address: str | None = None  # HOST:PORT of the metrics for Prometheus; None: no metrics
@@ -55,11 +55,11 @@ class Config:
         check_address("--address", self.address)
         if self.metrics_address is not None:
             check_address("--metrics-address", self.metrics_address)
-        rpcs_min = self.max_pending_writes + self.max_streams + RESERVED_RPCS
+        rpcs_min = self.max_pending_writes + 2 * self.max_streams + RESERVED_RPCS
         if self.max_rpcs and self.max_rpcs < rpcs_min:
             raise CannotStart(
                 f"--max-rpcs: got {self.max_rpcs:,}; must be 0 for no limit, or at least"
-                f" {rpcs_min:,}: --max-pending-writes + --max-streams + {RESERVED_RPCS}, so"
+                f" {rpcs_min:,}: --max-pending-writes + 2 * --max-streams + {RESERVED_RPCS}, so"
                 " that calls that wait leave room for the others"
             )
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -43,7 +43,7 @@ TIMEOUT = 20
 class FewCalls(LocalServer):
     """A server with as few places for calls as there can be."""
 
-    places = 18
+    places = 19
 
     def __init__(self, *options: str) -> None:
         few = ("--max-rpcs", str(self.places), "--max-pending-writes", "1", "--max-streams", "1")
@@ -164,7 +164,7 @@ def test_a_socket_that_is_not_read_shuts_out_no_caller(
 
 
 def test_runs_whose_progress_is_not_read_do_not_hold_all_places() -> None:
-    few = ("--max-rpcs", "22", "--max-pending-writes", "4", "--max-streams", "2")
+    few = ("--max-rpcs", "24", "--max-pending-writes", "4", "--max-streams", "2")
     with (
         LocalServer("--device", "cpu", *few) as server,
         RawConnection(server.address, window=0) as other,
