@@ -127,6 +127,7 @@ class AsyncClient:
         Iterate over the run with `async for`, or await its `wait`. Arguments and errors are those
         of Client.train.
         """
+        self._raise_if_closed()
         request = calls.train_request(epochs, learning_rate, batch_size, seed, request_id)
 
         def begin() -> grpc.aio.UnaryStreamCall[pb.TrainRequest, pb.TrainResponse]:

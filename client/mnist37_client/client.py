@@ -138,6 +138,7 @@ class Client:
             request_id: up to 128 characters; the id of an interrupted run, with the same values,
                 continues that run.
         """
+        self._raise_if_closed()
         request = calls.train_request(epochs, learning_rate, batch_size, seed, request_id)
 
         def begin() -> Iterator[pb.TrainResponse]:

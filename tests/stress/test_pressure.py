@@ -24,7 +24,7 @@ IMAGES, _ = validation_images()
 TIMEOUT = 20
 SMALL = {
     "--max-message-mib": 1,
-    "--max-rpcs": 24,
+    "--max-rpcs": 28,
     "--max-pending-writes": 4,
     "--max-streams": 4,
     "--keepalive": 1,
@@ -79,8 +79,8 @@ def wait_for_ended_calls(calls: list[Any], count: int) -> list[Any]:
 def test_beyond_max_rpcs_calls_are_refused_at_once_and_the_server_goes_on(
     small: str, client: Client
 ) -> None:
-    with silent_calls(small, "GetLoss", 30) as calls:
-        wait_for_ended_calls(calls, 30 - 24)
+    with silent_calls(small, "GetLoss", 34) as calls:
+        wait_for_ended_calls(calls, 34 - 28)
         with pytest.raises(Exhausted, match="Concurrent RPC limit exceeded") as refused:
             client.predict(IMAGES[0])
         assert (refused.value.reason, refused.value.retry_after) == ("TOO_MANY_RPCS", 1.0)

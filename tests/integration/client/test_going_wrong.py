@@ -19,6 +19,7 @@ from mnist37_client import (
     InvalidInput,
     Unavailable,
 )
+from mnist37_client.local_server import LocalServer
 from support.both_clients import (
     ENDLESS_EPOCHS,
     IMAGES,
@@ -252,3 +253,13 @@ def test_closing_the_async_client_ends_its_streams(address: str) -> None:
             await following
 
     asyncio.run(main())
+
+
+def test_a_client_that_is_closed_during_a_retry_says_so() -> None:
+    with LocalServer("--device", "cpu") as server:
+        client = Client(server.address)
+        client.get_model()
+        server.kill()
+        threading.Timer(0.3, client.close).start()
+        with pytest.raises(Cancelled, match="the client is closed"):
+            client.get_model()

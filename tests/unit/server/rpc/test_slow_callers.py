@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from mnist37_server.errors import MalformedMessage
+from mnist37_server.errors import CallerCancelled, MalformedMessage
 from mnist37_server.rpc.slow_callers import SlowCallers
 from mnist37_server.rpc.thread_pools import LifoThreadPool
 from support.scraping import wait_until
@@ -22,6 +22,9 @@ class Context:
 
     def cancel(self) -> None:
         self.is_canceled = True
+
+    def is_active(self) -> bool:
+        return not self.is_canceled
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         self.callbacks.append(callback)
@@ -38,6 +41,24 @@ def test_the_message_is_returned_and_the_call_waits_no_longer() -> None:
 def test_a_call_without_a_message_is_malformed() -> None:
     with pytest.raises(MalformedMessage, match="no message; send exactly one"):
         SlowCallers().receive(iter(()), Context())  # type: ignore[arg-type]
+
+
+def test_a_call_that_is_canceled_before_its_message_comes_is_not_malformed() -> None:
+    context = Context()
+    context.cancel()
+    with pytest.raises(CallerCancelled):
+        SlowCallers().receive(iter(()), context)  # type: ignore[arg-type]
+
+
+def test_a_place_is_given_back_even_if_the_canceled_call_does_not_end() -> None:
+    callers, context = SlowCallers(timeout_seconds=0.1, calls_max=1), Context()
+    completed: list[Any] = []
+    handle = LifoThreadPool(1, "stuck").submit(callers.watch_answer, context)  # type: ignore[arg-type]
+    handle.add_done_callback(completed.append)
+    assert wait_until(lambda: context.is_canceled, 5)
+    assert wait_until(lambda: completed == [handle], 5)
+    context.callbacks[0]()
+    assert completed == [handle]
 
 
 def test_a_call_is_canceled_when_its_message_takes_too_long() -> None:
