@@ -197,7 +197,7 @@ def write_tokens(file: Path) -> dict[str, str]:
 
 
 class Outcome:
-    """What the callers and the memory did, as a whole and by attack."""
+    """The callers' latencies and failures, and the server's memory, by attack."""
 
     def __init__(self) -> None:
         self.attack = "none"

@@ -19,25 +19,23 @@
 #include <time.h>
 #include <unistd.h>
 
-static int ordered(const char *order)
+typedef int lookup(const char *path);
+
+static int look_up(const char *order, lookup *found)
 {
     const char *folder = getenv("DISK_FAULTS");
     char path[512];
     if (!folder)
         return 0;
     snprintf(path, sizeof path, "%s/%s", folder, order);
-    return access(path, F_OK) == 0;
+    return found(path);
 }
 
-static int ordered_once(const char *order)
-{
-    const char *folder = getenv("DISK_FAULTS");
-    char path[512];
-    if (!folder)
-        return 0;
-    snprintf(path, sizeof path, "%s/%s", folder, order);
-    return unlink(path) == 0;
-}
+static int exists(const char *path) { return access(path, F_OK) == 0; }
+static int is_removed(const char *path) { return unlink(path) == 0; }
+
+static int ordered(const char *order) { return look_up(order, exists); }
+static int ordered_once(const char *order) { return look_up(order, is_removed); }
 
 static int is_database(int file)
 {

@@ -1,4 +1,4 @@
-"""What the store keeps about requests, runs and versions, and the stats of the model."""
+"""Records of requests, runs and versions as the store keeps them, and the stats of the model."""
 
 from __future__ import annotations
 

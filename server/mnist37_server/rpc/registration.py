@@ -26,7 +26,7 @@ Encode = Callable[[Any], bytes]
 
 
 class Codec(NamedTuple):
-    """How to decode a method's requests and to encode its responses."""
+    """A decoder of a method's requests and an encoder of its responses."""
 
     decode: Decode
     encode: Encode | None  # None: the method returns bytes

@@ -1,4 +1,4 @@
-"""What a failed commit means: for its callers, and for the write-ahead log on the disk."""
+"""Refusals for a failed commit, and whether a recovery could still apply it."""
 
 from __future__ import annotations
 
