@@ -1,4 +1,4 @@
-"""How long a group commit is delayed so that more writes can join it."""
+"""A policy for the delay of group commits, so that more writes can join them."""
 
 from __future__ import annotations
 
