@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -267,6 +268,8 @@ def test_a_log_that_a_reader_made_grow_shrinks_again(server: LocalServer, state:
 
 @pytest.mark.parametrize("name", ["lock", "mnist37.sqlite3", "mnist37.sqlite3-wal", "the folder"])
 def test_files_that_are_deleted_end_the_writes(server: LocalServer, state: Path, name: str) -> None:
+    assert server.process.stdout is not None
+    url = server.process.stdout.readline().split()[-1]
     with Client(server.address, retry_for=0) as client:
         client.step()
         if name == "the folder":
@@ -280,9 +283,34 @@ def test_files_that_are_deleted_end_the_writes(server: LocalServer, state: Path,
         assert client.predict(IMAGES[0]).version == 1
         with pytest.raises(Unavailable, match="not serving"):
             client_health.check(server.address)
+        assert Scrape(url).value("mnist37_model_version") == 1
     status, logged = server.stop()
     assert status == 0
     assert logged.count("was deleted or replaced: no more writes are taken") == 1
+
+
+def test_a_write_to_a_file_that_lost_its_name_is_never_acknowledged(
+    disk: FaultyDisk, state: Path
+) -> None:
+    """Delete the database while a commit syncs: the commit succeeds, and is lost all the same."""
+    metrics = ("--metrics-address", "127.0.0.1:0")
+    with disk.serve("--state", str(state), *metrics) as server:
+        assert server.process.stdout is not None
+        url = server.process.stdout.readline().split()[-1]
+        client = Client(server.address, retry_for=0, timeout=TIMEOUT)
+        client.step()
+        with ThreadPoolExecutor(1) as pool, disk.obeying("hang-syncs"):
+            step = pool.submit(client.step, request_id="lost")
+            assert wait_until(step.running, TIMEOUT)
+            time.sleep(0.5)
+            (state / "mnist37.sqlite3").unlink()
+        with pytest.raises(Unavailable, match="was deleted or replaced"):
+            step.result(TIMEOUT)
+        for call in (partial(client.step, request_id="lost"), client.versions):
+            with pytest.raises(Unavailable, match="was deleted or replaced"):
+                call()
+        assert client.get_model().version == 1
+        assert Scrape(url).value("mnist37_model_version") == 1
 
 
 def test_a_new_state_that_cannot_be_stored_is_one_line(disk: FaultyDisk, state: Path) -> None:

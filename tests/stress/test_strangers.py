@@ -14,9 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
-from mnist37_client import AsyncClient, Client, validation_images
+from mnist37_client import AsyncClient, Cancelled, Client, Unavailable, validation_images
 from mnist37_client import health as client_health
+from mnist37_client._rpc.status import from_rpc
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from support.raw_http2 import (
@@ -32,6 +34,7 @@ from support.vitals import MIB, Vitals
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
 IMAGES, _ = validation_images()
+CANCEL = b"\0\0\0\x08"  # the payload of a frame that resets a call for this reason
 CHECK = "/grpc.health.v1.Health/Check"
 PREDICT = "/mnist37.v1.Mnist37Service/Predict"
 TRAIN = "/mnist37.v1.Mnist37Service/Train"
@@ -217,6 +220,41 @@ def test_a_burst_of_calls_is_answered(
 
     kinds = {type(result).__name__ for result in asyncio.run(burst())}
     assert kinds == {"Prediction", "StepResult"}
+
+
+def test_no_call_of_a_burst_is_canceled_by_the_server(victim: LocalServer) -> None:
+    """Send 3,000 calls at once by hand, so that no client holds back or retries."""
+    connections = [RawConnection(victim.address) for _ in range(3)]
+    try:
+        streams = [connection.call_at_once(CHECK, 1_000) for connection in connections]
+        for connection, numbers in zip(connections, streams, strict=True):
+            ends = [connection.wait(number) for number in numbers]
+            assert all(end is not None for end in ends)
+            assert not [end for end in ends if b"CANCEL" in (end or b"") or end == CANCEL]
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_a_call_that_the_server_drops_is_unavailable_and_not_canceled_by_the_caller() -> None:
+    """Send no message for longer than the server waits, by gRPC's own client."""
+    silence = threading.Event()
+    with (
+        LocalServer("--device", "cpu", "--message-timeout", "1") as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        silent: Any = channel.stream_unary(PREDICT)
+        with pytest.raises(grpc.RpcError) as dropped:
+            silent(iter(silence.wait, False), timeout=TIMEOUT)
+        silence.set()
+        error = from_rpc(dropped.value, server.address)
+        assert type(error) is Unavailable
+        assert "dropped the call" in str(error)
+        mine = silent.future(iter(threading.Event().wait, False))
+        mine.cancel()
+        with pytest.raises(grpc.FutureCancelledError):
+            mine.result()
+        assert type(from_rpc(mine, server.address)) is Cancelled
 
 
 def test_calls_that_are_begun_and_reset_leave_others_their_retries(

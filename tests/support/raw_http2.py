@@ -27,6 +27,13 @@ def header(name: str, value: str | bytes) -> bytes:
     return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(content)]) + content
 
 
+def headers_of(path: str, *others: tuple[str, str | bytes]) -> bytes:
+    """Return the header block of a gRPC call."""
+    fixed = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "a"}
+    fixed |= {"content-type": "application/grpc", "te": "trailers"}
+    return b"".join(header(*pair) for pair in (*fixed.items(), *others))
+
+
 def grpc_message(content: bytes) -> bytes:
     """Return a message as gRPC frames it: not compressed."""
     return b"\0" + len(content).to_bytes(4) + content
@@ -61,10 +68,7 @@ class RawConnection:
     def begin(self, path: str, *headers: tuple[str, str | bytes]) -> int:
         """Send the headers of a call, and return its stream."""
         stream, self._next_stream = self._next_stream, self._next_stream + 2
-        fixed = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "a"}
-        fixed |= {"content-type": "application/grpc", "te": "trailers"}
-        block = b"".join(header(*pair) for pair in (*fixed.items(), *headers))
-        self.send(frame(HEADERS, END_HEADERS, stream, block))
+        self.send(frame(HEADERS, END_HEADERS, stream, headers_of(path, *headers)))
         return stream
 
     def send_data(self, stream: int, data: bytes, *, end: bool = False) -> None:
@@ -98,6 +102,20 @@ class RawConnection:
         stream = self.begin(path, *headers)
         self.send_data(stream, grpc_message(content), end=True)
         return stream
+
+    def call_at_once(self, path: str, count: int) -> list[int]:
+        """Send so many calls with empty messages in one piece, and return their streams."""
+        streams = [self._next_stream + 2 * number for number in range(count)]
+        self._next_stream += 2 * count
+        block = headers_of(path)
+        self.send(
+            b"".join(
+                frame(HEADERS, END_HEADERS, stream, block)
+                + frame(DATA, END_STREAM, stream, grpc_message(b""))
+                for stream in streams
+            )
+        )
+        return streams
 
     def wait(self, stream: int, seconds: float = 20) -> bytes | None:
         """Return the last frame of a stream's answer; None if it does not come in time."""

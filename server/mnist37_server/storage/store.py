@@ -13,14 +13,14 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mnist37_server.domain.records import RequestRecord, RunRecord, VersionRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Snapshot
-from mnist37_server.errors import CannotStart
+from mnist37_server.errors import CannotStart, ShuttingDown
 from mnist37_server.storage import database, request_log, rows
 from mnist37_server.storage.failures import may_be_in_log, refusal_of, state_lost_error
 from mnist37_server.storage.history import History
@@ -55,6 +55,7 @@ class Store:
         # In memory, reader and writer are one connection, with one lock.
         self.on_lost: Callable[[], None] = lambda: None  # called once if a file was deleted
         self._is_lost = False
+        self._files: StateFiles | None = None  # known once the database is open
         self._commits = 0
         self._log_warning_bytes = LOG_BYTES_WARNING
         self._reader_lock = threading.Lock()
@@ -76,9 +77,8 @@ class Store:
             self._history = History(self._writer)
             self.latest()  # raises if the newest version is damaged
             self._requests = RequestLog(self._writer)
-            self._files = (
-                None if folder is None or file is None else StateFiles(folder / "lock", file)
-            )
+            if folder is not None and file is not None:
+                self._files = StateFiles(folder / "lock", file)
         except CannotStart:
             self._unlock()
             raise
@@ -100,13 +100,13 @@ class Store:
         slot = self._history.slot_of(version)
         if slot is None:
             return None
-        with self._reader_lock:
+        with self._read():
             return rows.read_snapshot(self._reader, slot, version)
 
     def versions(self, limit: int) -> list[VersionRecord]:
         """Return the records of the retained versions, newest first, at most `limit`."""
         slots = self._history.retained()[:limit]
-        with self._reader_lock:
+        with self._read():
             self._reader.execute("BEGIN")  # one consistent view, and one check of the file's locks
             try:
                 return rows.read_versions(self._reader, slots)
@@ -115,12 +115,12 @@ class Store:
 
     def runs(self, number: int | None = None) -> list[RunRecord]:
         """Return the retained runs, newest first, or only the run of this number if retained."""
-        with self._reader_lock:
+        with self._read():
             return [] if number and number >= 2**63 else rows.read_runs(self._reader, number)
 
     def curve(self, number: int) -> list[Progress]:
         """Return the retained epochs of a run, in their order."""
-        with self._reader_lock:
+        with self._read():
             return rows.read_curve(self._reader, number)
 
     def next_run(self) -> int:
@@ -128,22 +128,36 @@ class Store:
         return self._history.next_run()
 
     def size(self) -> int:
-        """Return the size of the database in bytes, without its write-ahead log."""
-        with self._reader_lock:
-            (size,) = self._reader.execute(
-                "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
-            ).fetchone()
+        """Return the size of the database in bytes, without its log; 0 if it was deleted."""
+        try:
+            with self._read():
+                (size,) = self._reader.execute(
+                    "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+                ).fetchone()
+        except ShuttingDown:  # metrics must be readable then too
+            return 0
         return int(size)
 
     def find(self, request_id: str) -> RequestRecord | None:
         """Return the record of a request; None if there is none."""
         if not self._requests.may_hold(request_id):
             return None
-        with self._reader_lock:
+        with self._read():
             record = request_log.find_request(self._reader, request_id)
         if self._is_lost:  # the record may be of a commit to a file that has no name any more
             raise state_lost_error()
         return record
+
+    @contextmanager
+    def _read(self) -> Iterator[None]:
+        """Hold the lock of the reader; an error of a file that was deleted is a refusal."""
+        with self._reader_lock:
+            try:
+                yield
+            except sqlite3.Error as error:
+                if self._files is None or self._files.are_in_place():
+                    raise
+                raise state_lost_error() from error
 
     def commit(
         self,
