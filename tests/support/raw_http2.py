@@ -55,7 +55,7 @@ class RawConnection:
         # guarded by _changed: the windows for sending, the ends of streams
         self._changed = threading.Condition()
         self._window, self._stream_window, self._windows = 65_535, 65_535, dict[int, int]()
-        self.ends: dict[int, bytes] = {}  # the last frame of each stream, once it has ended
+        self.ends: dict[int, bytes] = {}  # the frame that ended each stream
         self.is_closed = False
         settings = struct.pack(">HI", INITIAL_WINDOW_SIZE, window)
         self._socket.sendall(PREFACE + frame(SETTINGS, 0, 0, settings))
@@ -176,5 +176,5 @@ class RawConnection:
                     self._windows.setdefault(stream, self._stream_window)
                     self._windows[stream] += increment
             elif kind == RESET or (kind == HEADERS and flags & END_STREAM):
-                self.ends[stream] = payload
+                self.ends.setdefault(stream, payload)  # a reset may follow on the status
             self._changed.notify_all()
