@@ -57,12 +57,13 @@ def test_every_answer_during_training_is_of_the_version_that_it_names(client: Cl
 def test_versions_never_go_back(client: Client) -> None:
     images, _ = validation_images()
     versions: list[int] = []
+    deadline = time.monotonic() + 30  # one commit may take longer than many predictions
     with client.train(epochs=100_000) as run:
         next(run)
-        for _ in range(300):
+        while len(versions) < 300 or (len(set(versions)) < 3 and time.monotonic() < deadline):
             versions.append(client.predict(images[0]).version)
     assert versions == sorted(versions)
-    assert len(set(versions)) > 1
+    assert len(set(versions)) >= 3
 
 
 def test_writes_are_done_in_the_order_they_came(client: Client) -> None:
