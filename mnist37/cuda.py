@@ -16,6 +16,7 @@ from torch import Tensor
 from mnist37 import cuda_kernels
 from mnist37.examples import SliceOutput, StepsOutput, TrainingSlice
 from mnist37.kernels import Floats, Labels, Pixels
+from mnist37.losses import LossSums
 from mnist37.optimizer import Sgd
 
 ROWS = cuda_kernels.ROWS  # images in a tile
@@ -135,10 +136,12 @@ class CudaExamples:
                 return output.truncated(step)
         return output
 
-    def sum_losses(self, parameters: Tensor) -> tuple[int, int]:
-        """Return the sum of all losses in LOSS_UNITs and the number of correct classifications."""
+    def sum_losses(self, parameters: Tensor) -> LossSums:
+        """Return the sums of the losses and of the correct classifications of all images."""
         blocks = math.ceil(len(self) / ROWS)
-        sums = torch.empty((blocks, 2), dtype=torch.int64, device=parameters.device)
+        sums = torch.empty(
+            (blocks, len(LossSums._fields)), dtype=torch.int64, device=parameters.device
+        )
         with torch.cuda.device_of(parameters):
             cuda_kernels.evaluate[blocks,](
                 self.pixels,
@@ -149,8 +152,7 @@ class CudaExamples:
                 ROWS=ROWS,
                 num_warps=cuda_kernels.WARPS,
             )
-        total, correct = sums.sum(0).tolist()
-        return total, correct
+        return LossSums(*sums.sum(0).tolist())
 
     def train(self, parameters: Tensor, training_slice: TrainingSlice, valid: Self) -> SliceOutput:
         """Take the steps of a slice of a run, and evaluate after each epoch.
@@ -160,15 +162,16 @@ class CudaExamples:
         output = SliceOutput.empty(training_slice)
         max_steps, batch_size = training_slice.max_steps, training_slice.batch_size
         steps, start, loss, epochs = 0, training_slice.first_step, training_slice.loss, 0
-        for order in training_slice.orders:
+        for order, rate in zip(training_slice.orders, training_slice.rates.tolist(), strict=True):
             while start < len(order) and steps < max_steps and not training_slice.stop[0]:
                 launch = order[start : start + min(STEPS_PER_LAUNCH_MAX, max_steps - steps)]
-                loss += self.sgd(parameters, launch, batch_size, training_slice.sgd)
+                loss += self.sgd(parameters, launch, batch_size, Sgd(rate))
                 steps += len(launch)
                 start += len(launch)
             if start < len(order):
                 break
-            output.totals[epochs] = loss, *valid.sum_losses(parameters)
+            sums = valid.sum_losses(parameters)
+            output.totals[epochs] = loss, sums.losses, sums.threes_right + sums.sevens_right
             output.parameters[epochs] = parameters.cpu().numpy()
             start, loss, epochs = 0, 0, epochs + 1
         return output.truncated(steps, loss, epochs)

@@ -161,8 +161,8 @@ def evaluate(pixels, labels, count, parameters, found, ROWS: tl.constexpr):
         labels: (count,) uint8.
         count: how many images there are; the grid has a block for each ROWS images.
         parameters: (785,) float32, the weights, then the bias.
-        found: (blocks, 2) int64, receives the sum of each tile's losses in LOSS_UNITs, and how many
-            of its images are classified correctly.
+        found: (blocks, 4) int64, receives for each tile the sum of its losses in LOSS_UNITs, how
+            many threes and how many sevens are classified correctly, and how many threes it has.
         ROWS: images in a tile.
     """
     block = tl.program_id(0)
@@ -172,9 +172,12 @@ def evaluate(pixels, labels, count, parameters, found, ROWS: tl.constexpr):
     head_pixels, tail_pixels = head.to(tl.float32), tail.to(tl.float32)
     scores = _scores(head_pixels, tail_pixels, head_weights, tail_weights, bias)
     is_image = tl.arange(0, ROWS) < left
-    threes = tile_labels != 0
+    threes = is_image & (tile_labels != 0)
+    sevens = is_image & (tile_labels == 0)
     losses = tl.where(is_image, _losses(_sigmoid(scores), threes), 0)
-    # A score of exactly 0 is a seven, as in the notes' `preds > 0.0`.
-    correct = tl.where(is_image, ((scores > 0) == threes).to(tl.int64), 0)
-    tl.store(found + 2 * block, tl.sum(losses, axis=0))
-    tl.store(found + 2 * block + 1, tl.sum(correct, axis=0))
+    is_called_three = scores > 0  # exactly 0 is a seven, as in the notes' `preds > 0.0`
+    found += 4 * block
+    tl.store(found, tl.sum(losses, axis=0))
+    tl.store(found + 1, tl.sum((threes & is_called_three).to(tl.int64), axis=0))
+    tl.store(found + 2, tl.sum((sevens & ~is_called_three).to(tl.int64), axis=0))
+    tl.store(found + 3, tl.sum(threes.to(tl.int64), axis=0))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist37.kernels import Flag, Floats, Labels, Pixels
+from mnist37.losses import LossSums
 from mnist37.optimizer import Sgd
 
 PARAMETERS = 784 + 1  # the weights, then the bias
@@ -94,8 +95,8 @@ class Examples(Protocol):
             bound: the maximum of the sum of the parameters' absolute values.
         """
 
-    def sum_losses(self, parameters: Parameters) -> tuple[int, int]:
-        """Return the sum of all losses in LOSS_UNITs and the number of correct classifications."""
+    def sum_losses(self, parameters: Parameters) -> LossSums:
+        """Return the sums of the losses and of the correct classifications of all images."""
 
     def train(
         self, parameters: Parameters, training_slice: TrainingSlice, valid: Self
@@ -134,7 +135,7 @@ class TrainingSlice:
     loss: int  # the sum over the images of the steps already done, in LOSS_UNITs
     max_steps: int  # how many steps to take at most
     batch_size: int
-    sgd: Sgd
+    rates: Floats  # (E,), the learning rate of each epoch
     stop: Flag  # (1,); another thread may set it at any time; while it is not 0, no step starts
 
 
@@ -143,8 +144,8 @@ class SliceOutput(NamedTuple):
 
     steps: int  # how many were taken
     loss: int  # the sum over the images of the incomplete last epoch, in LOSS_UNITs
-    # (E, 3), for each completed epoch: the sum of its training losses in LOSS_UNITs, then the two
-    # numbers that `sum_losses` returns for the validation images after it.
+    # (E, 3), for each completed epoch: the sum of its training losses in LOSS_UNITs, then the sum
+    # of the validation losses after it, and how many of these images are classified correctly.
     totals: NDArray[np.int64]
     parameters: NDArray[np.float32]  # (E, 785), after each completed epoch
 

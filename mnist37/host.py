@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mnist37 import kernels
 from mnist37.examples import SliceOutput, StepsOutput, TrainingSlice
 from mnist37.kernels import Floats, Labels, Pixels
+from mnist37.losses import LossSums
 from mnist37.optimizer import Sgd
 
 
@@ -80,9 +81,9 @@ class HostExamples:
         steps = kernels.steps(*images, order, batch_size, parameters, rates, bound, *output)
         return output.truncated(steps)
 
-    def sum_losses(self, parameters: Floats) -> tuple[int, int]:
-        """Return the sum of all losses in LOSS_UNITs and the number of correct classifications."""
-        return kernels.evaluate(self.pixels, self.labels, parameters)
+    def sum_losses(self, parameters: Floats) -> LossSums:
+        """Return the sums of the losses and of the correct classifications of all images."""
+        return LossSums(*kernels.evaluate(self.pixels, self.labels, parameters))
 
     def train(self, parameters: Floats, training_slice: TrainingSlice, valid: Self) -> SliceOutput:
         """Take the steps of a slice of a run, and evaluate after each epoch, in one kernel.
@@ -99,7 +100,7 @@ class HostExamples:
             training_slice.loss,
             training_slice.batch_size,
             parameters,
-            training_slice.sgd.learning_rate,
+            training_slice.rates,
             training_slice.stop,
             output.totals,
             output.parameters,

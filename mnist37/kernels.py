@@ -215,17 +215,23 @@ def _sgd(
 
 
 @inlined
-def _evaluate(pixels: Pixels, labels: Labels, parameters: Floats) -> tuple[int, int]:
+def _evaluate(pixels: Pixels, labels: Labels, parameters: Floats) -> tuple[int, int, int, int]:
     weights = parameters[:PIXELS] / _INK
     total: Any = np.int64(0)
-    correct: Any = np.int64(0)
+    threes_right: Any = np.int64(0)
+    sevens_right: Any = np.int64(0)
+    threes: Any = np.int64(0)
     for i in range(len(pixels)):
         if i and i % IMAGES_PER_YIELD == 0:
             _yield_core()
         score = _dot(pixels[i], weights) + parameters[PIXELS]
         total += _loss(_sigmoid(score), labels[i])
-        correct += (score > 0) == (labels[i] == 1)
-    return total, correct
+        is_three = labels[i] == 1
+        is_called_three = score > 0  # exactly 0 is a seven, as in the notes' `preds > 0.0`
+        threes_right += is_three & is_called_three
+        sevens_right += not (is_three | is_called_three)
+        threes += is_three
+    return total, threes_right, sevens_right, threes
 
 
 @inlined
@@ -316,9 +322,9 @@ def steps(
     return len(order)
 
 
-@kernel(types.Tuple((types.int64, types.int64))(_PIXELS, _LABELS, _PARAMETERS))
-def evaluate(pixels: Pixels, labels: Labels, parameters: Floats) -> tuple[int, int]:
-    """Return the sum of the images' losses and the number of correct classifications.
+@kernel(types.UniTuple(types.int64, 4)(_PIXELS, _LABELS, _PARAMETERS))
+def evaluate(pixels: Pixels, labels: Labels, parameters: Floats) -> tuple[int, int, int, int]:
+    """Return the sum of the images' losses and the numbers of correct classifications.
 
     Args:
         pixels: (N, 784).
@@ -326,7 +332,8 @@ def evaluate(pixels: Pixels, labels: Labels, parameters: Floats) -> tuple[int, i
         parameters: (785,), the weights, then the bias.
 
     Returns:
-        The sum of the losses in LOSS_UNITs, and how many images are classified correctly.
+        The sum of the losses in LOSS_UNITs, how many threes and how many sevens are classified
+        correctly, and how many threes there are.
     """
     return _evaluate(pixels, labels, parameters)
 
@@ -334,7 +341,7 @@ def evaluate(pixels: Pixels, labels: Labels, parameters: Floats) -> tuple[int, i
 @kernel(
     types.Tuple((types.int64, types.int64))(
         *(_PIXELS, _LABELS, _PIXELS, _LABELS, _ORDERS, types.int64, types.int64, types.int64),
-        *(types.int64, _WRITABLE, types.float32, _FLAG, _TOTALS, _SNAPSHOTS),
+        *(types.int64, _WRITABLE, _PARAMETERS, _FLAG, _TOTALS, _SNAPSHOTS),
     )
 )
 def train(
@@ -348,7 +355,7 @@ def train(
     loss: int,
     batch_size: int,
     parameters: Floats,
-    learning_rate: float,
+    rates: Floats,
     stop: Flag,
     totals: NDArray[np.int64],
     snapshots: Floats,
@@ -368,10 +375,10 @@ def train(
         loss: the sum of the losses of the steps already done, in LOSS_UNITs.
         batch_size: images in a mini-batch; the last one may be short.
         parameters: (785,), the weights, then the bias; changed in place.
-        learning_rate: the factor of the gradient in each step.
+        rates: (E,), the learning rate of each epoch: the factor of the gradient in its steps.
         stop: (1,); another thread may set it at any time. While it is not 0, no step starts.
-        totals: (E, 3), receives each epoch's sum of training losses in LOSS_UNITs, then the two
-            results of `evaluate`.
+        totals: (E, 3), receives each epoch's sum of training losses in LOSS_UNITs, then the sum of
+            the validation losses after it, and how many of these images are classified correctly.
         snapshots: (E, 785), receives the parameters after each epoch.
 
     Returns:
@@ -380,17 +387,15 @@ def train(
     steps = 0
     for epoch in range(len(orders)):
         order = orders[epoch][start : start + most - steps]
-        total, epoch_steps = _sgd(
-            pixels, labels, order, batch_size, parameters, learning_rate, stop
-        )
+        total, epoch_steps = _sgd(pixels, labels, order, batch_size, parameters, rates[epoch], stop)
         loss += total
         steps += epoch_steps
         if start + epoch_steps < orders.shape[1]:
             break
         totals[epoch, 0] = loss
-        total, correct = _evaluate(valid_pixels, valid_labels, parameters)
+        total, threes_right, sevens_right, _ = _evaluate(valid_pixels, valid_labels, parameters)
         totals[epoch, 1] = total
-        totals[epoch, 2] = correct
+        totals[epoch, 2] = threes_right + sevens_right
         for i in range(PIXELS + 1):
             snapshots[epoch, i] = parameters[i]
         start = loss = 0

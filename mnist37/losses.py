@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,21 +24,36 @@ def mean_losses(totals: NDArray[np.int64], count: int) -> NDArray[np.float64]:
     return totals * LOSS_UNIT / count
 
 
+class LossSums(NamedTuple):
+    """The sums of a model's losses and of its correct classifications on a set of images."""
+
+    losses: int  # in LOSS_UNITs
+    threes_right: int  # threes that are classified correctly
+    sevens_right: int
+    threes: int  # all threes
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """The loss and the accuracy of a model on a set of images."""
+    """The loss, the accuracy and the confusion matrix of a model on a set of images."""
 
     loss: float  # mean of mnist_loss
     accuracy: float
     count: int  # of images
+    threes_right: int
+    threes_called_sevens: int
+    sevens_right: int
+    sevens_called_threes: int
 
     @classmethod
-    def of(cls, total: int, correct: int, count: int) -> Self:
-        """Return the means over `count` images from their sums.
-
-        Args:
-            total: the sum of the losses, in LOSS_UNITs.
-            correct: how many images are classified correctly.
-            count: how many images there are.
-        """
-        return cls(mean_loss(total, count), correct / count, count)
+    def of(cls, sums: LossSums, count: int) -> Self:
+        """Return the evaluation of `count` images from their sums."""
+        return cls(
+            mean_loss(sums.losses, count),
+            (sums.threes_right + sums.sevens_right) / count,
+            count,
+            sums.threes_right,
+            sums.threes - sums.threes_right,
+            sums.sevens_right,
+            count - sums.threes - sums.sevens_right,
+        )

@@ -53,11 +53,12 @@ def make_trainer(*, validation: bool, device: str = "cpu") -> Trainer:
 
 def train_endlessly(trainer: Trainer) -> Iterator[list[Progress]]:
     """Train as the server's writer does, without commits, and yield the epochs of each slice."""
-    from mnist37_server.domain.commands import Train
     from mnist37_server.domain.records import RunCheckpoint
+    from mnist37_server.domain.train import Train
+    from mnist37_server.training.run import Run
 
     checkpoint = RunCheckpoint(steps=0, loss=0, elapsed=0.0, run=1, started_at=time.time())
-    training_run = trainer.run(Train(epochs=1_000_000), checkpoint)
+    training_run = Run(trainer, Train(epochs=1_000_000), checkpoint)
     return (result.progress for result in training_run.slices())
 
 

@@ -3,7 +3,7 @@
 Refusal                   a request that is not carried out; the text is for the caller
 ├── InvalidArgument       a field's value is invalid in every state of the model
 ├── MalformedMessage      the bytes of a message cannot be decoded
-├── NotFound              a version or run is not retained
+├── NotFound              a version or run is not retained, or there is no such tag
 ├── AlreadyExists         a request_id was used before, for another request
 ├── Aborted               a run cannot be resumed: another write was committed after it
 ├── Exhausted             too many callers, or no space on the disk or on the device
@@ -29,13 +29,15 @@ class Reason(Enum):
 
     INVALID_FIELD = auto()
     MALFORMED_MESSAGE = auto()
-    NOT_FOUND = auto()  # for anything but the two below
+    NOT_FOUND = auto()  # for anything but the three below
     VERSION_NOT_RETAINED = auto()
     RUN_NOT_RETAINED = auto()
+    TAG_UNKNOWN = auto()
     REQUEST_ID_REUSED = auto()
     RUN_NOT_RESUMABLE = auto()
     TOO_MANY_PENDING_WRITES = auto()
     TOO_MANY_STREAMS = auto()
+    TOO_MANY_TAGS = auto()
     STORAGE_FULL = auto()  # on the disk
     STORAGE_BUSY = auto()
     STATE_LOST = auto()
@@ -91,7 +93,7 @@ class MalformedMessage(Refusal):
 
 
 class NotFound(Refusal):
-    """A version of the model, or a run, that the server does not retain."""
+    """A version of the model, or a run, that the server does not retain, or an unknown tag."""
 
     reason = Reason.NOT_FOUND
 
@@ -109,6 +111,13 @@ def version_not_retained(version: object, newest: int) -> NotFound:
         Reason.VERSION_NOT_RETAINED,
         version=version,
         newest=newest,
+    )
+
+
+def tag_unknown(tag: str, field: str = "tag") -> NotFound:
+    """Return the refusal for a tag that does not exist."""
+    return NotFound(
+        f"{field}: there is no tag {tag!r}; ListTags names the tags", Reason.TAG_UNKNOWN, tag=tag
     )
 
 
@@ -134,7 +143,7 @@ class Aborted(Refusal):
 
 
 class Exhausted(Refusal):
-    """A limit that is reached: waiting callers, space for the state, or memory of the device."""
+    """A limit that is reached: waiting callers, tags, space for the state, the device's memory."""
 
     reason = Reason.TOO_MANY_PENDING_WRITES
 

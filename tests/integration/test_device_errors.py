@@ -29,6 +29,7 @@ from mnist37.cuda import Cuda
 from mnist37.examples import SliceOutput, StepsOutput, TrainingSlice
 from mnist37.host import Host, HostExamples
 from mnist37.kernels import Floats, Labels, Pixels
+from mnist37.losses import LossSums
 from mnist37.optimizer import Sgd
 from mnist37.training import Datasets
 
@@ -71,7 +72,7 @@ class Failing(HostExamples):
             raise Failing.error
         return found
 
-    def sum_losses(self, parameters: Floats) -> tuple[int, int]:
+    def sum_losses(self, parameters: Floats) -> LossSums:
         if Failing.error is not None:
             raise Failing.error
         return super().sum_losses(parameters)

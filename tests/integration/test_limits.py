@@ -38,13 +38,13 @@ class BlockedModel(UncalledModel):
         self.go_on = threading.Event()
 
     def predict_bytes(
-        self, message: bytes, start: int, count: int, version: int | None = None
+        self, message: bytes, start: int, count: int, version: int | str | None = None
     ) -> tuple[bytearray, int]:
         assert start + 784 * count == len(message)
         self.count += 1
         self.asked.release()
         assert self.go_on.wait(TIMEOUT)
-        return bytearray(4 * count), version or 0
+        return bytearray(4 * count), int(version or 0)
 
 
 @pytest.fixture

@@ -34,13 +34,14 @@ from mnist37_client.images import to_images, to_labels
 from mnist37_protos.inference import open_inference_pb2 as inference
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_server.access.tokens import Tokens
-from mnist37_server.domain.commands import Fingerprinted
 from mnist37_server.domain.examples import count_images, view_images
+from mnist37_server.domain.fingerprint import Fingerprinted
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.errors import CannotStart, Refusal
 from mnist37_server.observability import logs
 from mnist37_server.rpc.status import CODES, details
-from mnist37_server.services import converters, tensors
+from mnist37_server.services import requests as request_parsers
+from mnist37_server.services import tensors
 from mnist37_server.services.predict_codec import decode
 from PIL import Image
 from safetensors.numpy import save
@@ -166,20 +167,20 @@ def requests(message: bytes) -> None:
 
 
 def _with_request_id(read: Callable[..., object]) -> Callable[..., object]:
-    def both(message: converters.WriteRequest) -> object:
-        converters.parse_request_id(message)
+    def both(message: request_parsers.WriteRequest) -> object:
+        request_parsers.parse_request_id(message)
         return read(message)
 
     return both
 
 
 READERS: dict[type[Message], Callable[..., object]] = {
-    pb.StepRequest: _with_request_id(converters.parse_step),
-    pb.TrainRequest: _with_request_id(converters.parse_train),
-    pb.InitializeRequest: _with_request_id(converters.parse_initialize),
-    pb.RestoreRequest: _with_request_id(converters.parse_restore),
-    pb.ImportRequest: _with_request_id(converters.parse_import),
-    pb.GetLossRequest: converters.parse_examples,
+    pb.StepRequest: _with_request_id(request_parsers.parse_step),
+    pb.TrainRequest: _with_request_id(request_parsers.parse_train),
+    pb.InitializeRequest: _with_request_id(request_parsers.parse_initialize),
+    pb.RestoreRequest: _with_request_id(request_parsers.parse_restore),
+    pb.ImportRequest: _with_request_id(request_parsers.parse_import),
+    pb.GetLossRequest: request_parsers.parse_examples,
 }
 
 

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from mnist37_server.domain.commands import Import, Initialize, Request, Restore, Step, Train
+from mnist37_server.domain.commands import Import, Initialize, Request, Restore, Step
+from mnist37_server.domain.train import Train
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.errors import Refusal
 from mnist37_server.storage.store import Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from mnist37_server.domain.commands import Request
 from mnist37_server.domain.examples import Batch, Split
-from mnist37_server.domain.records import RunRecord, VersionRecord
+from mnist37_server.domain.records import QueuedRun, RunRecord, TagRecord, VersionRecord
 from mnist37_server.domain.snapshot import Images, Snapshot
 from mnist37_server.engine.run_watch import RunWatch
 from mnist37_server.engine.subscription import Subscription
@@ -25,23 +25,31 @@ class UncalledModel:
     def unexpected_call(self) -> AssertionError:
         return AssertionError("the test does not expect a call of this method")
 
-    def at(self, version: int | None = None) -> Snapshot:
+    def at(self, version: int | str | None = None) -> Snapshot:
         raise self.unexpected_call()
 
     def predict(
-        self, images: Images, version: int | None = None
+        self, images: Images, version: int | str | None = None
     ) -> tuple[NDArray[np.float32], int]:
         raise self.unexpected_call()
 
     def predict_bytes(
-        self, message: bytes, start: int, count: int, version: int | None = None
+        self, message: bytes, start: int, count: int, version: int | str | None = None
     ) -> tuple[bytearray, int]:
         raise self.unexpected_call()
 
-    def evaluate(self, on: Split | Batch, version: int | None = None) -> tuple[Evaluation, int]:
+    def evaluate(
+        self, on: Split | Batch, version: int | str | None = None
+    ) -> tuple[Evaluation, int]:
         raise self.unexpected_call()
 
     def versions(self, limit: int) -> list[VersionRecord]:
+        raise self.unexpected_call()
+
+    def tags(self) -> list[TagRecord]:
+        raise self.unexpected_call()
+
+    def queued_runs(self) -> list[QueuedRun]:
         raise self.unexpected_call()
 
     def runs(self) -> list[tuple[RunRecord, bool]]:

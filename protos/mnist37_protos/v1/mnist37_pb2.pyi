@@ -17,6 +17,13 @@ class Split(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SPLIT_TRAIN: _ClassVar[Split]
     SPLIT_VALID: _ClassVar[Split]
 
+class Schedule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SCHEDULE_UNSPECIFIED: _ClassVar[Schedule]
+    SCHEDULE_CONSTANT: _ClassVar[Schedule]
+    SCHEDULE_LINEAR: _ClassVar[Schedule]
+    SCHEDULE_COSINE: _ClassVar[Schedule]
+
 class Origin(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ORIGIN_UNSPECIFIED: _ClassVar[Origin]
@@ -32,9 +39,14 @@ class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RUN_STATE_RUNNING: _ClassVar[RunState]
     RUN_STATE_FINISHED: _ClassVar[RunState]
     RUN_STATE_INTERRUPTED: _ClassVar[RunState]
+    RUN_STATE_QUEUED: _ClassVar[RunState]
 SPLIT_UNSPECIFIED: Split
 SPLIT_TRAIN: Split
 SPLIT_VALID: Split
+SCHEDULE_UNSPECIFIED: Schedule
+SCHEDULE_CONSTANT: Schedule
+SCHEDULE_LINEAR: Schedule
+SCHEDULE_COSINE: Schedule
 ORIGIN_UNSPECIFIED: Origin
 ORIGIN_INITIALIZE: Origin
 ORIGIN_STEP: Origin
@@ -45,6 +57,7 @@ RUN_STATE_UNSPECIFIED: RunState
 RUN_STATE_RUNNING: RunState
 RUN_STATE_FINISHED: RunState
 RUN_STATE_INTERRUPTED: RunState
+RUN_STATE_QUEUED: RunState
 
 class Batch(_message.Message):
     __slots__ = ("pixels", "labels")
@@ -55,12 +68,14 @@ class Batch(_message.Message):
     def __init__(self, pixels: _Optional[bytes] = ..., labels: _Optional[bytes] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("pixels", "version")
+    __slots__ = ("pixels", "version", "tag")
     PIXELS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
     pixels: bytes
     version: int
-    def __init__(self, pixels: _Optional[bytes] = ..., version: _Optional[int] = ...) -> None: ...
+    tag: str
+    def __init__(self, pixels: _Optional[bytes] = ..., version: _Optional[int] = ..., tag: _Optional[str] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
     __slots__ = ("probabilities", "version")
@@ -89,23 +104,35 @@ class StepResponse(_message.Message):
     def __init__(self, loss: _Optional[float] = ..., version: _Optional[int] = ...) -> None: ...
 
 class TrainRequest(_message.Message):
-    __slots__ = ("epochs", "learning_rate", "batch_size", "seed", "request_id", "coalesce")
+    __slots__ = ("epochs", "learning_rate", "batch_size", "seed", "request_id", "coalesce", "name", "schedule", "final_learning_rate", "warmup_epochs", "patience", "min_delta")
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     COALESCE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    FINAL_LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    WARMUP_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_FIELD_NUMBER: _ClassVar[int]
+    MIN_DELTA_FIELD_NUMBER: _ClassVar[int]
     epochs: int
     learning_rate: float
     batch_size: int
     seed: int
     request_id: str
     coalesce: bool
-    def __init__(self, epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., request_id: _Optional[str] = ..., coalesce: _Optional[bool] = ...) -> None: ...
+    name: str
+    schedule: Schedule
+    final_learning_rate: float
+    warmup_epochs: int
+    patience: int
+    min_delta: float
+    def __init__(self, epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., request_id: _Optional[str] = ..., coalesce: _Optional[bool] = ..., name: _Optional[str] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., final_learning_rate: _Optional[float] = ..., warmup_epochs: _Optional[int] = ..., patience: _Optional[int] = ..., min_delta: _Optional[float] = ...) -> None: ...
 
 class TrainResponse(_message.Message):
-    __slots__ = ("epoch", "epochs", "train_loss", "valid_loss", "valid_accuracy", "version", "elapsed", "earlier")
+    __slots__ = ("epoch", "epochs", "train_loss", "valid_loss", "valid_accuracy", "version", "elapsed", "earlier", "run", "best_epoch", "stopped_early")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +141,9 @@ class TrainResponse(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ELAPSED_FIELD_NUMBER: _ClassVar[int]
     EARLIER_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    BEST_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_EARLY_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     epochs: int
     train_loss: float
@@ -122,29 +152,42 @@ class TrainResponse(_message.Message):
     version: int
     elapsed: _duration_pb2.Duration
     earlier: _containers.RepeatedCompositeFieldContainer[TrainResponse]
-    def __init__(self, epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., train_loss: _Optional[float] = ..., valid_loss: _Optional[float] = ..., valid_accuracy: _Optional[float] = ..., version: _Optional[int] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., earlier: _Optional[_Iterable[_Union[TrainResponse, _Mapping]]] = ...) -> None: ...
+    run: int
+    best_epoch: int
+    stopped_early: bool
+    def __init__(self, epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., train_loss: _Optional[float] = ..., valid_loss: _Optional[float] = ..., valid_accuracy: _Optional[float] = ..., version: _Optional[int] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., earlier: _Optional[_Iterable[_Union[TrainResponse, _Mapping]]] = ..., run: _Optional[int] = ..., best_epoch: _Optional[int] = ..., stopped_early: _Optional[bool] = ...) -> None: ...
 
 class GetLossRequest(_message.Message):
-    __slots__ = ("split", "batch", "version")
+    __slots__ = ("split", "batch", "version", "tag")
     SPLIT_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
     split: Split
     batch: Batch
     version: int
-    def __init__(self, split: _Optional[_Union[Split, str]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
+    tag: str
+    def __init__(self, split: _Optional[_Union[Split, str]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., version: _Optional[int] = ..., tag: _Optional[str] = ...) -> None: ...
 
 class GetLossResponse(_message.Message):
-    __slots__ = ("loss", "accuracy", "count", "version")
+    __slots__ = ("loss", "accuracy", "count", "version", "threes_right", "threes_called_sevens", "sevens_right", "sevens_called_threes")
     LOSS_FIELD_NUMBER: _ClassVar[int]
     ACCURACY_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    THREES_RIGHT_FIELD_NUMBER: _ClassVar[int]
+    THREES_CALLED_SEVENS_FIELD_NUMBER: _ClassVar[int]
+    SEVENS_RIGHT_FIELD_NUMBER: _ClassVar[int]
+    SEVENS_CALLED_THREES_FIELD_NUMBER: _ClassVar[int]
     loss: float
     accuracy: float
     count: int
     version: int
-    def __init__(self, loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., count: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+    threes_right: int
+    threes_called_sevens: int
+    sevens_right: int
+    sevens_called_threes: int
+    def __init__(self, loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., count: _Optional[int] = ..., version: _Optional[int] = ..., threes_right: _Optional[int] = ..., threes_called_sevens: _Optional[int] = ..., sevens_right: _Optional[int] = ..., sevens_called_threes: _Optional[int] = ...) -> None: ...
 
 class InitializeRequest(_message.Message):
     __slots__ = ("seed", "std", "request_id")
@@ -163,10 +206,12 @@ class InitializeResponse(_message.Message):
     def __init__(self, version: _Optional[int] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
-    __slots__ = ("version",)
+    __slots__ = ("version", "tag")
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
     version: int
-    def __init__(self, version: _Optional[int] = ...) -> None: ...
+    tag: str
+    def __init__(self, version: _Optional[int] = ..., tag: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
     __slots__ = ("weights", "bias", "version", "digest", "device")
@@ -207,12 +252,14 @@ class ModelVersion(_message.Message):
     def __init__(self, version: _Optional[int] = ..., origin: _Optional[_Union[Origin, str]] = ..., run: _Optional[int] = ..., committed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class RestoreRequest(_message.Message):
-    __slots__ = ("version", "request_id")
+    __slots__ = ("version", "request_id", "tag")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
     version: int
     request_id: str
-    def __init__(self, version: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+    tag: str
+    def __init__(self, version: _Optional[int] = ..., request_id: _Optional[str] = ..., tag: _Optional[str] = ...) -> None: ...
 
 class RestoreResponse(_message.Message):
     __slots__ = ("version",)
@@ -236,18 +283,82 @@ class ImportResponse(_message.Message):
     version: int
     def __init__(self, version: _Optional[int] = ...) -> None: ...
 
-class ListRunsRequest(_message.Message):
+class TagVersionRequest(_message.Message):
+    __slots__ = ("name", "version", "tag", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    tag: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., tag: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class TagVersionResponse(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
+
+class ListTagsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class ListTagsResponse(_message.Message):
+    __slots__ = ("tags",)
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    tags: _containers.RepeatedCompositeFieldContainer[Tag]
+    def __init__(self, tags: _Optional[_Iterable[_Union[Tag, _Mapping]]] = ...) -> None: ...
+
+class Tag(_message.Message):
+    __slots__ = ("name", "version", "run", "tagged_at")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    TAGGED_AT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    run: int
+    tagged_at: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., run: _Optional[int] = ..., tagged_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class DeleteTagRequest(_message.Message):
+    __slots__ = ("name", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class DeleteTagResponse(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
+
+class ListRunsRequest(_message.Message):
+    __slots__ = ("name", "states", "page_size", "page_token")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATES_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    states: _containers.RepeatedScalarFieldContainer[RunState]
+    page_size: int
+    page_token: str
+    def __init__(self, name: _Optional[str] = ..., states: _Optional[_Iterable[_Union[RunState, str]]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
 class ListRunsResponse(_message.Message):
-    __slots__ = ("runs",)
+    __slots__ = ("runs", "next_page_token")
     RUNS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     runs: _containers.RepeatedCompositeFieldContainer[Run]
-    def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run", "state", "request_id", "epochs", "learning_rate", "batch_size", "seed", "started_at", "version", "last")
+    __slots__ = ("run", "state", "request_id", "epochs", "learning_rate", "batch_size", "seed", "started_at", "version", "last", "name", "schedule", "final_learning_rate", "warmup_epochs", "patience", "min_delta", "best_epoch", "best_version", "queue_position")
     RUN_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -258,6 +369,15 @@ class Run(_message.Message):
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    FINAL_LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    WARMUP_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_FIELD_NUMBER: _ClassVar[int]
+    MIN_DELTA_FIELD_NUMBER: _ClassVar[int]
+    BEST_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    BEST_VERSION_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
     run: int
     state: RunState
     request_id: str
@@ -268,7 +388,16 @@ class Run(_message.Message):
     started_at: _timestamp_pb2.Timestamp
     version: int
     last: TrainResponse
-    def __init__(self, run: _Optional[int] = ..., state: _Optional[_Union[RunState, str]] = ..., request_id: _Optional[str] = ..., epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[int] = ..., last: _Optional[_Union[TrainResponse, _Mapping]] = ...) -> None: ...
+    name: str
+    schedule: Schedule
+    final_learning_rate: float
+    warmup_epochs: int
+    patience: int
+    min_delta: float
+    best_epoch: int
+    best_version: int
+    queue_position: int
+    def __init__(self, run: _Optional[int] = ..., state: _Optional[_Union[RunState, str]] = ..., request_id: _Optional[str] = ..., epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[int] = ..., last: _Optional[_Union[TrainResponse, _Mapping]] = ..., name: _Optional[str] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., final_learning_rate: _Optional[float] = ..., warmup_epochs: _Optional[int] = ..., patience: _Optional[int] = ..., min_delta: _Optional[float] = ..., best_epoch: _Optional[int] = ..., best_version: _Optional[int] = ..., queue_position: _Optional[int] = ...) -> None: ...
 
 class WatchRunRequest(_message.Message):
     __slots__ = ("run", "follow", "coalesce")

@@ -38,18 +38,21 @@ class Mnist37ServiceStub:
     used as given, 0 included.
 
     Reads never wait for a write. The server answers each read from one committed version of the
-    model, and the answer names that version.
+    model, and the answer names that version. A read can ask for a retained version by its number, or
+    by a tag. A tag is a name that points to one version: set by TagVersion, or by the server, which
+    names the best version of run 7 `best@7`. Requests have a field for each; to set both is an error.
 
     The server does the writes (Step, Train, Initialize, Restore, Import) one at a time, in the order
-    of their arrival. With a `request_id` (1 to 128 characters, one name space for all writes) a
-    client can safely send a write again:
+    of their arrival. TagVersion and DeleteTag change no parameters and make no version; they do not
+    wait for the other writes. With a `request_id` (1 to 128 characters, one name space for all of
+    these) a client can safely send a write again:
     same id, same method and values:  the first answer again; nothing is applied;
     same id, write still in progress: the second caller joins the write and gets the same answer;
     same id, anything else:           ALREADY_EXISTS; nothing is applied.
 
     Errors:
     INVALID_ARGUMENT: a value is wrong. The text names the field, the value and what is right.
-    NOT_FOUND: the version or the run is not retained.
+    NOT_FOUND: the version or the run is not retained, or there is no such tag.
     ALREADY_EXISTS: the request_id was used for another write; see above.
     ABORTED: a run cannot resume; see Train.
     RESOURCE_EXHAUSTED: there are too many calls or callers, the message is too large, or there is
@@ -122,6 +125,21 @@ class Mnist37ServiceStub:
                 request_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ImportRequest.SerializeToString,
                 response_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ImportResponse.FromString,
                 _registered_method=True)
+        self.TagVersion = channel.unary_unary(
+                '/mnist37.v1.Mnist37Service/TagVersion',
+                request_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.TagVersionRequest.SerializeToString,
+                response_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.TagVersionResponse.FromString,
+                _registered_method=True)
+        self.ListTags = channel.unary_unary(
+                '/mnist37.v1.Mnist37Service/ListTags',
+                request_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListTagsRequest.SerializeToString,
+                response_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListTagsResponse.FromString,
+                _registered_method=True)
+        self.DeleteTag = channel.unary_unary(
+                '/mnist37.v1.Mnist37Service/DeleteTag',
+                request_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.DeleteTagRequest.SerializeToString,
+                response_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.DeleteTagResponse.FromString,
+                _registered_method=True)
         self.ListRuns = channel.unary_unary(
                 '/mnist37.v1.Mnist37Service/ListRuns',
                 request_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListRunsRequest.SerializeToString,
@@ -147,18 +165,21 @@ class Mnist37ServiceServicer:
     used as given, 0 included.
 
     Reads never wait for a write. The server answers each read from one committed version of the
-    model, and the answer names that version.
+    model, and the answer names that version. A read can ask for a retained version by its number, or
+    by a tag. A tag is a name that points to one version: set by TagVersion, or by the server, which
+    names the best version of run 7 `best@7`. Requests have a field for each; to set both is an error.
 
     The server does the writes (Step, Train, Initialize, Restore, Import) one at a time, in the order
-    of their arrival. With a `request_id` (1 to 128 characters, one name space for all writes) a
-    client can safely send a write again:
+    of their arrival. TagVersion and DeleteTag change no parameters and make no version; they do not
+    wait for the other writes. With a `request_id` (1 to 128 characters, one name space for all of
+    these) a client can safely send a write again:
     same id, same method and values:  the first answer again; nothing is applied;
     same id, write still in progress: the second caller joins the write and gets the same answer;
     same id, anything else:           ALREADY_EXISTS; nothing is applied.
 
     Errors:
     INVALID_ARGUMENT: a value is wrong. The text names the field, the value and what is right.
-    NOT_FOUND: the version or the run is not retained.
+    NOT_FOUND: the version or the run is not retained, or there is no such tag.
     ALREADY_EXISTS: the request_id was used for another write; see above.
     ABORTED: a run cannot resume; see Train.
     RESOURCE_EXHAUSTED: there are too many calls or callers, the message is too large, or there is
@@ -202,7 +223,7 @@ class Mnist37ServiceServicer:
         the run stops within some milliseconds, at the end of a step, and keeps what it has done. A
         Train with the same request_id and values resumes it there, as if it had never stopped; it fails
         with ABORTED if another write was committed in between. A caller that is more than 10,000 epochs
-        behind misses the oldest of them.
+        behind misses the oldest of them. The last message of a run says which epoch was best.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -233,7 +254,7 @@ class Mnist37ServiceServicer:
 
     def ListVersions(self, request, context):
         """Lists the retained versions: the newest 1,000 versions with which an epoch or another write
-        ended, and the last version of each of the newest 100 runs.
+        ended, the last and the best version of each of the newest 100 runs, and all that have a tag.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -254,15 +275,41 @@ class Mnist37ServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TagVersion(self, request, context):
+        """Points a tag to a version, which the server then retains as long as the tag points to it. There
+        can be 100 tags; a tag that exists is moved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTags(self, request, context):
+        """Lists all tags: those that TagVersion set, by name, then the server's `best@RUN`, newest run
+        first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTag(self, request, context):
+        """Deletes a tag. Its version is retained for as long as it would be without the tag.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRuns(self, request, context):
-        """Lists the newest 100 runs, newest first.
+        """Lists runs, newest first, in pages. The runs that wait for their turn come first, the last one in
+        the queue at the top. The server retains the newest 1,000 runs, and the curves of the newest 100
+        and of runs in which a tag points to a version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """Sends a run: first its state, then its curve so far, at most 1,000 of its epochs. With `follow`
+        """Sends a run: first its state, then its curve so far: all epochs up to 1,000, of a longer run
+        every second epoch, or every fourth and so on, and always the first and the last. With `follow`
         it then sends each epoch as it is committed, and finally the run's last state. A watcher does
         not keep a run going: a run stops when it has only watchers left.
         """
@@ -323,6 +370,21 @@ def add_Mnist37ServiceServicer_to_server(servicer, server):
                     request_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ImportRequest.FromString,
                     response_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ImportResponse.SerializeToString,
             ),
+            'TagVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.TagVersion,
+                    request_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.TagVersionRequest.FromString,
+                    response_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.TagVersionResponse.SerializeToString,
+            ),
+            'ListTags': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTags,
+                    request_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListTagsRequest.FromString,
+                    response_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListTagsResponse.SerializeToString,
+            ),
+            'DeleteTag': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTag,
+                    request_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.DeleteTagRequest.FromString,
+                    response_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.DeleteTagResponse.SerializeToString,
+            ),
             'ListRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRuns,
                     request_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListRunsRequest.FromString,
@@ -354,18 +416,21 @@ class Mnist37Service:
     used as given, 0 included.
 
     Reads never wait for a write. The server answers each read from one committed version of the
-    model, and the answer names that version.
+    model, and the answer names that version. A read can ask for a retained version by its number, or
+    by a tag. A tag is a name that points to one version: set by TagVersion, or by the server, which
+    names the best version of run 7 `best@7`. Requests have a field for each; to set both is an error.
 
     The server does the writes (Step, Train, Initialize, Restore, Import) one at a time, in the order
-    of their arrival. With a `request_id` (1 to 128 characters, one name space for all writes) a
-    client can safely send a write again:
+    of their arrival. TagVersion and DeleteTag change no parameters and make no version; they do not
+    wait for the other writes. With a `request_id` (1 to 128 characters, one name space for all of
+    these) a client can safely send a write again:
     same id, same method and values:  the first answer again; nothing is applied;
     same id, write still in progress: the second caller joins the write and gets the same answer;
     same id, anything else:           ALREADY_EXISTS; nothing is applied.
 
     Errors:
     INVALID_ARGUMENT: a value is wrong. The text names the field, the value and what is right.
-    NOT_FOUND: the version or the run is not retained.
+    NOT_FOUND: the version or the run is not retained, or there is no such tag.
     ALREADY_EXISTS: the request_id was used for another write; see above.
     ABORTED: a run cannot resume; see Train.
     RESOURCE_EXHAUSTED: there are too many calls or callers, the message is too large, or there is
@@ -642,6 +707,87 @@ class Mnist37Service:
             '/mnist37.v1.Mnist37Service/Import',
             mnist37__protos_dot_v1_dot_mnist37__pb2.ImportRequest.SerializeToString,
             mnist37__protos_dot_v1_dot_mnist37__pb2.ImportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TagVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mnist37.v1.Mnist37Service/TagVersion',
+            mnist37__protos_dot_v1_dot_mnist37__pb2.TagVersionRequest.SerializeToString,
+            mnist37__protos_dot_v1_dot_mnist37__pb2.TagVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTags(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mnist37.v1.Mnist37Service/ListTags',
+            mnist37__protos_dot_v1_dot_mnist37__pb2.ListTagsRequest.SerializeToString,
+            mnist37__protos_dot_v1_dot_mnist37__pb2.ListTagsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTag(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mnist37.v1.Mnist37Service/DeleteTag',
+            mnist37__protos_dot_v1_dot_mnist37__pb2.DeleteTagRequest.SerializeToString,
+            mnist37__protos_dot_v1_dot_mnist37__pb2.DeleteTagResponse.FromString,
             options,
             channel_credentials,
             insecure,

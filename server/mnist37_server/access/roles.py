@@ -27,10 +27,19 @@ REQUIRED_ROLES: Mapping[str, Mapping[Role | None, tuple[str, ...]]] = {
             "GetLoss",
             "GetModel",
             "ListVersions",
+            "ListTags",
             "ListRuns",
             "WatchRun",
         ),
-        Role.TRAIN: ("Step", "Train", "Initialize", "Restore", "Import"),
+        Role.TRAIN: (
+            "Step",
+            "Train",
+            "Initialize",
+            "Restore",
+            "Import",
+            "TagVersion",
+            "DeleteTag",
+        ),
     },
     "inference.GRPCInferenceService": {
         Role.PREDICT: (

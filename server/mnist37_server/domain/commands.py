@@ -7,58 +7,20 @@ is valid. Its fingerprint shows whether a repeated request_id comes with the sam
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnist37.optimizer import Sgd
+from mnist37_server.domain.checks import check_learning_rate, check_tag_name
 from mnist37_server.domain.examples import Batch
+from mnist37_server.domain.fingerprint import Fingerprinted
 from mnist37_server.domain.parameters import ABSOLUTE_SUM_MAX, absolute_sum
+from mnist37_server.domain.train import Train
 from mnist37_server.errors import InvalidArgument
 
-TRAINING_IMAGES = 12_396
-EPOCHS_MAX = 1_000_000
 STD_MAX = 100.0
-LEARNING_RATE_MAX = 3e38  # below the largest float32: the kernels compute in float32
-REQUEST_ID_LENGTH_MAX = 128  # characters
-
-
-class Fingerprinted(ABC):
-    """A request with a fingerprint, which is stored in place of its values.
-
-    The store keeps the fingerprint with the request_id, so the hashed text never changes. For this
-    reason `hashed_fields` spells out the method's name and the fields' names and order: they do not
-    follow the names of the classes and the attributes. A field that a later release adds is hashed
-    only where its value is not the default (`added_fields`), so requests of earlier releases keep
-    their fingerprints.
-    """
-
-    @abstractmethod
-    def hashed_fields(self) -> tuple[str, dict[str, object]]:
-        """Return the method's name, and the values by the names that are hashed."""
-
-    @staticmethod
-    def added_fields(**fields: tuple[object, object]) -> dict[str, object]:
-        """Return the values of later fields, without the values that are the defaults.
-
-        Args:
-            fields: the value of each field, and its default.
-        """
-        return {name: value for name, (value, default) in fields.items() if value != default}
-
-    @property
-    def fingerprint(self) -> bytes:
-        """Return 32 bytes that are equal only for requests of one method with equal values."""
-        # No cached_property: in Python 3.11 it holds one lock for all instances, so every request
-        # would wait while one large request is hashed.
-        digest: bytes | None = self.__dict__.get("_fingerprint")
-        if digest is None:
-            method, values = self.hashed_fields()
-            digest = hashlib.sha256(f"{method} {values!r}".encode()).digest()
-            self.__dict__["_fingerprint"] = digest
-        return digest
 
 
 @dataclass(frozen=True)
@@ -81,30 +43,6 @@ class Step(Fingerprinted):
 
 
 @dataclass(frozen=True)
-class Train(Fingerprinted):
-    """A run of SGD over the training set."""
-
-    epochs: int
-    sgd: Sgd = Sgd()
-    batch_size: int = 256
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        check_range("epochs", self.epochs, 1, EPOCHS_MAX)
-        check_learning_rate(self.sgd.learning_rate)
-        check_range("batch_size", self.batch_size, 1, TRAINING_IMAGES)
-
-    def hashed_fields(self) -> tuple[str, dict[str, object]]:
-        """Return the method's name, and the values by the names that are hashed."""
-        return "Train", {
-            "epochs": self.epochs,
-            "learning_rate": self.sgd.learning_rate,
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-        }
-
-
-@dataclass(frozen=True)
 class Initialize(Fingerprinted):
     """A replacement of the parameters by new random ones."""
 
@@ -124,11 +62,11 @@ class Initialize(Fingerprinted):
 class Restore(Fingerprinted):
     """A replacement of the parameters by the parameters of a retained version."""
 
-    version: int
+    version: int | str  # its number, or a tag
 
     def hashed_fields(self) -> tuple[str, dict[str, object]]:
         """Return the method's name, and the values by the names that are hashed."""
-        return "Restore", {"version": self.version}
+        return "Restore", named_version(self.version)
 
 
 @dataclass(frozen=True)
@@ -161,30 +99,39 @@ class Import(Fingerprinted):
         return np.append(np.frombuffer(self.weights, "<f4"), self.bias).astype(np.float32)
 
 
-Request = Step | Train | Initialize | Restore | Import
+@dataclass(frozen=True)
+class TagVersion(Fingerprinted):
+    """A change of a tag, so that it points to a version."""
+
+    name: str
+    version: int | str | None = None  # its number, or another tag; None: the newest version
+
+    def __post_init__(self) -> None:
+        check_tag_name(self.name)
+
+    def hashed_fields(self) -> tuple[str, dict[str, object]]:
+        """Return the method's name, and the values by the names that are hashed."""
+        return "TagVersion", {"name": self.name, **named_version(self.version)}
 
 
-def check_range(field: str, value: int, minimum: int, maximum: int) -> None:
-    """Raise InvalidArgument unless minimum <= value <= maximum."""
-    if not minimum <= value <= maximum:
-        raise InvalidArgument(field, f"got {value:,}", f"must be {minimum:,} to {maximum:,}")
+@dataclass(frozen=True)
+class DeleteTag(Fingerprinted):
+    """The removal of a tag."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        check_tag_name(self.name)
+
+    def hashed_fields(self) -> tuple[str, dict[str, object]]:
+        """Return the method's name, and the values by the names that are hashed."""
+        return "DeleteTag", {"name": self.name}
 
 
-def check_learning_rate(value: float) -> None:
-    """Raise InvalidArgument unless the learning rate is above 0 and finite as a float32."""
-    if not 0 < value <= LEARNING_RATE_MAX:  # false for NaN too
-        raise InvalidArgument(
-            "learning_rate",
-            f"got {value:g}",
-            f"must be above 0 and at most {LEARNING_RATE_MAX:.1g}",
-        )
+TagChange = TagVersion | DeleteTag  # they do not wait for the other writes
+Request = Step | Train | Initialize | Restore | Import | TagChange
 
 
-def check_request_id(request_id: str) -> None:
-    """Raise InvalidArgument unless the request_id has 1 to 128 characters."""
-    if not 1 <= len(request_id) <= REQUEST_ID_LENGTH_MAX:
-        raise InvalidArgument(
-            "request_id",
-            f"got {len(request_id):,} characters",
-            f"must have 1 to {REQUEST_ID_LENGTH_MAX}",
-        )
+def named_version(version: int | str | None) -> dict[str, object]:
+    """Return the hashed fields of a version that is named by its number or by a tag."""
+    return {"tag": version} if isinstance(version, str) else {"version": version}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mnist37_server.domain.commands import Train
+from mnist37_server.domain.early_stopping import Baseline, BestEpoch
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Origin
+from mnist37_server.domain.train import Train
 
 
 class RunCheckpoint(NamedTuple):
@@ -18,6 +19,8 @@ class RunCheckpoint(NamedTuple):
     elapsed: float  # seconds of training
     run: int  # the number of the run
     started_at: float  # seconds since 1970
+    best: BestEpoch | None = None  # so far; None before the first epoch has ended
+    baseline: Baseline | None = None  # of a run with early stopping
 
 
 class RequestRecord(NamedTuple):
@@ -50,6 +53,24 @@ class RunRecord:
     version: int  # of the model after its last commit
     finished: bool
     last: Progress | None  # of the last finished epoch
+    best: BestEpoch | None = None  # so far
+
+
+class QueuedRun(NamedTuple):
+    """A run that waits for its turn."""
+
+    position: int  # how many writes come before it, the current one included
+    request_id: str | None
+    request: Train
+
+
+class TagRecord(NamedTuple):
+    """The record of a tag."""
+
+    name: str
+    version: int
+    run: int | None  # the number of the run that made the version
+    tagged_at: float  # seconds since 1970
 
 
 class ModelStats(NamedTuple):

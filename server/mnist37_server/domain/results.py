@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mnist37_server.domain.commands import Request, Step, Train
+from mnist37_server.domain.commands import Request, Step
+from mnist37_server.domain.train import Train
 
 
 class StepResult(NamedTuple):
@@ -25,12 +26,21 @@ class Progress(NamedTuple):
     valid_accuracy: float
     version: int
     elapsed: float  # seconds of training since the run began
+    run: int = 0  # the number of the run; 0 in answers that an earlier release stored
+    # The epoch with the lowest validation loss: in the last result of a finished run, else 0.
+    best_epoch: int = 0
+    stopped_early: bool = False  # whether the patience of the run ended it
+
+    @property
+    def ends_run(self) -> bool:
+        """Return whether the run is finished with this epoch."""
+        return self.best_epoch > 0
 
 
 class WriteResult(NamedTuple):
-    """The result of an Initialize, a Restore or an Import."""
+    """The result of an Initialize, a Restore, an Import or a change of a tag."""
 
-    version: int
+    version: int  # that the write made, or to which the tag points or pointed
 
 
 Result = StepResult | Progress | WriteResult
@@ -49,13 +59,21 @@ def values_of(result: Result) -> tuple[float, ...]:
             result.valid_accuracy,
             result.version,
             result.elapsed,
+            result.run,
+            result.best_epoch,
+            int(result.stopped_early),
         )
     return (result.version,)
 
 
 def progress_from_values(values: Sequence[Any]) -> Progress:
-    """Return the Progress that has these stored values."""
-    epoch, epochs, train_loss, valid_loss, valid_accuracy, version, elapsed = values
+    """Return the Progress that has these stored values.
+
+    Args:
+        values: those of `values_of`; an earlier release stored the first seven.
+    """
+    epoch, epochs, train_loss, valid_loss, valid_accuracy, version, elapsed, *later = values
+    run, best_epoch, stopped_early = later or (0, 0, 0)
     return Progress(
         epoch=epoch,
         epochs=epochs,
@@ -64,6 +82,9 @@ def progress_from_values(values: Sequence[Any]) -> Progress:
         valid_accuracy=valid_accuracy,
         version=version,
         elapsed=elapsed,
+        run=run,
+        best_epoch=best_epoch,
+        stopped_early=bool(stopped_early),
     )
 
 

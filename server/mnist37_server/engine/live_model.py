@@ -15,16 +15,24 @@ from mnist37.losses import Evaluation
 from mnist37.training import Datasets
 from mnist37_server.domain.commands import Initialize, Request
 from mnist37_server.domain.examples import Batch, Split
-from mnist37_server.domain.records import ModelStats, RunRecord, VersionRecord
+from mnist37_server.domain.records import (
+    ModelStats,
+    QueuedRun,
+    RunRecord,
+    TagRecord,
+    VersionRecord,
+)
 from mnist37_server.domain.snapshot import Images, Origin, Snapshot
 from mnist37_server.engine.commit_delay import CommitDelay
+from mnist37_server.engine.lookup import find_version
 from mnist37_server.engine.run_watch import RunWatch
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
 from mnist37_server.engine.stats import EngineStats
 from mnist37_server.engine.subscription import Subscription
+from mnist37_server.engine.tagger import Tagger
 from mnist37_server.engine.write_queue import PENDING_CALLERS_MAX, WriteQueue
 from mnist37_server.engine.writer import Writer
-from mnist37_server.errors import CannotStart, Refusal, version_not_retained
+from mnist37_server.errors import CannotStart, Refusal
 from mnist37_server.storage.failures import state_lost_error
 from mnist37_server.storage.store import Store
 from mnist37_server.training.device_errors import device_lost_error
@@ -83,6 +91,7 @@ class LiveModel:
         self._writer = Writer(
             self._queue, trainer, store, self.feed, delay, self.engine_stats, self._mark_device_lost
         )
+        self._tagger = Tagger(self._queue, store)
 
     @property
     def device(self) -> Device:
@@ -117,25 +126,22 @@ class LiveModel:
         """Return the retained versions, newest first, at most `limit`."""
         return self._store.versions(limit)
 
-    def at(self, version: int | None = None) -> Snapshot:
+    def at(self, version: int | str | None = None) -> Snapshot:
         """Return the newest committed version, or a retained one.
 
         Args:
-            version: its number; None for the newest.
+            version: its number, or a tag; None for the newest.
 
         Raises:
-            NotFound: this version is not retained.
+            NotFound: this version is not retained, or there is no such tag.
         """
         snapshot = self.feed.newest
         if version is None or version == snapshot.version:
             return snapshot
-        retained = self._store.version(version)
-        if retained is None:
-            raise version_not_retained(version, snapshot.version)
-        return retained
+        return find_version(self._store, version, snapshot.version)
 
     def predict(
-        self, images: Images, version: int | None = None
+        self, images: Images, version: int | str | None = None
     ) -> tuple[NDArray[np.float32], int]:
         """Return the probability (N,) that each image of (N, 784) is a 3; and the version.
 
@@ -149,7 +155,7 @@ class LiveModel:
         return probabilities, snapshot.version
 
     def predict_bytes(
-        self, message: bytes, start: int, count: int, version: int | None = None
+        self, message: bytes, start: int, count: int, version: int | str | None = None
     ) -> tuple[bytearray, int]:
         """Return the probability that it is a 3, for each image in a message; and the version.
 
@@ -157,7 +163,7 @@ class LiveModel:
             message: has `count` images of 784 bytes each.
             start: the offset of the first image, in bytes.
             count: the number of images.
-            version: the version to predict with; None for the newest.
+            version: the version to predict with, or its tag; None for the newest.
 
         Returns:
             `count` probabilities as float32, and the number of the version.
@@ -171,7 +177,9 @@ class LiveModel:
             self._images_predicted += count
         return probabilities, snapshot.version
 
-    def evaluate(self, source: Split | Batch, version: int | None = None) -> tuple[Evaluation, int]:
+    def evaluate(
+        self, source: Split | Batch, version: int | str | None = None
+    ) -> tuple[Evaluation, int]:
         """Return the loss and the accuracy on resident images or a caller's batch; the version.
 
         Raises:
@@ -183,6 +191,14 @@ class LiveModel:
         if self._is_device_lost:
             raise device_lost_error()
         return self._evaluator.evaluate(snapshot, source), snapshot.version
+
+    def tags(self) -> list[TagRecord]:
+        """Return the tags of callers by name, then those of the best versions, newest run first."""
+        return self._store.tags()
+
+    def queued_runs(self) -> list[QueuedRun]:
+        """Return the runs that wait for their turn, the next one first."""
+        return self._queue.queued_runs()
 
     def runs(self) -> list[tuple[RunRecord, bool]]:
         """Return the retained runs, newest first, and whether each is under way."""
@@ -238,6 +254,7 @@ class LiveModel:
         Reads go on.
         """
         self._writer.close()
+        self._tagger.close()
 
     def close(self) -> None:
         """Close the store; call `stop_writing` first."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mnist37.losses import Evaluation
 from mnist37_server.domain.commands import Request
 from mnist37_server.domain.examples import Batch, Split
-from mnist37_server.domain.records import RunRecord, VersionRecord
+from mnist37_server.domain.records import QueuedRun, RunRecord, TagRecord, VersionRecord
 from mnist37_server.domain.snapshot import Images, Snapshot
 from mnist37_server.engine.run_watch import RunWatch
 from mnist37_server.engine.subscription import Subscription
@@ -20,24 +20,24 @@ from mnist37_server.engine.subscription import Subscription
 class ReadModel(Protocol):
     """A model for reads, each of which is answered from one committed version.
 
-    In every method, a version of None means the newest version. If a version is not retained, the
-    method raises NotFound.
+    In every method, a version of None means the newest version, and a str is a tag. If a version is
+    not retained, or there is no such tag, the method raises NotFound.
     """
 
     @property
     def device(self) -> object:
         """Return the device that trains the model; its str is the device's name."""
 
-    def at(self, version: int | None = None) -> Snapshot:
+    def at(self, version: int | str | None = None) -> Snapshot:
         """Return the snapshot of a version."""
 
     def predict(
-        self, images: Images, version: int | None = None
+        self, images: Images, version: int | str | None = None
     ) -> tuple[NDArray[np.float32], int]:
         """Return the probability (N,) that each image of (N, 784) is a 3; and the version."""
 
     def predict_bytes(
-        self, message: bytes, start: int, count: int, version: int | None = None
+        self, message: bytes, start: int, count: int, version: int | str | None = None
     ) -> tuple[bytearray, int]:
         """Return the probability that it is a 3, for each image in a message; and the version.
 
@@ -45,17 +45,25 @@ class ReadModel(Protocol):
             message: has `count` images of 784 bytes each.
             start: the offset of the first image, in bytes.
             count: the number of images.
-            version: the version to predict with; None for the newest.
+            version: the version to predict with, or its tag; None for the newest.
 
         Returns:
             `count` probabilities as float32, and the number of the version.
         """
 
-    def evaluate(self, source: Split | Batch, version: int | None = None) -> tuple[Evaluation, int]:
+    def evaluate(
+        self, source: Split | Batch, version: int | str | None = None
+    ) -> tuple[Evaluation, int]:
         """Return the loss and the accuracy on resident images or a caller's batch; the version."""
 
     def versions(self, limit: int) -> list[VersionRecord]:
         """Return the retained versions, newest first, at most `limit`."""
+
+    def tags(self) -> list[TagRecord]:
+        """Return the tags of callers by name, then those of the best versions, newest run first."""
+
+    def queued_runs(self) -> list[QueuedRun]:
+        """Return the runs that wait for their turn, the next one first."""
 
     def runs(self) -> Sequence[tuple[RunRecord, bool]]:
         """Return the retained runs, newest first, and whether each is under way."""

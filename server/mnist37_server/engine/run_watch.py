@@ -8,7 +8,7 @@ from mnist37_server.domain.records import RunRecord
 from mnist37_server.domain.results import Progress, progress_of
 from mnist37_server.engine.write_queue import WriteQueue
 from mnist37_server.errors import NotFound, Reason
-from mnist37_server.storage.history import RETAINED_RUNS
+from mnist37_server.storage.run_log import RETAINED_RUNS
 from mnist37_server.storage.store import Store
 
 

@@ -1,17 +1,17 @@
-"""The queue of pending writes, and the callers that wait for their results."""
+"""The queues of pending writes, and the callers that wait for their results."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Collection
 
 from mnist37.kernels import Flag
-from mnist37_server.domain.commands import Request, Restore, Train
-from mnist37_server.domain.records import RequestRecord
+from mnist37_server.domain.commands import DeleteTag, Request, TagVersion
+from mnist37_server.domain.records import QueuedRun, RequestRecord
 from mnist37_server.domain.results import Result, result_from_values
+from mnist37_server.domain.train import Train
 from mnist37_server.engine.commit_delay import CommitDelay
+from mnist37_server.engine.lanes import GROUP_MAX, GroupLane, Lane
 from mnist37_server.engine.stats import EngineStats
 from mnist37_server.engine.subscription import PendingWrite, Subscription
 from mnist37_server.errors import (
@@ -24,17 +24,18 @@ from mnist37_server.errors import (
 )
 
 PENDING_CALLERS_MAX = 256  # callers that may wait for writes at a time, by default
-EXCLUSIVE = (Train, Restore)  # taken alone: they need all writes before them committed
-GROUP_MAX = 64  # small writes that are taken together, at most
 
 
 class WriteQueue:
     """A first-in, first-out queue of writes, with one write for each request_id.
 
+    The changes of tags have a queue of their own, since they do not wait for the other writes.
+
     Callers `submit` writes from any thread. The writer's thread calls `take`, computes, and has the
-    results committed and published. Only then `finish`, `finish_all` or `publish_progress` answers
-    the callers. A write keeps its request_id here until it is committed and finished, so a repeated
-    request always finds the pending write or the stored record.
+    results committed and published; the tagger's thread calls `take_tag_change`. Only then
+    `finish`, `finish_all` or `publish_progress` answers the callers. A write keeps its request_id
+    here until it is committed and finished, so a repeated request always finds the pending write or
+    the stored record.
 
     Args:
         find: returns the stored record of a request_id.
@@ -58,14 +59,14 @@ class WriteQueue:
         # delay's siblings. A method that only reads one of them may do without the lock. Nothing
         # under the lock may wait for a disk or a log: grpcio's serving thread takes it in `cancel`.
         self._lock = threading.RLock()
-        self._queue: deque[PendingWrite] = deque()
+        self._writes = GroupLane(self._lock, self._delay)
+        self._tag_changes = Lane(self._lock)
         self._by_request_id: dict[str, PendingWrite] = {}  # queued or under way
         self._waiting: dict[Subscription, PendingWrite] = {}  # callers, not watchers
         self._running: PendingWrite | None = None  # the run under way
         self._finished_count = 0  # of writes that had a request_id
         self.closing = False
         self._make_refusal = shutting_down_error  # makes the error for writes after `close`
-        self._changed = threading.Condition(self._lock)  # the writer waits for writes or `close`
 
     def submit(
         self, request: Request, request_id: str | None = None, caller: Subscription | None = None
@@ -122,9 +123,7 @@ class WriteQueue:
                 return True
             if write is None:
                 write = PendingWrite(request, request_id, fingerprint)
-                self._queue.append(write)
-                if len(self._queue) in (1, self._delay.siblings) or isinstance(request, EXCLUSIVE):
-                    self._changed.notify()
+                self._lane_of(write).append(write)
                 if request_id is not None:
                     self._by_request_id[request_id] = write
             write.callers.append(caller)
@@ -132,6 +131,10 @@ class WriteQueue:
             if write.stop is not None:
                 self._update_stop_flag(write)
         return True
+
+    def _lane_of(self, write: PendingWrite) -> Lane:
+        is_tag_change = isinstance(write.request, TagVersion | DeleteTag)
+        return self._tag_changes if is_tag_change else self._writes
 
     def cancel(self, caller: Subscription) -> None:
         """End the wait of a caller that has cancelled or whose deadline has passed.
@@ -146,13 +149,24 @@ class WriteQueue:
             if write is not None:
                 write.callers.remove(caller)
                 self._update_stop_flag(write)
-                if not write.callers and write in self._queue:
-                    self._queue.remove(write)
+                waiting = self._lane_of(write).writes
+                if not write.callers and write in waiting:
+                    waiting.remove(write)
                     self.finish(write)
 
     def depth(self) -> int:
         """Return how many writes are in the queue."""
-        return len(self._queue)
+        return len(self._writes.writes)
+
+    def queued_runs(self) -> list[QueuedRun]:
+        """Return the runs that wait for their turn, the next one first."""
+        with self._lock:
+            ahead = 0 if self._running is None else 1
+            return [
+                QueuedRun(ahead + index, write.request_id, write.request)
+                for index, write in enumerate(self._writes.writes)
+                if isinstance(write.request, Train)
+            ]
 
     def running_run(self) -> int | None:
         """Return the number of the run under way; None if there is none."""
@@ -186,44 +200,31 @@ class WriteQueue:
             self._make_refusal = make_refusal or shutting_down_error
             if self._running is not None:
                 self._update_stop_flag(self._running)
-            self._changed.notify()
+            self._writes.close()
+            self._tag_changes.close()
 
-    def take(self) -> list[PendingWrite] | None:
+    def take(self) -> list[PendingWrite]:
         """Wait for the next writes and remove them from the queue; for the writer's thread.
 
         Returns:
-            Up to GROUP_MAX small writes, or one EXCLUSIVE write; None when the queue is closed.
+            Up to GROUP_MAX small writes, or one EXCLUSIVE write; none when the queue is closed.
         """
+        return self._take_from(self._writes)
+
+    def take_tag_change(self) -> list[PendingWrite]:
+        """Wait for the next change of a tag and remove it from the queue; for the tagger's thread.
+
+        Returns:
+            The write; none when the queue is closed.
+        """
+        return self._take_from(self._tag_changes)
+
+    def _take_from(self, lane: Lane) -> list[PendingWrite]:
         with self._lock:
-            while not self._await_siblings() and not self.closing:
-                self._changed.wait()
-            self._delay.siblings = 0
-            if self.closing:
-                while self._queue:
-                    self.finish(self._queue.popleft(), error=self._make_refusal())
-                return None
-            writes: list[PendingWrite] = []
-            while self._queue and len(writes) < GROUP_MAX:
-                if isinstance(self._queue[0].request, EXCLUSIVE):
-                    return writes or [self._queue.popleft()]
-                writes.append(self._queue.popleft())
+            writes = lane.take()
+            while lane.is_closed and lane.writes:
+                self.finish(lane.writes.popleft(), error=self._make_refusal())
             return writes
-
-    def _await_siblings(self) -> bool:
-        """Delay the next group for the next writes of the clients that were just answered.
-
-        The delay goes on only while a write comes within each wait. Return whether the queue has a
-        write.
-        """
-        count, start_time = 0, time.monotonic()
-        while self._delay.expects_more(count, len(self._queue)) and not self._must_not_wait():
-            count = len(self._queue)
-            self._changed.wait(self._delay.remaining_seconds(start_time))
-        return bool(self._queue)
-
-    def _must_not_wait(self) -> bool:
-        """Return whether to take writes now: an EXCLUSIVE write gains nothing from a delay."""
-        return self.closing or any(isinstance(write.request, EXCLUSIVE) for write in self._queue)
 
     def begin_run(self, write: PendingWrite, run: int, stop: Flag) -> None:
         """Mark a write as the run under way, which callers can watch and stop.
@@ -275,7 +276,7 @@ class WriteQueue:
         with self._lock:
             for write, result in results:
                 self.finish(write, result)
-            self._delay.siblings = min(len(results) + len(self._queue), GROUP_MAX)
+            self._delay.siblings = min(len(results) + len(self._writes.writes), GROUP_MAX)
 
     def finish(
         self, write: PendingWrite, *results: Result, error: BaseException | None = None

@@ -13,28 +13,27 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
 
-from mnist37_server.domain.commands import Import, Initialize, Request, Restore, Step, Train
+from mnist37_server.domain.commands import Import, Initialize, Request, Restore, Step
 from mnist37_server.domain.records import RequestRecord, RunCheckpoint, RunRecord
 from mnist37_server.domain.results import Result, StepResult, WriteResult, values_of
 from mnist37_server.domain.snapshot import Origin, Snapshot
+from mnist37_server.domain.train import Train
 from mnist37_server.engine.commit_delay import CommitDelay
 from mnist37_server.engine.committer import CommitBatch, Committer
+from mnist37_server.engine.lookup import find_version
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
 from mnist37_server.engine.stats import EngineStats
 from mnist37_server.engine.subscription import PendingWrite
 from mnist37_server.engine.write_queue import WriteQueue
-from mnist37_server.errors import (
-    Aborted,
-    Refusal,
-    version_not_retained,
-)
+from mnist37_server.errors import Aborted, Refusal
 from mnist37_server.storage.store import Store
 from mnist37_server.training.device_errors import (
     device_lost_error,
     is_out_of_memory,
     out_of_memory_error,
 )
-from mnist37_server.training.trainer import SliceResult, Trainer, overflow_error
+from mnist37_server.training.run import Run, SliceResult
+from mnist37_server.training.trainer import Trainer, overflow_error
 
 log = logging.getLogger(__name__)
 AppliedWrite = tuple[PendingWrite, Result, Snapshot]  # a small write, computed, not committed
@@ -93,7 +92,7 @@ class Writer:
         self._committer.close()
 
     def _work(self) -> None:
-        while (writes := self._queue.take()) is not None:
+        while writes := self._queue.take():
             try:
                 if self._committer.has_failed:
                     self._roll_back_to_committed()
@@ -201,19 +200,14 @@ class Writer:
             origin = Origin.INITIALIZE
         elif isinstance(request, Restore):
             self._roll_back_to_committed()  # the version may still be pending
-            trainer.load_parameters(self._retained_snapshot(request.version).parameters)
+            snapshot = find_version(self._store, request.version, self._newest.version)
+            trainer.load_parameters(snapshot.parameters)
             origin = Origin.RESTORE
         else:
             assert isinstance(request, Import)
             trainer.load_parameters(request.parameters)
             origin = Origin.IMPORT
         return WriteResult(trainer.version), trainer.snapshot(origin)
-
-    def _retained_snapshot(self, version: int) -> Snapshot:
-        snapshot = self._store.version(version)
-        if snapshot is None:
-            raise version_not_retained(version, self._newest.version)
-        return snapshot
 
     def _train(self, write: PendingWrite, request: Train) -> None:
         """Execute a run: commit each slice that ends an epoch, and the point of an interruption."""
@@ -231,7 +225,7 @@ class Writer:
         checkpoint = record.checkpoint if record else None
         if checkpoint is None:
             checkpoint = RunCheckpoint(0, 0, 0.0, self._store.next_run(), time.time())
-        run = self._trainer.run(request, checkpoint)
+        run = Run(self._trainer, request, checkpoint)
         if self._queue.refuse_if_unwanted(write):
             return
         self._queue.begin_run(write, checkpoint.run, run.stop)
@@ -241,7 +235,7 @@ class Writer:
             if has_new and (result.progress or is_unwanted):
                 if not self._commit_slice(write, request, run.checkpoint, result):
                     return
-                if result.progress and result.progress[-1].epoch == request.epochs:
+                if result.progress and result.progress[-1].ends_run:
                     return
             if is_unwanted:
                 self._roll_back_to_committed()
@@ -263,7 +257,7 @@ class Writer:
         self._newest = snapshots[-1]
         version = self._newest.version
         last = epochs[-1] if epochs else None
-        is_finished = last is not None and last.epoch == last.epochs
+        is_finished = last is not None and last.ends_run
 
         def on_committed() -> None:
             if is_finished:
@@ -286,6 +280,7 @@ class Writer:
             version=version,
             finished=is_finished,
             last=last,
+            best=checkpoint.best,
         )
         batch = CommitBatch(snapshots, records, (run, epochs), on_committed, on_failed)
         return self._committer.commit(batch, urgent=is_finished or not epochs)

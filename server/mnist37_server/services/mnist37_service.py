@@ -32,8 +32,9 @@ from mnist37_server.rpc.status import (
     unary_handler,
 )
 from mnist37_server.rpc.thread_pools import LifoThreadPool, assign_pool
-from mnist37_server.services import converters
+from mnist37_server.services import requests, responses
 from mnist37_server.services.predict_codec import PredictFields, decode, encode
+from mnist37_server.services.run_pages import list_runs
 
 RPCS_MAX = 2048  # calls at a time, by default
 STREAMS_MAX = 256  # of these, PredictStreams and WatchRuns
@@ -42,7 +43,12 @@ DESCRIPTOR = pb.DESCRIPTOR.services_by_name["Mnist37Service"]
 SERVICE = DESCRIPTOR.full_name
 RPCS = {method.name for method in DESCRIPTOR.methods}
 SHORT_RPCS = {"Predict", "GetModel"}  # they run on the server's own threads
-READ_RPCS = {"GetLoss", "ListVersions", "ListRuns"}  # they take longer, and wait for the disk alone
+READ_RPCS = {
+    "GetLoss",
+    "ListVersions",
+    "ListTags",
+    "ListRuns",
+}  # they take longer, and wait for the disk alone
 
 # Bytes of pixels, those of 64 images. Up to this size a prediction takes no longer than the check
 # whether the caller still waits, so there is no check.
@@ -51,7 +57,7 @@ UNCHECKED_BYTES_MAX = 64 * PIXELS
 # Without protobuf, which copies the messages on their way in and out.
 CODECS = {"Predict": Codec(decode, None), "PredictStream": Codec(decode, None)}
 
-M = TypeVar("M", bound=converters.WriteRequest)
+M = TypeVar("M", bound=requests.WriteRequest)
 
 
 class Mnist37Servicer:
@@ -101,7 +107,7 @@ class Mnist37Servicer:
         """Return the mean loss and the accuracy on a resident set or a batch."""
         with self.in_flight:
             evaluation, version = self._model.evaluate(
-                converters.parse_examples(request), converters.parse_version(request)
+                requests.parse_examples(request), requests.parse_version(request)
             )
         return pb.GetLossResponse(**asdict(evaluation), version=version)
 
@@ -110,7 +116,7 @@ class Mnist37Servicer:
         self, request: pb.GetModelRequest, context: grpc.ServicerContext
     ) -> pb.GetModelResponse:
         """Return the parameters of a version."""
-        snapshot = self._model.at(converters.parse_version(request))
+        snapshot = self._model.at(requests.parse_version(request))
         return pb.GetModelResponse(
             weights=snapshot.content[:-4],
             bias=snapshot.parameters[-1],
@@ -122,7 +128,7 @@ class Mnist37Servicer:
     @unary_handler
     def Step(self, request: pb.StepRequest, context: grpc.ServicerContext) -> pb.StepResponse:
         """Do one step of SGD."""
-        answer = self._update(StepResult, converters.parse_step, request, context)
+        answer = self._update(StepResult, requests.parse_step, request, context)
         return pb.StepResponse(loss=answer.loss, version=answer.version)
 
     @stream_handler
@@ -134,8 +140,8 @@ class Mnist37Servicer:
         A message is for one epoch or, with `coalesce`, for all that were committed together.
         """
         with self._runs, self.in_flight:
-            caller = self._write(converters.parse_train, request, context)
-            yield from converters.progress_messages(
+            caller = self._write(requests.parse_train, request, context)
+            yield from responses.progress_messages(
                 map(progress_of, caller.coalesced()), request.coalesce
             )
 
@@ -144,7 +150,7 @@ class Mnist37Servicer:
         self, request: pb.InitializeRequest, context: grpc.ServicerContext
     ) -> pb.InitializeResponse:
         """Replace the parameters by random ones."""
-        answer = self._update(WriteResult, converters.parse_initialize, request, context)
+        answer = self._update(WriteResult, requests.parse_initialize, request, context)
         return pb.InitializeResponse(version=answer.version)
 
     @unary_handler
@@ -152,33 +158,54 @@ class Mnist37Servicer:
         self, request: pb.RestoreRequest, context: grpc.ServicerContext
     ) -> pb.RestoreResponse:
         """Replace the parameters by those of a retained version."""
-        answer = self._update(WriteResult, converters.parse_restore, request, context)
+        answer = self._update(WriteResult, requests.parse_restore, request, context)
         return pb.RestoreResponse(version=answer.version)
 
     @unary_handler
     def Import(self, request: pb.ImportRequest, context: grpc.ServicerContext) -> pb.ImportResponse:
         """Replace the parameters by the given ones."""
-        answer = self._update(WriteResult, converters.parse_import, request, context)
+        answer = self._update(WriteResult, requests.parse_import, request, context)
         return pb.ImportResponse(version=answer.version)
+
+    @unary_handler
+    def TagVersion(
+        self, request: pb.TagVersionRequest, context: grpc.ServicerContext
+    ) -> pb.TagVersionResponse:
+        """Point a tag to a version."""
+        answer = self._update(WriteResult, requests.parse_tag_version, request, context)
+        return pb.TagVersionResponse(version=answer.version)
+
+    @unary_handler
+    def DeleteTag(
+        self, request: pb.DeleteTagRequest, context: grpc.ServicerContext
+    ) -> pb.DeleteTagResponse:
+        """Delete a tag."""
+        answer = self._update(WriteResult, requests.parse_delete_tag, request, context)
+        return pb.DeleteTagResponse(version=answer.version)
+
+    @cancellable_unary_handler
+    def ListTags(
+        self, request: pb.ListTagsRequest, context: grpc.ServicerContext
+    ) -> pb.ListTagsResponse:
+        """Return the tags of callers and those of the server."""
+        return pb.ListTagsResponse(tags=map(responses.tag_message, self._model.tags()))
 
     @cancellable_unary_handler
     def ListVersions(
         self, request: pb.ListVersionsRequest, context: grpc.ServicerContext
     ) -> pb.ListVersionsResponse:
         """Return the retained versions, newest first."""
-        limit = converters.field_or_default(request, "limit", 2**32 - 1)
+        limit = requests.field_or_default(request, "limit", 2**32 - 1)
         return pb.ListVersionsResponse(
-            versions=map(converters.version_message, self._model.versions(limit))
+            versions=map(responses.version_message, self._model.versions(limit))
         )
 
     @cancellable_unary_handler
     def ListRuns(
         self, request: pb.ListRunsRequest, context: grpc.ServicerContext
     ) -> pb.ListRunsResponse:
-        """Return the retained runs, newest first."""
-        return pb.ListRunsResponse(
-            runs=[converters.run_message(*run) for run in self._model.runs()]
-        )
+        """Return a page of the retained runs and of those that wait, newest first."""
+        return list_runs(self._model, request)
 
     @stream_handler
     def WatchRun(
@@ -190,15 +217,15 @@ class Mnist37Servicer:
             context.add_callback(watch.close)
             current = watch.record()
             if current is not None:
-                yield pb.WatchRunResponse(run=converters.run_message(*current))
-            for progress in converters.progress_messages([watch.curve()], request.coalesce):
+                yield pb.WatchRunResponse(run=responses.run_message(*current))
+            for progress in responses.progress_messages([watch.curve()], request.coalesce):
                 yield pb.WatchRunResponse(progress=progress)
             if request.follow:
-                for progress in converters.progress_messages(watch.follow(), request.coalesce):
+                for progress in responses.progress_messages(watch.follow(), request.coalesce):
                     yield pb.WatchRunResponse(progress=progress)
                 final = watch.record()
                 if final is not None:
-                    yield pb.WatchRunResponse(run=converters.run_message(*final))
+                    yield pb.WatchRunResponse(run=responses.run_message(*final))
 
     def _update(
         self,
@@ -217,7 +244,7 @@ class Mnist37Servicer:
         context: grpc.ServicerContext,
     ) -> Subscription:
         subscription = Subscription(time.monotonic() + remaining_seconds(context))
-        request, request_id = parse(message), converters.parse_request_id(message)
+        request, request_id = parse(message), requests.parse_request_id(message)
         # The callback comes before the submit, so that no cancellation is missed. add_callback
         # returns False if the call has already ended.
         if not context.add_callback(partial(self._writes.cancel, subscription)):

@@ -11,6 +11,7 @@ from importlib.metadata import version as installed_version
 import grpc
 from mnist37_protos.inference import open_inference_pb2 as pb
 
+from mnist37_server.domain.checks import TAG_NAME_LENGTH_MAX
 from mnist37_server.engine.read_model import ReadModel
 from mnist37_server.errors import NotFound, version_not_retained
 from mnist37_server.rpc.drain import InFlightCalls
@@ -99,20 +100,20 @@ class OpenInferenceServicer:
             probabilities, version = self._model.predict(tensors.parse_images(fields), version)
             return tensors.build_response(request, probabilities, version)
 
-    def _parse_version(self, model: str, version: str) -> int | None:
-        """Return the version that a request names; None means the newest.
+    def _parse_version(self, model: str, version: str) -> int | str | None:
+        """Return the version that a request names: its number, or a tag; None means the newest.
 
         Raises:
-            NotFound: the model does not exist, or the version is not a decimal number.
+            NotFound: the model does not exist, or the text is neither a number nor a tag.
         """
         if model != MODEL:
             name = tensors.shorten(model)
             raise NotFound(f"model: there is no {name} here; there is {MODEL}", model=name)
         if not version:
             return None
-        if not (version.isascii() and version.isdecimal() and len(version) <= 20):
+        if not version.isascii() or len(version) > TAG_NAME_LENGTH_MAX:
             raise version_not_retained(tensors.shorten(version), self._model.at().version)
-        return int(version)
+        return int(version) if version.isdecimal() else version
 
 
 def add_to(

@@ -1,8 +1,8 @@
 """Decode and encode the messages of Predict, without a copy of the pixels.
 
 protobuf would copy the pixels, which takes longer than a prediction. This module reads messages as
-protobuf writes them: the pixels first, then the version. It passes every other message
-(unknown fields, another order) to protobuf.
+protobuf writes them: the pixels first, then the version. It passes every other message (a tag,
+unknown fields, another order) to protobuf.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from mnist37_protos.v1 import mnist37_pb2 as pb
+
+from mnist37_server.services.requests import parse_version
 
 # The wire format (protobuf.dev/programming-guides/encoding): a field begins with a tag, which holds
 # its number and its wire type. A length or a version follows as a varint: seven bits in each byte,
@@ -28,7 +30,7 @@ class PredictFields(NamedTuple):
     message: bytes
     start: int  # the offset of the pixels in the message
     size: int  # of the pixels, in bytes
-    version: int | None  # None: the newest
+    version: int | str | None  # its number, or a tag; None: the newest
 
 
 def decode(message: bytes) -> PredictFields:
@@ -36,6 +38,7 @@ def decode(message: bytes) -> PredictFields:
 
     Raises:
         google.protobuf.message.DecodeError: the bytes are not a PredictRequest.
+        InvalidArgument: both a version and a tag are set, or the tag is too long.
     """
     size = len(message)
     header = _encode_pixels_header(size)
@@ -53,8 +56,7 @@ def decode(message: bytes) -> PredictFields:
     except IndexError:
         pass
     request = pb.PredictRequest.FromString(message)
-    requested = request.version if request.HasField("version") else None
-    return PredictFields(request.pixels, 0, len(request.pixels), requested)
+    return PredictFields(request.pixels, 0, len(request.pixels), parse_version(request))
 
 
 def encode(probabilities: bytearray, version: int) -> bytes:

@@ -9,11 +9,11 @@ import sqlite3
 from pathlib import Path
 
 from mnist37_server.errors import CannotStart
-from mnist37_server.storage import request_log, rows
+from mnist37_server.storage import request_log, rows, tag_table
 from mnist37_server.storage.migrations import migrate
 
-SCHEMA_VERSION = 3
-SCHEMA = rows.SCHEMA + request_log.SCHEMA
+SCHEMA_VERSION = 4
+SCHEMA = rows.SCHEMA + tag_table.SCHEMA + request_log.SCHEMA
 CACHE_KIB = 16_000
 LOG_BYTES_MAX = 16 * 2**20
 

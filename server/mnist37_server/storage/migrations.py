@@ -7,6 +7,7 @@ import sqlite3
 
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.storage import rows as tables
+from mnist37_server.storage import tag_table
 from mnist37_server.storage.rows import PROGRESS_STRUCT, pack_versions
 
 # In schema 1 the third value of `place` was the number of images that the loss was summed over.
@@ -23,7 +24,9 @@ def migrate(connection: sqlite3.Connection, from_schema: int, to_schema: int) ->
     try:
         if from_schema == 1:
             connection.execute(MIGRATION_FROM_1)
-        _migrate_from_2(connection)
+        if from_schema <= 2:
+            _migrate_from_2(connection)
+        _migrate_from_3(connection)
         connection.execute(f"PRAGMA user_version = {to_schema}")
         connection.execute("COMMIT")
     except BaseException as error:
@@ -34,6 +37,13 @@ def migrate(connection: sqlite3.Connection, from_schema: int, to_schema: int) ->
         raise sqlite3.DatabaseError(
             f"its schema {from_schema} cannot be taken over: {error}"
         ) from error
+
+
+def _migrate_from_3(connection: sqlite3.Connection) -> None:
+    # Schema 3 had no tags, and did not store the best epoch of a run. Its version is hardly ever
+    # retained any more; a run that goes on takes the best of its further epochs.
+    connection.execute("ALTER TABLE runs ADD COLUMN best TEXT")
+    connection.execute(tag_table.SCHEMA)
 
 
 def _migrate_from_2(connection: sqlite3.Connection) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
+from mnist37_server.domain.early_stopping import Baseline, BestEpoch
 from mnist37_server.domain.records import RequestRecord, RunCheckpoint
 from mnist37_server.storage.id_filter import IdFilter
 
@@ -111,10 +113,7 @@ def find_request(connection: sqlite3.Connection, request_id: str) -> RequestReco
     answer = None if row[3] is None else tuple(json.loads(row[3]))
     checkpoint = None
     if row[4] is not None:
-        steps, loss, elapsed, run, began = json.loads(row[4])
-        checkpoint = RunCheckpoint(
-            steps=steps, loss=loss, elapsed=elapsed, run=run, started_at=began
-        )
+        checkpoint = _checkpoint_from_values(json.loads(row[4]))
     return RequestRecord(row[0], row[1], row[2], answer, checkpoint)
 
 
@@ -128,6 +127,26 @@ def _checkpoint_values(record: RequestRecord) -> tuple[float, ...] | None:
         checkpoint.elapsed,
         checkpoint.run,
         checkpoint.started_at,
+        *(checkpoint.best or ()),
+        *(checkpoint.baseline or ()),
+    )
+
+
+def _checkpoint_from_values(values: Sequence[Any]) -> RunCheckpoint:
+    """Return the checkpoint that has these stored values; an earlier release stored the first five.
+
+    There is no baseline without a best epoch.
+    """
+    steps, loss, elapsed, run, began, *later = values
+    best, baseline = later[:3], later[3:]
+    return RunCheckpoint(
+        steps=steps,
+        loss=loss,
+        elapsed=elapsed,
+        run=run,
+        started_at=began,
+        best=BestEpoch(*best) if best else None,
+        baseline=Baseline(*baseline) if baseline else None,
     )
 
 

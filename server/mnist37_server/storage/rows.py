@@ -11,10 +11,12 @@ from struct import Struct
 
 from mnist37.examples import PARAMETERS
 from mnist37.optimizer import Sgd
-from mnist37_server.domain.commands import Train
+from mnist37.schedule import Schedule, Shape
+from mnist37_server.domain.early_stopping import BestEpoch
 from mnist37_server.domain.records import RunRecord, VersionRecord
 from mnist37_server.domain.results import Progress, progress_from_values, values_of
 from mnist37_server.domain.snapshot import Origin, Snapshot
+from mnist37_server.domain.train import EarlyStopping, Train
 
 VERSIONS = """
 CREATE TABLE versions (
@@ -32,7 +34,8 @@ CREATE TABLE runs (
     began      REAL NOT NULL,
     version    INTEGER NOT NULL,        -- of the model after the run's last commit
     finished   INTEGER NOT NULL,
-    last       TEXT                     -- JSON of the last epoch's Progress
+    last       TEXT,                    -- JSON of the last epoch's Progress
+    best       TEXT                     -- JSON of the BestEpoch so far
 );
 """
 EPOCHS = """
@@ -50,7 +53,8 @@ SCHEMA = VERSIONS + RUNS + EPOCHS
 ABOUT_STRUCT = Struct("<qqii")
 # A SHA-256 of the metadata and the parameters follows the metadata.
 DIGEST_BYTES = hashlib.sha256().digest_size
-PROGRESS_STRUCT = Struct("<IIdddqd")  # an epoch, in the order of results.values_of
+PROGRESS_STRUCT = Struct("<IIdddqd")  # an epoch: the first values of results.values_of
+PROGRESS_VALUES = 7
 VERSIONS_PER_ROW = 16  # at most; to read one version reads the whole row
 PARAMETER_BYTES = 4 * PARAMETERS  # the parameters of one version
 ORIGINS = frozenset(Origin)
@@ -104,9 +108,15 @@ def read_snapshot(connection: sqlite3.Connection, slot: int, version: int) -> Sn
     row = connection.execute(
         "SELECT about, parameters FROM versions WHERE slot = ?", (slot,)
     ).fetchone()
-    if row is None:
-        return None
-    about, parameters = row
+    return None if row is None else find_snapshot(row[0], row[1], version)
+
+
+def find_snapshot(about: bytes, parameters: bytes, version: int) -> Snapshot | None:
+    """Return a version from the columns of a row; None if the row does not hold it.
+
+    Raises:
+        sqlite3.DatabaseError: the row is damaged.
+    """
     for i, (number, run, batch_cursor, origin, digest) in enumerate(unpack_versions(about)):
         if number == version:
             content = parameters[i * PARAMETER_BYTES : (i + 1) * PARAMETER_BYTES]
@@ -142,7 +152,7 @@ def read_runs(connection: sqlite3.Connection, number: int | None = None) -> list
     """Return the retained runs, newest first, or only the run of this number if it is retained."""
     where = "" if number is None else "WHERE number = ?"
     rows = connection.execute(
-        "SELECT number, request_id, request, began, version, finished, last"
+        "SELECT number, request_id, request, began, version, finished, last, best"
         f" FROM runs {where} ORDER BY number DESC",
         () if number is None else (number,),
     )
@@ -154,27 +164,38 @@ def read_runs(connection: sqlite3.Connection, number: int | None = None) -> list
             started_at=began,
             version=version,
             finished=bool(finished),
-            last=None if last is None else progress_from_values(json.loads(last)),
+            last=(
+                None
+                if last is None
+                else progress_from_values(json.loads(last))._replace(run=number)
+            ),
+            best=None if best is None else BestEpoch(*json.loads(best)),
         )
-        for number, request_id, request, began, version, finished, last in rows
+        for number, request_id, request, began, version, finished, last, best in rows
     ]
 
 
 def pack_epochs(epochs: Sequence[Progress]) -> bytes:
     """Return the column `progress` of a row of epochs that were committed together."""
-    return b"".join([PROGRESS_STRUCT.pack(*values_of(epoch)) for epoch in epochs])
+    return b"".join([PROGRESS_STRUCT.pack(*values_of(epoch)[:PROGRESS_VALUES]) for epoch in epochs])
 
 
 def train_to_json(train: Train) -> str:
     """Return the settings of a run as JSON, as stored; its keys never change."""
-    return json.dumps(
-        {
-            "epochs": train.epochs,
-            "learning_rate": train.sgd.learning_rate,
-            "batch_size": train.batch_size,
-            "seed": train.seed,
-        }
-    )
+    stopping = train.early_stopping
+    values = {
+        "epochs": train.epochs,
+        "learning_rate": train.sgd.learning_rate,
+        "batch_size": train.batch_size,
+        "seed": train.seed,
+        "name": train.name,
+        "schedule": train.schedule.shape.value,
+        "final_learning_rate": train.schedule.final_rate,
+        "warmup_epochs": train.schedule.warmup_epochs,
+        "patience": None if stopping is None else stopping.patience,
+        "min_delta": None if stopping is None else stopping.min_delta,
+    }
+    return json.dumps({name: value for name, value in values.items() if value is not None})
 
 
 def train_from_json(stored: str) -> Train:
@@ -185,11 +206,33 @@ def train_from_json(stored: str) -> Train:
         sgd=Sgd(values["learning_rate"]),
         batch_size=values["batch_size"],
         seed=values["seed"],
+        name=values.get("name"),
+        schedule=Schedule(
+            Shape(values.get("schedule", Shape.CONSTANT.value)),
+            values.get("final_learning_rate"),
+            values.get("warmup_epochs", 0),
+        ),
+        early_stopping=(
+            EarlyStopping(values["patience"], values["min_delta"]) if "patience" in values else None
+        ),
     )
 
 
 def read_curve(connection: sqlite3.Connection, number: int) -> list[Progress]:
-    """Return the retained epochs of a run, in their order.
+    """Return the retained epochs of a run and its last one, in their order.
+
+    Raises:
+        sqlite3.DatabaseError: the curve is damaged.
+    """
+    curve = read_epochs(connection, number)
+    for run in read_runs(connection, number):
+        if run.last is not None and (not curve or curve[-1].epoch < run.last.epoch):
+            curve.append(run.last)
+    return curve
+
+
+def read_epochs(connection: sqlite3.Connection, number: int) -> list[Progress]:
+    """Return the epochs of a run in the table `epochs`, in their order.
 
     Raises:
         sqlite3.DatabaseError: the curve is damaged.
@@ -197,7 +240,7 @@ def read_curve(connection: sqlite3.Connection, number: int) -> list[Progress]:
     rows = connection.execute("SELECT progress FROM epochs WHERE run = ? ORDER BY epoch", (number,))
     try:
         return [
-            progress_from_values(values)
+            progress_from_values((*values, number, 0, 0))
             for (packed_epochs,) in rows
             for values in PROGRESS_STRUCT.iter_unpack(packed_epochs)
         ]

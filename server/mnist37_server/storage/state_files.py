@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 UNKNOWN = (-1, -1)
+COMMITS_PER_LOG_CHECK = 64
+LOG_BYTES_WARNING = 64 * 2**20
+
+log = logging.getLogger(__name__)
 
 
 class StateFiles:
@@ -49,3 +54,34 @@ class StateFiles:
             else:
                 identities.append((status.st_dev, status.st_ino))
         return identities
+
+
+class LogWatch:
+    """A watch of the write-ahead log's size.
+
+    It logs a warning when the log has grown, and again whenever it has doubled.
+
+    Args:
+        files: the state's files; None in memory, where there is no log.
+    """
+
+    def __init__(self, files: StateFiles | None) -> None:
+        self._files = files
+        self._commits = 0
+        self._warning_bytes = LOG_BYTES_WARNING
+
+    def record_commit(self) -> None:
+        """Count a commit, and look at the log once in a while."""
+        self._commits += 1
+        if self._files is None or self._commits % COMMITS_PER_LOG_CHECK:
+            return
+        size = self._files.log_size()
+        if size < LOG_BYTES_WARNING:
+            self._warning_bytes = LOG_BYTES_WARNING
+        elif size >= self._warning_bytes:
+            self._warning_bytes = 2 * size
+            log.warning(
+                "the write-ahead log has %d MiB: another process, a backup perhaps, has held a read"
+                " of the database since long",
+                size >> 20,
+            )

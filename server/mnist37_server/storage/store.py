@@ -8,7 +8,6 @@ system reports that the data is on the disk.
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
 import threading
@@ -17,21 +16,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mnist37_server.domain.records import RequestRecord, RunRecord, VersionRecord
+from mnist37_server.domain.commands import TagChange, TagVersion
+from mnist37_server.domain.records import RequestRecord, RunRecord, TagRecord, VersionRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Snapshot
 from mnist37_server.errors import CannotStart, ShuttingDown
 from mnist37_server.storage import database, request_log, rows
-from mnist37_server.storage.failures import may_be_in_log, refusal_of, state_lost_error
-from mnist37_server.storage.history import History
+from mnist37_server.storage.failures import (
+    discard_failed_commit,
+    may_be_in_log,
+    refusal_of,
+    state_lost_error,
+)
+from mnist37_server.storage.history import BEST_PREFIX, History
 from mnist37_server.storage.request_log import RequestLog
-from mnist37_server.storage.state_files import StateFiles
-
-OVERWRITE_ATTEMPTS = 3
-COMMITS_PER_LOG_CHECK = 64
-LOG_BYTES_WARNING = 64 * 2**20
-
-log = logging.getLogger(__name__)
+from mnist37_server.storage.state_files import LogWatch, StateFiles
 
 
 class Store:
@@ -56,8 +55,6 @@ class Store:
         self.on_lost: Callable[[], None] = lambda: None  # called once if a file was deleted
         self._is_lost = False
         self._files: StateFiles | None = None  # known once the database is open
-        self._commits = 0
-        self._log_warning_bytes = LOG_BYTES_WARNING
         self._reader_lock = threading.Lock()
         self._writer_lock = self._reader_lock if folder is None else threading.Lock()
         self._lock_file = None if folder is None else database.lock_folder(folder)
@@ -79,6 +76,7 @@ class Store:
             self._requests = RequestLog(self._writer)
             if folder is not None and file is not None:
                 self._files = StateFiles(folder / "lock", file)
+            self._log_watch = LogWatch(self._files)
         except CannotStart:
             self._unlock()
             raise
@@ -92,26 +90,48 @@ class Store:
 
     def latest(self) -> Snapshot | None:
         """Return the newest version; None if the state is new."""
-        newest = self._history.newest()
+        newest = self._history.versions.newest()
         return None if newest is None else self.version(newest)
 
     def version(self, version: int) -> Snapshot | None:
         """Return a version; None if it is not retained."""
-        slot = self._history.slot_of(version)
-        if slot is None:
-            return None
-        with self._read():
-            return rows.read_snapshot(self._reader, slot, version)
+        versions = self._history.versions
+        slot, snapshot = versions.slot_of(version), None
+        while slot is not None and snapshot is None:
+            with self._read():
+                snapshot = rows.read_snapshot(self._reader, slot, version)
+            slot, looked_up = versions.slot_of(version), slot
+            if slot == looked_up:
+                break
+        return snapshot
+
+    def resolve(self, tag: str) -> int | None:
+        """Return the version to which a tag points; None if there is no such tag."""
+        return self._history.resolve(tag)
+
+    def tags(self) -> list[TagRecord]:
+        """Return the tags of callers by name, then those of the best versions, newest run first."""
+        best = self._history.runs.best_versions()
+        slots = ((version, self._history.versions.slot_of(version)) for version in best.values())
+        with self._read_transaction():
+            records = rows.read_versions(
+                self._reader, [(version, slot) for version, slot in slots if slot is not None]
+            )
+        times = {record.version: record.committed_at for record in records}
+        return [
+            *sorted(self._history.tags.committed().values()),
+            *(
+                TagRecord(f"{BEST_PREFIX}{run}", version, run, times[version])
+                for run, version in sorted(best.items(), reverse=True)
+                if version in times
+            ),
+        ]
 
     def versions(self, limit: int) -> list[VersionRecord]:
         """Return the records of the retained versions, newest first, at most `limit`."""
-        slots = self._history.retained()[:limit]
-        with self._read():
-            self._reader.execute("BEGIN")  # one consistent view, and one check of the file's locks
-            try:
-                return rows.read_versions(self._reader, slots)
-            finally:
-                self._reader.execute("COMMIT")
+        slots = self._history.versions.retained()[:limit]
+        with self._read_transaction():
+            return rows.read_versions(self._reader, slots)
 
     def runs(self, number: int | None = None) -> list[RunRecord]:
         """Return the retained runs, newest first, or only the run of this number if retained."""
@@ -120,7 +140,7 @@ class Store:
 
     def curve(self, number: int) -> list[Progress]:
         """Return the retained epochs of a run, in their order."""
-        with self._read():
+        with self._read_transaction():
             return rows.read_curve(self._reader, number)
 
     def next_run(self) -> int:
@@ -159,6 +179,16 @@ class Store:
                     raise
                 raise state_lost_error() from error
 
+    @contextmanager
+    def _read_transaction(self) -> Iterator[None]:
+        """Hold the lock of the reader, for queries that see one state of the database."""
+        with self._read():
+            self._reader.execute("BEGIN")  # it also checks the file's locks once for all of them
+            try:
+                yield
+            finally:
+                self._reader.execute("COMMIT")
+
     def commit(
         self,
         snapshots: Sequence[Snapshot],
@@ -177,28 +207,65 @@ class Store:
             StorageBusy: another process locks the database; the state is unchanged.
             ShuttingDown: a file of the state was deleted or replaced; nothing can be stored.
         """
-        now = time.time()
+        with self._writer_lock, self._transaction() as now:
+            self._history.insert(snapshots, runs, now)
+            if records:
+                self._requests.insert(records, now)
+
+    def change_tag(
+        self,
+        change: TagChange,
+        make_record: Callable[[int], RequestRecord | None],
+    ) -> int:
+        """Commit a change of a tag with the record of its request, and return the tag's version.
+
+        Any thread may call it.
+
+        Args:
+            change: the change.
+            make_record: returns the record of the request that had this version for its result;
+                None for a request without an id.
+
+        Raises:
+            NotFound: there is no such tag, or the version is not retained.
+            Exhausted: there are too many tags, or the disk is full or fails.
+            StorageBusy: another process locks the database.
+            ShuttingDown: a file of the state was deleted or replaced; nothing can be stored.
+        """
         with self._writer_lock:
+            version = self._history.version_of(change)
+            record = make_record(version)
+            with self._transaction() as now:
+                if isinstance(change, TagVersion):
+                    self._history.set_tag(change.name, version, now)
+                else:
+                    self._history.delete_tag(change.name)
+                if record is not None:
+                    self._requests.insert([record], now)
+        return version
+
+    @contextmanager
+    def _transaction(self) -> Iterator[float]:
+        """Commit the changes of the block, all or nothing; the writer's lock is held.
+
+        It yields the time of the commit, in seconds since 1970.
+        """
+        self._check_files()
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._history.begin_transaction()
+            yield time.time()
+            self._writer.execute("COMMIT")
             self._check_files()
-            try:
-                self._writer.execute("BEGIN IMMEDIATE")
-                self._history.begin_transaction()
-                # The runs come first: insert() retains the last version of each of them.
-                self._history.insert_runs(runs)
-                self._history.insert(snapshots, now)
-                if records:
-                    self._requests.insert(records, now)
-                self._writer.execute("COMMIT")
-                self._check_files()
-                self._history.end_transaction()
-            except BaseException as error:
-                self._roll_back()
-                if may_be_in_log(error):
-                    self._discard_failed_commit(error)
-                if not isinstance(error, sqlite3.Error):
-                    raise
-                raise refusal_of(error) from error
-            self._watch_log()
+            self._history.end_transaction()
+        except BaseException as error:
+            self._roll_back()
+            if may_be_in_log(error):
+                discard_failed_commit(self._writer, error)
+            if not isinstance(error, sqlite3.Error):
+                raise
+            raise refusal_of(error) from error
+        self._log_watch.record_commit()
 
     def _roll_back(self) -> None:
         """End the transaction, if there is one, without its changes."""
@@ -214,43 +281,6 @@ class Store:
             self._is_lost = True
             self.on_lost()
         raise state_lost_error()
-
-    def _discard_failed_commit(self, error: BaseException) -> None:
-        """Take a failed commit out of the log, or end the process.
-
-        Its callers may be answered "nothing is applied" only when a recovery cannot apply it any
-        more. Where that fails too, a recovery has to decide, before any caller is told anything.
-        """
-        for _ in range(OVERWRITE_ATTEMPTS):
-            try:
-                database.overwrite_failed_commit(self._writer)
-            except sqlite3.Error:
-                self._roll_back()
-            else:
-                return
-        log.critical(
-            "a commit failed (%s) and could not be taken back: the server ends, and its next start"
-            " decides whether the commit is applied",
-            error,
-        )
-        logging.shutdown()
-        os._exit(1)
-
-    def _watch_log(self) -> None:
-        """Log a warning when the write-ahead log has grown, and again whenever it has doubled."""
-        self._commits += 1
-        if self._files is None or self._commits % COMMITS_PER_LOG_CHECK:
-            return
-        size = self._files.log_size()
-        if size < LOG_BYTES_WARNING:
-            self._log_warning_bytes = LOG_BYTES_WARNING
-        elif size >= self._log_warning_bytes:
-            self._log_warning_bytes = 2 * size
-            log.warning(
-                "the write-ahead log has %d MiB: another process, a backup perhaps, has held a read"
-                " of the database since long",
-                size >> 20,
-            )
 
     def log_size(self) -> int:
         """Return the size of the write-ahead log in bytes; 0 in memory."""

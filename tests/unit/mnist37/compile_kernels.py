@@ -88,8 +88,8 @@ def launch_everything() -> None:
             settings = [Sgd()] * 2
             batches.steps(parameters, batches.order(1)[:2], settings[: len(batches)], np.inf)
             orders = batches.orders(range(1, 4))
-            stop = np.zeros(1, np.uint8)
-            part = TrainingSlice(orders, 0, 0, 2 * len(batches), batch_size, Sgd(), stop)
+            stop, rates = np.zeros(1, np.uint8), np.ones(len(orders), np.float32)
+            part = TrainingSlice(orders, 0, 0, 2 * len(batches), batch_size, rates, stop)
             batches.examples.train(parameters, part, valid)
         examples.sum_losses(parameters)
 

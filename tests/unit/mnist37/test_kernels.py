@@ -102,11 +102,13 @@ def test_scores_that_overflow_exp_have_probability_0_or_1() -> None:
 
 
 def test_evaluate_is_the_loss_and_the_accuracy_of_float64() -> None:
-    total, correct = kernels.evaluate(IMAGES, LABELS, PARAMETERS)
+    total, threes_right, sevens_right, threes = kernels.evaluate(IMAGES, LABELS, PARAMETERS)
     probabilities = exact(IMAGES)
     losses = np.where(LABELS == 1, 1 - probabilities, probabilities)
     assert total * LOSS_UNIT == pytest.approx(losses.sum(), abs=1e-4)
-    assert correct == ((probabilities > 0.5) == LABELS).sum()
+    assert threes == (LABELS == 1).sum()
+    assert threes_right == ((probabilities > 0.5) & (LABELS == 1)).sum()
+    assert sevens_right == ((probabilities <= 0.5) & (LABELS == 0)).sum()
 
 
 @given(st.lists(st.integers(1, 699), max_size=5, unique=True))

@@ -228,6 +228,7 @@ def test_a_slice_of_many_epochs_equals_epochs_one_by_one(train: Train, data: Dat
     together, one_by_one = (put(parameters(), train) for _ in range(2))
     # One step of epoch 2 is done before the slice. The slice has the rest of epoch 2, two more
     # epochs, and one step of epoch 5.
+    rates = np.array([0.5, 0.25, 2, 1, 1], np.float32)  # of epochs 2 to 6
     loss = batches.sgd(together, batches.order(2)[:1], Sgd(0.5))
     part = TrainingSlice(
         orders=batches.orders(range(2, 7)),
@@ -235,16 +236,21 @@ def test_a_slice_of_many_epochs_equals_epochs_one_by_one(train: Train, data: Dat
         loss=loss,
         max_steps=3 * steps,
         batch_size=300,
-        sgd=Sgd(0.5),
+        rates=rates,
         stop=np.zeros(1, np.uint8),
     )
     found = batches.examples.train(together, part, valid)
     for i, number in enumerate(range(2, 5)):
-        loss = batches.sgd(one_by_one, batches.order(number), Sgd(0.5))
-        assert found.totals[i].tolist() == [loss, *valid.sum_losses(one_by_one)]
+        loss = batches.sgd(one_by_one, batches.order(number), Sgd(float(rates[i])))
+        sums = valid.sum_losses(one_by_one)
+        assert found.totals[i].tolist() == [
+            loss,
+            sums.losses,
+            sums.threes_right + sums.sevens_right,
+        ]
         assert found.parameters[i].tolist() == train.device.fetch(one_by_one).tolist()
     assert found.steps == 3 * steps
-    assert found.loss == batches.sgd(one_by_one, batches.order(5)[:1], Sgd(0.5))
+    assert found.loss == batches.sgd(one_by_one, batches.order(5)[:1], Sgd(1))
     assert torch.equal(fetch(together, train), fetch(one_by_one, train))
     assert (len(found.totals), len(found.parameters)) == (3, 3)
 
@@ -253,7 +259,8 @@ def test_a_run_can_be_stopped_within_a_slice(data: Data) -> None:
     examples = HostExamples(data.train.pixels, data.train.labels)
     batches = MiniBatches(examples, 1, 256)
     stop = np.zeros(1, np.uint8)
-    part = TrainingSlice(batches.orders(range(1, 10_001)), 0, 0, 10**9, 256, Sgd(), stop)
+    rates = np.ones(10_000, np.float32)
+    part = TrainingSlice(batches.orders(range(1, 10_001)), 0, 0, 10**9, 256, rates, stop)
     moved, done = parameters().numpy(), []
     thread = threading.Thread(
         target=lambda: done.append(batches.examples.train(moved, part, examples))

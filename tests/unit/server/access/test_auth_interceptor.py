@@ -187,6 +187,7 @@ def test_the_role_predict_may_call_only_the_listed_methods() -> None:
         "GetLoss",
         "GetModel",
         "ListVersions",
+        "ListTags",
         "ListRuns",
         "WatchRun",
     }

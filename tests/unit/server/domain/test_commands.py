@@ -7,17 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from mnist37_server.domain.commands import (
-    Fingerprinted,
+    DeleteTag,
     Import,
     Initialize,
     Request,
     Restore,
     Step,
-    Train,
+    TagVersion,
 )
 from mnist37_server.domain.examples import Batch
+from mnist37_server.domain.fingerprint import Fingerprinted
+from mnist37_server.domain.train import EarlyStopping, Train
 
 from mnist37.optimizer import Sgd
+from mnist37.schedule import Schedule, Shape
 
 GOLDEN: list[tuple[Request, str]] = [
     (Step(), "d6e6d287c84ecafb03823b9a253106c8b292c5d0a271d10720407ad7ac9bc62e"),
@@ -35,6 +38,24 @@ GOLDEN: list[tuple[Request, str]] = [
         Import(np.linspace(-1, 1, 784).astype("<f4").tobytes(), 0.25),
         "a2b294cec8c14de3224b3e5608ee5d17a316206b701fa7bd5da150c3509b4d4e",
     ),
+    (
+        Train(
+            3,
+            seed=7,
+            name="cosine",
+            schedule=Schedule(Shape.COSINE, final_rate=0.1, warmup_epochs=1),
+            early_stopping=EarlyStopping(patience=2, min_delta=0.001),
+        ),
+        "036b74335d3c7614a2fd1641c78722329ce6416068387fe7a32070f74619ffe0",
+    ),
+    (Restore("best@7"), "71eaf58d11cb46e9800f98c5ce44fea9bc98ee08d71bbab416ae241c4e53ebb7"),
+    (TagVersion("monday"), "79fd337fbbaf9f26054e3b60e7e51a69c39018da98e4156c4e2bd3ed56b6498f"),
+    (TagVersion("monday", 37), "b6c355b2da504bb6ae764f86742a50ffc099186cc42e3ff1a0c63a4895b40b01"),
+    (
+        TagVersion("monday", "best@7"),
+        "3754add6fcc69b6b3f9bfbf1e8cdb031a830aa9bf94d5dd973641ab5c47a3ea5",
+    ),
+    (DeleteTag("monday"), "4b36add2e632d65f94f3c0dbdee4fff893ef088454079352bd677fe43ff51292"),
 ]
 
 
@@ -59,11 +80,11 @@ def test_an_added_field_changes_the_fingerprint_only_if_it_is_not_the_default() 
 
     @dataclass(frozen=True)
     class Later(Train):
-        name: str = ""
+        colour: str = ""
 
         def hashed_fields(self) -> tuple[str, dict[str, object]]:
             method, values = super().hashed_fields()
-            return method, values | self.added_fields(name=(self.name, ""))
+            return method, values | self.added_fields(colour=(self.colour, ""))
 
     assert Later(3, seed=7).fingerprint == Train(3, seed=7).fingerprint
-    assert Later(3, seed=7, name="monday").fingerprint != Train(3, seed=7).fingerprint
+    assert Later(3, seed=7, colour="red").fingerprint != Train(3, seed=7).fingerprint

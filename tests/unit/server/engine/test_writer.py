@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mnist37_server.domain.commands import Initialize, Restore, Step, Train
+from mnist37_server.domain.commands import Initialize, Restore, Step
 from mnist37_server.domain.examples import Batch
 from mnist37_server.domain.parameters import absolute_sum
 from mnist37_server.domain.results import Progress, Result, StepResult, WriteResult
 from mnist37_server.domain.snapshot import Origin, Snapshot
+from mnist37_server.domain.train import Train
 from mnist37_server.engine.commit_delay import SLOW_COMMIT_SECONDS
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.engine.subscription import Subscription
@@ -249,7 +250,7 @@ def test_a_run_in_which_the_model_overflows_keeps_the_epochs_before(
         i for i, found in enumerate(magnitudes) if found > bound
     )  # epochs before the overflow
     monkeypatch.setattr("mnist37_server.training.trainer.ABSOLUTE_SUM_MAX", bound)
-    monkeypatch.setattr("mnist37_server.training.trainer.SLICE_SECONDS", 100)
+    monkeypatch.setattr("mnist37_server.training.run.SLICE_SECONDS", 100)
     seen: list[Result] = []
     with pytest.raises(InvalidArgument, match="learning_rate"):
         seen.extend(model.submit(Train(epochs=100, sgd=Sgd(10.0)), "large"))
@@ -269,7 +270,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_on_the_same_bits(
     model: LiveModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # From the second slice on, each slice has as many epochs as are allowed.
-    monkeypatch.setattr("mnist37_server.training.trainer.SLICE_SECONDS", 100)
+    monkeypatch.setattr("mnist37_server.training.run.SLICE_SECONDS", 100)
     seen: dict[int, Result] = {}
     stops = 0
     while 200 not in seen:

@@ -17,15 +17,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mnist37_server.domain.commands import Train
 from mnist37_server.domain.records import RequestRecord, RunCheckpoint, RunRecord, VersionRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Origin, Snapshot
+from mnist37_server.domain.train import Train
 from mnist37_server.errors import CannotStart, Exhausted
-from mnist37_server.storage.history import RETAINED_EPOCHS, RETAINED_RUNS, RETAINED_VERSIONS
 from mnist37_server.storage.request_log import FORGET_INTERVAL, RETAINED_REQUESTS
 from mnist37_server.storage.rows import train_to_json
+from mnist37_server.storage.run_log import RETAINED_CURVES
 from mnist37_server.storage.store import Store
+from mnist37_server.storage.version_slots import RETAINED_VERSIONS
 
 from mnist37.optimizer import Sgd
 
@@ -144,8 +145,8 @@ def test_the_newest_versions_are_kept(store: Store) -> None:
     assert store.version(499) is None
 
 
-def progress(epoch: int, epochs: int, version: int) -> Progress:
-    return Progress(epoch, epochs, 0.1 + 1 / epoch, 0.2, 0.9, version, epoch / 100)
+def progress(epoch: int, epochs: int, version: int, run: int = 1) -> Progress:
+    return Progress(epoch, epochs, 0.1 + 1 / epoch, 0.2, 0.9, version, epoch / 100, run)
 
 
 def test_version_records(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,15 +193,14 @@ def test_a_long_curve_is_thinned_evenly(store: Store) -> None:
     run = RunRecord(1, None, request, 0, 2500, True, progress(2500, 2500, 2500))
     store.commit([snapshot(1)], [], [(run, [progress(e, 2500, e) for e in range(1, 2501)])])
     epochs = [found.epoch for found in store.curve(1)]
-    assert epochs == list(range(3, 2501, 3))
-    assert len(epochs) <= RETAINED_EPOCHS
+    assert epochs == [1, *range(4, 2501, 4)]
     assert store.runs()[0].last == progress(2500, 2500, 2500)
 
 
 def test_the_last_version_of_each_of_the_newest_runs_is_kept(store: Store) -> None:
     # Runs of three versions alternate with 50 Steps.
     lasts, version = [], 0
-    for number in range(1, RETAINED_RUNS + 31):
+    for number in range(1, RETAINED_CURVES + 31):
         made = [snapshot(version + i) for i in (1, 2, 3)]
         run = RunRecord(number, None, Train(epochs=1), 0, version + 3, True, None)
         store.commit(made, [], [(run, [])])
@@ -210,8 +210,8 @@ def test_the_last_version_of_each_of_the_newest_runs_is_kept(store: Store) -> No
         version += 50
     kept = {found.version for found in store.versions(10_000)}
     newest = set(range(version - RETAINED_VERSIONS + 1, version + 1))
-    assert kept == newest | set(lasts[-RETAINED_RUNS:])
-    assert [run.version for run in store.runs()] == lasts[: -RETAINED_RUNS - 1 : -1]
+    assert kept == newest | set(lasts[-RETAINED_CURVES:])
+    assert [run.version for run in store.runs()] == lasts[::-1]
 
 
 def test_the_last_version_of_a_run_that_goes_on_is_the_new_one(store: Store) -> None:
@@ -294,7 +294,7 @@ def test_a_database_of_another_release_or_none_is_refused(tmp_path: Path) -> Non
     with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(CannotStart, match="schema 99; this release reads 3"):
+    with pytest.raises(CannotStart, match="schema 99; this release reads 4"):
         Store(tmp_path)
     (tmp_path / "mnist37.sqlite3").write_bytes(json.dumps("no database at all").encode() * 500)
     with pytest.raises(CannotStart, match="cannot be used: file is not a database"):
@@ -329,10 +329,10 @@ def test_a_database_of_an_earlier_schema_is_migrated(
             connection.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, 1.5)", row)
         connection.execute(
             "INSERT INTO runs VALUES (7, 'run', ?, 0.5, 6, 0, ?)",
-            (train_to_json(Train(epochs=9)), json.dumps(progress(2, 9, 6))),
+            (train_to_json(Train(epochs=9)), json.dumps(progress(2, 9, 6)[:7])),
         )
         for epoch in (1, 2):
-            told = json.dumps(progress(epoch, 9, 3 * epoch))
+            told = json.dumps(progress(epoch, 9, 3 * epoch)[:7])
             connection.execute("INSERT INTO epochs VALUES (7, ?, ?)", (epoch, told))
         connection.execute(
             "INSERT INTO requests VALUES (1, 'run', ?, 6, NULL, ?, 1.5)",
@@ -346,9 +346,9 @@ def test_a_database_of_an_earlier_schema_is_migrated(
         assert store.version(3) == snapshot(3, 5)
         assert store.version(0) == made
         assert store.versions(2) == [VersionRecord(v, Origin.TRAIN, 7, 1.5) for v in (6, 3)]
-        run = RunRecord(7, "run", Train(epochs=9), 0.5, 6, False, progress(2, 9, 6))
+        run = RunRecord(7, "run", Train(epochs=9), 0.5, 6, False, progress(2, 9, 6, 7))
         assert store.runs() == [run]
-        assert store.curve(7) == [progress(1, 9, 3), progress(2, 9, 6)]
+        assert store.curve(7) == [progress(1, 9, 3, 7), progress(2, 9, 6, 7)]
         found = store.find("run")
         assert found == RequestRecord("run", b"x" * 32, 6, None, RunCheckpoint(9, 5, 0.5, 3, 1e9))
         store.close()
@@ -483,15 +483,14 @@ def test_the_retained_versions_are_the_same_after_a_restart(tmp_path: Path) -> N
     for number in range(1, 400):
         made = [snapshot(version + i) for i in range(1, random.choice([1, 2, 16, 17, 80]) + 1)]
         version = made[-1].version
-        run = RunRecord(number, None, Train(epochs=1), 0, version, True, None)
+        run = RunRecord(store.next_run(), None, Train(epochs=1), 0, version, True, None)
         store.commit(made, [], [(run, [])] if random.random() < 0.4 else [])
         if number % 50 == 0:
             kept = store.versions(10_000)
             newest = [found.version for found in kept[:RETAINED_VERSIONS]]
             assert newest == list(range(version, version - len(newest), -1))
-            lasts = {run.version for run in store.runs()}
+            lasts = {run.version for run in store.runs()[:RETAINED_CURVES]}
             assert {found.version for found in kept} == {*newest, *lasts}
-            assert len(lasts) <= RETAINED_RUNS
             store.close()
             store = Store(tmp_path)
             assert store.versions(10_000) == kept

@@ -1,46 +1,55 @@
-"""Convert messages to requests, and answers to messages."""
+"""The requests in messages: parse them, and check what protobuf does not check."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
 from mnist37.optimizer import Sgd
+from mnist37.schedule import Schedule, Shape
+from mnist37_server.domain.checks import TAG_NAME_LENGTH_MAX, check_length, check_request_id
 from mnist37_server.domain.commands import (
+    DeleteTag,
     Import,
     Initialize,
     Restore,
     Step,
-    Train,
-    check_request_id,
+    TagVersion,
 )
 from mnist37_server.domain.examples import Batch, Split
-from mnist37_server.domain.records import RunRecord, VersionRecord
-from mnist37_server.domain.results import Progress
-from mnist37_server.domain.snapshot import Origin
+from mnist37_server.domain.train import EarlyStopping, Train
 from mnist37_server.errors import InvalidArgument
 
 T = TypeVar("T", int, float, str)
 
 # The messages of the writes; each of them has a request_id.
 WriteRequest = (
-    pb.StepRequest | pb.TrainRequest | pb.InitializeRequest | pb.RestoreRequest | pb.ImportRequest
+    pb.StepRequest
+    | pb.TrainRequest
+    | pb.InitializeRequest
+    | pb.RestoreRequest
+    | pb.ImportRequest
+    | pb.TagVersionRequest
+    | pb.DeleteTagRequest
+)
+# The messages that name a version by its number or by a tag.
+VersionRequest = (
+    pb.PredictRequest
+    | pb.GetLossRequest
+    | pb.GetModelRequest
+    | pb.RestoreRequest
+    | pb.TagVersionRequest
 )
 
 SPLITS = {pb.SPLIT_TRAIN: Split.TRAIN, pb.SPLIT_VALID: Split.VALID}
 
-ORIGINS = {
-    Origin.INITIALIZE: pb.ORIGIN_INITIALIZE,
-    Origin.STEP: pb.ORIGIN_STEP,
-    Origin.TRAIN: pb.ORIGIN_TRAIN,
-    Origin.RESTORE: pb.ORIGIN_RESTORE,
-    Origin.IMPORT: pb.ORIGIN_IMPORT,
+SHAPES = {
+    pb.SCHEDULE_CONSTANT: Shape.CONSTANT,
+    pb.SCHEDULE_LINEAR: Shape.LINEAR,
+    pb.SCHEDULE_COSINE: Shape.COSINE,
 }
 
 
@@ -62,9 +71,20 @@ def parse_request_id(message: WriteRequest) -> str | None:
     return request_id
 
 
-def parse_version(message: pb.GetLossRequest | pb.GetModelRequest) -> int | None:
-    """Return the version that a read asks for; None means the newest."""
-    return message.version if message.HasField("version") else None
+def parse_version(message: VersionRequest) -> int | str | None:
+    """Return the version that a message names: its number, or a tag; None if neither is set.
+
+    Raises:
+        InvalidArgument: both are set, or the tag is too long.
+    """
+    if not message.HasField("tag"):
+        return message.version if message.HasField("version") else None
+    if message.HasField("version"):
+        raise InvalidArgument(
+            "tag", f"is set beside version {message.version}", "set only one of them"
+        )
+    check_length("tag", message.tag, TAG_NAME_LENGTH_MAX)
+    return message.tag
 
 
 def parse_batch(message: pb.Batch) -> Batch:
@@ -111,7 +131,39 @@ def parse_train(message: pb.TrainRequest) -> Train:
         Sgd(field_or_default(message, "learning_rate", Sgd.learning_rate)),
         field_or_default(message, "batch_size", Train.batch_size),
         field_or_default(message, "seed", Train.seed),
+        message.name if message.HasField("name") else None,
+        parse_schedule(message),
+        parse_early_stopping(message),
     )
+
+
+def parse_schedule(message: pb.TrainRequest) -> Schedule:
+    """Return the schedule of a run's learning rate.
+
+    Raises:
+        InvalidArgument: there is no such schedule.
+    """
+    kind = message.schedule if message.HasField("schedule") else pb.SCHEDULE_CONSTANT
+    if kind not in SHAPES:
+        names = ", ".join(pb.Schedule.Name(known) for known in SHAPES)
+        raise InvalidArgument("schedule", f"got {kind}", f"must be one of {names}")
+    final_rate = message.final_learning_rate if message.HasField("final_learning_rate") else None
+    return Schedule(SHAPES[kind], final_rate, field_or_default(message, "warmup_epochs", 0))
+
+
+def parse_early_stopping(message: pb.TrainRequest) -> EarlyStopping | None:
+    """Return the rule that ends a run early; None if there is none.
+
+    Raises:
+        InvalidArgument: a value is out of its range, or there is no patience for `min_delta`.
+    """
+    if message.HasField("patience"):
+        return EarlyStopping(message.patience, field_or_default(message, "min_delta", 0.0))
+    if message.HasField("min_delta"):
+        raise InvalidArgument(
+            "patience", "is missing beside min_delta", "must be a number of epochs, at least 1"
+        )
+    return None
 
 
 def parse_initialize(message: pb.InitializeRequest) -> Initialize:
@@ -132,9 +184,28 @@ def parse_restore(message: pb.RestoreRequest) -> Restore:
     Raises:
         InvalidArgument: `version` is unset.
     """
-    if not message.HasField("version"):
+    version = parse_version(message)
+    if version is None:
         raise InvalidArgument("version", "is missing", "must be one that ListVersions names")
-    return Restore(message.version)
+    return Restore(version)
+
+
+def parse_tag_version(message: pb.TagVersionRequest) -> TagVersion:
+    """Return a TagVersion.
+
+    Raises:
+        InvalidArgument: the name is not one that a caller may set, or both `version` and `tag` are.
+    """
+    return TagVersion(message.name, parse_version(message))
+
+
+def parse_delete_tag(message: pb.DeleteTagRequest) -> DeleteTag:
+    """Return a DeleteTag.
+
+    Raises:
+        InvalidArgument: the name is not one that a caller may set.
+    """
+    return DeleteTag(message.name)
 
 
 def parse_import(message: pb.ImportRequest) -> Import:
@@ -164,74 +235,3 @@ def parse_examples(message: pb.GetLossRequest) -> Split | Batch:
     if message.split not in SPLITS:
         raise InvalidArgument("split", f"got {message.split}", expected)
     return SPLITS[message.split]
-
-
-def version_message(record: VersionRecord) -> pb.ModelVersion:
-    """Return the message of a retained version."""
-    return pb.ModelVersion(
-        version=record.version,
-        origin=ORIGINS[record.origin],
-        run=record.run,
-        committed_at=timestamp_message(record.committed_at),
-    )
-
-
-def run_message(record: RunRecord, under_way: bool) -> pb.Run:
-    """Return the message of a run.
-
-    Args:
-        record: the run at its last commit.
-        under_way: whether the run is still in progress.
-    """
-    state = pb.RUN_STATE_FINISHED if record.finished else pb.RUN_STATE_INTERRUPTED
-    return pb.Run(
-        run=record.number,
-        state=pb.RUN_STATE_RUNNING if under_way else state,
-        request_id=record.request_id,
-        started_at=timestamp_message(record.started_at),
-        version=record.version,
-        last=None if record.last is None else progress_message(record.last),
-        epochs=record.request.epochs,
-        learning_rate=record.request.sgd.learning_rate,
-        batch_size=record.request.batch_size,
-        seed=record.request.seed,
-    )
-
-
-def timestamp_message(seconds: float) -> Timestamp:
-    """Return the message of a time in seconds since 1970."""
-    message = Timestamp()
-    message.FromMicroseconds(round(seconds * 1e6))
-    return message
-
-
-def progress_messages(
-    groups: Iterable[Sequence[Progress]], coalesce: bool
-) -> Iterator[pb.TrainResponse]:
-    """Yield the messages of epochs.
-
-    Args:
-        groups: the epochs, in groups that are available together.
-        coalesce: whether a group becomes one message, or each epoch its own.
-    """
-    for group in groups:
-        messages = list(map(progress_message, group))
-        if coalesce and messages:
-            last = messages.pop()
-            last.earlier.extend(messages)
-            messages = [last]
-        yield from messages
-
-
-def progress_message(progress: Progress) -> pb.TrainResponse:
-    """Return the message of an epoch."""
-    seconds, nanos = divmod(round(progress.elapsed * 1e9), 10**9)
-    return pb.TrainResponse(
-        epoch=progress.epoch,
-        epochs=progress.epochs,
-        train_loss=progress.train_loss,
-        valid_loss=progress.valid_loss,
-        valid_accuracy=progress.valid_accuracy,
-        version=progress.version,
-        elapsed=Duration(seconds=seconds, nanos=nanos),
-    )
