@@ -117,7 +117,10 @@ def version_not_retained(version: object, newest: int) -> NotFound:
 def tag_unknown(tag: str, field: str = "tag") -> NotFound:
     """Return the refusal for a tag that does not exist."""
     return NotFound(
-        f"{field}: there is no tag {tag!r}; ListTags names the tags", Reason.TAG_UNKNOWN, tag=tag
+        f"{field}: there is no tag {tag!r}; ListTags names the tags, and versions are decimal"
+        " numbers",
+        Reason.TAG_UNKNOWN,
+        tag=tag,
     )
 
 

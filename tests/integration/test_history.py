@@ -227,7 +227,7 @@ def test_a_run_without_its_caller_stops_although_it_is_watched(
 
 
 def test_a_run_that_is_not_retained_cannot_be_watched(client: Client) -> None:
-    with pytest.raises(NotFound, match="run: 999999 is not retained; the newest 100 are"):
+    with pytest.raises(NotFound, match="run: 999999 is not retained; the newest 1,000 are"):
         list(client.watch_run(999_999))
 
 

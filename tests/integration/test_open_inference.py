@@ -172,7 +172,10 @@ def bad_requests() -> Iterator[tuple[str, grpc.StatusCode, pb.ModelInferRequest,
             request,
             (f"model: there is no '{name}'", "there is mnist37"),
         )
-    for version in ("newest", "-1", "1.0", "1e2", " 1", "\u0663", "9" * 21, "9" * 5000):
+    for tag in ("newest", "-1", "1.0", "1e2", "best@999999", "x" * 128):
+        said = (f"tag: there is no tag {tag!r}", "versions are decimal numbers")
+        yield f"tag {tag[:9]}", NOT_FOUND, infer(IMAGES, model_version=tag), said
+    for version in (" 1", "\u0663", "9" * 21, "9" * 5000, "x" * 129, "best@01", "a@b"):
         said = (f"version: {version[:64]!r} is not retained",)
         yield f"version {version[:9]}", NOT_FOUND, infer(IMAGES, model_version=version), said
     for number in (2**62, 2**64 - 1, 10**20 - 1):

@@ -185,9 +185,32 @@ def version_not_retained(server: Server, _: pytest.MonkeyPatch) -> Refusals:
         server.provoke(stub.Restore, pb.RestoreRequest(version=UNKNOWN)),
         *(
             server.provoke(oip.ModelReady, inference.ModelReadyRequest(name="mnist37", version=v))
-            for v in (str(UNKNOWN), "monday")
+            for v in (str(UNKNOWN), " 1")
         ),
+        server.provoke(stub.TagVersion, pb.TagVersionRequest(name="monday", version=UNKNOWN)),
     ]
+
+
+@provokes("TAG_UNKNOWN")
+def tag_unknown(server: Server, _: pytest.MonkeyPatch) -> Refusals:
+    stub, oip = server.stub, server.inference
+    return [
+        server.provoke(stub.Predict, pb.PredictRequest(pixels=IMAGE, tag="no")),
+        server.provoke(stub.GetModel, pb.GetModelRequest(tag="best@999")),
+        server.provoke(stub.GetLoss, pb.GetLossRequest(split=pb.SPLIT_VALID, tag="no")),
+        server.provoke(stub.Restore, pb.RestoreRequest(tag="no")),
+        server.provoke(stub.TagVersion, pb.TagVersionRequest(name="monday", tag="no")),
+        server.provoke(stub.DeleteTag, pb.DeleteTagRequest(name="no")),
+        server.provoke(oip.ModelReady, inference.ModelReadyRequest(name="mnist37", version="no")),
+    ]
+
+
+@provokes("TOO_MANY_TAGS")
+def too_many_tags(server: Server, _: pytest.MonkeyPatch) -> Refusals:
+    token = [("authorization", "Bearer one")]
+    for number in range(100):
+        server.stub.TagVersion(pb.TagVersionRequest(name=f"tag-{number}"), metadata=token)
+    return [server.provoke(server.stub.TagVersion, pb.TagVersionRequest(name="one-more"))]
 
 
 @provokes("RUN_NOT_RETAINED")

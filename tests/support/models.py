@@ -8,7 +8,7 @@ from mnist37_server.domain.examples import Batch, Split
 from mnist37_server.domain.records import QueuedRun, RunRecord, TagRecord, VersionRecord
 from mnist37_server.domain.snapshot import Images, Snapshot
 from mnist37_server.engine.run_watch import RunWatch
-from mnist37_server.engine.subscription import Subscription
+from mnist37_server.engine.writes.subscription import Subscription
 from numpy.typing import NDArray
 
 from mnist37.losses import Evaluation

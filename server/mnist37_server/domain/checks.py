@@ -13,6 +13,7 @@ REQUEST_ID_LENGTH_MAX = 128  # characters
 RUN_NAME_LENGTH_MAX = 128  # characters
 TAG_NAME_LENGTH_MAX = 128  # characters
 TAG_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{TAG_NAME_LENGTH_MAX}}}")
+BEST_TAG = re.compile(r"best@[1-9][0-9]{0,18}")  # the server's tags; the number of a run follows @
 
 
 def check_range(field: str, value: int, minimum: int, maximum: int) -> None:
@@ -42,6 +43,12 @@ def check_request_id(request_id: str) -> None:
     check_length("request_id", request_id, REQUEST_ID_LENGTH_MAX)
 
 
+def is_tag(text: str) -> bool:
+    """Return whether a tag can have this name, one of a caller or one of the server."""
+    is_name = TAG_NAME.fullmatch(text) is not None and not text.isdigit()
+    return is_name or BEST_TAG.fullmatch(text) is not None
+
+
 def check_tag_name(name: str) -> None:
     """Raise InvalidArgument unless a caller may set a tag of this name."""
     shown = repr(name) if len(name) <= TAG_NAME_LENGTH_MAX else f"{len(name):,} characters"
@@ -49,7 +56,7 @@ def check_tag_name(name: str) -> None:
         raise InvalidArgument(
             "name", f"got {shown}", "names with @ are the server's; choose another name"
         )
-    if not TAG_NAME.fullmatch(name) or name.isdigit():
+    if not is_tag(name):
         raise InvalidArgument(
             "name",
             f"got {shown}",

@@ -23,15 +23,15 @@ from mnist37_server.domain.records import (
     VersionRecord,
 )
 from mnist37_server.domain.snapshot import Images, Origin, Snapshot
-from mnist37_server.engine.commit_delay import CommitDelay
 from mnist37_server.engine.lookup import find_version
 from mnist37_server.engine.run_watch import RunWatch
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
 from mnist37_server.engine.stats import EngineStats
-from mnist37_server.engine.subscription import Subscription
-from mnist37_server.engine.tagger import Tagger
-from mnist37_server.engine.write_queue import PENDING_CALLERS_MAX, WriteQueue
-from mnist37_server.engine.writer import Writer
+from mnist37_server.engine.writes.commit_delay import CommitDelay
+from mnist37_server.engine.writes.subscription import Subscription
+from mnist37_server.engine.writes.tagger import Tagger
+from mnist37_server.engine.writes.write_queue import PENDING_CALLERS_MAX, WriteQueue
+from mnist37_server.engine.writes.writer import Writer
 from mnist37_server.errors import CannotStart, Refusal
 from mnist37_server.storage.failures import state_lost_error
 from mnist37_server.storage.store import Store

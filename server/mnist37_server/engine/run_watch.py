@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from mnist37_server.domain.records import RunRecord
 from mnist37_server.domain.results import Progress, progress_of
-from mnist37_server.engine.write_queue import WriteQueue
+from mnist37_server.engine.writes.write_queue import WriteQueue
 from mnist37_server.errors import NotFound, Reason
-from mnist37_server.storage.run_log import RETAINED_RUNS
 from mnist37_server.storage.store import Store
+from mnist37_server.storage.tables.run_log import RETAINED_RUNS
 
 
 class RunWatch:
@@ -52,7 +52,7 @@ class RunWatch:
         runs = self._store.runs(self._number)  # one or none
         if not runs and not is_running:
             raise NotFound(
-                f"run: {self._number} is not retained; the newest {RETAINED_RUNS} are",
+                f"run: {self._number} is not retained; the newest {RETAINED_RUNS:,} are",
                 Reason.RUN_NOT_RETAINED,
                 run=self._number,
             )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mnist37_server.domain.commands import Step
 from mnist37_server.domain.results import Progress, Result, StepResult
 from mnist37_server.domain.snapshot import Snapshot
-from mnist37_server.engine.subscription import PendingWrite
+from mnist37_server.engine.writes.subscription import PendingWrite
 from mnist37_server.errors import Refusal
 from mnist37_server.observability.histogram import Histogram
 

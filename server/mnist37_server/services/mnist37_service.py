@@ -17,7 +17,7 @@ from mnist37_server.domain.commands import Request
 from mnist37_server.domain.examples import count_images
 from mnist37_server.domain.results import StepResult, WriteResult, progress_of
 from mnist37_server.engine.read_model import ReadModel, WriteModel
-from mnist37_server.engine.subscription import ResultT, Subscription
+from mnist37_server.engine.writes.subscription import ResultT, Subscription
 from mnist37_server.errors import CallerCancelled
 from mnist37_server.rpc.admission import StreamLimit
 from mnist37_server.rpc.drain import InFlightCalls

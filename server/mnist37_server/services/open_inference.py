@@ -11,7 +11,7 @@ from importlib.metadata import version as installed_version
 import grpc
 from mnist37_protos.inference import open_inference_pb2 as pb
 
-from mnist37_server.domain.checks import TAG_NAME_LENGTH_MAX
+from mnist37_server.domain.checks import is_tag
 from mnist37_server.engine.read_model import ReadModel
 from mnist37_server.errors import NotFound, version_not_retained
 from mnist37_server.rpc.drain import InFlightCalls
@@ -111,9 +111,11 @@ class OpenInferenceServicer:
             raise NotFound(f"model: there is no {name} here; there is {MODEL}", model=name)
         if not version:
             return None
-        if not version.isascii() or len(version) > TAG_NAME_LENGTH_MAX:
+        if version.isascii() and version.isdecimal() and len(version) <= 20:
+            return int(version)
+        if not is_tag(version):
             raise version_not_retained(tensors.shorten(version), self._model.at().version)
-        return int(version) if version.isdecimal() else version
+        return version
 
 
 def add_to(

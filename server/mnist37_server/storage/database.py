@@ -9,8 +9,8 @@ import sqlite3
 from pathlib import Path
 
 from mnist37_server.errors import CannotStart
-from mnist37_server.storage import request_log, rows, tag_table
 from mnist37_server.storage.migrations import migrate
+from mnist37_server.storage.tables import request_log, rows, tag_table
 
 SCHEMA_VERSION = 4
 SCHEMA = rows.SCHEMA + tag_table.SCHEMA + request_log.SCHEMA

@@ -6,15 +6,16 @@ import sqlite3
 from collections.abc import Sequence
 from itertools import chain
 
+from mnist37_server.domain.checks import BEST_TAG
 from mnist37_server.domain.commands import DeleteTag, TagChange
 from mnist37_server.domain.records import RunRecord, TagRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Snapshot
 from mnist37_server.errors import Exhausted, Reason, tag_unknown, version_not_retained
-from mnist37_server.storage import rows
-from mnist37_server.storage.run_log import RunLog
-from mnist37_server.storage.tag_table import TAGS_MAX, TagTable
-from mnist37_server.storage.version_slots import VersionSlots
+from mnist37_server.storage.tables import rows
+from mnist37_server.storage.tables.run_log import RunLog
+from mnist37_server.storage.tables.tag_table import TAGS_MAX, TagTable
+from mnist37_server.storage.tables.version_slots import VersionSlots
 
 BEST_PREFIX = "best@"  # of the server's tags; the number of a run follows
 
@@ -142,11 +143,28 @@ class History:
         if tag.run is not None:
             self.runs.drop_if_old(tag.run)
 
+    def read_tags(self, reader: sqlite3.Connection) -> list[TagRecord]:
+        """Return the tags of callers by name, then those of the best versions, newest run first.
+
+        Thread-safe with a connection that no other thread uses meanwhile.
+        """
+        best = self.runs.best_versions()
+        slots = [(version, self.versions.slot_of(version)) for version in best.values()]
+        records = rows.read_versions(reader, [(v, slot) for v, slot in slots if slot is not None])
+        times = {record.version: record.committed_at for record in records}
+        return [
+            *sorted(self.tags.committed().values()),
+            *(
+                TagRecord(f"{BEST_PREFIX}{run}", version, run, times[version])
+                for run, version in sorted(best.items(), reverse=True)
+                if version in times  # it may have been dropped since the look-up
+            ),
+        ]
+
     def resolve(self, tag: str) -> int | None:
         """Return the version to which a tag points; None if there is no such tag. Thread-safe."""
-        if tag.startswith(BEST_PREFIX):
-            run = tag.removeprefix(BEST_PREFIX)
-            is_number = run.isascii() and run.isdecimal() and not run.startswith("0")
-            return self.runs.best_versions().get(int(run)) if is_number else None
+        if BEST_TAG.fullmatch(tag):
+            run = int(tag.removeprefix(BEST_PREFIX))
+            return self.runs.best_versions().get(run)
         record = self.tags.committed().get(tag)
         return None if record is None else record.version

@@ -6,9 +6,9 @@ import json
 import sqlite3
 
 from mnist37_server.domain.snapshot import Origin, Snapshot
-from mnist37_server.storage import rows as tables
-from mnist37_server.storage import tag_table
-from mnist37_server.storage.rows import PROGRESS_STRUCT, pack_versions
+from mnist37_server.storage.tables import rows as tables
+from mnist37_server.storage.tables import tag_table
+from mnist37_server.storage.tables.rows import PROGRESS_STRUCT, pack_versions
 
 # In schema 1 the third value of `place` was the number of images that the loss was summed over.
 MIGRATION_FROM_1 = "UPDATE requests SET place = json_remove(place, '$[2]') WHERE place IS NOT NULL"

@@ -21,16 +21,17 @@ from mnist37_server.domain.records import RequestRecord, RunRecord, TagRecord, V
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Snapshot
 from mnist37_server.errors import CannotStart, ShuttingDown
-from mnist37_server.storage import database, request_log, rows
+from mnist37_server.storage import database
 from mnist37_server.storage.failures import (
     discard_failed_commit,
     may_be_in_log,
     refusal_of,
     state_lost_error,
 )
-from mnist37_server.storage.history import BEST_PREFIX, History
-from mnist37_server.storage.request_log import RequestLog
+from mnist37_server.storage.history import History
 from mnist37_server.storage.state_files import LogWatch, StateFiles
+from mnist37_server.storage.tables import request_log, rows
+from mnist37_server.storage.tables.request_log import RequestLog
 
 
 class Store:
@@ -111,21 +112,8 @@ class Store:
 
     def tags(self) -> list[TagRecord]:
         """Return the tags of callers by name, then those of the best versions, newest run first."""
-        best = self._history.runs.best_versions()
-        slots = ((version, self._history.versions.slot_of(version)) for version in best.values())
         with self._read_transaction():
-            records = rows.read_versions(
-                self._reader, [(version, slot) for version, slot in slots if slot is not None]
-            )
-        times = {record.version: record.committed_at for record in records}
-        return [
-            *sorted(self._history.tags.committed().values()),
-            *(
-                TagRecord(f"{BEST_PREFIX}{run}", version, run, times[version])
-                for run, version in sorted(best.items(), reverse=True)
-                if version in times
-            ),
-        ]
+            return self._history.read_tags(self._reader)
 
     def versions(self, limit: int) -> list[VersionRecord]:
         """Return the records of the retained versions, newest first, at most `limit`."""

@@ -12,11 +12,11 @@ from mnist37_server.domain.commands import Request, Step
 from mnist37_server.domain.records import RequestRecord
 from mnist37_server.domain.results import StepResult
 from mnist37_server.domain.train import Train
-from mnist37_server.engine.commit_delay import CommitDelay
-from mnist37_server.engine.lanes import GROUP_MAX
 from mnist37_server.engine.stats import EngineStats
-from mnist37_server.engine.subscription import PendingWrite
-from mnist37_server.engine.write_queue import WriteQueue
+from mnist37_server.engine.writes.commit_delay import CommitDelay
+from mnist37_server.engine.writes.lanes import GROUP_MAX
+from mnist37_server.engine.writes.subscription import PendingWrite
+from mnist37_server.engine.writes.write_queue import WriteQueue
 
 from mnist37.optimizer import Sgd
 

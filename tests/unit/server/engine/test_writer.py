@@ -17,9 +17,9 @@ from mnist37_server.domain.parameters import absolute_sum
 from mnist37_server.domain.results import Progress, Result, StepResult, WriteResult
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.domain.train import Train
-from mnist37_server.engine.commit_delay import SLOW_COMMIT_SECONDS
 from mnist37_server.engine.live_model import LiveModel
-from mnist37_server.engine.subscription import Subscription
+from mnist37_server.engine.writes.commit_delay import SLOW_COMMIT_SECONDS
+from mnist37_server.engine.writes.subscription import Subscription
 from mnist37_server.errors import CallerCancelled, InvalidArgument, NotFound, ShuttingDown
 from mnist37_server.storage.store import Store
 from mnist37_server.training.trainer import Trainer

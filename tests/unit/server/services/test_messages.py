@@ -15,7 +15,7 @@ from mnist37_server.domain.results import Progress, result_from_values, values_o
 from mnist37_server.domain.train import EarlyStopping, Train
 from mnist37_server.errors import InvalidArgument
 from mnist37_server.services import requests, responses
-from mnist37_server.storage.rows import train_from_json, train_to_json
+from mnist37_server.storage.tables.rows import train_from_json, train_to_json
 
 from mnist37.optimizer import Sgd
 from mnist37.schedule import Schedule, Shape

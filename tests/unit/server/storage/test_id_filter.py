@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mnist37_server.storage.id_filter import IdFilter
+from mnist37_server.storage.tables.id_filter import IdFilter
 
 
 def test_an_added_id_is_always_in_the_filter() -> None:

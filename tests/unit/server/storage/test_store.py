@@ -22,11 +22,11 @@ from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.domain.train import Train
 from mnist37_server.errors import CannotStart, Exhausted
-from mnist37_server.storage.request_log import FORGET_INTERVAL, RETAINED_REQUESTS
-from mnist37_server.storage.rows import train_to_json
-from mnist37_server.storage.run_log import RETAINED_CURVES
 from mnist37_server.storage.store import Store
-from mnist37_server.storage.version_slots import RETAINED_VERSIONS
+from mnist37_server.storage.tables.request_log import FORGET_INTERVAL, RETAINED_REQUESTS
+from mnist37_server.storage.tables.rows import train_to_json
+from mnist37_server.storage.tables.run_log import RETAINED_CURVES
+from mnist37_server.storage.tables.version_slots import RETAINED_VERSIONS
 
 from mnist37.optimizer import Sgd
 

@@ -8,8 +8,8 @@ import threading
 from mnist37_server.domain.commands import DeleteTag, TagVersion
 from mnist37_server.domain.records import RequestRecord
 from mnist37_server.domain.results import WriteResult, values_of
-from mnist37_server.engine.subscription import PendingWrite
-from mnist37_server.engine.write_queue import WriteQueue
+from mnist37_server.engine.writes.subscription import PendingWrite
+from mnist37_server.engine.writes.write_queue import WriteQueue
 from mnist37_server.errors import Refusal
 from mnist37_server.storage.store import Store
 

@@ -1,8 +1,4 @@
-"""The request records that are stored by request_id: the table and its queries.
-
-This module begins and ends no transaction: mnist37_server.storage.store does that, around a whole
-commit.
-"""
+"""The request records that are stored by request_id: the table and its queries."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from typing import Any
 
 from mnist37_server.domain.early_stopping import Baseline, BestEpoch
 from mnist37_server.domain.records import RequestRecord, RunCheckpoint
-from mnist37_server.storage.id_filter import IdFilter
+from mnist37_server.storage.tables.id_filter import IdFilter
 
 # The database stores the names of the columns and the order of the values in `answer` and `place`.
 # They never change.

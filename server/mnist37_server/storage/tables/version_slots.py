@@ -1,8 +1,4 @@
-"""The retained versions: the slot of each in the table, and which of them to drop.
-
-This module begins and ends no transaction: mnist37_server.storage.store does that, around a whole
-commit.
-"""
+"""The retained versions: the slot of each in the table, and which of them to drop."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
 
 from mnist37_server.domain.snapshot import Snapshot
-from mnist37_server.storage.rows import (
+from mnist37_server.storage.tables.rows import (
     PARAMETER_BYTES,
     VERSIONS_PER_ROW,
     find_snapshot,

@@ -1,8 +1,4 @@
-"""The retained runs and their curves.
-
-This module begins and ends no transaction: mnist37_server.storage.store does that, around a whole
-commit.
-"""
+"""The retained runs and their curves."""
 
 from __future__ import annotations
 
@@ -13,8 +9,8 @@ from dataclasses import replace
 
 from mnist37_server.domain.records import RunRecord
 from mnist37_server.domain.results import Progress, values_of
-from mnist37_server.storage.rows import pack_epochs, read_epochs, train_to_json
-from mnist37_server.storage.version_slots import VersionSlots
+from mnist37_server.storage.tables.rows import pack_epochs, read_epochs, train_to_json
+from mnist37_server.storage.tables.version_slots import VersionSlots
 
 RETAINED_RUNS = 1_000  # the newest, and those in which a tag points to a version
 RETAINED_CURVES = 100  # of the newest runs, and of those in which a tag points to a version

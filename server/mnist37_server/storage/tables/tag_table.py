@@ -1,8 +1,4 @@
-"""The tags that callers have set.
-
-This module begins and ends no transaction: mnist37_server.storage.store does that, around a whole
-commit.
-"""
+"""The tags that callers have set."""
 
 from __future__ import annotations
 

@@ -18,13 +18,13 @@ from mnist37_server.domain.records import RequestRecord, RunCheckpoint, RunRecor
 from mnist37_server.domain.results import Result, StepResult, WriteResult, values_of
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.domain.train import Train
-from mnist37_server.engine.commit_delay import CommitDelay
-from mnist37_server.engine.committer import CommitBatch, Committer
 from mnist37_server.engine.lookup import find_version
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
 from mnist37_server.engine.stats import EngineStats
-from mnist37_server.engine.subscription import PendingWrite
-from mnist37_server.engine.write_queue import WriteQueue
+from mnist37_server.engine.writes.commit_delay import CommitDelay
+from mnist37_server.engine.writes.committer import CommitBatch, Committer
+from mnist37_server.engine.writes.subscription import PendingWrite
+from mnist37_server.engine.writes.write_queue import WriteQueue
 from mnist37_server.errors import Aborted, Refusal
 from mnist37_server.storage.store import Store
 from mnist37_server.training.device_errors import (

@@ -12,8 +12,8 @@ from collections import deque
 
 from mnist37_server.domain.commands import Restore
 from mnist37_server.domain.train import Train
-from mnist37_server.engine.commit_delay import CommitDelay
-from mnist37_server.engine.subscription import PendingWrite
+from mnist37_server.engine.writes.commit_delay import CommitDelay
+from mnist37_server.engine.writes.subscription import PendingWrite
 
 EXCLUSIVE = (Train, Restore)  # taken alone: they need all writes before them committed
 GROUP_MAX = 64  # small writes that are taken together, at most

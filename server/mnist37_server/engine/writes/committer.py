@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from mnist37_server.domain.records import RequestRecord, RunRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Snapshot
-from mnist37_server.engine.commit_delay import CommitDelay
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
 from mnist37_server.engine.stats import EngineStats
+from mnist37_server.engine.writes.commit_delay import CommitDelay
 from mnist37_server.storage.store import Store
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ from mnist37_server.domain.commands import DeleteTag, Request, TagVersion
 from mnist37_server.domain.records import QueuedRun, RequestRecord
 from mnist37_server.domain.results import Result, result_from_values
 from mnist37_server.domain.train import Train
-from mnist37_server.engine.commit_delay import CommitDelay
-from mnist37_server.engine.lanes import GROUP_MAX, GroupLane, Lane
 from mnist37_server.engine.stats import EngineStats
-from mnist37_server.engine.subscription import PendingWrite, Subscription
+from mnist37_server.engine.writes.commit_delay import CommitDelay
+from mnist37_server.engine.writes.lanes import GROUP_MAX, GroupLane, Lane
+from mnist37_server.engine.writes.subscription import PendingWrite, Subscription
 from mnist37_server.errors import (
     CallerCancelled,
     Exhausted,
@@ -212,11 +212,7 @@ class WriteQueue:
         return self._take_from(self._writes)
 
     def take_tag_change(self) -> list[PendingWrite]:
-        """Wait for the next change of a tag and remove it from the queue; for the tagger's thread.
-
-        Returns:
-            The write; none when the queue is closed.
-        """
+        """Wait for the next change of a tag and remove it from the queue, alone in its list."""
         return self._take_from(self._tag_changes)
 
     def _take_from(self, lane: Lane) -> list[PendingWrite]:

@@ -1,0 +1,1 @@
+"""The writes: their queue, the threads that execute and commit them, and who waits for them."""
