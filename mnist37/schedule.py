@@ -45,10 +45,12 @@ class Schedule:
         first = max(1, self.warmup_epochs)  # the epoch with the full rate
         if self.final_rate is None or epoch == first:
             return learning_rate
+        if epoch == last:
+            return self.final_rate
         progress = (epoch - first) / (last - first)  # 0 to 1
         if self.shape is Shape.COSINE:
             progress = (1 - _cos_pi(progress)) / 2
-        return learning_rate + (self.final_rate - learning_rate) * progress
+        return learning_rate * (1 - progress) + self.final_rate * progress
 
 
 def _cos_pi(turns: float) -> float:

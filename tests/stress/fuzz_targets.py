@@ -180,7 +180,10 @@ READERS: dict[type[Message], Callable[..., object]] = {
     pb.InitializeRequest: _with_request_id(request_parsers.parse_initialize),
     pb.RestoreRequest: _with_request_id(request_parsers.parse_restore),
     pb.ImportRequest: _with_request_id(request_parsers.parse_import),
+    pb.TagVersionRequest: _with_request_id(request_parsers.parse_tag_version),
+    pb.DeleteTagRequest: _with_request_id(request_parsers.parse_delete_tag),
     pb.GetLossRequest: request_parsers.parse_examples,
+    pb.GetModelRequest: request_parsers.parse_version,
 }
 
 
