@@ -49,7 +49,7 @@ EXPOSE 50051
 # It asks grpc.health.v1. A process of Python costs a quarter of a second, hence not more often.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
   CMD ["mnist37", "health", "--address", "127.0.0.1:50051"]
-ENTRYPOINT ["python", "-m", "mnist37_server"]
+ENTRYPOINT ["mnist37", "serve"]
 
 FROM serving AS server
 COPY --from=wheel /dist /dist

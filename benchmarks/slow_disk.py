@@ -12,7 +12,7 @@ import time
 from functools import partial
 from typing import Any
 
-from mnist37_server import __main__
+from mnist37_server import command_line
 from mnist37_server.config import Config
 
 SYNC_DELAY_SECONDS = 0.005
@@ -36,4 +36,4 @@ def serve(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    __main__.start(serve)
+    command_line.start(serve)

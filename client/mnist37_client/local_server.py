@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import tempfile
 from types import TracebackType
 from typing import Self
 
+from mnist37_client import python_process
 from mnist37_client.errors import Unavailable
 
 LISTENING = "listening on "
@@ -31,7 +30,7 @@ class LocalServer:
         Unavailable: the server did not start; the message has the server's log.
     """
 
-    command: tuple[str, ...] = (sys.executable, "-m", "mnist37_server")
+    command: tuple[str, ...] = python_process.command("mnist37_server")
 
     def __init__(self, *options: str) -> None:
         self._result: tuple[int, str] | None = None  # exit status and log
@@ -40,7 +39,9 @@ class LocalServer:
         # MNIST37_TOKENS in this environment, for example, is for another server: the callers of
         # this one have no token.
         environment = {
-            name: value for name, value in os.environ.items() if name not in UNWANTED_VARIABLES
+            name: value
+            for name, value in python_process.environment().items()
+            if name not in UNWANTED_VARIABLES
         }
         # Not a pipe: without a reader a full pipe would block the server.
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the server has ended

@@ -1,7 +1,8 @@
 """The server: it owns the live model, trains it, serves it and keeps its state.
 
-__main__       the command line        app           puts the parts together
-config         what it can be told     errors        what it refuses
+__main__       the entry point         command_line  the options
+app            puts the parts together config        what it can be told
+errors         what it refuses         process       what it inherits: streams and signals
 
 services/      the gRPC services: decode, one call into the engine, encode
 access/        who may call

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import signal
 import sys
 import threading
@@ -18,12 +17,14 @@ from mnist37_protos.inference import open_inference_pb2
 from mnist37_protos.v1 import mnist37_pb2
 
 from mnist37 import data
+from mnist37_server import process
 from mnist37_server.access import tls
 from mnist37_server.access.auth_interceptor import AuthInterceptor
 from mnist37_server.access.tokens import Tokens
 from mnist37_server.config import Config
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.errors import CannotStart
+from mnist37_server.observability.background_stream import BackgroundStream
 from mnist37_server.rpc import server as rpc_server
 from mnist37_server.rpc.drain import InFlightCalls
 from mnist37_server.rpc.elastic_pool import PROBE_THREADS, ElasticThreadPool
@@ -44,13 +45,13 @@ CONTRACTS = [
 # Of the services that need no token: how long a caller may be slow, and how many may be.
 OPEN_TIMEOUT_SECONDS = 10.0
 OPEN_CALLS_MAX = 16
-SERVING_ENDED = 0  # among the numbers of signals, where 0 is none
+ANNOUNCE_SECONDS = 1.0  # how long the start waits for the reader of stdout
 
 log = logging.getLogger(__name__)
 
 
 def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until a signal ends the server.
 
     Args:
         config: the settings.
@@ -60,7 +61,7 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
         CannotStart: the server cannot start with one of the settings; the text names the setting
             and the cause.
     """
-    signals, wake = watch_signals(signal.SIGINT, signal.SIGTERM)
+    signals = process.prepare()
     check_name(config.device)
     auth = create_auth_interceptor(config)
     metrics = None
@@ -91,17 +92,19 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     start_trimming()
     serving = start_serving(server)
     # Should it end, nothing else would notice: the process would live on, and answer no call.
-    threading.Thread(target=wake_after, args=(serving, wake), name="watch", daemon=True).start()
-    print(f"listening on {config.host}:{port}", flush=True)
-    if metrics:
-        print(f"metrics on {metrics.url}", flush=True)
+    threading.Thread(target=signals.report_end, args=(serving,), name="watch", daemon=True).start()
+    signals.begin_serving()
     version = model.at().version
-    print(f"version {version} on {device}", flush=True)
+    announce(
+        f"listening on {config.host}:{port}",
+        *([f"metrics on {metrics.url}"] if metrics else []),
+        f"version {version} on {device}",
+    )
     state = str(config.state or "memory")
     fields = {"address": f"{config.host}:{port}", "device": str(device), "state": state}
     log.info("started", extra={**fields, "version": version})
-    (signal_number,) = os.read(signals, 1)
-    has_failed = signal_number == SERVING_ENDED
+    signal_number = signals.wait()
+    has_failed = signal_number == process.SERVING_ENDED
     if has_failed:
         log.critical("gRPC's serving thread has ended; the server stops, for it answers no call")
     else:
@@ -109,7 +112,7 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     health.begin_shutdown()
     model.stop_writing()
     termination = server.stop(config.shutdown_grace)  # refuses new calls from now on
-    in_flight.wait_until_idle(config.shutdown_grace)
+    in_flight.wait_until_idle(config.shutdown_grace, signals.hurry)
     server.stop(0)  # cancels what remains: open streams that wait for their callers
     # With a limit: a call whose connection takes nothing any more does not end.
     termination.wait(1)
@@ -151,25 +154,14 @@ def start_serving(server: grpc.Server) -> threading.Thread:
     return next(thread for thread in started if thread.name.endswith("(_serve)"))
 
 
-def wake_after(thread: threading.Thread, wake: int) -> None:
-    """Write SERVING_ENDED to a file descriptor when a thread has ended."""
-    thread.join()
-    os.write(wake, bytes([SERVING_ENDED]))
+def announce(*lines: str) -> None:
+    """Print lines on stdout, in a thread: serving does not depend on who reads them.
 
-
-def watch_signals(*numbers: signal.Signals) -> tuple[int, int]:
-    """Return the ends of a pipe, to read the numbers of arriving signals from and to write one to.
-
-    A handler that sets an Event is not reliable: if two signals arrive at once, the system may
-    deliver both to threads other than the main one. The main thread then stays asleep and never
-    runs the handler.
+    The reader may have gone or hang, and the disk may be full.
     """
-    read_fd, write_fd = os.pipe()
-    os.set_blocking(write_fd, False)
-    signal.set_wakeup_fd(write_fd)
-    for number in numbers:
-        signal.signal(number, lambda *_: None)
-    return read_fd, write_fd
+    output = BackgroundStream(sys.stdout, "announce")
+    output.write("".join(f"{line}\n" for line in lines))
+    output.drain(ANNOUNCE_SECONDS)
 
 
 def create_auth_interceptor(config: Config) -> AuthInterceptor | None:

@@ -130,11 +130,11 @@ class BrokenPool(LocalServer):
     command = (
         sys.executable,
         "-c",
-        "from mnist37_server import __main__\n"
+        "from mnist37_server import command_line\n"
         "from mnist37_server.rpc.elastic_pool import ElasticThreadPool\n"
         "def submit(*_): raise RuntimeError('no thread')\n"
         "ElasticThreadPool.submit = submit\n"
-        "__main__.start()\n",
+        "command_line.start()\n",
     )
 
 

@@ -49,7 +49,7 @@ with LocalServer():
 # A server in whose process a thread runs a full garbage collection.
 COLLECTION = """
 import gc, os, signal, sys, threading, time
-from mnist37_server.__main__ import start
+from mnist37_server.command_line import start
 def collect():
     while not (gc.get_freeze_count() and gc.isenabled()):
         time.sleep(0.01)

@@ -9,7 +9,7 @@ from typing import Any
 
 import kubernetes_validate
 import yaml
-from mnist37_server.__main__ import main
+from mnist37_server.command_line import main
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = list(yaml.safe_load_all((ROOT / "docs" / "kubernetes.yaml").read_text()))

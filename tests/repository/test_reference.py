@@ -18,8 +18,8 @@ from mnist37_client import AsyncClient, Client, errors, validation_images
 from mnist37_client._rpc import status as client_status
 from mnist37_client.cli.group import commands
 from mnist37_client.local_server import LocalServer
-from mnist37_server.__main__ import main as serve
 from mnist37_server.access.roles import REQUIRED_ROLES
+from mnist37_server.command_line import main as serve
 from mnist37_server.errors import Reason
 from mnist37_server.rpc import status
 from mnist37_server.services import open_inference, tensors

@@ -157,6 +157,6 @@ if __name__ == "__main__":
     from mnist37 import cuda
 
     cuda.ROWS = 512  # the interpreter takes as much time for a small tile as for a large one
-    from mnist37_server.__main__ import start
+    from mnist37_server.command_line import start
 
     start()

@@ -19,13 +19,14 @@ class BackgroundStream:
 
     Args:
         stream: the stream that the text goes to.
+        name: the name of the thread.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, name: str = "log") -> None:
         self._stream = stream
         self._texts: queue.Queue[str] = queue.Queue(LINES_MAX)
         self._lost = 0  # texts, since the last one that was written
-        threading.Thread(target=self._work, name="log", daemon=True).start()
+        threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def write(self, text: str) -> None:
         """Queue a text."""

@@ -28,12 +28,12 @@ class InFlightCalls:
         with self._lock:
             self._ends += 1
 
-    def wait_until_idle(self, timeout: float) -> None:
-        """Wait for PAUSE_SECONDS without a call, but no longer than `timeout` seconds."""
+    def wait_until_idle(self, timeout: float, hurry: threading.Event) -> None:
+        """Wait for PAUSE_SECONDS without a call, or for `timeout` seconds, or for `hurry`."""
         deadline = time.monotonic() + timeout
         counts = -1, -1
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not hurry.is_set():
             previous, counts = counts, (self._starts, self._ends)
             if previous == counts and self._starts == self._ends:
                 return
-            time.sleep(min(self.PAUSE_SECONDS, timeout))
+            hurry.wait(min(self.PAUSE_SECONDS, timeout))

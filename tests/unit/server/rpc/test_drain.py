@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from support.models import UncalledModel
 
 TIMEOUT = 10
 PAUSE = InFlightCalls.PAUSE_SECONDS
+NEVER = threading.Event()
 
 
 class SlowModel(UncalledModel):
@@ -69,7 +71,7 @@ def test_a_write_is_waited_for(port: SimpleNamespace, write: Callable[[Any], Any
     call = write(port.stub)
     caller = port.model.callers.result(TIMEOUT)
     with ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(port.in_flight.wait_until_idle, TIMEOUT)
+        waiting = threads.submit(port.in_flight.wait_until_idle, TIMEOUT, NEVER)
         time.sleep(4 * PAUSE)
         assert not waiting.done(), "the write has no answer"
         caller.end(error=ShuttingDown("probing"))
@@ -86,7 +88,7 @@ def test_an_idle_stream_is_not_waited_for(port: SimpleNamespace) -> None:
 
     stream = port.stub.PredictStream(silence())
     began = time.monotonic()
-    port.in_flight.wait_until_idle(TIMEOUT)
+    port.in_flight.wait_until_idle(TIMEOUT, NEVER)
     assert time.monotonic() - began < 6 * PAUSE
     assert stream.is_active()
 
@@ -95,6 +97,16 @@ def test_the_wait_ends_at_its_timeout(port: SimpleNamespace) -> None:
     call = port.stub.Step.future(pb.StepRequest())
     port.model.callers.result(TIMEOUT)
     began = time.monotonic()
-    port.in_flight.wait_until_idle(3 * PAUSE)
+    port.in_flight.wait_until_idle(3 * PAUSE, NEVER)
     assert 3 * PAUSE <= time.monotonic() - began < TIMEOUT / 2
     assert not call.done()
+
+
+def test_the_wait_ends_when_it_is_cut_short(port: SimpleNamespace) -> None:
+    port.stub.Step.future(pb.StepRequest())
+    port.model.callers.result(TIMEOUT)
+    hurry = threading.Event()
+    threading.Timer(3 * PAUSE, hurry.set).start()
+    began = time.monotonic()
+    port.in_flight.wait_until_idle(TIMEOUT, hurry)
+    assert 3 * PAUSE <= time.monotonic() - began < TIMEOUT / 2
