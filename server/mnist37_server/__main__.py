@@ -5,9 +5,12 @@ import sys
 if __name__ == "__main__":
     if not sys.flags.safe_path:
         del sys.path[0]  # the current folder, whose files must not take the place of modules
-    from mnist37_server import process
+    try:
+        from mnist37_server import process
 
-    process.prepare()
+        process.prepare()
+    except KeyboardInterrupt:  # the signals are not handled yet
+        sys.exit(130)
     from mnist37_server.command_line import start
 
     start()

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import grpc
 import mnist37_client
-import mnist37_client.cli.main as cli
+import mnist37_client.cli.run as cli
 import pytest
 from mnist37_client import AsyncClient, Client, errors, validation_images
 from mnist37_client._rpc import status as client_status

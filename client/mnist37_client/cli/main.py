@@ -1,75 +1,24 @@
-"""The command line `mnist37`.
-
-Exit status:
-    0: done.
-    1: a fault of the server, or a cancelled call.
-    2: a value or a file that is not valid.
-    3: no answer: no server at the address, or it is shutting down, full or too slow; try again
-        later.
-    4: the state does not allow it: a request_id of another request, a run that cannot continue, a
-        version that is not retained.
-    5: no access: the token is missing, unknown or insufficient, or the client does not trust the
-        server's certificate.
-    130: Ctrl-C.
-"""
+"""The entry point `mnist37`. It imports little: an interrupt of imports is a stack trace."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from contextlib import suppress
-from typing import NoReturn
 
-import click
-
-from mnist37_client.cli import model, server, streams, training
-from mnist37_client.cli.group import commands
-
-COMMANDS = (model, server, training)  # the import of these modules adds their commands to the group
+from mnist37_client import python_process
 
 
 def main() -> None:
-    """Run a command; print an error as one line on stderr and exit with the status of its kind."""
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `mnist37 ... | head` ends silently
-    streams.prepare()
+    """Run the command line; Ctrl-C ends it without a stack trace, also while it is imported."""
     try:
-        commands(prog_name="mnist37", standalone_mode=False)
-        sys.stdout.flush()
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        _fail(error.format_message(), error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+        if python_process.searches_current_folder():
+            arguments = [*python_process.command("mnist37_client.cli"), *sys.argv[1:]]
+            os.execve(sys.executable, arguments, python_process.environment())
+        from mnist37_client.cli.run import run
+
+        run()
+    except KeyboardInterrupt:
         sys.exit(130)
-    except OSError as error:  # of stdout: the commands handle those of their files
-        streams.discard_output()
-        _fail(f"the output cannot be written: {error.strerror}", 1)
-    except Exception as error:
-        from mnist37_client.errors import Mnist37Error
-
-        if not isinstance(error, Mnist37Error):
-            raise
-        _fail(str(error), _exit_status(error))
-
-
-def _fail(text: str, status: int) -> NoReturn:
-    """Print one line on stderr, if it takes one, and exit."""
-    with suppress(OSError):
-        click.echo(f"mnist37: {text}", err=True)
-    sys.exit(status)
-
-
-def _exit_status(error: Exception) -> int:
-    from mnist37_client import errors
-
-    if isinstance(error, errors.InvalidInput):
-        return 2
-    if isinstance(error, errors.Unavailable | errors.DeadlineExceeded | errors.Exhausted):
-        return 3
-    if isinstance(error, errors.AlreadyExists | errors.Aborted | errors.NotFound):
-        return 4
-    if isinstance(error, errors.Unauthenticated | errors.PermissionDenied):
-        return 5
-    return 1
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own end can be interrupted too
