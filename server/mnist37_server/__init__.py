@@ -2,7 +2,8 @@
 
 __main__       the entry point         command_line  the options
 app            puts the parts together config        what it can be told
-errors         what it refuses         process       what it inherits: streams and signals
+address        where it can listen     errors        what it refuses
+process        what it inherits: streams and signals
 
 services/      the gRPC services: decode, one call into the engine, encode
 access/        who may call

@@ -65,15 +65,15 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     check_name(config.device)
     auth = create_auth_interceptor(config)
     metrics = None
-    if config.metrics_address is not None:
+    if config.parsed_metrics_address is not None:
         # Imported only here: without metrics, prometheus-client is not loaded.
         from mnist37_server.observability.prometheus import MetricsEndpoint
 
         metrics = MetricsEndpoint(
-            config.metrics_address, CONTRACTS, auth.authorize if auth else None
+            config.parsed_metrics_address, CONTRACTS, auth.authorize if auth else None
         )
     interceptor = metrics.rpcs if metrics else auth  # at most one: metrics.rpcs calls auth
-    server, port = rpc_server.build(
+    server, address = rpc_server.build(
         config, tls.credentials(config), [interceptor] if interceptor else []
     )
     store = open_store(config.state)
@@ -96,12 +96,12 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     signals.begin_serving()
     version = model.at().version
     announce(
-        f"listening on {config.host}:{port}",
+        f"listening on {address}",
         *([f"metrics on {metrics.url}"] if metrics else []),
         f"version {version} on {device}",
     )
     state = str(config.state or "memory")
-    fields = {"address": f"{config.host}:{port}", "device": str(device), "state": state}
+    fields = {"address": str(address), "device": str(device), "state": state}
     log.info("started", extra={**fields, "version": version})
     signal_number = signals.wait()
     has_failed = signal_number == process.SERVING_ENDED
@@ -170,7 +170,7 @@ def create_auth_interceptor(config: Config) -> AuthInterceptor | None:
     Raises:
         CannotStart: the token file cannot be read, or is invalid.
     """
-    if not config.is_loopback and config.missing_protection:
+    if not config.parsed_address.is_loopback and config.missing_protection:
         log.warning("strangers may read along or call; against that: %s", config.missing_protection)
     if config.tokens is None:
         return None

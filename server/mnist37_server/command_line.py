@@ -23,7 +23,24 @@ DEFAULT = Config()
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.command(context_settings={"show_default": True, "auto_envvar_prefix": "MNIST37"})
+class Command(click.Command):
+    """A command that refuses empty values: mostly, a script's variable is not set.
+
+    An environment variable that is empty counts as not set.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Raise UsageError for an empty value."""
+        for previous, argument in zip(["", *args], args, strict=False):
+            if not argument or (argument.startswith("--") and argument.endswith("=")):
+                name = argument.rstrip("=") or previous or str(self.name)
+                raise click.UsageError(f"{name}: got an empty value; give another or none", ctx)
+        return super().parse_args(ctx, args)
+
+
+@click.command(
+    cls=Command, context_settings={"show_default": True, "auto_envvar_prefix": "MNIST37"}
+)
 @click.option(
     "--address",
     default=DEFAULT.address,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnist37_server.address import Address, parse
 from mnist37_server.errors import CannotStart
 
 RESERVED_RPCS = 16  # of --max-rpcs, which waiting writes and streams can never use up
@@ -16,7 +16,7 @@ SECONDS_MAX = 86_400.0  # a day: the upper limit of each setting in seconds
 class Config:
     """The settings of one server; the command line has an option for each."""
 
-    address: str = "127.0.0.1:50051"  # HOST:PORT to listen on; port 0 picks a free one
+    address: str = "127.0.0.1:50051"  # HOST:PORT, where port 0 picks a free one, or unix:PATH
     device: str = "auto"  # auto, cpu, cuda or cuda:N; auto is cuda where there is one
     state: Path | None = None  # the folder that keeps the model; None: memory, for throw-away runs
     data_root: Path | None = None  # MNIST as torchvision keeps it; None: the shipped images
@@ -39,7 +39,7 @@ class Config:
         """Raise CannotStart unless the settings are valid and fit together.
 
         Seconds have an upper limit, since gRPC accepts at most 24 days, and NaN is refused.
-        Addresses must be HOST:PORT, since gRPC would listen elsewhere for other texts. An address
+        An address must be one, since gRPC would listen elsewhere for other texts. An address that
         that other machines can reach needs TLS and an authentication of callers, or --insecure.
         Waiting calls must leave RESERVED_RPCS of --max-rpcs to others.
         """
@@ -52,9 +52,8 @@ class Config:
                 raise CannotStart(
                     f"{flag}: got {seconds:g}; must be {minimum} to {SECONDS_MAX:,.0f} seconds"
                 )
-        check_address("--address", self.address)
-        if self.metrics_address is not None:
-            check_address("--metrics-address", self.metrics_address)
+        # Both raise.
+        listening, _ = self.parsed_address, self.parsed_metrics_address
         rpcs_min = self.max_pending_writes + 2 * self.max_streams + RESERVED_RPCS
         if self.max_rpcs and self.max_rpcs < rpcs_min:
             raise CannotStart(
@@ -69,28 +68,23 @@ class Config:
             raise CannotStart(f"{option}: needs {missing_option} too")
         if self.client_ca is not None and self.tls_cert is None:
             raise CannotStart("--client-ca: needs --tls-cert and --tls-key too")
-        if not self.insecure and not self.is_loopback and self.missing_protection:
+        if not self.insecure and not listening.is_loopback and self.missing_protection:
             raise CannotStart(
-                f"--address: other machines can reach {self.host}; add {self.missing_protection},"
+                f"--address: other machines can reach {listening.host}; add {self.missing_protection},"
                 " or --insecure if something in front of it keeps strangers out"
             )
 
     @property
-    def host(self) -> str:
-        """Return the part of the address before the port."""
-        return self.address.rpartition(":")[0]
+    def parsed_address(self) -> Address:
+        """Return the address to listen on; raise CannotStart if it is none."""
+        return parse("--address", self.address)
 
     @property
-    def is_loopback(self) -> bool:
-        """Return True if only this machine can reach the address.
-
-        The only host name that counts is localhost: other names are not resolved.
-        """
-        host = self.host.removeprefix("[").removesuffix("]")
-        try:
-            return host == "localhost" or ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
+    def parsed_metrics_address(self) -> Address | None:
+        """Return the address of the metrics, or None; raise CannotStart if it is none."""
+        if self.metrics_address is None:
+            return None
+        return parse("--metrics-address", self.metrics_address, accepts_unix=False)
 
     @property
     def missing_protection(self) -> str:
@@ -101,10 +95,3 @@ class Config:
         if self.client_ca is None and self.tokens is None:
             options.append("--tokens or --client-ca")
         return ", and ".join(options)
-
-
-def check_address(flag: str, address: str) -> None:
-    """Raise CannotStart unless the address is HOST:PORT."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise CannotStart(f"{flag}: got {address!r}; must be HOST:PORT, PORT from 0 to 65535")

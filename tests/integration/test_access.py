@@ -341,7 +341,7 @@ def test_with_both_a_certificate_and_a_token_the_token_decides(
     )
     assert config.tokens
     interceptor = AuthInterceptor(Tokens(config.tokens))
-    server, port = build(config, tls.credentials(config), [interceptor])
+    server, address = build(config, tls.credentials(config), [interceptor])
     server.start()
 
     def code_of(method: str, token: Token | None, certificate: str | None = "client") -> Code:
@@ -350,7 +350,7 @@ def test_with_both_a_certificate_and_a_token_the_token_decides(
             files += (f"{certificate}.key", f"{certificate}.pem")
         credentials = grpc.ssl_channel_credentials(*((pki / file).read_bytes() for file in files))
         authorization = [f"Bearer {token.secret}"] if token else []
-        with grpc.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
+        with grpc.secure_channel(str(address), credentials) as channel:
             return status(channel, SERVICE + method, *authorization)[0]
 
     assert code_of("Predict", predict) is Code.UNIMPLEMENTED

@@ -97,14 +97,14 @@ def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LiveModel
 def address(model: LiveModel) -> Iterator[str]:
     """Return the address of a server with this model, with the parts of the real one."""
     config = Config("127.0.0.1:0")
-    server, port = build(config)
+    server, address = build(config)
     mnist37_service.add_to(server, model, model, config.max_rpcs, config.max_streams)
     with ThreadPoolExecutor() as probes:
         model.on_writes_lost = health_service.add_to(
             server, [mnist37_service.SERVICE], probes, "cpu"
         ).begin_shutdown
         server.start()
-        yield f"127.0.0.1:{port}"
+        yield str(address)
         server.stop(0).wait()
 
 

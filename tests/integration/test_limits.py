@@ -59,10 +59,10 @@ def stub(model: BlockedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Return a stub of a server that accepts 40 calls and does not replace blocked threads."""
     monkeypatch.setattr(elastic_pool, "BLOCKED_AFTER_SECONDS", TIMEOUT)
     config = Config("127.0.0.1:0", max_rpcs=40, max_pending_writes=4, max_streams=4)
-    server, port = build(config)
+    server, address = build(config)
     mnist37_service.add_to(server, model, model, config.max_rpcs, config.max_streams)
     server.start()
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    with grpc.insecure_channel(str(address)) as channel:
         yield mnist37_pb2_grpc.Mnist37ServiceStub(channel)
         model.go_on.set()
     server.stop(0).wait()

@@ -16,6 +16,7 @@ import numpy as np
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import ArrayLike, NDArray
 
+from mnist37_client._rpc import address
 from mnist37_client._rpc.progress import parse_epochs
 from mnist37_client.errors import InvalidInput
 from mnist37_client.images import PIXELS, to_images, to_labels
@@ -33,6 +34,8 @@ MESSAGE_BYTES_MAX = 64 * 2**20
 # A message has a few bytes of overhead, and a batch has one more byte an image, for the label.
 IMAGES_MAX = (MESSAGE_BYTES_MAX - 1024) // (PIXELS + 1)
 IMAGES_PER_CHUNK = 16_384  # images a message, if a call has more than that
+
+check_address = address.check_address
 
 CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -238,17 +241,6 @@ def train_request(
         request_id=ensure_request_id(request_id),
         coalesce=True,
     )
-
-
-def check_address(address: str) -> str:
-    """Raise InvalidInput unless the address is HOST:PORT; return it.
-
-    gRPC would accept another form and connect to another place.
-    """
-    host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
-    if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise InvalidInput(f"address: got {address!r}; must be HOST:PORT, PORT from 1 to 65535")
-    return address
 
 
 def ensure_request_id(request_id: str | None) -> str:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import grpc
 
+from mnist37_client._rpc.address import UNIX
 from mnist37_client.errors import InvalidInput
 
 Pem = str | Path | bytes  # a file's path, or the content of such a file
@@ -110,7 +111,9 @@ def _with_metadata(
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether HOST of HOST:PORT is localhost or a loopback address."""
+    """Return whether an address is a socket file, or its host localhost or a loopback address."""
+    if address.startswith(UNIX):
+        return True
     host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from threading import Thread
 from typing import Protocol
+from wsgiref.simple_server import WSGIServer
 
 from google.protobuf.descriptor import FileDescriptor
 from prometheus_client import (
@@ -21,11 +23,13 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from mnist37_server.address import Address, join
 from mnist37_server.domain.records import ModelStats
 from mnist37_server.errors import CannotStart
 from mnist37_server.observability.histogram import Histogram
 from mnist37_server.observability.rpc_metrics import RpcMetrics, buckets
 from mnist37_server.rpc.handlers import Authorize
+from mnist37_server.rpc.listening import find_port
 
 # A connection to the endpoint is closed after this time without data, since it holds a thread.
 SILENT_SCRAPER_SECONDS = 10.0
@@ -60,7 +64,7 @@ class MetricsEndpoint:
     """An HTTP server for scrapes, with its own threads.
 
     Args:
-        address: HOST:PORT to listen on; port 0 picks a free one.
+        address: where to listen, with a host; port 0 picks a free one.
         contracts: the .proto files of the services whose RPCs are counted.
         authorize: returns the handler that refuses a call; None: all calls are allowed.
 
@@ -74,7 +78,7 @@ class MetricsEndpoint:
 
     def __init__(
         self,
-        address: str,
+        address: Address,
         contracts: Iterable[FileDescriptor],
         authorize: Authorize | None = None,
     ) -> None:
@@ -83,23 +87,9 @@ class MetricsEndpoint:
         self._registry.register(self.rpcs)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
-        host, _, port = address.rpartition(":")
-        try:
-            self._server, self._thread = start_http_server(
-                int(port), host.strip("[]"), self._registry
-            )
-        except OSError as error:
-            raise CannotStart(
-                f"--metrics-address: cannot listen on {address}: {error.strerror}; name another"
-                " HOST:PORT, or port 0 for a free one"
-            ) from error
-        handler_class: type = self._server.RequestHandlerClass  # type: ignore[assignment]  # a class
-        self._server.RequestHandlerClass = type(
-            "Handler", (handler_class,), {"timeout": SILENT_SCRAPER_SECONDS}
-        )
-        # The default prints a stack trace when a client closes its connection early.
-        self._server.handle_error = self._log_failure  # type: ignore[method-assign,assignment]
-        self.url = f"http://{host}:{self._server.server_port}/metrics"
+        hosts, port = find_port("--metrics-address", address)
+        self._servers = [self._start(host, port) for host in hosts]
+        self.url = f"http://{join(address.host, port)}/metrics"
 
     def observe(self, model: ObservedModel) -> None:
         """Add the model's metrics to the scrapes from now on."""
@@ -107,9 +97,25 @@ class MetricsEndpoint:
 
     def close(self) -> None:
         """Stop the endpoint; call it before the model is closed."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        for server, thread in self._servers:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+    def _start(self, host: str, port: int) -> tuple[WSGIServer, Thread]:
+        try:
+            server, thread = start_http_server(port, host, self._registry)
+        except OSError as error:
+            raise CannotStart(
+                f"--metrics-address: cannot listen on {join(host, port)}: {error.strerror}"
+            ) from error
+        handler_class: type = server.RequestHandlerClass  # type: ignore[assignment]  # a class
+        server.RequestHandlerClass = type(
+            "Handler", (handler_class,), {"timeout": SILENT_SCRAPER_SECONDS}
+        )
+        # The default prints a stack trace when a client closes its connection early.
+        server.handle_error = self._log_failure  # type: ignore[method-assign,assignment]
+        return server, thread
 
     @staticmethod
     def _log_failure(*_: object) -> None:

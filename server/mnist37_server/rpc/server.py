@@ -8,9 +8,10 @@ from contextlib import suppress
 
 import grpc
 
+from mnist37_server.address import Address
 from mnist37_server.config import Config
-from mnist37_server.errors import CannotStart
 from mnist37_server.rpc.elastic_pool import SHORT_CALL_THREADS, ElasticThreadPool
+from mnist37_server.rpc.listening import listen
 
 # A peer that does not answer a ping for this long is given up: its calls end.
 PING_TIMEOUT_SECONDS = 20
@@ -34,8 +35,8 @@ def build(
     config: Config,
     credentials: grpc.ServerCredentials | None = None,
     interceptors: Sequence[grpc.ServerInterceptor] = (),
-) -> tuple[grpc.Server, int]:
-    """Return a server that is not started yet, and its port.
+) -> tuple[grpc.Server, Address]:
+    """Return a server that is not started yet, and its address with the port.
 
     Args:
         config: the address to listen on, and the limits.
@@ -51,15 +52,7 @@ def build(
         options=options(config),
         maximum_concurrent_rpcs=config.max_rpcs or None,
     )
-    try:
-        if credentials is None:
-            return server, server.add_insecure_port(config.address)
-        return server, server.add_secure_port(config.address, credentials)
-    except RuntimeError as error:
-        raise CannotStart(
-            f"--address: cannot listen on {config.address}; is the port in use? Name another"
-            " HOST:PORT, or port 0 for a free one"
-        ) from error
+    return server, listen(server, config.parsed_address, credentials)
 
 
 def options(config: Config) -> list[tuple[str, int]]:

@@ -23,7 +23,7 @@ HASHES = [hashlib.sha256(name.encode()).hexdigest() for name in ("one", "two")]
     "host", ["127.0.0.1", "127.8.9.10", "localhost", "[::1]", "[0:0:0:0:0:0:0:1]"]
 )
 def test_loopback_needs_nothing(host: str) -> None:
-    assert Config(f"{host}:0").is_loopback
+    assert Config(f"{host}:0").parsed_address.is_loopback
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
+from mnist37_server.address import Address, parse
 from mnist37_server.errors import CannotStart
 from mnist37_server.observability.prometheus import MetricsEndpoint
 from support.scraping import Scrape, wait_until
@@ -29,6 +30,8 @@ KINDS = {
     "Chat": (True, True),
     "Watch": (False, True),
 }
+
+LOCAL = Address("127.0.0.1", 0)
 
 
 def contract() -> FileDescriptor:
@@ -124,7 +127,7 @@ class SelectiveAuthorizer:
 @pytest.fixture
 def port() -> Iterator[SimpleNamespace]:
     """Start a server with the service, and connect a channel to it."""
-    monitor = MetricsEndpoint("127.0.0.1:0", [contract()], SelectiveAuthorizer().authorize)
+    monitor = MetricsEndpoint(LOCAL, [contract()], SelectiveAuthorizer().authorize)
     probe = Probe()
     with ThreadPoolExecutor(4, "others") as others, ThreadPoolExecutor(4, "own") as own:
         interceptors: list[grpc.ServerInterceptor] = [monitor.rpcs]
@@ -274,20 +277,20 @@ def test_no_caller_can_make_up_labels(port: SimpleNamespace) -> None:
 
 
 def test_an_address_that_cannot_be_used_is_refused() -> None:
-    first = MetricsEndpoint("127.0.0.1:0", [])
+    first = MetricsEndpoint(LOCAL, [])
     taken = first.url.removeprefix("http://").removesuffix("/metrics")
     with pytest.raises(CannotStart, match=f"--metrics-address: cannot listen on {taken}: .*use"):
-        MetricsEndpoint(taken, [])
+        MetricsEndpoint(parse("--metrics-address", taken), [])
     first.close()
-    with pytest.raises(CannotStart, match=r"cannot listen on nowhere\.invalid:0: "):
-        MetricsEndpoint("nowhere.invalid:0", [])
+    with pytest.raises(CannotStart, match=r"there is no host 'nowhere\.invalid'"):
+        MetricsEndpoint(Address("nowhere.invalid", 0), [])
     with pytest.raises(urllib.error.URLError):
         Scrape(first.url)
 
 
 def test_silent_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mnist37_server.observability.prometheus.SILENT_SCRAPER_SECONDS", 0.2)
-    monitor = MetricsEndpoint("127.0.0.1:0", [])
+    monitor = MetricsEndpoint(LOCAL, [])
     host, _, port = monitor.url.removeprefix("http://").removesuffix("/metrics").rpartition(":")
     silent = [socket.create_connection((host, int(port)), timeout=10) for _ in range(20)]
     silent[0].sendall(b"GET /metr")
@@ -300,7 +303,7 @@ def test_silent_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ipv6() -> None:
     try:
-        monitor = MetricsEndpoint("[::1]:0", [])
+        monitor = MetricsEndpoint(Address("::1", 0), [])
     except CannotStart:
         pytest.skip("this machine has no IPv6")
     assert monitor.url.startswith("http://[::1]:")
