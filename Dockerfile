@@ -46,9 +46,9 @@ ENV MNIST37_ADDRESS=0.0.0.0:50051 \
     NUMBA_CACHE_DIR=/var/lib/mnist37/numba \
     TRITON_CACHE_DIR=/var/lib/mnist37/triton
 EXPOSE 50051
-# It asks grpc.health.v1. A process of Python costs a quarter of a second, hence not more often.
+# It asks grpc.health.v1 at MNIST37_ADDRESS, also with TLS: docs/operations.md. A process of Python costs a quarter of a second, hence not more often.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
-  CMD ["mnist37", "health", "--address", "127.0.0.1:50051"]
+  CMD ["mnist37", "health"]
 ENTRYPOINT ["mnist37", "serve"]
 
 FROM serving AS server

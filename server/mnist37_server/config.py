@@ -70,8 +70,9 @@ class Config:
             raise CannotStart("--client-ca: needs --tls-cert and --tls-key too")
         if not self.insecure and not listening.is_loopback and self.missing_protection:
             raise CannotStart(
-                f"--address: other machines can reach {listening.host}; add {self.missing_protection},"
-                " or --insecure if something in front of it keeps strangers out"
+                f"--address: other machines can reach {listening.host}; add"
+                f" {self.missing_protection}, or --insecure if something in front of it keeps"
+                " strangers out"
             )
 
     @property

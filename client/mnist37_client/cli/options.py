@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Callable
 from functools import wraps
@@ -30,11 +31,16 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
         "--tls-ca",
         "Turn TLS on and accept a server whose certificate this authority, in PEM, signed; `public`"
         " means the authorities that gRPC brings.",
+        "MNIST37_TLS_CA",
     )
     @_file_option(
-        "--tls-cert", "Send this certificate, in PEM, to a server that requires one of its callers."
+        "--tls-cert",
+        "Send this certificate, in PEM, to a server that requires one of its callers.",
+        "MNIST37_CLIENT_CERT",
     )
-    @_file_option("--tls-key", "Use this private key, in PEM, with the certificate.")
+    @_file_option(
+        "--tls-key", "Use this private key, in PEM, with the certificate.", "MNIST37_CLIENT_KEY"
+    )
     @click.option(
         "--tls-server-name",
         envvar="MNIST37_TLS_SERVER_NAME",
@@ -71,11 +77,11 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
         help="Send this token. Other users of the machine can see a flag, but not an environment"
         " variable.",
     )
-    @_file_option("--token-file", "Read the token from this file.")
+    @_file_option("--token-file", "Read the token from this file.", "MNIST37_TOKEN_FILE")
     @click.option(
         "--insecure",
         is_flag=True,
-        envvar="MNIST37_INSECURE",
+        envvar="MNIST37_CLIENT_INSECURE",
         show_envvar=True,
         help="Send the token to another machine in plain text too.",
     )
@@ -109,22 +115,39 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
     return run_command
 
 
-def _file_option(name: str, help_text: str) -> Callable[[F], F]:
-    """Return an option that names a file."""
-    variable = "MNIST37_" + name.removeprefix("--").replace("-", "_").upper()
+def _file_option(name: str, help_text: str, variable: str) -> Callable[[F], F]:
+    """Return an option that names a file.
+
+    A variable of `mnist37 serve` has one meaning: in a container both read the same environment.
+    """
     return click.option(name, envvar=variable, show_envvar=True, metavar="FILE", help=help_text)
 
 
 def _token(token: str | None, file: str | None) -> str | None:
     """Return the token from the option or from the file, or None."""
     if file is None:
-        return token
+        return token and token.strip()
     if token is not None:
         raise click.UsageError("--token and --token-file: give one of them")
     try:
-        return Path(file).read_text(errors="replace").strip()
+        content = Path(file).read_bytes()
     except OSError as error:
         raise click.UsageError(f"--token-file: cannot read {file}: {error.strerror}") from error
+    try:
+        return decode_text(content).strip()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"--token-file: {file} is not text: it is no UTF-8") from error
+
+
+def decode_text(content: bytes) -> str:
+    """Return the text of a file: UTF-8, or UTF-16 with a byte order mark, as Windows writes it.
+
+    Raises:
+        UnicodeDecodeError: it is neither.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    return content.decode("utf-8-sig")
 
 
 def json_option(command: F) -> F:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import logging
 import re
@@ -102,19 +103,33 @@ class Tokens:
         Its errors never quote a line, which may be a token.
         """
         roles: dict[bytes, Role] = {}
-        for line_number, line in enumerate(content.splitlines(), 1):
-            entry = line.partition(b"#")[0].strip()
+        for line_number, line in enumerate(self._decode(content).splitlines(), 1):
+            entry = line.partition("#")[0].strip()
             if not entry:
                 continue
             place = f"--tokens: {self._path}, line {line_number}"
-            match = re.fullmatch(rb"(predict|train)\s+([0-9a-fA-F]{64})", entry)
+            match = re.fullmatch(r"(predict|train)\s+([0-9a-fA-F]{64})", entry)
             if match is None:
                 raise CannotStart(
                     f"{place}: must be predict or train and the SHA-256 of a token, in hexadecimal;"
                     " `mnist37 token ROLE` makes one with its line"
                 )
-            digest = bytes.fromhex(match[2].decode())
+            digest = bytes.fromhex(match[2])
             if digest in roles:
                 raise CannotStart(f"{place}: this token is in the file already; leave one of them")
-            roles[digest] = Role(match[1].decode())
+            roles[digest] = Role(match[1])
         return roles
+
+    def _decode(self, content: bytes) -> str:
+        """Return the text of the file: UTF-8, or UTF-16 with a byte order mark, as Windows has it.
+
+        What is not UTF-8 may stand in a comment alone.
+        """
+        if not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return content.decode("utf-8-sig", "replace")
+        try:
+            return content.decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise CannotStart(
+                f"--tokens: {self._path} is damaged UTF-16; save it as UTF-8"
+            ) from error

@@ -103,10 +103,11 @@ def test_the_wait_ends_at_its_timeout(port: SimpleNamespace) -> None:
 
 
 def test_the_wait_ends_when_it_is_cut_short(port: SimpleNamespace) -> None:
-    port.stub.Step.future(pb.StepRequest())
+    call = port.stub.Step.future(pb.StepRequest())
     port.model.callers.result(TIMEOUT)
     hurry = threading.Event()
     threading.Timer(3 * PAUSE, hurry.set).start()
     began = time.monotonic()
     port.in_flight.wait_until_idle(TIMEOUT, hurry)
     assert 3 * PAUSE <= time.monotonic() - began < TIMEOUT / 2
+    assert not call.done()
