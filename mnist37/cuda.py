@@ -139,9 +139,7 @@ class CudaExamples:
     def sum_losses(self, parameters: Tensor) -> LossSums:
         """Return the sums of the losses and of the correct classifications of all images."""
         blocks = math.ceil(len(self) / ROWS)
-        sums = torch.empty(
-            (blocks, len(LossSums._fields)), dtype=torch.int64, device=parameters.device
-        )
+        sums = torch.empty((blocks, 2), dtype=torch.int64, device=parameters.device)
         with torch.cuda.device_of(parameters):
             cuda_kernels.evaluate[blocks,](
                 self.pixels,
@@ -152,7 +150,10 @@ class CudaExamples:
                 ROWS=ROWS,
                 num_warps=cuda_kernels.WARPS,
             )
-        return LossSums(*sums.sum(0).tolist())
+        losses, counts = sums.sum(0).tolist()
+        counts, threes_right = divmod(counts, cuda_kernels.COUNT_UNIT.value)
+        threes, sevens_right = divmod(counts, cuda_kernels.COUNT_UNIT.value)
+        return LossSums(losses, threes_right, sevens_right, threes)
 
     def train(self, parameters: Tensor, training_slice: TrainingSlice, valid: Self) -> SliceOutput:
         """Take the steps of a slice of a run, and evaluate after each epoch.

@@ -145,6 +145,16 @@ def test_evaluate_is_the_notes_loss_and_accuracy(train: Train) -> None:
     assert found.loss == pytest.approx(mnist_loss(sigmoid(preds), train.y).item(), abs=1e-6)
 
 
+def test_a_score_of_exactly_zero_is_a_seven(train: Train) -> None:
+    # As in the notes' `preds > 0.0`.
+    found = evaluate(put(torch.zeros(785), train), train.examples)
+    threes = int(train.y.sum())
+    sevens = len(train.y) - threes
+    assert (found.threes_right, found.threes_called_sevens) == (0, threes)
+    assert (found.sevens_right, found.sevens_called_threes) == (sevens, 0)
+    assert found.accuracy == sevens / len(train.y)
+
+
 @given(st.integers(1, 2000), st.integers(0, 2**64 - 1), st.integers(0, 10**6))
 def test_a_permutation_has_everything_once(count: int, seed: int, epoch: int) -> None:
     order = permutation(count, seed, 256, epoch)
