@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import grpc.aio
-from mnist37_protos.v1 import mnist37_pb2 as pb
-from mnist37_protos.v1 import mnist37_pb2_grpc
+from google.protobuf.message import Message
 from numpy.typing import ArrayLike
 
-from mnist37_client._rpc import calls
+from mnist37_client._rpc import calls, requests
+from mnist37_client._rpc.address import check_address
 from mnist37_client._rpc.asyncio_errors import translate_errors
 from mnist37_client._rpc.batching import BATCHED_IMAGES_MAX, RequestBatcher
-from mnist37_client._rpc.calls import Exchange, Request, Response, Result, SplitName
+from mnist37_client._rpc.calls import Call, Exchange, Result, SplitName
 from mnist37_client._rpc.channel import ConnectionSettings, Pem
+from mnist37_client._rpc.event_loops import LoopConnection, LoopConnections
+from mnist37_client._rpc.progress import ProgressBuffer
 from mnist37_client._rpc.retry import RetryPolicy
+from mnist37_client._rpc.seconds import check_timeout
+from mnist37_client._rpc.streams import SentBatches, WatchedRun, iterate_async
+from mnist37_client._rpc.stub import make_stub
 from mnist37_client.async_training_run import AsyncTrainingRun
 from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT
 from mnist37_client.errors import Cancelled, Mnist37Error
-from mnist37_client.images import PIXELS, is_one_image, to_images
+from mnist37_client.images import one_image_bytes, to_images
 from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Version
 
 
 class AsyncClient:
-    """A connection to one server, for the tasks of one event loop.
+    """A connection to one server, for the tasks of an event loop.
 
-    The client connects at the first call. Every method raises a Mnist37Error if it fails;
+    The client connects at the first call, in each event loop anew: it may be made anywhere, and
+    used in one `asyncio.run` after the other. Every method raises a Mnist37Error if it fails;
     mnist37_client.errors lists the exceptions. The client merges `predict` calls that many tasks
     make at the same time into few messages. Each call keeps its own answer, error and timeout.
 
@@ -53,32 +60,33 @@ class AsyncClient:
         token: str | None = None,
         insecure: bool = False,
     ) -> None:
-        self.address = calls.check_address(address)
-        self.timeout = timeout
+        self.address = check_address(address)
+        self.timeout = check_timeout(timeout)
         self._retry_policy = RetryPolicy(retry_for)
+        self._merge = merge
         self._closed = False
-        settings = ConnectionSettings(
+        self._settings = ConnectionSettings(
             address, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure
         )
-        self._channel = settings.channel(
-            grpc.aio.insecure_channel, grpc.aio.secure_channel, calls.CHANNEL_OPTIONS
-        )
-        self._stub = settings.stub(mnist37_pb2_grpc.Mnist37ServiceStub(self._channel))
-        self._batcher = RequestBatcher(self._stub.Predict, self._call, address) if merge else None
+        self._connections = LoopConnections(self._connect)
 
     async def predict(self, images: ArrayLike, *, version: int | None = None) -> Prediction:
         """Return the probability of a three for each image.
 
         Arguments, results and errors are those of Client.predict.
         """
-        array = images if is_one_image(images) else to_images(images)
-        if not self._batcher or version is not None or array.size > BATCHED_IMAGES_MAX * PIXELS:
-            return await self._carry_out(self._stub.Predict, calls.predict(array, version))
-        prediction = self._batcher.predict(array.tobytes())
+        batcher = self._connections.current().batcher
+        pixels = one_image_bytes(images) if batcher and version is None else None
+        if batcher is None or pixels is None:
+            rows = to_images(images)
+            if batcher is None or version is not None or len(rows) > BATCHED_IMAGES_MAX:
+                return await self._carry_out(calls.predict(rows, version))
+            pixels = rows.tobytes()
+        prediction = batcher.predict(pixels)
         try:
             return await prediction
         except asyncio.CancelledError:
-            self._batcher.cancel(prediction)
+            batcher.cancel(prediction)
             raise
 
     async def predict_stream(
@@ -89,29 +97,15 @@ class AsyncClient:
         Args:
             batches: images as in Client.predict, up to 85,000 a batch; may be an async iterable.
         """
-        errors: list[Exception] = []
-
-        async def requests() -> AsyncIterator[pb.PredictRequest]:
-            try:
-                if isinstance(batches, AsyncIterable):
-                    async for images in batches:
-                        yield calls.predict_request(to_images(images))
-                else:
-                    for images in batches:
-                        yield calls.predict_request(to_images(images))
-            except Exception as error:  # noqa: BLE001 - raised again in the caller's task
-                errors.append(error)
-
-        self._raise_if_closed()
-        call = self._stub.PredictStream(requests())
+        sent = SentBatches()
+        call = self._invoke("PredictStream", sent.requests_async(iterate_async(batches)))
         try:
             with translate_errors(self.address):
-                async for response in call:
-                    yield calls.parse_prediction(response)
+                async for content in call:
+                    yield sent.parse(content)
         finally:
             call.cancel()
-        if errors:
-            raise errors[0]
+        sent.finish()
 
     def train(
         self,
@@ -127,16 +121,15 @@ class AsyncClient:
         Iterate over the run with `async for`, or await its `wait`. Arguments and errors are those
         of Client.train.
         """
-        self._raise_if_closed()
-        request = calls.train_request(epochs, learning_rate, batch_size, seed, request_id)
-
-        def begin() -> grpc.aio.UnaryStreamCall[pb.TrainRequest, pb.TrainResponse]:
-            self._raise_if_closed()
-            call: grpc.aio.UnaryStreamCall[pb.TrainRequest, pb.TrainResponse]
-            call = self._stub.Train(request)
-            return call
-
-        return AsyncTrainingRun(begin, self.address, self._retry_policy)
+        request = requests.train_request(epochs, learning_rate, batch_size, seed, request_id)
+        return AsyncTrainingRun(
+            partial(self._invoke, "Train", request),
+            ProgressBuffer(request),
+            self.address,
+            self._retry_policy,
+            self.runs,
+            self.watch_run,
+        )
 
     async def step(
         self,
@@ -150,8 +143,7 @@ class AsyncClient:
 
         Arguments, results and errors are those of Client.step.
         """
-        exchange = calls.step(images, labels, learning_rate, request_id)
-        return await self._carry_out(self._stub.Step, exchange)
+        return await self._carry_out(calls.step(images, labels, learning_rate, request_id))
 
     async def get_loss(
         self,
@@ -165,8 +157,7 @@ class AsyncClient:
 
         Arguments, results and errors are those of Client.get_loss.
         """
-        exchange = calls.get_loss(split, images, labels, version)
-        return await self._carry_out(self._stub.GetLoss, exchange)
+        return await self._carry_out(calls.get_loss(split, images, labels, version))
 
     async def initialize(
         self,
@@ -179,30 +170,29 @@ class AsyncClient:
 
         Arguments, results and errors are those of Client.initialize.
         """
-        return await self._carry_out(self._stub.Initialize, calls.initialize(seed, std, request_id))
+        return await self._carry_out(calls.initialize(seed, std, request_id))
 
     async def get_model(self, *, version: int | None = None) -> Model:
         """Return the parameters of the newest version, or of a retained one."""
-        return await self._carry_out(self._stub.GetModel, calls.get_model(version))
+        return await self._carry_out(calls.get_model(version))
 
     async def versions(self, limit: int | None = None) -> list[Version]:
         """Return the retained versions, newest first, at most `limit`."""
-        return await self._carry_out(self._stub.ListVersions, calls.versions(limit))
+        return await self._carry_out(calls.versions(limit))
 
     async def restore(self, version: int, *, request_id: str | None = None) -> int:
         """Make a retained version's parameters the model's again and return the new version."""
-        return await self._carry_out(self._stub.Restore, calls.restore(version, request_id))
+        return await self._carry_out(calls.restore(version, request_id))
 
     async def import_model(
         self, weights: ArrayLike, bias: ArrayLike, *, request_id: str | None = None
     ) -> int:
         """Replace the model's 784 weights and its bias, and return the new version."""
-        exchange = calls.import_model(weights, bias, request_id)
-        return await self._carry_out(self._stub.Import, exchange)
+        return await self._carry_out(calls.import_model(weights, bias, request_id))
 
     async def runs(self) -> list[Run]:
         """Return the newest 100 training runs, newest first."""
-        return await self._carry_out(self._stub.ListRuns, calls.runs())
+        return await self._carry_out(calls.runs())
 
     async def watch_run(
         self, run: int | None = None, *, follow: bool = False
@@ -211,12 +201,12 @@ class AsyncClient:
 
         Arguments, results and errors are those of Client.watch_run.
         """
-        self._raise_if_closed()
-        call = self._stub.WatchRun(calls.watch_request(run, follow))
+        watched = WatchedRun(run)
+        call = self._invoke("WatchRun", requests.watch_request(run, follow))
         try:
             with translate_errors(self.address):
-                async for response in call:
-                    for item in calls.parse_watch_response(response):
+                async for content in call:
+                    for item in watched.parse(content):
                         yield item
         finally:
             call.cancel()
@@ -224,9 +214,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connection and end every call in flight."""
         self._closed = True
-        if self._batcher:
-            self._batcher.close()
-        await self._channel.close()
+        await self._connections.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -239,32 +227,58 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _carry_out(
-        self,
-        method: Callable[..., Awaitable[Response]],
-        exchange: Exchange[Request, Response, Result],
-    ) -> Result:
+    def _connect(self) -> LoopConnection:
+        """Return a connection in the running event loop."""
+        channel: grpc.aio.Channel = self._settings.channel(
+            grpc.aio.insecure_channel, grpc.aio.secure_channel, calls.CHANNEL_OPTIONS
+        )
+        stub = self._settings.stub(make_stub(channel))
+        batcher = RequestBatcher(stub.Predict, self._call, self.address) if self._merge else None
+        return LoopConnection(channel, stub, batcher)
+
+    async def _carry_out(self, exchange: Exchange[Result]) -> Result:
         try:
-            request = next(exchange)
+            call = next(exchange)
             while True:
-                request = exchange.send(await self._call(method, request))
+                try:
+                    content = await self._make(call)
+                except Mnist37Error as error:
+                    call = exchange.throw(error)
+                else:
+                    call = exchange.send(content)
         except StopIteration as end:
             result: Result = end.value
             return result
 
-    def _raise_if_closed(self) -> None:
-        if self._closed:
-            raise Cancelled(f"{self.address}: the client is closed")
+    async def _make(self, call: Call) -> bytes:
+        if not call.is_hint:
+            return await self._call(partial(self._invoke, call.rpc), call.request)
+        with translate_errors(self.address):
+            timeout = call.time_limit(self.timeout)
+            content: bytes = await self._invoke(call.rpc, call.request, timeout=timeout)
+            return content
 
-    async def _call(self, method: Callable[..., Awaitable[Response]], request: Request) -> Response:
+    async def _call(self, method: Callable[..., Awaitable[bytes]], request: Message) -> bytes:
+        """Return the answer to a request, with retries."""
         attempts = self._retry_policy.attempts()
         while True:
             self._raise_if_closed()
             try:
                 with translate_errors(self.address):
-                    response = await method(request, timeout=self.timeout)
+                    content = await method(request, timeout=self.timeout)
             except Mnist37Error as error:
                 await asyncio.sleep(attempts.next_pause(error))
             else:
                 attempts.record_success()
-                return response
+                return content
+
+    def _invoke(self, rpc: str, request: object, *, timeout: float | None = None) -> Any:  # noqa: ANN401 - the stub has no types
+        """Return what grpc does: an awaitable of the answer's bytes, or a stream of them."""
+        self._raise_if_closed()
+        stub = self._connections.current().stub
+        with translate_errors(self.address):
+            return getattr(stub, rpc)(request, timeout=timeout)
+
+    def _raise_if_closed(self) -> None:
+        if self._closed:
+            raise Cancelled(f"{self.address}: the client is closed")

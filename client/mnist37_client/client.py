@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
-from mnist37_protos.v1 import mnist37_pb2 as pb
-from mnist37_protos.v1 import mnist37_pb2_grpc
 from numpy.typing import ArrayLike
 
-from mnist37_client._rpc import calls
-from mnist37_client._rpc.calls import Exchange, Request, Response, Result, SplitName
+from mnist37_client._rpc import calls, requests
+from mnist37_client._rpc.address import check_address
+from mnist37_client._rpc.calls import Call, Exchange, Result, SplitName
 from mnist37_client._rpc.channel import ConnectionSettings, Pem
+from mnist37_client._rpc.progress import ProgressBuffer
 from mnist37_client._rpc.retry import RetryPolicy
+from mnist37_client._rpc.seconds import check_timeout
 from mnist37_client._rpc.status import from_rpc
-from mnist37_client.errors import Cancelled
-from mnist37_client.images import to_images
+from mnist37_client._rpc.streams import SentBatches, WatchedRun, iterate
+from mnist37_client._rpc.stub import make_stub
+from mnist37_client.errors import Cancelled, Mnist37Error
+from mnist37_client.images import one_image_bytes, to_images
 from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Version
 from mnist37_client.training_run import TrainingRun
 
@@ -64,8 +68,8 @@ class Client:
         token: str | None = None,
         insecure: bool = False,
     ) -> None:
-        self.address = calls.check_address(address)
-        self.timeout = timeout
+        self.address = check_address(address)
+        self.timeout = check_timeout(timeout)
         self._retry_policy = RetryPolicy(retry_for)
         self._closed = False
         settings = ConnectionSettings(
@@ -74,7 +78,7 @@ class Client:
         self._channel = settings.channel(
             grpc.insecure_channel, grpc.secure_channel, calls.CHANNEL_OPTIONS
         )
-        self._stub = settings.stub(mnist37_pb2_grpc.Mnist37ServiceStub(self._channel))
+        self._stub = settings.stub(make_stub(self._channel))
 
     def predict(self, images: ArrayLike, *, version: int | None = None) -> Prediction:
         """Return the probability of a three for each image.
@@ -89,33 +93,25 @@ class Client:
             InvalidInput: an argument is not valid.
             NotFound: the server does not retain the version.
         """
-        return self._carry_out(self._stub.Predict, calls.predict(images, version))
+        if (pixels := one_image_bytes(images)) is not None:
+            return self._carry_out(calls.predict_one(pixels, version))
+        return self._carry_out(calls.predict(to_images(images), version))
 
     def predict_stream(self, batches: Iterable[ArrayLike]) -> Iterator[Prediction]:
         """Yield the prediction for each batch in order, over one stream.
 
         Args:
-            batches: images as in `predict`, up to 85,000 a batch.
+            batches: images as in `predict`, up to 85,000 a batch. What they raise is raised.
         """
-        errors: list[Exception] = []
-
-        def requests() -> Iterator[pb.PredictRequest]:
-            try:
-                for images in batches:
-                    yield calls.predict_request(to_images(images))
-            except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
-                errors.append(error)
-
-        self._raise_if_closed()
-        call = self._stub.PredictStream(requests())
+        sent = SentBatches()
+        call = self._invoke("PredictStream", sent.requests(iterate(batches)))
         try:
-            yield from map(calls.parse_prediction, call)
+            yield from map(sent.parse, call)
         except grpc.RpcError as error:
             raise from_rpc(error, self.address) from error
         finally:
             call.cancel()
-        if errors:
-            raise errors[0]
+        sent.finish()
 
     def train(
         self,
@@ -138,15 +134,15 @@ class Client:
             request_id: up to 128 characters; the id of an interrupted run, with the same values,
                 continues that run.
         """
-        self._raise_if_closed()
-        request = calls.train_request(epochs, learning_rate, batch_size, seed, request_id)
-
-        def begin() -> Iterator[pb.TrainResponse]:
-            self._raise_if_closed()
-            responses: Iterator[pb.TrainResponse] = self._stub.Train(request)
-            return responses
-
-        return TrainingRun(begin, self.address, self._retry_policy)
+        request = requests.train_request(epochs, learning_rate, batch_size, seed, request_id)
+        return TrainingRun(
+            partial(self._invoke, "Train", request),
+            ProgressBuffer(request),
+            self.address,
+            self._retry_policy,
+            self.runs,
+            self.watch_run,
+        )
 
     def step(
         self,
@@ -164,8 +160,7 @@ class Client:
             learning_rate: above 0; the server's default is 1.0.
             request_id: makes the call safe to repeat: the server does a step of one id once.
         """
-        exchange = calls.step(images, labels, learning_rate, request_id)
-        return self._carry_out(self._stub.Step, exchange)
+        return self._carry_out(calls.step(images, labels, learning_rate, request_id))
 
     def get_loss(
         self,
@@ -183,8 +178,7 @@ class Client:
             labels: (N,), 1 for a three and 0 for a seven.
             version: a retained version; None means the newest.
         """
-        exchange = calls.get_loss(split, images, labels, version)
-        return self._carry_out(self._stub.GetLoss, exchange)
+        return self._carry_out(calls.get_loss(split, images, labels, version))
 
     def initialize(
         self,
@@ -200,30 +194,29 @@ class Client:
             std: their standard deviation, 0 to 100; the server's default is 1.0.
             request_id: makes the call safe to repeat.
         """
-        return self._carry_out(self._stub.Initialize, calls.initialize(seed, std, request_id))
+        return self._carry_out(calls.initialize(seed, std, request_id))
 
     def get_model(self, *, version: int | None = None) -> Model:
         """Return the parameters of the newest version, or of a retained one."""
-        return self._carry_out(self._stub.GetModel, calls.get_model(version))
+        return self._carry_out(calls.get_model(version))
 
     def versions(self, limit: int | None = None) -> list[Version]:
         """Return the retained versions, newest first, at most `limit`."""
-        return self._carry_out(self._stub.ListVersions, calls.versions(limit))
+        return self._carry_out(calls.versions(limit))
 
     def restore(self, version: int, *, request_id: str | None = None) -> int:
         """Make a retained version's parameters the model's again and return the new version."""
-        return self._carry_out(self._stub.Restore, calls.restore(version, request_id))
+        return self._carry_out(calls.restore(version, request_id))
 
     def import_model(
         self, weights: ArrayLike, bias: ArrayLike, *, request_id: str | None = None
     ) -> int:
         """Replace the model's 784 weights and its bias, and return the new version."""
-        exchange = calls.import_model(weights, bias, request_id)
-        return self._carry_out(self._stub.Import, exchange)
+        return self._carry_out(calls.import_model(weights, bias, request_id))
 
     def runs(self) -> list[Run]:
         """Return the newest 100 training runs, newest first."""
-        return self._carry_out(self._stub.ListRuns, calls.runs())
+        return self._carry_out(calls.runs())
 
     def watch_run(
         self, run: int | None = None, *, follow: bool = False
@@ -235,11 +228,11 @@ class Client:
             follow: then also yield each new epoch, and the run again at its end. To watch a run
                 does not keep it alive: a run stops when only watchers are left.
         """
-        self._raise_if_closed()
-        call = self._stub.WatchRun(calls.watch_request(run, follow))
+        watched = WatchedRun(run)
+        call = self._invoke("WatchRun", requests.watch_request(run, follow))
         try:
-            for response in call:
-                yield from calls.parse_watch_response(response)
+            for content in call:
+                yield from watched.parse(content)
         except grpc.RpcError as error:
             raise from_rpc(error, self.address) from error
         finally:
@@ -261,13 +254,16 @@ class Client:
     ) -> None:
         self.close()
 
-    def _carry_out(
-        self, method: Callable[..., Response], exchange: Exchange[Request, Response, Result]
-    ) -> Result:
+    def _carry_out(self, exchange: Exchange[Result]) -> Result:
         try:
-            request = next(exchange)
+            call = next(exchange)
             while True:
-                request = exchange.send(self._call(method, request))
+                try:
+                    content = self._call(call)
+                except Mnist37Error as error:
+                    call = exchange.throw(error)
+                else:
+                    call = exchange.send(content)
         except StopIteration as end:
             result: Result = end.value
             return result
@@ -276,14 +272,26 @@ class Client:
         if self._closed:
             raise Cancelled(f"{self.address}: the client is closed")
 
-    def _call(self, method: Callable[..., Response], request: Request) -> Response:
+    def _call(self, call: Call) -> bytes:
         attempts = self._retry_policy.attempts()
+        timeout = call.time_limit(self.timeout)
         while True:
-            self._raise_if_closed()
             try:
-                response = method(request, timeout=self.timeout)
+                content: bytes = self._invoke(call.rpc, call.request, timeout)
             except grpc.RpcError as error:
-                time.sleep(attempts.next_pause(from_rpc(error, self.address)))
+                failure = from_rpc(error, self.address)
+                if call.is_hint:
+                    raise failure from error
+                time.sleep(attempts.next_pause(failure))
             else:
                 attempts.record_success()
-                return response
+                return content
+
+    def _invoke(self, rpc: str, request: object, timeout: float | None = None) -> Any:  # noqa: ANN401 - the stub has no types
+        """Return what grpc does: the answer's bytes, or the stream of the answers."""
+        self._raise_if_closed()
+        try:
+            return getattr(self._stub, rpc)(request, timeout=timeout)
+        except ValueError:  # another thread has closed the channel since
+            self._raise_if_closed()
+            raise

@@ -11,6 +11,7 @@ Mnist37Error
 ├── Unavailable         no server at the address, or it is shutting down or needs a restart
 ├── DeadlineExceeded    the server did not answer within the timeout
 ├── Cancelled           the call was cancelled
+├── InvalidResponse     the server's answer is not what the contract says
 └── ServerError         a fault of the server; the message has an id that its log has too
 
 An exception has a `reason` for programs if the server gives one. docs/reference/errors.md lists
@@ -18,6 +19,8 @@ the reasons.
 """
 
 from __future__ import annotations
+
+TEXT_MAX = 2000  # characters of an error's text; the longest texts of the server have 1,400
 
 
 class Mnist37Error(Exception):
@@ -72,6 +75,10 @@ class Cancelled(Mnist37Error):
     """A call that was cancelled before its answer arrived."""
 
 
+class InvalidResponse(Mnist37Error):
+    """An answer that cannot be decoded or is not what the contract says, of whatever listens."""
+
+
 class ServerError(Mnist37Error):
     """A fault of the server; the message has an id that the server's log has too."""
 
@@ -79,3 +86,14 @@ class ServerError(Mnist37Error):
 def deadline_exceeded(address: str) -> DeadlineExceeded:
     """Return the exception for a server that did not answer within the timeout."""
     return DeadlineExceeded(f"{address} did not answer within the timeout")
+
+
+def one_line(text: str) -> str:
+    """Return a text of others, for an error: in one line of at most TEXT_MAX characters.
+
+    Escapes take the place of what could forge lines or control a terminal.
+    """
+    shown = "".join(
+        character if character.isprintable() else repr(character)[1:-1] for character in text
+    )
+    return shown if len(shown) <= TEXT_MAX else f"{shown[:TEXT_MAX]} …"

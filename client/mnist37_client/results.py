@@ -1,12 +1,11 @@
-"""The results of calls: immutable values and numpy arrays, without protobuf messages."""
+"""The results of calls: immutable values and numpy arrays."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import numpy as np
-from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import NDArray
 
 
@@ -35,19 +34,6 @@ class Progress:
     version: int
     elapsed: float  # seconds since the run began, without the time that it was interrupted
 
-    @classmethod
-    def of(cls, message: pb.TrainResponse) -> Progress:
-        """Return the progress in a message."""
-        return cls(
-            message.epoch,
-            message.epochs,
-            message.train_loss,
-            message.valid_loss,
-            message.valid_accuracy,
-            message.version,
-            message.elapsed.ToNanoseconds() / 1e9,
-        )
-
 
 @dataclass(frozen=True)
 class StepResult:
@@ -72,19 +58,11 @@ class Version:
     """A retained version of the model."""
 
     version: int
-    origin: str  # the write that made it: initialize, step, train, restore or import
+    # The write that made it: initialize, step, train, restore or import; or unknown (of a later
+    # server).
+    origin: str
     run: int | None  # the number of the run, if a run made it
     committed_at: datetime
-
-    @classmethod
-    def of(cls, message: pb.ModelVersion) -> Version:
-        """Return the version in a message."""
-        return cls(
-            message.version,
-            pb.Origin.Name(message.origin).removeprefix("ORIGIN_").lower(),
-            message.run if message.HasField("run") else None,
-            message.committed_at.ToDatetime(UTC),
-        )
 
 
 @dataclass(frozen=True)
@@ -92,7 +70,7 @@ class Run:
     """A training run: its settings and its state."""
 
     run: int  # the number of the run, from 1
-    state: str  # running, finished or interrupted
+    state: str  # running, finished or interrupted; or unknown (of a later server)
     request_id: str | None
     epochs: int
     learning_rate: float
@@ -102,21 +80,10 @@ class Run:
     version: int  # of the model after its last commit
     last: Progress | None  # after the last finished epoch; None before the first
 
-    @classmethod
-    def of(cls, message: pb.Run) -> Run:
-        """Return the run in a message."""
-        return cls(
-            message.run,
-            pb.RunState.Name(message.state).removeprefix("RUN_STATE_").lower().replace("_", " "),
-            message.request_id if message.HasField("request_id") else None,
-            message.epochs,
-            message.learning_rate,
-            message.batch_size,
-            message.seed,
-            message.started_at.ToDatetime(UTC),
-            message.version,
-            Progress.of(message.last) if message.HasField("last") else None,
-        )
+    @property
+    def position(self) -> str:
+        """Return how far the run is, as a text: run 7 (epoch 40 of 200)."""
+        return f"run {self.run} (epoch {self.last.epoch if self.last else 0} of {self.epochs})"
 
 
 @dataclass(frozen=True)

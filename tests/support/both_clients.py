@@ -8,7 +8,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -21,7 +21,9 @@ from mnist37_client import (
     Model,
     Prediction,
     Progress,
+    Run,
     StepResult,
+    Version,
     validation_images,
 )
 from numpy.typing import NDArray
@@ -41,23 +43,13 @@ class BlockingClient:
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
 
-        async def make() -> AsyncClient:
-            return AsyncClient(*args, **kwargs)
-
-        self.client = self.run(make())
-        # The garbage collector cancels a run that is dropped. That has to happen on the event loop,
-        # so this list keeps every run.
-        self._runs: list[AsyncTrainingRun] = []
+        self.client = AsyncClient(*args, **kwargs)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     def stop(self) -> None:
-        async def close() -> None:
-            self._runs.clear()
-            await self.client.close()
-
-        self.run(close())
+        self.run(self.client.close())
         self.run(self._loop.shutdown_asyncgens())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -67,18 +59,19 @@ class BlockingClient:
         return self.run(self.client.predict(*args, **kwargs))
 
     def predict_stream(self, batches: Any) -> Iterator[Prediction]:
-        answers = self.client.predict_stream(batches)
+        return self._iterate(self.client.predict_stream(batches))
 
-        async def read_next() -> Prediction | None:
-            return await anext(answers, None)
+    def _iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
+        async def read_next() -> T | None:
+            return await anext(items, None)
 
         async def close() -> None:
-            assert inspect.isasyncgen(answers)
-            await answers.aclose()
+            assert inspect.isasyncgen(items)
+            await items.aclose()
 
         try:
-            while (answer := self.run(read_next())) is not None:
-                yield answer
+            while (item := self.run(read_next())) is not None:
+                yield item
         finally:
             self.run(close())
 
@@ -86,8 +79,7 @@ class BlockingClient:
         async def begin() -> AsyncTrainingRun:
             return self.client.train(*args, **kwargs)
 
-        self._runs.append(self.run(begin()))
-        return BlockingRun(self, self._runs[-1])
+        return BlockingRun(self, self.run(begin()))
 
     def step(self, *args: Any, **kwargs: Any) -> StepResult:
         return self.run(self.client.step(*args, **kwargs))
@@ -98,8 +90,23 @@ class BlockingClient:
     def initialize(self, *args: Any, **kwargs: Any) -> int:
         return self.run(self.client.initialize(*args, **kwargs))
 
-    def get_model(self) -> Model:
-        return self.run(self.client.get_model())
+    def get_model(self, **kwargs: Any) -> Model:
+        return self.run(self.client.get_model(**kwargs))
+
+    def versions(self, *args: Any, **kwargs: Any) -> list[Version]:
+        return self.run(self.client.versions(*args, **kwargs))
+
+    def restore(self, *args: Any, **kwargs: Any) -> int:
+        return self.run(self.client.restore(*args, **kwargs))
+
+    def import_model(self, *args: Any, **kwargs: Any) -> int:
+        return self.run(self.client.import_model(*args, **kwargs))
+
+    def runs(self) -> list[Run]:
+        return self.run(self.client.runs())
+
+    def watch_run(self, *args: Any, **kwargs: Any) -> Iterator[Run | Progress]:
+        return self._iterate(self.client.watch_run(*args, **kwargs))
 
     def close(self) -> None:
         self.run(self.client.close())
@@ -123,6 +130,9 @@ class BlockingRun(Iterator[Progress]):
 
     def wait(self) -> Progress:
         return self._owner.run(self._run.wait())
+
+    def waits_for(self) -> Run | None:
+        return self._owner.run(self._run.waits_for())
 
     def cancel(self) -> None:
         async def cancel() -> None:

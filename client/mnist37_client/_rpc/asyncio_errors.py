@@ -29,6 +29,8 @@ def translate_errors(address: str) -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         raise from_rpc(error, address) from error
+    except grpc.aio.UsageError:  # the channel is closed
+        raise Cancelled(f"{address}: the client was closed") from None
     except asyncio.CancelledError:
         if task_is_cancelled():
             raise

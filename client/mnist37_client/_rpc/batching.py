@@ -14,7 +14,7 @@ from itertools import islice
 
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
-from mnist37_client._rpc.calls import parse_prediction
+from mnist37_client._rpc.responses import parse_prediction
 from mnist37_client.errors import Cancelled, InvalidInput, deadline_exceeded
 from mnist37_client.images import PIXELS
 from mnist37_client.results import Prediction
@@ -26,8 +26,8 @@ IMAGES_PER_MESSAGE = 128
 # The most images of a call that is merged. For a larger call the message is the smaller cost.
 BATCHED_IMAGES_MAX = 32
 
-Predict = Callable[..., Awaitable[pb.PredictResponse]]
-Call = Callable[[Predict, pb.PredictRequest], Awaitable[pb.PredictResponse]]
+Predict = Callable[..., Awaitable[bytes]]
+Call = Callable[[Predict, pb.PredictRequest], Awaitable[bytes]]
 PredictionFuture = asyncio.Future[Prediction]
 
 
@@ -98,9 +98,7 @@ class RequestBatcher:
                 # A caller with an answer may call again at once: the next batch waits for that.
                 asyncio.get_running_loop().call_soon(self._start_next)
 
-        async def attempt(
-            request: pb.PredictRequest, *, timeout: float | None
-        ) -> pb.PredictResponse:
+        async def attempt(request: pb.PredictRequest, *, timeout: float | None) -> bytes:
             if has_slot and batch is not None and timeout is not None:
                 batch.start_timer(timeout, self._address)
             try:
@@ -109,7 +107,8 @@ class RequestBatcher:
                 release_slot()
 
         try:
-            return parse_prediction(await self._call(attempt, pb.PredictRequest(pixels=pixels)))
+            content = await self._call(attempt, pb.PredictRequest(pixels=pixels))
+            return parse_prediction(content, len(pixels) // PIXELS)
         finally:
             release_slot()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import reprlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +12,7 @@ from typing import TypeVar
 import grpc
 
 from mnist37_client._rpc.address import UNIX
-from mnist37_client.errors import InvalidInput
+from mnist37_client.errors import InvalidInput, one_line
 
 Pem = str | Path | bytes  # a file's path, or the content of such a file
 
@@ -60,14 +61,17 @@ class ConnectionSettings:
         self._credentials = _credentials(tls_ca, tls_cert, tls_key, tls_server_name)
         self._token = token
         if tls_server_name is not None:
+            if not isinstance(tls_server_name, str) or not tls_server_name.isprintable():
+                got = reprlib.repr(tls_server_name)
+                raise InvalidInput(f"tls_server_name: got {got}; must be a host's name")
             self._options.append(("grpc.ssl_target_name_override", tls_server_name))
-        is_local = is_loopback(address)
+        is_local = is_this_machine(address)
         if is_local:
             # Otherwise gRPC would use the proxy that the environment names, if there is one.
             self._options.append(("grpc.enable_http_proxy", 0))
         if token is None:
             return
-        if not re.fullmatch(r"[!-~]+", token):
+        if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
             raise InvalidInput(
                 "token: must be printable ASCII without spaces, as `mnist37 token` prints it"
             )
@@ -110,15 +114,23 @@ def _with_metadata(
     return with_metadata
 
 
-def is_loopback(address: str) -> bool:
-    """Return whether an address is a socket file, or its host localhost or a loopback address."""
+def is_this_machine(address: str) -> bool:
+    """Return whether an address leads to this machine: localhost, a loopback address or a socket.
+
+    0.0.0.0 and [::], on which a server listens, lead a client to this machine too.
+    """
     if address.startswith(UNIX):
         return True
-    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    host = re.sub("^(dns|ipv4|ipv6):(//[^/]*/)?", "", address).rpartition(":")[0]
+    host = host.removeprefix("[").removesuffix("]").removesuffix(".").lower()
+    if host == "localhost":
+        return True
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        ip = ipaddress.ip_address(host)
     except ValueError:
         return False
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return ip.is_loopback or ip.is_unspecified
 
 
 def _credentials(
@@ -135,7 +147,7 @@ def _credentials(
                 raise InvalidInput(f"{name}: needs tls_ca, which turns TLS on")
         return None
     return grpc.ssl_channel_credentials(
-        None if ca == PUBLIC else _read_pem("tls_ca", ca, CERTIFICATE),
+        None if isinstance(ca, str) and ca == PUBLIC else _read_pem("tls_ca", ca, CERTIFICATE),
         None if key is None else _read_pem("tls_key", key, PRIVATE_KEY),
         None if certificate is None else _read_pem("tls_cert", certificate, CERTIFICATE),
     )
@@ -147,9 +159,13 @@ def _read_pem(name: str, pem: Pem, kind: str) -> bytes:
         content, source = pem, "got bytes that hold"
     else:
         try:
-            content, source = Path(pem).read_bytes(), f"{pem} holds"
+            content, source = Path(pem).read_bytes(), f"{one_line(str(pem))} holds"
         except OSError as error:
-            raise InvalidInput(f"{name}: cannot read {pem}: {error.strerror}") from error
+            raise InvalidInput(
+                f"{name}: cannot read {one_line(str(pem))}: {error.strerror}"
+            ) from error
+        except (TypeError, ValueError) as error:  # ValueError: a path with a NUL
+            raise InvalidInput(f"{name}: got {reprlib.repr(pem)}; {error}") from error
     # gRPC itself would report no more than a failed connection.
     if not re.search(PEM_HEADERS[kind], content):
         raise InvalidInput(f"{name}: {source} no {kind}")

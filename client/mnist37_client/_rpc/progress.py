@@ -3,27 +3,60 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
+from mnist37_client._rpc.responses import decode, parse_epochs
+from mnist37_client.errors import InvalidResponse
 from mnist37_client.results import Progress
 
 
 class ProgressBuffer:
-    """A buffer of the epochs that the caller has not read yet: each epoch once, oldest first."""
+    """A buffer of the epochs that the caller has not read yet: each epoch once, oldest first.
 
-    def __init__(self) -> None:
+    Args:
+        request: of the run.
+    """
+
+    def __init__(self, request: pb.TrainRequest) -> None:
+        self.request_id = request.request_id
         self.last: Progress | None = None  # of the newest message
         self.waiting: deque[Progress] = deque()
+        self._epochs = request.epochs
+        self._last_of_call = 0  # the last epoch in the newest call's messages
 
-    def add(self, response: pb.TrainResponse) -> None:
-        """Add the epochs of a message; after a retry the server repeats the run's last epoch."""
-        for progress in parse_epochs(response):
-            if self.last is None or progress.epoch > self.last.epoch:
-                self.waiting.append(progress)
-                self.last = progress
+    def begin_call(self) -> None:
+        """Begin to read a further call: the server repeats the run's last epoch in it."""
+        self._last_of_call = 0
 
+    def parse(self, content: bytes) -> list[Progress]:
+        """Return the epochs in a message of the newest call.
 
-def parse_epochs(response: pb.TrainResponse) -> list[Progress]:
-    """Return all epochs in a message, oldest first."""
-    return [*map(Progress.of, response.earlier), Progress.of(response)]
+        Raises:
+            InvalidResponse: the server's message is none of this run.
+        """
+        progress = parse_epochs(
+            decode(pb.TrainResponse, content), self._epochs, after=self._last_of_call
+        )
+        self._last_of_call = progress[-1].epoch
+        return progress
+
+    def has_missed(self, progress: list[Progress]) -> bool:
+        """Return whether epochs are missing between those that were added and these."""
+        return self.last is not None and progress[0].epoch > self.last.epoch + 1
+
+    def add(self, progress: Iterable[Progress]) -> None:
+        """Add epochs, except those that came already."""
+        for epoch in progress:
+            if self.last is None or epoch.epoch > self.last.epoch:
+                self.waiting.append(epoch)
+                self.last = epoch
+
+    def check_end(self) -> None:
+        """Raise InvalidResponse unless the run's last epoch came: the server ended the stream."""
+        came = self.last.epoch if self.last else 0
+        if came != self._epochs:
+            raise InvalidResponse(
+                f"the server ended the run's stream after epoch {came} of {self._epochs}"
+            )

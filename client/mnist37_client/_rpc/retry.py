@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 
+from mnist37_client._rpc.seconds import check_retry_for
 from mnist37_client.errors import Mnist37Error, Unavailable
 
 PAUSE_MIN_SECONDS = 0.05  # doubled at each attempt
@@ -19,7 +20,7 @@ class RetryPolicy:
     """
 
     def __init__(self, retry_for: float) -> None:
-        self.retry_for = retry_for
+        self.retry_for = check_retry_for(retry_for)
         # No retry before the first answer: the address is more likely wrong than the server away.
         self.connected = False
 

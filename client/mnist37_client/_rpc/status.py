@@ -6,6 +6,7 @@ import re
 
 import grpc
 
+from mnist37_client._rpc import intermediaries
 from mnist37_client.errors import (
     Aborted,
     AlreadyExists,
@@ -20,6 +21,7 @@ from mnist37_client.errors import (
     Unauthenticated,
     Unavailable,
     deadline_exceeded,
+    one_line,
 )
 
 EXCEPTIONS: dict[grpc.StatusCode, type[Mnist37Error]] = {
@@ -35,16 +37,30 @@ EXCEPTIONS: dict[grpc.StatusCode, type[Mnist37Error]] = {
     grpc.StatusCode.CANCELLED: Cancelled,
 }
 
-
 # The texts with which gRPC itself refuses a call at a server: it sends no reason and no delay.
 REFUSED_BY_GRPC: dict[str, tuple[str, float | None]] = {
     "Concurrent RPC limit exceeded": ("TOO_MANY_RPCS", 1.0),
     "larger than max": ("MESSAGE_TOO_LARGE", None),
 }
 
-# gRPC's text for a call that the server reset, as its core does where too many calls arrive. A call
-# that this client cancels has another text.
-RESET_BY_SERVER = "CANCELLED"
+# The codes with which gRPC itself ends a call that got no status from the server.
+GRPCS_OWN_CODES = {
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.CANCELLED,
+}
+
+# gRPC's own texts for a call that has ended with CANCELLED; for each the exception and its text.
+CANCELLED_BY_GRPC: dict[str, tuple[type[Mnist37Error], str]] = {
+    "Locally cancelled by application!": (Cancelled, "{address}: the call was cancelled"),
+    # The server reset the call, as its core does where too many arrive.
+    "CANCELLED": (Unavailable, "{address} dropped the call; it has too many, or waited too long"),
+}
 
 # The texts by which gRPC reports that a call did not reach the server; for each the exception and
 # its text. The first pattern that matches counts.
@@ -99,11 +115,15 @@ def from_rpc(error: grpc.RpcError, address: str) -> Mnist37Error:
 def _exception(error: grpc.RpcError, address: str) -> Mnist37Error:
     """Return the exception without its reason and the other details."""
     code = error.code()
-    details = error.details() or ""
+    details = one_line(error.details() or "")
+    exception = intermediaries.explain(details, address) if code in GRPCS_OWN_CODES else None
+    if exception is not None:
+        return exception
     if code is grpc.StatusCode.UNAVAILABLE:
         return _unavailable(details, address)
-    if code is grpc.StatusCode.CANCELLED and details == RESET_BY_SERVER:
-        return Unavailable(f"{address} dropped the call; it has too many, or waited too long")
+    if details in CANCELLED_BY_GRPC and code is grpc.StatusCode.CANCELLED:
+        kind, text = CANCELLED_BY_GRPC[details]
+        return kind(text.format(address=address))
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return deadline_exceeded(address)
     if code is grpc.StatusCode.INTERNAL and details == "Internal error from Core":
@@ -134,11 +154,11 @@ def _add_details(exception: Mnist37Error, error: grpc.RpcError) -> None:
         status = rpc_status.from_call(error)
         for detail in status.details if status else ():
             if detail.Unpack(info):
-                exception.reason = info.reason
+                exception.reason = one_line(info.reason)
             elif detail.Unpack(retry):
-                exception.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
+                exception.retry_after = max(0.0, retry.retry_delay.ToNanoseconds() / 1e9)
             elif detail.Unpack(bad_request) and isinstance(exception, InvalidInput):
                 violations = bad_request.field_violations
-                exception.field = violations[0].field if violations else None
+                exception.field = one_line(violations[0].field) if violations else None
     except (DecodeError, ValueError):
         pass  # a proxy damaged the details, or attached them to another error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 
@@ -33,5 +35,9 @@ class Commands(click.Group):
     " `mnist37 train 20` in another.",
 )
 @click.version_option(package_name="mnist37")
-def commands() -> None:
+@click.pass_context
+def commands(context: click.Context) -> None:
     """Train a live model and query it at the same time: is a handwritten digit a 3 or a 7?"""
+    if context.invoked_subcommand != "serve":
+        # An error is one line; gRPC's core would print lines of its own above it.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import numpy as np
@@ -12,12 +14,37 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from mnist37_client.errors import Mnist37Error
 from mnist37_client.results import Progress, Run
+from mnist37_client.training_run import TrainingRun
 
 ROWS_MAX = 25  # of the table of a run, apart from the first epoch
+WAIT_SECONDS = 1.0  # of silence, before a run is asked what it waits for
 SHADES = " ░▒▓█"
 
 HEADER = f"{'epoch':>9}  {'training loss':>13}  {'validation loss':>15}  {'accuracy':>8}"
+
+
+def announce_waiting(run: TrainingRun, announce: Callable[[str], None]) -> Iterator[Progress]:
+    """Yield a run's progress; until it begins, announce each run that it waits for."""
+    has_begun = threading.Event()
+
+    def watch() -> None:
+        announced = None
+        while not has_begun.wait(WAIT_SECONDS):
+            with suppress(Mnist37Error):  # the run itself fails too, and says why
+                ahead = run.waits_for()
+                if ahead is not None and ahead.run != announced and not has_begun.is_set():
+                    announce(f"waits for {ahead.position}")
+                    announced = ahead.run
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        for progress in run:
+            has_begun.set()
+            yield progress
+    finally:
+        has_begun.set()
 
 
 def show_progress(run: Iterable[Progress], epochs: int, console: Console) -> list[Progress]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -49,7 +50,7 @@ def train(
     """
     from rich.console import Console
 
-    from mnist37_client.cli.terminal import draw_loss_curve, show_progress
+    from mnist37_client.cli.terminal import announce_waiting, draw_loss_curve, show_progress
 
     run = client.train(
         epochs,
@@ -59,11 +60,12 @@ def train(
         request_id=request_id,
     )
     if as_json:
-        for progress in run:
+        for progress in announce_waiting(run, partial(click.echo, err=True)):
             print_json(**dataclasses.asdict(progress))
         return
     console = Console()
-    history = show_progress(run, epochs, console)
+    progress_items = announce_waiting(run, partial(console.print, highlight=False))
+    history = show_progress(progress_items, epochs, console)
     if len(history) > 1:
         console.print()
         console.print(draw_loss_curve(history, console.width), highlight=False, markup=False)

@@ -25,7 +25,13 @@ from mnist37_client import (
     Unavailable,
     validation_images,
 )
-from mnist37_client._rpc.batching import BATCHED_IMAGES_MAX, IMAGES_PER_MESSAGE, MESSAGES_IN_FLIGHT
+from mnist37_client._rpc.batching import (
+    BATCHED_IMAGES_MAX,
+    IMAGES_PER_MESSAGE,
+    MESSAGES_IN_FLIGHT,
+    RequestBatcher,
+)
+from mnist37_client._rpc.event_loops import LoopConnection
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import NDArray
@@ -54,25 +60,32 @@ def frozen(server: LocalServer) -> Iterator[None]:
 class CountingClient(AsyncClient):
     """An AsyncClient that counts the messages of Predict, and the images in the largest."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.messages = self.most_images = 0
-        assert self._batcher is not None
-        predict = self._batcher._predict
+    messages = most_images = 0
+
+    @property
+    def batcher(self) -> RequestBatcher:
+        batcher = self._connections.current().batcher
+        assert batcher is not None
+        return batcher
+
+    def _connect(self) -> LoopConnection:
+        connection = super()._connect()
+        assert connection.batcher is not None
+        predict = connection.batcher._predict
 
         def count(request: pb.PredictRequest, **kwargs: Any) -> Any:
             self.messages += 1
             self.most_images = max(self.most_images, len(request.pixels) // 784)
             return predict(request, **kwargs)
 
-        self._batcher._predict = count
+        connection.batcher._predict = count
+        return connection
 
     def assert_idle(self) -> None:
         """Assert that no caller waits, no message is in flight, and all slots are free."""
-        assert self._batcher is not None
-        assert self._batcher._free_slots == MESSAGES_IN_FLIGHT
-        assert not self._batcher._pending
-        assert not self._batcher._in_flight
+        assert self.batcher._free_slots == MESSAGES_IN_FLIGHT
+        assert not self.batcher._pending
+        assert not self.batcher._in_flight
 
 
 @asynccontextmanager
@@ -135,7 +148,7 @@ def test_merging_can_be_turned_off(address: str) -> None:
     async def main() -> None:
         async with AsyncClient(address, merge=False) as client:
             found = await asyncio.gather(*(client.predict(image) for image in IMAGES[:50]))
-            assert client._batcher is None
+            assert client._connections.current().batcher is None
         np.testing.assert_array_equal([one.probabilities[0] for one in found], expected)
 
     expected = unmerged(address, IMAGES[:50])
@@ -204,8 +217,7 @@ def test_a_refusal_by_the_server_fails_its_own_caller_alone(address: str) -> Non
             pixels[10] = pixels[10][1:]
 
             async def ask(pixels: bytes) -> Prediction:
-                assert client._batcher is not None
-                return await client._batcher.predict(pixels)
+                return await client.batcher.predict(pixels)
 
             found = await outcomes(begin(*map(ask, pixels)))
         for index, one in enumerate(found):
@@ -257,8 +269,7 @@ def test_a_caller_that_leaves_does_not_affect_the_others(freezable: LocalServer)
                     tasks[index].cancel()
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(client.predict(IMAGES[0]), 0.05)
-                assert client._batcher is not None
-                assert len(client._batcher._pending) == 30 - MESSAGES_IN_FLIGHT - len(leaving), (
+                assert len(client.batcher._pending) == 30 - MESSAGES_IN_FLIGHT - len(leaving), (
                     "a caller that left is still pending"
                 )
             found = await outcomes(tasks)
@@ -398,10 +409,9 @@ def test_callers_live_through_a_restart_of_the_server() -> None:
                 tasks = [asyncio.create_task(predict_repeatedly(index)) for index in range(50)]
                 await asyncio.sleep(0.1)
                 server.kill()
-                assert client._batcher is not None
                 async with asyncio.timeout(5):  # no caller waits for the retries of others
                     while (
-                        client._batcher._pending or client._batcher._free_slots < MESSAGES_IN_FLIGHT
+                        client.batcher._pending or client.batcher._free_slots < MESSAGES_IN_FLIGHT
                     ):
                         await asyncio.sleep(0.01)
                 answered.clear()

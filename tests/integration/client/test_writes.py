@@ -119,24 +119,18 @@ def test_cancelling_a_run_after_its_end_is_harmless(caller: AnyClient) -> None:
     assert caller.get_model().version == last.version
 
 
-def response(*numbers: int) -> pb.TrainResponse:
-    """Make a message with the progress of some epochs."""
-    epochs = [pb.TrainResponse(epoch=number) for number in numbers]
-    last = epochs.pop()
-    last.earlier.extend(epochs)
-    return last
+def message(*numbers: int, epochs: int) -> bytes:
+    """Make a message with the progress of some epochs of a run."""
+    *earlier, last = (pb.TrainResponse(epoch=number, epochs=epochs) for number in numbers)
+    last.earlier.extend(earlier)
+    return last.SerializeToString()
 
 
 def test_progress_that_comes_again_after_a_retry_is_dropped() -> None:
-    epochs = ProgressBuffer()
-    for message in (
-        response(1),
-        response(2, 3),
-        response(3),
-        response(3),
-        response(3, 4, 5),
-    ):
-        epochs.add(message)
+    epochs = ProgressBuffer(pb.TrainRequest(epochs=5))
+    for numbers in ((1,), (2, 3), (3,), (3,), (3, 4, 5)):
+        epochs.begin_call()
+        epochs.add(epochs.parse(message(*numbers, epochs=5)))
     assert [at.epoch for at in epochs.waiting] == [1, 2, 3, 4, 5]
     assert epochs.last is not None
     assert epochs.last.epoch == 5
@@ -145,7 +139,7 @@ def test_progress_that_comes_again_after_a_retry_is_dropped() -> None:
 def test_other_tasks_run_while_coalesced_epochs_are_delivered() -> None:
     class Call:
         def __init__(self) -> None:
-            self.messages: list[object] = [response(*range(1, 101)), grpc.aio.EOF]
+            self.messages: list[object] = [message(*range(1, 101), epochs=100), grpc.aio.EOF]
 
         async def read(self) -> object:
             return self.messages.pop(0)
@@ -164,7 +158,9 @@ def test_other_tasks_run_while_coalesced_epochs_are_delivered() -> None:
 
         counter = asyncio.create_task(other())
         call: Any = Call()
-        run = AsyncTrainingRun(lambda: call, "here:1", RetryPolicy(1.0))
+        never: Any = None  # nothing is asked for but the messages
+        progress = ProgressBuffer(pb.TrainRequest(epochs=100))
+        run = AsyncTrainingRun(lambda: call, progress, "here:1", RetryPolicy(1.0), never, never)
         assert [at.epoch async for at in run] == list(range(1, 101))
         counter.cancel()
         return turns

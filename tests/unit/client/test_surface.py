@@ -41,7 +41,7 @@ def test_both_runs_have_the_same_methods() -> None:
     blocking, awaited = methods(TrainingRun), methods(AsyncTrainingRun)
     del blocking["__init__"], awaited["__init__"]  # called by the clients only
     assert blocking == awaited
-    assert set(blocking) == {"wait", "cancel"}
+    assert set(blocking) == {"wait", "waits_for", "cancel"}
 
 
 LOADS = """

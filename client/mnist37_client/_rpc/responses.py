@@ -1,0 +1,237 @@
+"""The results in the messages of a server, which are checked: another server may say anything.
+
+Messages come as bytes, because grpcio hides the error of a decoder: it logs the stack trace and
+goes on with None.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import reprlib
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from mnist37_protos.v1 import mnist37_pb2 as pb
+
+from mnist37_client.errors import InvalidResponse
+from mnist37_client.images import PIXELS
+from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Version
+
+M = TypeVar("M", bound=Message)
+
+ONE_BITS = 0x3F800000  # of the float32 1.0
+DURATION_SECONDS_MAX = 315_576_000_000  # of google.protobuf.Duration: 10,000 years
+
+
+def decode(kind: type[M], content: bytes) -> M:
+    """Return the message in these bytes.
+
+    Raises:
+        InvalidResponse: they are no such message.
+    """
+    try:
+        return kind.FromString(content)
+    except DecodeError:
+        raise InvalidResponse(
+            f"the server's answer is no {kind.DESCRIPTOR.full_name}: its {len(content):,} bytes"
+            " cannot be decoded"
+        ) from None
+
+
+def parse_prediction(content: bytes, count: int, version: int | None = None) -> Prediction:
+    """Return the prediction for `count` images, by this version if it is not None."""
+    response = decode(pb.PredictResponse, content)
+    probabilities = np.array(response.probabilities, np.float32)
+    if len(probabilities) != count:
+        raise invalid("probabilities", f"{len(probabilities):,}", f"one for each of {count:,}")
+    # As unsigned integers, the bits of 0 to 1 are those up to ONE_BITS: one pass instead of two.
+    if np.maximum.reduce(probabilities.view(np.uint32)) > ONE_BITS:
+        wrong = probabilities[~((probabilities >= 0) & (probabilities <= 1))]
+        raise invalid("probabilities", wrong[0] if len(wrong) else -0.0, "in 0..1")
+    if version is not None:
+        _check_version(response.version, version)
+    return Prediction(probabilities, response.version)
+
+
+def parse_loss(content: bytes, count: int | None = None, version: int | None = None) -> Loss:
+    """Return the loss on `count` images, by this version; None for either means any."""
+    response = decode(pb.GetLossResponse, content)
+    _check_version(response.version, version)
+    if response.count != (count or response.count or 1):
+        raise invalid("count", response.count, f"{count or 1:,}" + ("" if count else " or more"))
+    return Loss(
+        _unit("loss", response.loss),
+        _unit("accuracy", response.accuracy),
+        response.count,
+        response.version,
+    )
+
+
+def parse_step(content: bytes) -> StepResult:
+    """Return the result of a Step."""
+    response = decode(pb.StepResponse, content)
+    return StepResult(_unit("loss", response.loss), _positive("version", response.version))
+
+
+def parse_new_version(
+    kind: type[pb.InitializeResponse | pb.RestoreResponse | pb.ImportResponse], content: bytes
+) -> int:
+    """Return the version that a write made."""
+    return _positive("version", decode(kind, content).version)
+
+
+def parse_model(content: bytes, version: int | None) -> Model:
+    """Return the parameters of this version; None means any."""
+    response = decode(pb.GetModelResponse, content)
+    _check_version(response.version, version)
+    if len(response.weights) != 4 * PIXELS:
+        size = len(response.weights)
+        raise invalid("weights", f"{size:,} bytes", f"{4 * PIXELS:,}, {PIXELS} float32")
+    weights = np.frombuffer(response.weights, "<f4").astype(np.float32)
+    bias = np.float32(response.bias)
+    for name, values in (("weights", weights), ("bias", bias)):
+        if not np.isfinite(values).all():
+            raise invalid(name, "NaN or infinity", "finite")
+    digest = hashlib.sha256(response.weights + bias.astype("<f4").tobytes()).hexdigest()
+    if response.digest != digest:
+        raise invalid("digest", reprlib.repr(response.digest), f"{digest}, as the parameters have")
+    if not response.device.isprintable():
+        raise invalid("device", reprlib.repr(response.device), "printable")
+    return Model(weights, bias, response.version, digest, response.device)
+
+
+def parse_versions(content: bytes, limit: int | None) -> list[Version]:
+    """Return the retained versions, at most `limit`."""
+    messages = decode(pb.ListVersionsResponse, content).versions
+    if limit is not None and len(messages) > limit:
+        raise invalid("versions", f"{len(messages):,}", f"at most {limit:,}")
+    _check_falls("versions", (message.version for message in messages))
+    return [
+        Version(
+            message.version,
+            _enum_name(pb.Origin, message.origin),
+            message.run if message.HasField("run") else None,
+            _time("committed_at", message.committed_at),
+        )
+        for message in messages
+    ]
+
+
+def parse_runs(content: bytes) -> list[Run]:
+    """Return the runs in a ListRunsResponse."""
+    messages = decode(pb.ListRunsResponse, content).runs
+    _check_falls("runs", (message.run for message in messages))
+    return [parse_run(message) for message in messages]
+
+
+def parse_run(message: pb.Run) -> Run:
+    """Return the run in a message."""
+    last = parse_progress(message.last, message.epochs) if message.HasField("last") else None
+    if not np.isfinite(message.learning_rate):
+        raise invalid("learning_rate", message.learning_rate, "finite")
+    return Run(
+        _positive("run", message.run),
+        _enum_name(pb.RunState, message.state).replace("_", " "),
+        message.request_id if message.HasField("request_id") else None,
+        message.epochs,
+        message.learning_rate,
+        message.batch_size,
+        message.seed,
+        _time("started_at", message.started_at),
+        message.version,
+        last,
+    )
+
+
+def parse_epochs(message: pb.TrainResponse, epochs: int, after: int = 0) -> list[Progress]:
+    """Return all epochs in a message, oldest first.
+
+    Args:
+        message: has one epoch or, in `earlier`, more of them.
+        epochs: how many the run has.
+        after: the last epoch of the message before; 0 if this is the first.
+    """
+    parsed = [parse_progress(each, epochs) for each in (*message.earlier, message)]
+    for before, epoch in pairwise([after, *(progress.epoch for progress in parsed)]):
+        if epoch <= before:
+            raise invalid("epoch", f"{epoch} after {before}", "the next one or a later one")
+    return parsed
+
+
+def parse_progress(message: pb.TrainResponse, epochs: int) -> Progress:
+    """Return one epoch of a run that has so many."""
+    if message.epochs != epochs:
+        raise invalid("epochs", message.epochs, f"{epochs}, as the run has")
+    if not 1 <= message.epoch <= epochs:
+        raise invalid("epoch", message.epoch, f"in 1..{epochs}")
+    return Progress(
+        message.epoch,
+        message.epochs,
+        _unit("train_loss", message.train_loss),
+        _unit("valid_loss", message.valid_loss),
+        _unit("valid_accuracy", message.valid_accuracy),
+        message.version,
+        _seconds("elapsed", message.elapsed),
+    )
+
+
+def invalid(field: str, got: object, expected: str) -> InvalidResponse:
+    """Return the error for a field of an answer."""
+    text = f"{field}: got {got}; must be {expected}"
+    return InvalidResponse(f"the server's answer is not valid: {text}")
+
+
+def _check_version(version: int, expected: int | None) -> None:
+    if expected is not None and version != expected:
+        raise invalid("version", version, f"{expected}, as the request says")
+
+
+def _check_falls(field: str, numbers: Iterable[int]) -> None:
+    for newer, older in pairwise(numbers):
+        if newer <= older:
+            raise invalid(field, f"{older} after {newer}", "the newest first, each once")
+
+
+def _unit(field: str, value: float) -> float:
+    """Return a loss or an accuracy: a mean of numbers in 0..1."""
+    if not 0 <= value <= 1:  # true for NaN too
+        raise invalid(field, value, "in 0..1")
+    return value
+
+
+def _positive(field: str, value: int) -> int:
+    if value < 1:
+        raise invalid(field, value, "1 or more")
+    return value
+
+
+def _enum_name(enum: EnumTypeWrapper, number: int) -> str:
+    """Return the name of a value without its prefix; a later server may have further values."""
+    try:
+        name = enum.Name(number)
+    except ValueError:
+        return f"unknown ({number})"
+    prefix = enum.Name(0).removesuffix("UNSPECIFIED")
+    return name.removeprefix(prefix).lower()
+
+
+def _time(field: str, message: Timestamp) -> datetime:
+    try:
+        return message.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        got = f"{message.seconds} s and {message.nanos} ns"
+        raise invalid(field, got, "a time in the years 1 to 9999") from None
+
+
+def _seconds(field: str, message: Duration) -> float:
+    if not (0 <= message.seconds <= DURATION_SECONDS_MAX and 0 <= message.nanos < 10**9):
+        got = f"{message.seconds} s and {message.nanos} ns"
+        raise invalid(field, got, "a duration from 0 to 10,000 years")
+    return message.ToNanoseconds() / 1e9
