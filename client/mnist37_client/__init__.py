@@ -34,6 +34,7 @@ __all__ = [
     "Run",
     "ServerError",
     "StepResult",
+    "Tag",
     "TrainingRun",
     "Unauthenticated",
     "Unavailable",
@@ -61,7 +62,16 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from mnist37_client.images import validation_images
-    from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Version
+    from mnist37_client.results import (
+        Loss,
+        Model,
+        Prediction,
+        Progress,
+        Run,
+        StepResult,
+        Tag,
+        Version,
+    )
     from mnist37_client.training_run import TrainingRun
 else:
 
@@ -86,6 +96,6 @@ _NAMES = {
     "client": ("Client",),
     "training_run": ("TrainingRun",),
     "images": ("validation_images",),
-    "results": ("Loss", "Model", "Prediction", "Progress", "Run", "StepResult", "Version"),
+    "results": ("Loss", "Model", "Prediction", "Progress", "Run", "StepResult", "Tag", "Version"),
 }
 _NAMES["errors"] = tuple(name for name in __all__ if name not in sum(_NAMES.values(), ()))

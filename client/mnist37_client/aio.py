@@ -17,7 +17,7 @@ from mnist37_client._rpc import calls, requests
 from mnist37_client._rpc.address import check_address
 from mnist37_client._rpc.asyncio_errors import translate_errors
 from mnist37_client._rpc.batching import BATCHED_IMAGES_MAX, RequestBatcher
-from mnist37_client._rpc.calls import Call, Exchange, Result, SplitName
+from mnist37_client._rpc.calls import Call, Exchange, Result, RunStateName, ScheduleName, SplitName
 from mnist37_client._rpc.channel import ConnectionSettings, Pem
 from mnist37_client._rpc.event_loops import LoopConnection, LoopConnections
 from mnist37_client._rpc.progress import ProgressBuffer
@@ -29,7 +29,7 @@ from mnist37_client.async_training_run import AsyncTrainingRun
 from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT
 from mnist37_client.errors import Cancelled, Mnist37Error
 from mnist37_client.images import one_image_bytes, to_images
-from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Version
+from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Tag, Version
 
 
 class AsyncClient:
@@ -70,7 +70,7 @@ class AsyncClient:
         )
         self._connections = LoopConnections(self._connect)
 
-    async def predict(self, images: ArrayLike, *, version: int | None = None) -> Prediction:
+    async def predict(self, images: ArrayLike, *, version: int | str | None = None) -> Prediction:
         """Return the probability of a three for each image.
 
         Arguments, results and errors are those of Client.predict.
@@ -114,6 +114,12 @@ class AsyncClient:
         learning_rate: float | None = None,
         batch_size: int | None = None,
         seed: int | None = None,
+        name: str | None = None,
+        schedule: ScheduleName | None = None,
+        final_learning_rate: float | None = None,
+        warmup_epochs: int | None = None,
+        patience: int | None = None,
+        min_delta: float | None = None,
         request_id: str | None = None,
     ) -> AsyncTrainingRun:
         """Start a training run, or continue an interrupted one, and return it.
@@ -121,7 +127,19 @@ class AsyncClient:
         Iterate over the run with `async for`, or await its `wait`. Arguments and errors are those
         of Client.train.
         """
-        request = requests.train_request(epochs, learning_rate, batch_size, seed, request_id)
+        request = requests.train_request(
+            epochs,
+            schedule,
+            request_id,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            seed=seed,
+            name=name,
+            final_learning_rate=final_learning_rate,
+            warmup_epochs=warmup_epochs,
+            patience=patience,
+            min_delta=min_delta,
+        )
         return AsyncTrainingRun(
             partial(self._invoke, "Train", request),
             ProgressBuffer(request),
@@ -151,7 +169,7 @@ class AsyncClient:
         *,
         images: ArrayLike | None = None,
         labels: ArrayLike | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Loss:
         """Return the mean loss and the accuracy on a split of the server's images, or on yours.
 
@@ -172,15 +190,15 @@ class AsyncClient:
         """
         return await self._carry_out(calls.initialize(seed, std, request_id))
 
-    async def get_model(self, *, version: int | None = None) -> Model:
-        """Return the parameters of the newest version, or of a retained one."""
+    async def get_model(self, *, version: int | str | None = None) -> Model:
+        """Return the parameters of the newest version, or of a retained one or a tag."""
         return await self._carry_out(calls.get_model(version))
 
     async def versions(self, limit: int | None = None) -> list[Version]:
         """Return the retained versions, newest first, at most `limit`."""
         return await self._carry_out(calls.versions(limit))
 
-    async def restore(self, version: int, *, request_id: str | None = None) -> int:
+    async def restore(self, version: int | str, *, request_id: str | None = None) -> int:
         """Make a retained version's parameters the model's again and return the new version."""
         return await self._carry_out(calls.restore(version, request_id))
 
@@ -190,14 +208,40 @@ class AsyncClient:
         """Replace the model's 784 weights and its bias, and return the new version."""
         return await self._carry_out(calls.import_model(weights, bias, request_id))
 
-    async def runs(self) -> list[Run]:
-        """Return the newest 100 training runs, newest first."""
-        return await self._carry_out(calls.runs())
+    async def tag_version(
+        self, name: str, version: int | str | None = None, *, request_id: str | None = None
+    ) -> int:
+        """Point a tag to a version, which the server then retains, and return the version.
+
+        Arguments and errors are those of Client.tag_version.
+        """
+        return await self._carry_out(calls.tag_version(name, version, request_id))
+
+    async def tags(self) -> list[Tag]:
+        """Return the tags by name, then the server's `best@RUN`, newest run first."""
+        return await self._carry_out(calls.tags())
+
+    async def delete_tag(self, name: str, *, request_id: str | None = None) -> int:
+        """Delete a tag and return the version to which it pointed."""
+        return await self._carry_out(calls.delete_tag(name, request_id))
+
+    async def runs(
+        self,
+        *,
+        name: str | None = None,
+        state: RunStateName | None = None,
+        limit: int | None = calls.RUNS,
+    ) -> list[Run]:
+        """Return training runs, newest first; those that wait for their turn come before.
+
+        Arguments and errors are those of Client.runs.
+        """
+        return await self._carry_out(calls.runs(name, state, limit))
 
     async def watch_run(
         self, run: int | None = None, *, follow: bool = False
     ) -> AsyncIterator[Run | Progress]:
-        """Yield a run, then the progress of at most 1,000 of its epochs, evenly spread.
+        """Yield a run, then its curve: the progress of at most 1,002 of its epochs.
 
         Arguments, results and errors are those of Client.watch_run.
         """

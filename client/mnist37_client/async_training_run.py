@@ -51,6 +51,30 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
         self._watch_run = watch_run
         self._cancelled = False
 
+    @property
+    def request_id(self) -> str:
+        """Return the id with which the run can be resumed; the client makes one by default."""
+        return self._progress.request_id
+
+    @property
+    def name(self) -> str | None:
+        """Return the label of the run."""
+        return self._progress.name
+
+    @property
+    def run(self) -> int | None:
+        """Return the number of the run; None until its first progress has arrived."""
+        return None if self._progress.last is None else self._progress.last.run
+
+    @property
+    def progress(self) -> Progress | None:
+        """Return the newest progress that has arrived; None before the first."""
+        return self._progress.last
+
+    def __len__(self) -> int:
+        """Return the number of epochs; a run with patience may have fewer."""
+        return self._progress.epochs
+
     async def __anext__(self) -> Progress:
         if asyncio.get_running_loop() is not self._loop:
             raise Mnist37Error("the run began in another event loop; follow it there")
@@ -91,18 +115,16 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
             raise StopAsyncIteration
         progress = self._progress.parse(message)
         if self._progress.has_missed(progress):
-            self._progress.add(await self._fetch_missed(progress[0].epoch))
+            self._progress.add(await self._fetch_missed(progress[0].run, progress[0].epoch))
         self._progress.add(progress)
         self._attempts.record_success()
 
-    async def _fetch_missed(self, end: int) -> list[Progress]:
+    async def _fetch_missed(self, run: int, end: int) -> list[Progress]:
         """Return the epochs before `end` that the run's curve has, after a cut connection."""
         with suppress(Mnist37Error):
-            for run in await self._runs():
-                if run.request_id == self._progress.request_id:
-                    items = [item async for item in self._watch_run(run.run)]
-                    curve = [item for item in items if isinstance(item, Progress)]
-                    return [progress for progress in curve if progress.epoch < end]
+            items = [item async for item in self._watch_run(run)]
+            curve = [item for item in items if isinstance(item, Progress)]
+            return [progress for progress in curve if progress.epoch < end]
         return []
 
     async def wait(self) -> Progress:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from mnist37_client._rpc import calls, requests
 from mnist37_client._rpc.address import check_address
-from mnist37_client._rpc.calls import Call, Exchange, Result, SplitName
+from mnist37_client._rpc.calls import Call, Exchange, Result, RunStateName, ScheduleName, SplitName
 from mnist37_client._rpc.channel import ConnectionSettings, Pem
 from mnist37_client._rpc.progress import ProgressBuffer
 from mnist37_client._rpc.retry import RetryPolicy
@@ -23,7 +23,7 @@ from mnist37_client._rpc.streams import SentBatches, WatchedRun, iterate
 from mnist37_client._rpc.stub import make_stub
 from mnist37_client.errors import Cancelled, Mnist37Error
 from mnist37_client.images import one_image_bytes, to_images
-from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Version
+from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Tag, Version
 from mnist37_client.training_run import TrainingRun
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -80,18 +80,18 @@ class Client:
         )
         self._stub = settings.stub(make_stub(self._channel))
 
-    def predict(self, images: ArrayLike, *, version: int | None = None) -> Prediction:
+    def predict(self, images: ArrayLike, *, version: int | str | None = None) -> Prediction:
         """Return the probability of a three for each image.
 
         Args:
             images: uint8 in 0..255 or floats in 0..1; (N, 28, 28), (N, 784), or one image. N has
                 no limit: the client splits many images into several messages, and all answers
                 are from one version.
-            version: a retained version; None means the newest.
+            version: a retained version or a tag of it; None means the newest.
 
         Raises:
             InvalidInput: an argument is not valid.
-            NotFound: the server does not retain the version.
+            NotFound: the server does not retain the version, or there is no such tag.
         """
         if (pixels := one_image_bytes(images)) is not None:
             return self._carry_out(calls.predict_one(pixels, version))
@@ -120,6 +120,12 @@ class Client:
         learning_rate: float | None = None,
         batch_size: int | None = None,
         seed: int | None = None,
+        name: str | None = None,
+        schedule: ScheduleName | None = None,
+        final_learning_rate: float | None = None,
+        warmup_epochs: int | None = None,
+        patience: int | None = None,
+        min_delta: float | None = None,
         request_id: str | None = None,
     ) -> TrainingRun:
         """Start a training run, or continue an interrupted one, and return it.
@@ -131,10 +137,29 @@ class Client:
             learning_rate: above 0; the server's default is 1.0.
             batch_size: 1 to 12,396; the server's default is 256.
             seed: the seed of the shuffling; the server's default is 42.
+            name: a label of the run, up to 128 characters.
+            schedule: how the learning rate changes from epoch to epoch; the contract,
+                mnist37.proto, has the formulas. The default is "constant".
+            final_learning_rate: the rate of the last epoch, for "linear" and "cosine".
+            warmup_epochs: epochs in which the rate rises to `learning_rate`; the default is 0.
+            patience: end the run after so many epochs without a lower validation loss.
+            min_delta: by how much a loss must be lower, with `patience`; the default is 0.
             request_id: up to 128 characters; the id of an interrupted run, with the same values,
                 continues that run.
         """
-        request = requests.train_request(epochs, learning_rate, batch_size, seed, request_id)
+        request = requests.train_request(
+            epochs,
+            schedule,
+            request_id,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            seed=seed,
+            name=name,
+            final_learning_rate=final_learning_rate,
+            warmup_epochs=warmup_epochs,
+            patience=patience,
+            min_delta=min_delta,
+        )
         return TrainingRun(
             partial(self._invoke, "Train", request),
             ProgressBuffer(request),
@@ -168,7 +193,7 @@ class Client:
         *,
         images: ArrayLike | None = None,
         labels: ArrayLike | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Loss:
         """Return the mean loss and the accuracy on a split of the server's images, or on yours.
 
@@ -176,7 +201,7 @@ class Client:
             split: "train" or "valid".
             images: your own images, as in `predict`, instead of a split.
             labels: (N,), 1 for a three and 0 for a seven.
-            version: a retained version; None means the newest.
+            version: a retained version or a tag of it; None means the newest.
         """
         return self._carry_out(calls.get_loss(split, images, labels, version))
 
@@ -196,15 +221,15 @@ class Client:
         """
         return self._carry_out(calls.initialize(seed, std, request_id))
 
-    def get_model(self, *, version: int | None = None) -> Model:
-        """Return the parameters of the newest version, or of a retained one."""
+    def get_model(self, *, version: int | str | None = None) -> Model:
+        """Return the parameters of the newest version, or of a retained one or a tag."""
         return self._carry_out(calls.get_model(version))
 
     def versions(self, limit: int | None = None) -> list[Version]:
         """Return the retained versions, newest first, at most `limit`."""
         return self._carry_out(calls.versions(limit))
 
-    def restore(self, version: int, *, request_id: str | None = None) -> int:
+    def restore(self, version: int | str, *, request_id: str | None = None) -> int:
         """Make a retained version's parameters the model's again and return the new version."""
         return self._carry_out(calls.restore(version, request_id))
 
@@ -214,14 +239,51 @@ class Client:
         """Replace the model's 784 weights and its bias, and return the new version."""
         return self._carry_out(calls.import_model(weights, bias, request_id))
 
-    def runs(self) -> list[Run]:
-        """Return the newest 100 training runs, newest first."""
-        return self._carry_out(calls.runs())
+    def tag_version(
+        self, name: str, version: int | str | None = None, *, request_id: str | None = None
+    ) -> int:
+        """Point a tag to a version, which the server then retains, and return the version.
+
+        Every method that takes a version also takes a tag. A tag that exists is moved.
+
+        Args:
+            name: 1 to 128 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`, not all digits.
+            version: a retained version, or another tag of it; None means the newest.
+            request_id: makes the call safe to repeat.
+        """
+        return self._carry_out(calls.tag_version(name, version, request_id))
+
+    def tags(self) -> list[Tag]:
+        """Return the tags by name, then the server's `best@RUN`, newest run first."""
+        return self._carry_out(calls.tags())
+
+    def delete_tag(self, name: str, *, request_id: str | None = None) -> int:
+        """Delete a tag and return the version to which it pointed."""
+        return self._carry_out(calls.delete_tag(name, request_id))
+
+    def runs(
+        self,
+        *,
+        name: str | None = None,
+        state: RunStateName | None = None,
+        limit: int | None = calls.RUNS,
+    ) -> list[Run]:
+        """Return training runs, newest first; those that wait for their turn come before.
+
+        Args:
+            name: only runs with this name; None means all.
+            state: only runs in this state; None means all.
+            limit: the most runs to return; None means all that the server retains.
+        """
+        return self._carry_out(calls.runs(name, state, limit))
 
     def watch_run(
         self, run: int | None = None, *, follow: bool = False
     ) -> Iterator[Run | Progress]:
-        """Yield a run, then the progress of at most 1,000 of its epochs, evenly spread.
+        """Yield a run, then its curve: the progress of all epochs up to 1,000.
+
+        Of a longer run it has every second epoch, or every fourth and so on; always the first and
+        the last.
 
         Args:
             run: the run's number; None means the newest run.

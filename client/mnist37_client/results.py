@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -33,6 +34,10 @@ class Progress:
     valid_accuracy: float  # 0 to 1
     version: int
     elapsed: float  # seconds since the run began, without the time that it was interrupted
+    run: int  # the number of the run
+    # With the last epoch of a finished run: the epoch with the lowest validation loss.
+    best_epoch: int | None
+    stopped_early: bool  # whether the run's patience ended it with this epoch
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,25 @@ class Loss:
     accuracy: float  # 0 to 1
     count: int  # of images
     version: int
+    threes_right: int
+    threes_called_sevens: int
+    sevens_right: int
+    sevens_called_threes: int
+
+    @classmethod
+    def over(cls, parts: Sequence[Loss]) -> Loss:
+        """Return the loss over all images of several parts, which are of one version."""
+        count = sum(part.count for part in parts)
+        return cls(
+            sum(part.loss * part.count for part in parts) / count,
+            sum(part.accuracy * part.count for part in parts) / count,
+            count,
+            parts[0].version,
+            sum(part.threes_right for part in parts),
+            sum(part.threes_called_sevens for part in parts),
+            sum(part.sevens_right for part in parts),
+            sum(part.sevens_called_threes for part in parts),
+        )
 
 
 @dataclass(frozen=True)
@@ -66,19 +90,38 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Tag:
+    """A name for a version: a caller's, or the server's `best@RUN`."""
+
+    name: str
+    version: int
+    run: int | None  # the number of the run, if a run made the version
+    tagged_at: datetime
+
+
+@dataclass(frozen=True)
 class Run:
     """A training run: its settings and its state."""
 
-    run: int  # the number of the run, from 1
-    state: str  # running, finished or interrupted; or unknown (of a later server)
+    run: int | None  # the number of the run, from 1; None while it is queued
+    state: str  # queued, running, finished or interrupted; or unknown (of a later server)
     request_id: str | None
     epochs: int
     learning_rate: float
     batch_size: int
     seed: int
-    started_at: datetime
-    version: int  # of the model after its last commit
+    started_at: datetime | None  # None while it is queued
+    version: int | None  # of the model after its last commit; None while it is queued
     last: Progress | None  # after the last finished epoch; None before the first
+    name: str | None
+    schedule: str  # constant, linear or cosine; or unknown (of a later server)
+    final_learning_rate: float | None  # of the last epoch, of a linear or cosine schedule
+    warmup_epochs: int
+    patience: int | None
+    min_delta: float | None
+    best_epoch: int | None  # with the lowest validation loss so far
+    best_version: int | None  # after that epoch; the tag best@RUN points to it
+    queue_position: int | None  # how many writes come before a queued run
 
     @property
     def position(self) -> str:

@@ -54,6 +54,30 @@ class TrainingRun(Iterator[Progress]):
         self._watch_run = watch_run
         self._cancelled = False
 
+    @property
+    def request_id(self) -> str:
+        """Return the id with which the run can be resumed; the client makes one by default."""
+        return self._progress.request_id
+
+    @property
+    def name(self) -> str | None:
+        """Return the label of the run."""
+        return self._progress.name
+
+    @property
+    def run(self) -> int | None:
+        """Return the number of the run; None until its first progress has arrived."""
+        return None if self._progress.last is None else self._progress.last.run
+
+    @property
+    def progress(self) -> Progress | None:
+        """Return the newest progress that has arrived; None before the first."""
+        return self._progress.last
+
+    def __len__(self) -> int:
+        """Return the number of epochs; a run with patience may have fewer."""
+        return self._progress.epochs
+
     def __next__(self) -> Progress:
         try:
             while self._cancelled or not self._progress.waiting:
@@ -87,19 +111,15 @@ class TrainingRun(Iterator[Progress]):
                 self.cancel()
         else:
             if self._progress.has_missed(progress):
-                self._progress.add(self._fetch_missed(progress[0].epoch))
+                self._progress.add(self._fetch_missed(progress[0].run, progress[0].epoch))
             self._progress.add(progress)
             self._attempts.record_success()
 
-    def _fetch_missed(self, end: int) -> list[Progress]:
+    def _fetch_missed(self, run: int, end: int) -> list[Progress]:
         """Return the epochs before `end` that the run's curve has, after a cut connection."""
         with suppress(Mnist37Error):
-            for run in self._runs():
-                if run.request_id == self._progress.request_id:
-                    curve = [
-                        each for each in self._watch_run(run.run) if isinstance(each, Progress)
-                    ]
-                    return [progress for progress in curve if progress.epoch < end]
+            curve = [each for each in self._watch_run(run) if isinstance(each, Progress)]
+            return [progress for progress in curve if progress.epoch < end]
         return []
 
     def wait(self) -> Progress:

@@ -184,6 +184,7 @@ def test_runs_are_listed_with_their_settings(client: Client) -> None:
         last.version,
     )
     assert (run.epochs, run.learning_rate, run.batch_size, run.seed) == (3, 0.5, 1000, 7)
+    assert run.started_at is not None
     assert abs(run.started_at.timestamp() - time.time()) < 60
     shown, *curve = client.watch_run(run.run)
     assert shown == run

@@ -254,7 +254,7 @@ def test_runs_are_listed_by_name_and_state(client: Client, stub: Any) -> None:
     assert all(newer > older for newer, older in pairwise(numbers))
 
 
-def run_number(client: Client) -> int:
+def run_number(client: Client) -> int | None:
     return next(run.run for run in client.runs() if run.state == "running")
 
 

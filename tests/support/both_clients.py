@@ -23,6 +23,7 @@ from mnist37_client import (
     Progress,
     Run,
     StepResult,
+    Tag,
     Version,
     validation_images,
 )
@@ -102,8 +103,17 @@ class BlockingClient:
     def import_model(self, *args: Any, **kwargs: Any) -> int:
         return self.run(self.client.import_model(*args, **kwargs))
 
-    def runs(self) -> list[Run]:
-        return self.run(self.client.runs())
+    def tag_version(self, *args: Any, **kwargs: Any) -> int:
+        return self.run(self.client.tag_version(*args, **kwargs))
+
+    def tags(self) -> list[Tag]:
+        return self.run(self.client.tags())
+
+    def delete_tag(self, *args: Any, **kwargs: Any) -> int:
+        return self.run(self.client.delete_tag(*args, **kwargs))
+
+    def runs(self, **kwargs: Any) -> list[Run]:
+        return self.run(self.client.runs(**kwargs))
 
     def watch_run(self, *args: Any, **kwargs: Any) -> Iterator[Run | Progress]:
         return self._iterate(self.client.watch_run(*args, **kwargs))

@@ -17,9 +17,14 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import ArrayLike, NDArray
 
 from mnist37_client._rpc import requests, responses
-from mnist37_client._rpc.requests import MESSAGE_BYTES_MAX, build_message, ensure_request_id
+from mnist37_client._rpc.requests import (
+    MESSAGE_BYTES_MAX,
+    build_message,
+    ensure_request_id,
+    name_version,
+)
 from mnist37_client.errors import DeadlineExceeded, InvalidInput, Mnist37Error
-from mnist37_client.results import Loss, Model, Prediction, Run, StepResult, Version
+from mnist37_client.results import Loss, Model, Prediction, Run, StepResult, Tag, Version
 
 
 class Call(NamedTuple):
@@ -40,7 +45,11 @@ Result = TypeVar("Result")
 Exchange = Generator[Call, bytes, Result]
 
 HINT_SECONDS = 1.0
+RUNS = 100  # of a list, by default
+RUNS_PER_PAGE = 1_000  # at most
 
+ScheduleName = Literal["constant", "linear", "cosine"]
+RunStateName = Literal["queued", "running", "finished", "interrupted"]
 SplitName = Literal["train", "valid"]
 SPLITS: dict[SplitName, pb.Split] = {"train": pb.SPLIT_TRAIN, "valid": pb.SPLIT_VALID}
 
@@ -61,14 +70,14 @@ CHANNEL_OPTIONS = [
 ]
 
 
-def predict_one(pixels: bytes, version: int | None) -> Exchange[Prediction]:
+def predict_one(pixels: bytes, version: int | str | None) -> Exchange[Prediction]:
     """Call Predict for one image, in the bytes of `one_image_bytes`."""
-    request = build_message(pb.PredictRequest, version=version)
+    request = build_message(pb.PredictRequest, **name_version(version))
     request.pixels = pixels
     return responses.parse_prediction((yield Call("Predict", request)), 1, version)
 
 
-def predict(images: NDArray[np.uint8], version: int | None) -> Exchange[Prediction]:
+def predict(images: NDArray[np.uint8], version: int | str | None) -> Exchange[Prediction]:
     """Call Predict for images (N, 784), in as many messages as needed, all of one version."""
     probabilities = []
     for chunk in requests.split_images(images):
@@ -76,7 +85,7 @@ def predict(images: NDArray[np.uint8], version: int | None) -> Exchange[Predicti
         part = responses.parse_prediction(content, len(chunk), version)
         probabilities.append(part.probabilities)
         version = part.version  # of the first response, for all further messages
-    assert version is not None
+    assert isinstance(version, int)
     return Prediction(np.concatenate(probabilities), version)
 
 
@@ -84,7 +93,7 @@ def get_loss(
     split: SplitName | None,
     images: ArrayLike | None,
     labels: ArrayLike | None,
-    version: int | None,
+    version: int | str | None,
 ) -> Exchange[Loss]:
     """Call GetLoss, in as many messages as needed, all of one version."""
     if split is not None:
@@ -92,25 +101,23 @@ def get_loss(
             raise InvalidInput("split: got images too; give either a split, or images and labels")
         if not isinstance(split, str) or split not in SPLITS:
             raise InvalidInput(f"split: got {reprlib.repr(split)}; must be 'train' or 'valid'")
-        request = build_message(pb.GetLossRequest, split=SPLITS[split], version=version)
+        request = build_message(pb.GetLossRequest, split=SPLITS[split], **name_version(version))
         return responses.parse_loss((yield Call("GetLoss", request)), version=version)
     if images is None and labels is None:
         raise InvalidInput("split: missing; must be 'train' or 'valid', or give images and labels")
     pixels, label_bytes = requests.convert_batch(images, labels)
     if len(label_bytes) != len(pixels):
         raise InvalidInput(f"labels: got {len(label_bytes):,} for {len(pixels):,} images")
-    loss = accuracy = 0.0
+    parts: list[Loss] = []
     start = 0
     for chunk in requests.split_images(pixels):
         batch = pb.Batch(pixels=chunk.tobytes(), labels=label_bytes[start : start + len(chunk)])
-        request = build_message(pb.GetLossRequest, batch=batch, version=version)
+        request = build_message(pb.GetLossRequest, batch=batch, **name_version(version))
         part = responses.parse_loss((yield Call("GetLoss", request)), len(chunk), version)
         version = part.version
-        loss += part.loss * len(chunk)
-        accuracy += part.accuracy * len(chunk)
+        parts.append(part)
         start += len(chunk)
-    assert version is not None
-    return Loss(loss / start, accuracy / start, start, version)
+    return Loss.over(parts)
 
 
 def step(
@@ -133,10 +140,10 @@ def initialize(seed: int | None, std: float | None, request_id: str | None) -> E
     return responses.parse_new_version(pb.InitializeResponse, content)
 
 
-def restore(version: int, request_id: str | None) -> Exchange[int]:
+def restore(version: int | str, request_id: str | None) -> Exchange[int]:
     """Call Restore and return the new version."""
     request = build_message(
-        pb.RestoreRequest, version=version, request_id=ensure_request_id(request_id)
+        pb.RestoreRequest, request_id=ensure_request_id(request_id), **name_version(version)
     )
     content = yield from _write(Call("Restore", request))
     return responses.parse_new_version(pb.RestoreResponse, content)
@@ -155,14 +162,51 @@ def versions(limit: int | None) -> Exchange[list[Version]]:
     return responses.parse_versions((yield Call("ListVersions", request)), limit)
 
 
-def runs() -> Exchange[list[Run]]:
-    """Call ListRuns and return the runs."""
-    return responses.parse_runs((yield Call("ListRuns", pb.ListRunsRequest())))
+def tag_version(name: str, version: int | str | None, request_id: str | None) -> Exchange[int]:
+    """Call TagVersion and return the version."""
+    request = build_message(
+        pb.TagVersionRequest,
+        name=name,
+        request_id=ensure_request_id(request_id),
+        **name_version(version),
+    )
+    content = yield Call("TagVersion", request)
+    return responses.parse_tagged_version(pb.TagVersionResponse, content, version)
 
 
-def get_model(version: int | None) -> Exchange[Model]:
+def tags() -> Exchange[list[Tag]]:
+    """Call ListTags and return the tags."""
+    return responses.parse_tags((yield Call("ListTags", pb.ListTagsRequest())))
+
+
+def delete_tag(name: str, request_id: str | None) -> Exchange[int]:
+    """Call DeleteTag and return the version to which the tag pointed."""
+    request = build_message(
+        pb.DeleteTagRequest, name=name, request_id=ensure_request_id(request_id)
+    )
+    content = yield Call("DeleteTag", request)
+    return responses.parse_tagged_version(pb.DeleteTagResponse, content, None)
+
+
+def runs(
+    name: str | None = None, state: str | None = None, limit: int | None = RUNS
+) -> Exchange[list[Run]]:
+    """Call ListRuns, for as many pages as needed, and return the runs."""
+    limit = requests.check_limit(limit)
+    found: list[Run] = []
+    token = ""
+    while True:
+        left = RUNS_PER_PAGE if limit is None else min(RUNS_PER_PAGE, limit - len(found))
+        request = requests.runs_request(name, state, left, token)
+        page, token = responses.parse_runs((yield Call("ListRuns", request)), left, token)
+        found += page
+        if not token or len(found) == limit:
+            return found
+
+
+def get_model(version: int | str | None) -> Exchange[Model]:
     """Call GetModel and return the parameters."""
-    request = build_message(pb.GetModelRequest, version=version)
+    request = build_message(pb.GetModelRequest, **name_version(version))
     return responses.parse_model((yield Call("GetModel", request)), version)
 
 
@@ -179,9 +223,11 @@ def _write(call: Call) -> Exchange[bytes]:
     except DeadlineExceeded as error:
         ahead = None
         with suppress(Mnist37Error):
-            content = yield Call("ListRuns", pb.ListRunsRequest(), is_hint=True)
+            request = pb.ListRunsRequest(states=[pb.RUN_STATE_RUNNING])
+            content = yield Call("ListRuns", request, is_hint=True)
+            running, _ = responses.parse_runs(content, RUNS)
             request_id = call.request.request_id  # type: ignore[attr-defined]
-            ahead = run_ahead(responses.parse_runs(content), request_id)
+            ahead = run_ahead(running, request_id)
         if ahead is None:
             raise
         raise DeadlineExceeded(f"{error}; it waited for {ahead.position}") from error

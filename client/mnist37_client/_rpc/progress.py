@@ -21,9 +21,10 @@ class ProgressBuffer:
 
     def __init__(self, request: pb.TrainRequest) -> None:
         self.request_id = request.request_id
+        self.name = request.name if request.HasField("name") else None
         self.last: Progress | None = None  # of the newest message
         self.waiting: deque[Progress] = deque()
-        self._epochs = request.epochs
+        self.epochs = request.epochs
         self._last_of_call = 0  # the last epoch in the newest call's messages
 
     def begin_call(self) -> None:
@@ -37,7 +38,7 @@ class ProgressBuffer:
             InvalidResponse: the server's message is none of this run.
         """
         progress = parse_epochs(
-            decode(pb.TrainResponse, content), self._epochs, after=self._last_of_call
+            decode(pb.TrainResponse, content), self.epochs, after=self._last_of_call
         )
         self._last_of_call = progress[-1].epoch
         return progress
@@ -56,7 +57,8 @@ class ProgressBuffer:
     def check_end(self) -> None:
         """Raise InvalidResponse unless the run's last epoch came: the server ended the stream."""
         came = self.last.epoch if self.last else 0
-        if came != self._epochs:
+        is_over = came == self.epochs or (self.last is not None and self.last.stopped_early)
+        if not is_over:
             raise InvalidResponse(
-                f"the server ended the run's stream after epoch {came} of {self._epochs}"
+                f"the server ended the run's stream after epoch {came} of {self.epochs}"
             )

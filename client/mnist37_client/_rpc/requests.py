@@ -21,6 +21,18 @@ IMAGES_PER_CHUNK = 16_384  # images a message, if a call has more than that
 
 FLAGS = {"follow", "coalesce"}  # the fields of requests that are bool
 
+SCHEDULES: dict[str, pb.Schedule] = {
+    "constant": pb.SCHEDULE_CONSTANT,
+    "linear": pb.SCHEDULE_LINEAR,
+    "cosine": pb.SCHEDULE_COSINE,
+}
+RUN_STATES: dict[str, pb.RunState] = {
+    "queued": pb.RUN_STATE_QUEUED,
+    "running": pb.RUN_STATE_RUNNING,
+    "finished": pb.RUN_STATE_FINISHED,
+    "interrupted": pb.RUN_STATE_INTERRUPTED,
+}
+
 M = TypeVar("M")
 
 
@@ -51,7 +63,14 @@ def _plain(value: Any) -> object:  # noqa: ANN401 - the client knows no torch
     return number.item() if getattr(number, "ndim", None) == 0 else number
 
 
-def predict_request(images: NDArray[np.uint8], version: int | None = None) -> pb.PredictRequest:
+def name_version(version: int | str | None) -> dict[str, object]:
+    """Return the fields of a request that names a version: by its number, or by a tag."""
+    return {"tag": version} if isinstance(version, str) else {"version": version}
+
+
+def predict_request(
+    images: NDArray[np.uint8], version: int | str | None = None
+) -> pb.PredictRequest:
     """Return a request with images (N, 784).
 
     Raises:
@@ -59,7 +78,7 @@ def predict_request(images: NDArray[np.uint8], version: int | None = None) -> pb
     """
     if len(images) > IMAGES_MAX:
         raise InvalidInput(f"images: got {len(images):,}; a message holds {IMAGES_MAX:,}")
-    return build_message(pb.PredictRequest, pixels=images.tobytes(), version=version)
+    return build_message(pb.PredictRequest, pixels=images.tobytes(), **name_version(version))
 
 
 def step_request(
@@ -96,21 +115,55 @@ def import_request(weights: ArrayLike, bias: ArrayLike, request_id: str | None) 
 
 
 def train_request(
-    epochs: int,
-    learning_rate: float | None,
-    batch_size: int | None,
-    seed: int | None,
-    request_id: str | None,
+    epochs: int, schedule: str | None, request_id: str | None, **settings: object
 ) -> pb.TrainRequest:
-    """Return the request that starts a run or continues an interrupted one."""
+    """Return the request that starts a run or continues an interrupted one.
+
+    Args:
+        epochs: how many epochs.
+        schedule: how the learning rate changes: "constant", "linear" or "cosine".
+        request_id: the id of the write.
+        settings: further fields of the request; None leaves a field out.
+    """
+    if schedule is not None and (not isinstance(schedule, str) or schedule not in SCHEDULES):
+        names = ", ".join(map(repr, SCHEDULES))
+        raise InvalidInput(f"schedule: got {reprlib.repr(schedule)}; must be one of {names}")
     return build_message(
         pb.TrainRequest,
         epochs=epochs,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        seed=seed,
+        schedule=None if schedule is None else SCHEDULES[schedule],
         request_id=ensure_request_id(request_id),
         coalesce=True,
+        **settings,
+    )
+
+
+def check_limit(limit: int | None) -> int | None:
+    """Return the most entries of a list; None means all.
+
+    Raises:
+        InvalidInput: it is no whole number, or below 1.
+    """
+    # As a field of a request, so that the limit may be what any other number may be.
+    number = build_message(pb.ListVersionsRequest, limit=limit).limit
+    if limit is not None and number < 1:
+        raise InvalidInput(f"limit: got {number}; must be at least 1")
+    return None if limit is None else number
+
+
+def runs_request(
+    name: str | None, state: str | None, page_size: int, page_token: str
+) -> pb.ListRunsRequest:
+    """Return the request for a page of runs, of all names or states for None."""
+    if state is not None and (not isinstance(state, str) or state not in RUN_STATES):
+        names = ", ".join(map(repr, RUN_STATES))
+        raise InvalidInput(f"state: got {reprlib.repr(state)}; must be one of {names}")
+    return build_message(
+        pb.ListRunsRequest,
+        name=name,
+        states=None if state is None else [RUN_STATES[state]],
+        page_size=page_size,
+        page_token=page_token,
     )
 
 

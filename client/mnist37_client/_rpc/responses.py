@@ -11,7 +11,7 @@ import reprlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
@@ -22,7 +22,16 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 
 from mnist37_client.errors import InvalidResponse
 from mnist37_client.images import PIXELS
-from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Version
+from mnist37_client.results import (
+    Loss,
+    Model,
+    Prediction,
+    Progress,
+    Run,
+    StepResult,
+    Tag,
+    Version,
+)
 
 M = TypeVar("M", bound=Message)
 
@@ -45,8 +54,8 @@ def decode(kind: type[M], content: bytes) -> M:
         ) from None
 
 
-def parse_prediction(content: bytes, count: int, version: int | None = None) -> Prediction:
-    """Return the prediction for `count` images, by this version if it is not None."""
+def parse_prediction(content: bytes, count: int, version: int | str | None = None) -> Prediction:
+    """Return the prediction for `count` images, by this version if it is not None or a tag."""
     response = decode(pb.PredictResponse, content)
     probabilities = np.array(response.probabilities, np.float32)
     if len(probabilities) != count:
@@ -55,22 +64,31 @@ def parse_prediction(content: bytes, count: int, version: int | None = None) -> 
     if np.maximum.reduce(probabilities.view(np.uint32)) > ONE_BITS:
         wrong = probabilities[~((probabilities >= 0) & (probabilities <= 1))]
         raise invalid("probabilities", wrong[0] if len(wrong) else -0.0, "in 0..1")
-    if version is not None:
+    if version is not None:  # mostly it is: a call less for each prediction
         _check_version(response.version, version)
     return Prediction(probabilities, response.version)
 
 
-def parse_loss(content: bytes, count: int | None = None, version: int | None = None) -> Loss:
+def parse_loss(content: bytes, count: int | None = None, version: int | str | None = None) -> Loss:
     """Return the loss on `count` images, by this version; None for either means any."""
     response = decode(pb.GetLossResponse, content)
     _check_version(response.version, version)
     if response.count != (count or response.count or 1):
         raise invalid("count", response.count, f"{count or 1:,}" + ("" if count else " or more"))
+    cells = (
+        response.threes_right,
+        response.threes_called_sevens,
+        response.sevens_right,
+        response.sevens_called_threes,
+    )
+    if sum(cells) != response.count:
+        raise invalid("count", response.count, f"{sum(cells):,}, the sum of the confusion matrix")
     return Loss(
         _unit("loss", response.loss),
         _unit("accuracy", response.accuracy),
         response.count,
         response.version,
+        *cells,
     )
 
 
@@ -87,8 +105,32 @@ def parse_new_version(
     return _positive("version", decode(kind, content).version)
 
 
-def parse_model(content: bytes, version: int | None) -> Model:
-    """Return the parameters of this version; None means any."""
+def parse_tagged_version(
+    kind: type[pb.TagVersionResponse | pb.DeleteTagResponse],
+    content: bytes,
+    version: int | str | None,
+) -> int:
+    """Return the version of a tag, which is this one unless it is None or a tag itself."""
+    response = decode(kind, content)
+    _check_version(response.version, version)
+    return response.version
+
+
+def parse_tags(content: bytes) -> list[Tag]:
+    """Return the tags in a ListTagsResponse."""
+    return [
+        Tag(
+            _printable("name", message.name),
+            message.version,
+            message.run if message.HasField("run") else None,
+            _time("tagged_at", message.tagged_at),
+        )
+        for message in decode(pb.ListTagsResponse, content).tags
+    ]
+
+
+def parse_model(content: bytes, version: int | str | None) -> Model:
+    """Return the parameters of this version; None, or a tag, means any."""
     response = decode(pb.GetModelResponse, content)
     _check_version(response.version, version)
     if len(response.weights) != 4 * PIXELS:
@@ -102,9 +144,8 @@ def parse_model(content: bytes, version: int | None) -> Model:
     digest = hashlib.sha256(response.weights + bias.astype("<f4").tobytes()).hexdigest()
     if response.digest != digest:
         raise invalid("digest", reprlib.repr(response.digest), f"{digest}, as the parameters have")
-    if not response.device.isprintable():
-        raise invalid("device", reprlib.repr(response.device), "printable")
-    return Model(weights, bias, response.version, digest, response.device)
+    device = _printable("device", response.device)
+    return Model(weights, bias, response.version, digest, device)
 
 
 def parse_versions(content: bytes, limit: int | None) -> list[Version]:
@@ -124,29 +165,50 @@ def parse_versions(content: bytes, limit: int | None) -> list[Version]:
     ]
 
 
-def parse_runs(content: bytes) -> list[Run]:
-    """Return the runs in a ListRunsResponse."""
-    messages = decode(pb.ListRunsResponse, content).runs
-    _check_falls("runs", (message.run for message in messages))
-    return [parse_run(message) for message in messages]
+def parse_runs(content: bytes, size: int, page_token: str = "") -> tuple[list[Run], str]:
+    """Return the runs of a page, at most `size`, and the token of the next page; "" if it is last.
+
+    Args:
+        content: the bytes of a ListRunsResponse.
+        size: the size of the page, as the request says.
+        page_token: the token of this page.
+    """
+    response = decode(pb.ListRunsResponse, content)
+    if len(response.runs) > size:
+        raise invalid("runs", f"{len(response.runs):,}", f"at most {size:,}")
+    if response.next_page_token and (not response.runs or response.next_page_token == page_token):
+        raise invalid("next_page_token", "one without progress", "empty on the last page")
+    _check_falls("runs", (message.run for message in response.runs if message.run))
+    return [parse_run(message) for message in response.runs], response.next_page_token
 
 
 def parse_run(message: pb.Run) -> Run:
     """Return the run in a message."""
     last = parse_progress(message.last, message.epochs) if message.HasField("last") else None
-    if not np.isfinite(message.learning_rate):
-        raise invalid("learning_rate", message.learning_rate, "finite")
+    for field in ("learning_rate", "final_learning_rate", "min_delta"):
+        if not np.isfinite(value := getattr(message, field)):
+            raise invalid(field, value, "finite")
+    is_queued = message.state == pb.RUN_STATE_QUEUED
     return Run(
-        _positive("run", message.run),
-        _enum_name(pb.RunState, message.state).replace("_", " "),
-        message.request_id if message.HasField("request_id") else None,
-        message.epochs,
-        message.learning_rate,
-        message.batch_size,
-        message.seed,
-        _time("started_at", message.started_at),
-        message.version,
-        last,
+        run=None if is_queued else _positive("run", message.run),
+        state=_enum_name(pb.RunState, message.state),
+        request_id=message.request_id if message.HasField("request_id") else None,
+        epochs=message.epochs,
+        learning_rate=message.learning_rate,
+        batch_size=message.batch_size,
+        seed=message.seed,
+        started_at=None if is_queued else _time("started_at", message.started_at),
+        version=None if is_queued else message.version,
+        last=last,
+        name=message.name if message.HasField("name") else None,
+        schedule=_enum_name(pb.Schedule, message.schedule),
+        final_learning_rate=_optional(message, "final_learning_rate"),
+        warmup_epochs=message.warmup_epochs,
+        patience=_optional(message, "patience"),
+        min_delta=_optional(message, "min_delta"),
+        best_epoch=_optional(message, "best_epoch"),
+        best_version=_optional(message, "best_version"),
+        queue_position=_optional(message, "queue_position"),
     )
 
 
@@ -179,6 +241,9 @@ def parse_progress(message: pb.TrainResponse, epochs: int) -> Progress:
         _unit("valid_accuracy", message.valid_accuracy),
         message.version,
         _seconds("elapsed", message.elapsed),
+        message.run,
+        _optional(message, "best_epoch"),
+        message.stopped_early,
     )
 
 
@@ -188,8 +253,9 @@ def invalid(field: str, got: object, expected: str) -> InvalidResponse:
     return InvalidResponse(f"the server's answer is not valid: {text}")
 
 
-def _check_version(version: int, expected: int | None) -> None:
-    if expected is not None and version != expected:
+def _check_version(version: int, expected: int | str | None) -> None:
+    """Raise InvalidResponse unless the version is the expected one; a tag or None means any."""
+    if isinstance(expected, int) and version != expected:
         raise invalid("version", version, f"{expected}, as the request says")
 
 
@@ -204,6 +270,17 @@ def _unit(field: str, value: float) -> float:
     if not 0 <= value <= 1:  # true for NaN too
         raise invalid(field, value, "in 0..1")
     return value
+
+
+def _printable(field: str, text: str) -> str:
+    if not text.isprintable():
+        raise invalid(field, reprlib.repr(text), "printable")
+    return text
+
+
+def _optional(message: Message, field: str) -> Any:  # noqa: ANN401 - the field's type
+    """Return the value of an optional field; None if it is unset."""
+    return getattr(message, field) if message.HasField(field) else None
 
 
 def _positive(field: str, value: int) -> int:

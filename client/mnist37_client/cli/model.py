@@ -10,11 +10,13 @@ import click
 
 from mnist37_client.cli.group import commands
 from mnist37_client.cli.options import (
+    VERSION_OR_TAG,
     client_options,
     json_option,
     print_json,
     print_version,
     request_id_option,
+    version_option,
 )
 
 if TYPE_CHECKING:
@@ -56,14 +58,16 @@ def predict(client: Client, files: tuple[Path, ...], show: bool, as_json: bool) 
 
 @commands.command()
 @click.option("--split", type=click.Choice(["train", "valid"]), help="Show only this split.")
+@version_option
 @json_option
 @client_options
-def loss(client: Client, split: SplitName | None, as_json: bool) -> None:
-    """Show the loss and the accuracy on the training and the validation images."""
+def loss(client: Client, split: SplitName | None, version: int | str | None, as_json: bool) -> None:
+    """Show the loss, the accuracy and the mistakes on the training and the validation images."""
     from mnist37_client._rpc.calls import SPLITS
 
     for name in (split,) if split else SPLITS:
-        result = client.get_loss(name)
+        result = client.get_loss(name, version=version)
+        version = result.version  # the second split too, though the model goes on
         if as_json:
             print_json(split=name, **dataclasses.asdict(result))
         else:
@@ -71,17 +75,21 @@ def loss(client: Client, split: SplitName | None, as_json: bool) -> None:
                 f"{name}: loss {result.loss:.6f}, accuracy {result.accuracy:.4f} on"
                 f" {result.count:,} images, version {result.version}"
             )
+            click.echo(f"{'':>14}called 3  called 7")
+            click.echo(f"    threes {result.threes_right:>11,} {result.threes_called_sevens:>9,}")
+            click.echo(f"    sevens {result.sevens_called_threes:>11,} {result.sevens_right:>9,}")
 
 
 @commands.command()
+@version_option
 @json_option
 @client_options
-def model(client: Client, as_json: bool) -> None:
+def model(client: Client, version: int | str | None, as_json: bool) -> None:
     """Show the model's version, digest and device.
 
     With --json the command also prints the weights and the bias.
     """
-    model = client.get_model()
+    model = client.get_model(version=version)
     if as_json:
         print_json(
             version=model.version,
@@ -113,25 +121,24 @@ def versions(client: Client, limit: int, as_json: bool) -> None:
 
 
 @commands.command()
-@click.argument("version", type=int)
+@click.argument("version", type=VERSION_OR_TAG)
 @request_id_option
 @json_option
 @client_options
-def restore(client: Client, version: int, request_id: str | None, as_json: bool) -> None:
+def restore(client: Client, version: int | str, request_id: str | None, as_json: bool) -> None:
     """Make the parameters of VERSION the model's again.
 
-    VERSION is a retained version. The command makes a new version of its parameters.
+    VERSION is a retained version, or a tag of one. The command makes a new version of its
+    parameters.
     """
     print_version(client.restore(version, request_id=request_id), as_json)
 
 
 @commands.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--version", type=int, metavar="N", help="Export this retained version.  [default: the newest]"
-)
+@version_option
 @client_options
-def export(client: Client, file: Path, version: int | None) -> None:
+def export(client: Client, file: Path, version: int | str | None) -> None:
     """Write the parameters to FILE, in the format safetensors.
 
     torch.nn.Linear(784, 1) loads the file.

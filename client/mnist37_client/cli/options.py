@@ -150,6 +150,35 @@ def decode_text(content: bytes) -> str:
     return content.decode("utf-8-sig")
 
 
+class VersionOrTag(click.ParamType[int | str]):
+    """The number of a version, or a tag."""
+
+    name = "version"
+
+    def convert(
+        self,
+        value: object,
+        param: click.Parameter | None,  # noqa: ARG002 - click's signature
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> int | str:
+        """Return the number, or the text of a tag."""
+        text = str(value)
+        return int(text) if text.isascii() and text.isdecimal() else text
+
+
+VERSION_OR_TAG = VersionOrTag()
+
+
+def version_option(command: F) -> F:
+    """Add the option --version to a command that reads the model."""
+    return click.option(
+        "--version",
+        type=VERSION_OR_TAG,
+        metavar="VERSION",
+        help="Use this retained version, or tag: `best@7`.  [default: the newest]",
+    )(command)
+
+
 def json_option(command: F) -> F:
     """Add the option --json to a command."""
     return click.option(

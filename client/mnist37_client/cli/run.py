@@ -22,10 +22,15 @@ from typing import NoReturn
 
 import click
 
-from mnist37_client.cli import model, server, streams, training
+from mnist37_client.cli import model, server, streams, tags, training
 from mnist37_client.cli.group import commands
 
-COMMANDS = (model, server, training)  # the import of these modules adds their commands to the group
+COMMANDS = (
+    model,
+    server,
+    tags,
+    training,
+)  # the import of these modules adds their commands to the group
 
 
 def run() -> None:

@@ -155,11 +155,32 @@ def format_time(time: datetime) -> str:
 
 def summarize_run(run: Run) -> str:
     """Return a run as one line of text."""
-    epoch = run.last.epoch if run.last else 0
-    accuracy = f", accuracy {run.last.valid_accuracy:.4f}" if run.last else ""
-    name = f", id {escape_unprintable(run.request_id)}" if run.request_id else ""
-    return (
-        f"run {run.run}: {run.state}, epoch {epoch} of {run.epochs}{accuracy}, version"
-        f" {run.version}, started {format_time(run.started_at)}, learning rate"
-        f" {run.learning_rate:g}, batch size {run.batch_size}, seed {run.seed}{name}"
-    )
+    parts = [f"run {run.run}: {run.state}" if run.run else f"{run.state}"]
+    if run.name is not None:
+        parts.append(f"name {escape_unprintable(run.name)}")
+    if run.queue_position is not None:
+        parts.append(f"{run.queue_position} writes before it")
+    parts.append(f"epoch {run.last.epoch if run.last else 0} of {run.epochs}")
+    if run.last is not None:
+        parts.append(f"accuracy {run.last.valid_accuracy:.4f}")
+        if run.last.stopped_early:
+            parts.append("stopped early")
+    if run.version is not None and run.started_at is not None:
+        parts += [f"version {run.version}", f"started {format_time(run.started_at)}"]
+    if run.best_epoch is not None:
+        parts.append(f"best epoch {run.best_epoch} (version {run.best_version})")
+    parts.append(f"learning rate {run.learning_rate:g}{summarize_schedule(run)}")
+    parts += [f"batch size {run.batch_size}", f"seed {run.seed}"]
+    if run.patience is not None:
+        parts.append(f"patience {run.patience} (min delta {run.min_delta or 0:g})")
+    if run.request_id:
+        parts.append(f"id {escape_unprintable(run.request_id)}")
+    return ", ".join(parts)
+
+
+def summarize_schedule(run: Run) -> str:
+    """Return how a run's learning rate changes, to follow the rate; "" if it does not."""
+    warmup = f" after {run.warmup_epochs} epochs of warm-up" if run.warmup_epochs else ""
+    if run.final_learning_rate is None:
+        return warmup
+    return f"{warmup}, {run.schedule} to {run.final_learning_rate:g}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,7 +19,9 @@ from mnist37_client.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from mnist37_client._rpc.calls import RunStateName
     from mnist37_client.client import Client
+    from mnist37_client.results import Progress
 
 
 @commands.command()
@@ -31,34 +34,44 @@ if TYPE_CHECKING:
 )
 @click.option("--batch-size", type=int, metavar="N", help="Use N images a step.  [default: 256]")
 @click.option("--seed", type=int, metavar="N", help="Seed the shuffling with N.  [default: 42]")
+@click.option("--name", metavar="NAME", help="Label the run, for `mnist37 runs --name NAME`.")
+@click.option(
+    "--schedule",
+    type=click.Choice(["constant", "linear", "cosine"]),
+    help="Change the learning rate from epoch to epoch.  [default: constant]",
+)
+@click.option(
+    "--final-learning-rate",
+    type=float,
+    metavar="RATE",
+    help="End a linear or cosine schedule with RATE.",
+)
+@click.option(
+    "--warmup-epochs", type=int, metavar="N", help="Raise the rate over N epochs.  [default: 0]"
+)
+@click.option(
+    "--patience",
+    type=int,
+    metavar="N",
+    help="Stop after N epochs without a lower validation loss.",
+)
+@click.option(
+    "--min-delta", type=float, metavar="X", help="Count a loss as lower from X on.  [default: 0]"
+)
 @request_id_option
 @json_option
 @client_options
-def train(
-    client: Client,
-    epochs: int,
-    learning_rate: float | None,
-    batch_size: int | None,
-    seed: int | None,
-    request_id: str | None,
-    as_json: bool,
-) -> None:
+def train(client: Client, epochs: int, as_json: bool, **settings: Any) -> None:  # noqa: ANN401 - the options of `Client.train`
     """Train for EPOCHS epochs and show the progress.
 
     Ctrl-C stops the run, and the model keeps what it learnt. With a --request-id, the same command
-    continues the run.
+    continues the run. The server tags the version with the lowest validation loss: best@RUN.
     """
     from rich.console import Console
 
     from mnist37_client.cli.terminal import announce_waiting, draw_loss_curve, show_progress
 
-    run = client.train(
-        epochs,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        seed=seed,
-        request_id=request_id,
-    )
+    run = client.train(epochs, **settings)
     if as_json:
         for progress in announce_waiting(run, partial(click.echo, err=True)):
             print_json(**dataclasses.asdict(progress))
@@ -71,6 +84,10 @@ def train(
         console.print(draw_loss_curve(history, console.width), highlight=False, markup=False)
     last = history[-1]
     click.echo(f"validation accuracy {last.valid_accuracy:.4f}, version {last.version}")
+    if last.best_epoch not in (None, last.epoch):
+        click.echo(f"the validation loss was lowest after epoch {last.best_epoch}: best@{last.run}")
+    if last.stopped_early:
+        click.echo(f"stopped early, {last.epoch - (last.best_epoch or 0)} epochs after that")
 
 
 @commands.command()
@@ -118,28 +135,57 @@ def init(
 @commands.command()
 @click.argument("run", type=int, required=False)
 @click.option("--follow", is_flag=True, help="Watch the run until it ends.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the run's curve as CSV.")
+@click.option("--name", metavar="NAME", help="List only runs with this name.")
+@click.option(
+    "--state",
+    type=click.Choice(["queued", "running", "finished", "interrupted"]),
+    help="List only runs in this state.",
+)
+@click.option("--limit", type=int, default=100, metavar="N", help="List at most N runs.")
 @json_option
 @client_options
-def runs(client: Client, run: int | None, follow: bool, as_json: bool) -> None:
+def runs(
+    client: Client,
+    run: int | None,
+    follow: bool,
+    as_csv: bool,
+    name: str | None,
+    state: RunStateName | None,
+    limit: int,
+    as_json: bool,
+) -> None:
     """List the training runs, or show RUN.
 
-    The command shows the run's settings and its loss curve. Without a RUN, --follow watches the
-    newest one.
+    The command shows the run's settings and its loss curve. Without a RUN, --follow and --csv are
+    about the newest one.
     """
     from rich.console import Console
 
     from mnist37_client.cli.terminal import show_run, summarize_run
+    from mnist37_client.results import Progress
 
-    if run is not None or follow:
+    if run is not None or follow or as_csv:
         items = client.watch_run(run, follow=follow)
+        if as_csv:
+            print_csv(item for item in items if isinstance(item, Progress))
+            return
         if not as_json:
             show_run(items, follow, Console())
             return
         for item in items:
             print_json(**dataclasses.asdict(item))
         return
-    for summary in client.runs():
+    for summary in client.runs(name=name, state=state, limit=limit):
         if as_json:
             print_json(**dataclasses.asdict(summary))
         else:
             click.echo(summarize_run(summary))
+
+
+def print_csv(curve: Iterable[Progress]) -> None:
+    """Print a run's curve as CSV, with a header."""
+    columns = ("epoch", "train_loss", "valid_loss", "valid_accuracy", "version", "elapsed")
+    click.echo(",".join(columns))
+    for progress in curve:
+        click.echo(",".join(str(getattr(progress, column)) for column in columns))

@@ -201,6 +201,7 @@ def test_train_with_json_prints_an_object_an_epoch(address: str, client: Client)
     assert [one["version"] - before for one in progress] == [2, 4, 6]
     assert set(progress[0]) == {
         "epoch", "epochs", "train_loss", "valid_loss", "valid_accuracy", "version", "elapsed",
+        "run", "best_epoch", "stopped_early",
     }  # fmt: skip
     assert progress[2]["train_loss"] < progress[0]["train_loss"]
     assert progress[2]["valid_loss"] == client.get_loss("valid").loss
@@ -220,10 +221,16 @@ def test_step_says_the_loss_before_it_and_the_version_after_it(
 
 def test_loss_shows_both_splits_or_the_one_asked_for(address: str, client: Client) -> None:
     train, valid = client.get_loss("train"), client.get_loss("valid")
-    assert lines(mnist37(address, "loss")) == [
+    shown = lines(mnist37(address, "loss"))
+    assert shown[::4] == [
         f"{name}: loss {found.loss:.6f}, accuracy {found.accuracy:.4f} on {count} images,"
         f" version {found.version}"
         for name, found, count in (("train", train, "12,396"), ("valid", valid, "2,038"))
+    ]
+    assert [line.split() for line in shown[5:]] == [
+        ["called", "3", "called", "7"],
+        ["threes", f"{valid.threes_right:,}", f"{valid.threes_called_sevens:,}"],
+        ["sevens", f"{valid.sevens_called_threes:,}", f"{valid.sevens_right:,}"],
     ]
     (only,) = objects(mnist37(address, "loss", "--split", "valid", "--json"))
     assert only == {
@@ -232,6 +239,10 @@ def test_loss_shows_both_splits_or_the_one_asked_for(address: str, client: Clien
         "accuracy": valid.accuracy,
         "count": 2038,
         "version": valid.version,
+        "threes_right": valid.threes_right,
+        "threes_called_sevens": valid.threes_called_sevens,
+        "sevens_right": valid.sevens_right,
+        "sevens_called_threes": valid.sevens_called_threes,
     }
     assert [one["split"] for one in objects(mnist37(address, "loss", "--json"))] == [
         "train",
@@ -303,8 +314,7 @@ def test_runs_lists_runs_and_shows_one(address: str, client: Client) -> None:
     summary = f"run {number}: finished, epoch 30 of 30, accuracy {last.valid_accuracy:.4f}"
     first = lines(mnist37(address, "runs"))[0]
     assert first.startswith(summary)
-    settings = first.split("started")[1].split(", ", 1)[1]
-    assert settings.startswith("learning rate 0.5, batch size 256")
+    assert "learning rate 0.5, batch size 256" in first
     shown = lines(mnist37(address, "runs", number))
     assert shown[0].startswith(summary)
     assert any("loss by epoch" in line for line in shown)

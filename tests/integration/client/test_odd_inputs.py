@@ -138,7 +138,19 @@ ODD: dict[str, Callable[[], Any]] = {
 NORMAL: dict[str, dict[str, Any]] = {
     "predict": {"images": ONE, "version": None},
     "predict_stream": {"batches": [ONE]},
-    "train": {"epochs": 1} | dict.fromkeys(["learning_rate", "batch_size", "seed", "request_id"]),
+    "train": {
+        "epochs": 2,
+        "learning_rate": 1.0,
+        "batch_size": None,
+        "seed": None,
+        "name": None,
+        "schedule": "linear",
+        "final_learning_rate": 0.5,
+        "warmup_epochs": None,
+        "patience": 1,
+        "min_delta": None,
+        "request_id": None,
+    },
     "step": {"images": ONE, "labels": LABELS[:4], "learning_rate": None, "request_id": None},
     "get_loss": {"split": None, "images": ONE, "labels": LABELS[:4], "version": None},
     "initialize": {"seed": None, "std": None, "request_id": None},
@@ -146,7 +158,10 @@ NORMAL: dict[str, dict[str, Any]] = {
     "versions": {"limit": 3},
     "restore": {"version": 0, "request_id": None},
     "import_model": {"weights": np.zeros(784), "bias": 0.0, "request_id": None},
-    "runs": {},
+    "tag_version": {"name": "odd", "version": 0, "request_id": None},
+    "tags": {},
+    "delete_tag": {"name": "odd", "request_id": None},
+    "runs": {"name": None, "state": None, "limit": 3},
     "watch_run": {"run": None, "follow": False},
     "close": {},
 }
@@ -173,6 +188,8 @@ def test_the_table_has_every_argument_of_every_method() -> None:
 
 def call(client: AnyClient, method: str, arguments: dict[str, Any]) -> Any:
     """Make a call and read what it returns; leave a run after its first epoch."""
+    if method == "delete_tag":
+        client.tag_version("odd")  # so that there is something to delete
     result = getattr(client, method)(**arguments)
     if method == "train":
         with result as run:

@@ -13,14 +13,19 @@ from mnist37_client import AsyncClient, AsyncTrainingRun, Client, TrainingRun
 
 
 def methods(kind: type) -> dict[str, list[tuple[str, Any, Any, Any]]]:
-    """Return the public methods and __init__ of a class, with the parameters of each."""
+    """Return the public methods and __init__ of a class, with the parameters of each.
+
+    A property is a method with `self` alone.
+    """
     names = [name for name in dir(kind) if not name.startswith("_")]
+    found = {name: getattr(kind, name) for name in [*names, "__init__"]}
+    found = {name: getattr(method, "fget", method) for name, method in found.items()}
     return {
         name: [
             (parameter.name, parameter.kind, parameter.default, parameter.annotation)
-            for parameter in inspect.signature(getattr(kind, name)).parameters.values()
+            for parameter in inspect.signature(method).parameters.values()
         ]
-        for name in [*names, "__init__"]
+        for name, method in found.items()
     }
 
 
@@ -41,7 +46,8 @@ def test_both_runs_have_the_same_methods() -> None:
     blocking, awaited = methods(TrainingRun), methods(AsyncTrainingRun)
     del blocking["__init__"], awaited["__init__"]  # called by the clients only
     assert blocking == awaited
-    assert set(blocking) == {"wait", "waits_for", "cancel"}
+    properties = {"run", "name", "request_id", "progress"}
+    assert set(blocking) == {"wait", "waits_for", "cancel"} | properties
 
 
 LOADS = """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -20,6 +21,27 @@ from mnist37_client.cli.terminal import (
 )
 from rich.console import Console
 
+FINISHED = Run(
+    run=7,
+    state="finished",
+    request_id=None,
+    epochs=9,
+    learning_rate=1.0,
+    batch_size=256,
+    seed=42,
+    started_at=datetime(2026, 1, 2, 3, 4, 5).astimezone(),
+    version=49,
+    last=None,
+    name=None,
+    schedule="constant",
+    final_learning_rate=None,
+    warmup_epochs=0,
+    patience=None,
+    min_delta=None,
+    best_epoch=None,
+    best_version=None,
+    queue_position=None,
+)
 BLANK = np.zeros((28, 28), np.uint8)
 INK = np.full((28, 28), 255, np.uint8)
 
@@ -34,6 +56,9 @@ def run_of(epochs: int) -> list[Progress]:
             valid_loss=0.12 / epoch + 0.03,
             valid_accuracy=0.97 - 0.1 / epoch,
             version=49 * epoch,
+            run=1,
+            best_epoch=None,
+            stopped_early=False,
             elapsed=0.02 * epoch,
         )
         for epoch in range(1, epochs + 1)
@@ -126,7 +151,7 @@ def test_a_curve_has_nothing_of_the_previous_one() -> None:
 
 
 def test_the_curve_of_a_loss_that_stays_the_same_is_drawn() -> None:
-    same = [Progress(epoch, 3, 0.5, 0.5, 0.5, epoch, 0.1) for epoch in (1, 2, 3)]
+    same = [Progress(epoch, 3, 0.5, 0.5, 0.5, epoch, 0.1, 1, None, False) for epoch in (1, 2, 3)]
     assert len(draw_loss_curve(same, 80).splitlines()) == 14
 
 
@@ -161,10 +186,38 @@ def test_an_interrupted_run_says_how_far_it_came() -> None:
 
 
 def test_a_runs_id_cannot_send_escape_codes_to_the_terminal() -> None:
-    began = datetime.now(UTC)
-    run = Run(7, "finished", "a\nrun 8: \x1b[31m", 1, 1.0, 256, 42, began, 49, None)
+    run = replace(FINISHED, request_id="a\nrun 8: \x1b[31m", name="b\x1b[2J")
     assert summarize_run(run).isprintable()
     assert r"id 'a\nrun 8: \x1b[31m'" in summarize_run(run)
+    assert r"name 'b\x1b[2J'" in summarize_run(run)
+
+
+def test_a_run_is_summarized_with_what_was_set() -> None:
+    assert summarize_run(FINISHED) == (
+        "run 7: finished, epoch 0 of 9, version 49, started 2026-01-02 03:04:05, learning rate 1,"
+        " batch size 256, seed 42"
+    )
+    set_up = replace(
+        FINISHED,
+        name="monday",
+        last=replace(run_of(9)[-1], stopped_early=True),
+        schedule="cosine",
+        final_learning_rate=0.01,
+        warmup_epochs=2,
+        patience=3,
+        min_delta=0.0,
+        best_epoch=4,
+        best_version=44,
+    )
+    assert summarize_run(set_up) == (
+        "run 7: finished, name monday, epoch 9 of 9, accuracy 0.9589, stopped early, version 49,"
+        " started 2026-01-02 03:04:05, best epoch 4 (version 44), learning rate 1 after 2 epochs"
+        " of warm-up, cosine to 0.01, batch size 256, seed 42, patience 3 (min delta 0)"
+    )
+    waiting = replace(FINISHED, run=None, state="queued", started_at=None, version=None)
+    assert summarize_run(replace(waiting, queue_position=3)) == (
+        "queued, 3 writes before it, epoch 0 of 9, learning rate 1, batch size 256, seed 42"
+    )
 
 
 def test_output_that_is_not_a_terminal_gets_no_escape_codes() -> None:

@@ -226,8 +226,8 @@ def read_curve(connection: sqlite3.Connection, number: int) -> list[Progress]:
     """
     curve = read_epochs(connection, number)
     for run in read_runs(connection, number):
-        if run.last is not None and (not curve or curve[-1].epoch < run.last.epoch):
-            curve.append(run.last)
+        if run.last is not None:
+            return [progress for progress in curve if progress.epoch < run.last.epoch] + [run.last]
     return curve
 
 
