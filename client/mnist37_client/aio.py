@@ -273,6 +273,7 @@ class AsyncClient:
 
     def _connect(self) -> LoopConnection:
         """Return a connection in the running event loop."""
+        self._raise_if_closed()
         channel: grpc.aio.Channel = self._settings.channel(
             grpc.aio.insecure_channel, grpc.aio.secure_channel, calls.CHANNEL_OPTIONS
         )

@@ -153,6 +153,7 @@ def test_the_reasons() -> None:
 
 def test_the_clients_exceptions() -> None:
     exceptions = {code.name: kind for code, kind in client_status.EXCEPTIONS.items()}
+    exceptions["OK"] = errors.InvalidResponse
     exceptions["any other"] = errors.ServerError
     rows = table(ERRORS, "code", "exception")
     assert len(rows) == len(exceptions)

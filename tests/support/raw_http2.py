@@ -1,4 +1,4 @@
-"""An HTTP/2 connection by hand, for callers that gRPC's own client cannot play."""
+"""HTTP/2 by hand, for callers and for servers that gRPC cannot play."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
@@ -178,3 +179,65 @@ class RawConnection:
             elif kind == RESET or (kind == HEADERS and flags & END_STREAM):
                 self.ends.setdefault(stream, payload)  # a reset may follow on the status
             self._changed.notify_all()
+
+
+class RawServer:
+    """A web server that answers each call with frames that a test chooses, for example a proxy's.
+
+    Args:
+        answer: returns the frames for a stream.
+    """
+
+    def __init__(self, answer: Callable[[int], bytes]) -> None:
+        self.answer = answer
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._connections: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (self._listener, *self._connections):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self._connections.append(connection)
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection, connection.makefile("rb") as file:
+            file.read(len(PREFACE))
+            connection.sendall(frame(SETTINGS, 0, 0))
+            while len(head := file.read(9)) == 9:
+                size, kind, flags = int.from_bytes(head[:3]), head[3], head[4]
+                stream = int.from_bytes(head[5:]) & 0x7FFFFFFF
+                payload = file.read(size)
+                if kind == PING and not flags & ACK:
+                    connection.sendall(frame(PING, ACK, 0, payload))
+                elif kind == SETTINGS and not flags & ACK:
+                    connection.sendall(frame(SETTINGS, ACK, 0))
+                elif kind == HEADERS:
+                    connection.sendall(self.answer(stream))
+
+
+def http_answer(status: int) -> Callable[[int], bytes]:
+    """Return the answer of a web server that does not speak gRPC."""
+    block = header(":status", str(status)) + header("content-type", "text/html")
+
+    def answer(stream: int) -> bytes:
+        body = frame(DATA, END_STREAM, stream, b"<html></html>")
+        return frame(HEADERS, END_HEADERS, stream, block) + body
+
+    return answer
+
+
+def reset(code: int) -> Callable[[int], bytes]:
+    """Return the answer of a proxy that resets each call with an error code of HTTP/2."""
+    return lambda stream: frame(RESET, 0, stream, code.to_bytes(4))

@@ -52,15 +52,18 @@ class Relay:
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
-                self._connections.append((client, server))
-                for target, arguments in (
-                    (self._pass_requests, (client, server)),
-                    (self._pass_answers, (server, client)),
-                ):
-                    self._threads.append(threading.Thread(target=target, args=arguments))
-                    self._threads[-1].start()
+                self.connect(self._listener.accept()[0])
+
+    def connect(self, client: socket.socket) -> None:
+        """Pass a client's connection on to the server."""
+        server = socket.create_connection(self._target)
+        self._connections.append((client, server))
+        for target, arguments in (
+            (self._pass_requests, (client, server)),
+            (self._pass_answers, (server, client)),
+        ):
+            self._threads.append(threading.Thread(target=target, args=arguments))
+            self._threads[-1].start()
 
     def _pass_requests(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):

@@ -23,6 +23,8 @@ DEFAULT_PROXY_PORT = 443  # as gRPC connects to a proxy without a port
 
 HTTP_STATUS = re.compile(r"Received http2 header with status: (\d+)")
 RESET = re.compile(r".*\bRST_STREAM with error code (\d+)")
+# The text for a stream whose answer is a page: now and then gRPC's core loses the status of it.
+NOT_GRPC = "Stream removed (Data frame with END_STREAM flag received)"
 TUNNEL_REFUSED = re.compile(r".*HTTP proxy returned response code (\d+)")
 
 # The exceptions for the HTTP statuses of a server that does not speak gRPC. Any other status means
@@ -43,6 +45,8 @@ def explain(details: str, address: str) -> Mnist37Error | None:
         if status == 413:
             error.reason = "MESSAGE_TOO_LARGE"
         return error
+    if details == NOT_GRPC:
+        return Unavailable(f"{address}: a web server or proxy answered, and no mnist37 server")
     if match := RESET.match(details):
         text = f"HTTP/2 error {match[1]}; a proxy with a limit in bytes or seconds does that"
         return Unavailable(f"{address}: the call was reset on its way: {text}")
@@ -62,7 +66,8 @@ def _explain_proxy(details: str, address: str) -> Mnist37Error | None:
         return None
     # gRPC names the address that it could not reach. The proxy's name may have been resolved.
     names_proxy = proxy in details or re.search(rf":{proxy.rpartition(':')[2]}: ", details)
-    if address in details or not names_proxy:
+    # A failed TLS handshake is one with the server, through the proxy.
+    if address in details or not names_proxy or re.search("SSL|TLS|security|certificate", details):
         return None
     *_, reason = details.split(": ")
     if match := TUNNEL_REFUSED.match(details):

@@ -130,7 +130,7 @@ def _exception(error: grpc.RpcError, address: str) -> Mnist37Error:
         # grpc.aio reports this if the server ended a stream while the client was still sending; the
         # status that the server sent is lost.
         return Unavailable(f"{address} ended the stream before all was sent; try again")
-    return EXCEPTIONS.get(code, ServerError)(details)
+    return EXCEPTIONS.get(code, ServerError)(details or f"{address}: {code.name} without a text")
 
 
 def _unavailable(details: str, address: str) -> Mnist37Error:

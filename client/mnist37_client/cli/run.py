@@ -2,7 +2,7 @@
 
 Exit status:
     0: done.
-    1: a fault of the server, or a cancelled call.
+    1: a fault of the server, an answer that is not valid, or a cancelled call.
     2: a value or a file that is not valid.
     3: no answer: no server at the address, or it is shutting down, full or too slow; try again
         later.
@@ -25,12 +25,8 @@ import click
 from mnist37_client.cli import model, server, streams, tags, training
 from mnist37_client.cli.group import commands
 
-COMMANDS = (
-    model,
-    server,
-    tags,
-    training,
-)  # the import of these modules adds their commands to the group
+# The import of these modules adds their commands to the group.
+COMMANDS = (model, server, tags, training)
 
 
 def run() -> None:

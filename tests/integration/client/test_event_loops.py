@@ -138,6 +138,18 @@ def test_the_connections_of_closed_loops_are_closed(address: str) -> None:
     assert len(client._connections._by_loop) == 1
 
 
+def test_a_closed_client_connects_no_more(address: str) -> None:
+    async def main() -> None:
+        client = AsyncClient(address)
+        await client.close()
+        for call in (client.predict(IMAGES[0]), client.step()):
+            with pytest.raises(Cancelled, match="the client is closed"):
+                await call
+        assert not client._connections._by_loop
+
+    asyncio.run(main())
+
+
 def test_close_ends_the_calls_of_other_loops(address: str, client: Client) -> None:
     shared = AsyncClient(address)
     began = threading.Event()
