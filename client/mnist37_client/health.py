@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import grpc
 
-from mnist37_client._rpc.address import check_address
+from mnist37_client._rpc.address import check_address, to_loopback
 from mnist37_client._rpc.channel import ConnectionSettings, Pem
 from mnist37_client._rpc.status import from_rpc
 from mnist37_client.errors import Unavailable
@@ -41,7 +41,7 @@ def check(
         Unavailable: the server is shutting down or has lost its device, or does not listen.
         Mnist37Error: the call failed for another reason.
     """
-    check_address(address)
+    address = to_loopback(check_address(address))
     settings = ConnectionSettings(address, tls_ca, tls_cert, tls_key, tls_server_name, None, False)
     with settings.channel(grpc.insecure_channel, grpc.secure_channel, []) as channel:
         health_check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)

@@ -18,12 +18,13 @@ from mnist37_protos.v1 import mnist37_pb2
 
 from mnist37 import data
 from mnist37_server import process
-from mnist37_server.access import tls
+from mnist37_server.access import certificates, tls
 from mnist37_server.access.auth_interceptor import AuthInterceptor
 from mnist37_server.access.tokens import Tokens
 from mnist37_server.config import Config
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.errors import CannotStart
+from mnist37_server.observability import handshakes
 from mnist37_server.observability.background_stream import BackgroundStream
 from mnist37_server.rpc import server as rpc_server
 from mnist37_server.rpc.drain import InFlightCalls
@@ -80,8 +81,10 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     # After the store, whose lock excludes a second server: it must not use the device of the first.
     datasets, device = place_images(config.device, load_images(config))
     model = LiveModel(datasets, device, store, config.max_pending_writes)
+    certificate = certificates.check_all(config)
     if metrics:
         metrics.observe(model)
+        metrics.observe_tls(certificate.ends if certificate else None, handshakes.FAILED)
     health, in_flight = add_services(server, config, model)
     model.on_writes_lost = health.begin_shutdown  # so that a supervisor restarts the server
     # The objects that exist now are never freed. Without freeze, a full garbage collection would

@@ -204,8 +204,10 @@ def main(
         tokens=tokens,
         insecure=insecure,
     )
-    from mnist37_server.observability import logs  # imports a package of the extras
+    from mnist37_server.observability import handshakes, logs  # import a package of the extras
 
+    if config.tls_cert is not None:
+        handshakes.FAILED.follow()
     logs.configure(log_format, log_level)
     # gRPC's core would print its own message about a port in use, beside ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -15,6 +15,7 @@ import pytest
 from mnist37_client import Client, validation_images
 from mnist37_protos.inference import open_inference_pb2 as pb
 from mnist37_protos.inference import open_inference_pb2_grpc
+from mnist37_server.services.tensors import REFUSED_PARAMETERS
 from numpy.typing import NDArray
 
 IMAGES = validation_images()[0][::29].reshape(-1, 784)  # 71 of them
@@ -256,6 +257,21 @@ def bad_requests() -> Iterator[tuple[str, grpc.StatusCode, pb.ModelInferRequest,
         ]
         said = (f"outputs: got '{output}'", "must be probability")
         yield f"output {output}", INVALID_ARGUMENT, infer(IMAGES, outputs=wanted), said
+    for name in REFUSED_PARAMETERS:
+        parameters = {name: pb.InferParameter(int64_param=2)}
+        wanted = [
+            pb.ModelInferRequest.InferRequestedOutputTensor(
+                name="probability", parameters=parameters
+            )
+        ]
+        said = (f"probability.parameters: got {name}; there ",)
+        yield f"output's {name}", INVALID_ARGUMENT, infer(IMAGES, outputs=wanted), said
+        said = (f"parameters: got {name}; there ",)
+        yield name, INVALID_ARGUMENT, infer(IMAGES, parameters=parameters), said
+        request = infer(IMAGES)
+        request.inputs[0].parameters[name].int64_param = 2
+        said = (f"pixels.parameters: got {name}; there ",)
+        yield f"input's {name}", INVALID_ARGUMENT, request, said
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def open_inference(message: bytes) -> None:
         deterministic=True
     )
     try:
-        tensors.check_outputs(decoded.request)
+        tensors.check_request(decoded.request)
         images = tensors.parse_images(decoded)
     except Refusal as error:
         check_refusal(error, message)

@@ -28,6 +28,14 @@ def check_address(address: str) -> str:
     )
 
 
+def to_loopback(address: str) -> str:
+    """Return where to call a server on this machine that listens at all addresses, 0.0.0.0:PORT.
+
+    Its certificate may have the name 127.0.0.1, and never has the name 0.0.0.0.
+    """
+    return re.sub(r"^\[::\]:", "[::1]:", re.sub(r"^0\.0\.0\.0:", "127.0.0.1:", address))
+
+
 def _is_host_and_port(address: str) -> bool:
     match = re.fullmatch(r"(?:\[(.+)\]|[^\s:/@*\[\]]+):([0-9]{1,5})", address)
     if match is None or not 1 <= int(match[2]) <= 65535:

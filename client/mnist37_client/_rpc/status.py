@@ -66,6 +66,16 @@ CANCELLED_BY_GRPC: dict[str, tuple[type[Mnist37Error], str]] = {
 # its text. The first pattern that matches counts.
 CONNECTION_FAILURES: tuple[tuple[str, type[Mnist37Error], str], ...] = (
     (
+        "CERTIFICATE_VERIFY_FAILED: certificate has expired",
+        Unauthenticated,
+        "{address}: the server's certificate has expired; its operator has to renew it",
+    ),
+    (
+        "CERTIFICATE_VERIFY_FAILED: certificate is not yet valid",
+        Unauthenticated,
+        "{address}: the server's certificate is not valid yet; is this machine's clock right?",
+    ),
+    (
         "CERTIFICATE_VERIFY_FAILED: ([^:]+)",
         Unauthenticated,
         "{address}: the server's certificate is not trusted: {0}; is tls_ca the authority"
@@ -90,8 +100,9 @@ CONNECTION_FAILURES: tuple[tuple[str, type[Mnist37Error], str], ...] = (
     (
         "failed to connect.*(?:Socket closed|reset by peer|Broken pipe)",
         Unavailable,
-        "{address} closed the connection; does it require TLS (tls_ca), or a certificate of yours"
-        " (tls_cert, tls_key)?",
+        "{address} closed the connection; does it require TLS (tls_ca)? With TLS, it requires a"
+        " certificate of yours (tls_cert, tls_key), or has refused it as expired, not yet valid or"
+        " of another authority; its log says which",
     ),
     (
         "failed to connect",

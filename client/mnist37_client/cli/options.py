@@ -136,11 +136,11 @@ def _token(token: str | None, file: str | None) -> str | None:
     try:
         return decode_text(content).strip()
     except UnicodeDecodeError as error:
-        raise click.UsageError(f"--token-file: {file} is not text: it is no UTF-8") from error
+        raise click.UsageError(f"--token-file: {file} is not UTF-8; save it as UTF-8") from error
 
 
 def decode_text(content: bytes) -> str:
-    """Return the text of a file: UTF-8, or UTF-16 with a byte order mark, as Windows writes it.
+    """Return the text of a file, in UTF-8 or, as Windows writes it, UTF-16 with its mark.
 
     Raises:
         UnicodeDecodeError: it is neither.

@@ -15,6 +15,7 @@ Exit status:
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -34,6 +35,8 @@ def run() -> None:
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `mnist37 ... | head` ends silently
     streams.prepare()
+    # gRPC's core would print its own line about a TLS handshake, beside ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         commands(prog_name="mnist37", standalone_mode=False)
         sys.stdout.flush()

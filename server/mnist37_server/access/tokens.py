@@ -103,7 +103,7 @@ class Tokens:
         Its errors never quote a line, which may be a token.
         """
         roles: dict[bytes, Role] = {}
-        for line_number, line in enumerate(self._decode(content).splitlines(), 1):
+        for line_number, line in enumerate(re.split("\r\n?|\n", self._decode(content)), 1):
             entry = line.partition("#")[0].strip()
             if not entry:
                 continue
@@ -125,11 +125,8 @@ class Tokens:
 
         What is not UTF-8 may stand in a comment alone.
         """
-        if not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return content.decode("utf-8-sig", "replace")
-        try:
-            return content.decode("utf-16")
-        except UnicodeDecodeError as error:
-            raise CannotStart(
-                f"--tokens: {self._path} is damaged UTF-16; save it as UTF-8"
-            ) from error
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig", "replace")
+        if "\0" in text:
+            raise CannotStart(f"--tokens: {self._path} is no UTF-8; is it UTF-16? Save it as UTF-8")
+        return text

@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 from mnist37_server.address import Address, join
 from mnist37_server.domain.records import ModelStats
 from mnist37_server.errors import CannotStart
+from mnist37_server.observability.handshakes import FailedHandshakes
 from mnist37_server.observability.histogram import Histogram
 from mnist37_server.observability.rpc_metrics import RpcMetrics, buckets
 from mnist37_server.rpc.handlers import Authorize
@@ -94,6 +95,16 @@ class MetricsEndpoint:
     def observe(self, model: ObservedModel) -> None:
         """Add the model's metrics to the scrapes from now on."""
         self._registry.register(ModelMetrics(model))
+
+    def observe_tls(self, certificate_ends: float | None, failed: FailedHandshakes) -> None:
+        """Add the metrics of TLS to the scrapes from now on.
+
+        Args:
+            certificate_ends: when the server's certificate expires, in seconds since 1970; None
+                without TLS.
+            failed: the handshakes that failed.
+        """
+        self._registry.register(TlsMetrics(certificate_ends, failed))
 
     def close(self) -> None:
         """Stop the endpoint; call it before the model is closed."""
@@ -164,6 +175,20 @@ class ModelMetrics(Collector):
             "state_bytes", "Bytes of the database, without its log.", model_stats.state_bytes
         )
         yield gauge("state_log_bytes", "Bytes of the database's log.", model_stats.state_log_bytes)
+
+
+class TlsMetrics(Collector):
+    """A collector of the metrics of TLS."""
+
+    def __init__(self, certificate_ends: float | None, failed: FailedHandshakes) -> None:
+        self._certificate_ends = certificate_ends
+        self._failed = failed
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the present metrics; without TLS, the certificate's has no value."""
+        help_ = "When the server's certificate expires, in seconds since 1970."
+        yield gauge("certificate_expiry_timestamp_seconds", help_, self._certificate_ends)
+        yield counter("tls_handshakes_failed", "TLS handshakes that failed.", self._failed.count)
 
 
 def gauge(name: str, help_: str, value: float | None) -> Metric:

@@ -96,7 +96,7 @@ class OpenInferenceServicer:
         request = fields.request
         with self._in_flight:
             version = self._parse_version(request.model_name, request.model_version)
-            tensors.check_outputs(request)
+            tensors.check_request(request)
             probabilities, version = self._model.predict(tensors.parse_images(fields), version)
             return tensors.build_response(request, probabilities, version)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +36,20 @@ DATATYPES = {
 
 INPUTS = [pb.ModelMetadataResponse.TensorMetadata(name=INPUT, datatype="UINT8", shape=[-1, 784])]
 OUTPUTS = [pb.ModelMetadataResponse.TensorMetadata(name=OUTPUT, datatype="FP32", shape=[-1])]
+
+# Extensions of Triton's that change what is read or answered. All other parameters are hints, such
+# as priority and timeout, and have no effect.
+NO_SHARED_MEMORY = "there is no shared memory here; the data must be in the message"
+NO_SEQUENCES = "there are no sequences here; each request stands alone"
+REFUSED_PARAMETERS = {
+    "classification": "there is no class_count here; the output is the probability of a 3",
+    "shared_memory_region": NO_SHARED_MEMORY,
+    "shared_memory_offset": NO_SHARED_MEMORY,
+    "shared_memory_byte_size": NO_SHARED_MEMORY,
+    "sequence_id": NO_SEQUENCES,
+    "sequence_start": NO_SEQUENCES,
+    "sequence_end": NO_SEQUENCES,
+}
 
 REQUEST_TYPE = pb.DESCRIPTOR.message_types_by_name["ModelInferRequest"]
 # The tag of the field raw_input_contents: its number, and the wire type "length-delimited" (2).
@@ -212,11 +226,25 @@ def check_values(values: NDArray[Any], datatype: Datatype) -> NDArray[Any]:
     return values
 
 
-def check_outputs(request: pb.ModelInferRequest) -> None:
-    """Raise InvalidArgument if the request names an output that the model does not have."""
+def check_request(request: pb.ModelInferRequest) -> None:
+    """Raise InvalidArgument if the request asks for more than the probabilities.
+
+    It may name an output that the model does not have, or have a parameter of REFUSED_PARAMETERS.
+    """
+    check_parameters("parameters", request.parameters)
+    for tensor in request.inputs:
+        check_parameters(f"{INPUT}.parameters", tensor.parameters)
     for output in request.outputs:
         if output.name != OUTPUT:
             raise InvalidArgument("outputs", f"got {shorten(output.name)}", f"must be {OUTPUT}")
+        check_parameters(f"{OUTPUT}.parameters", output.parameters)
+
+
+def check_parameters(field: str, parameters: Mapping[str, pb.InferParameter]) -> None:
+    """Raise InvalidArgument if one of the parameters would give another answer."""
+    for name in parameters:
+        if name in REFUSED_PARAMETERS:
+            raise InvalidArgument(field, f"got {name}", REFUSED_PARAMETERS[name])
 
 
 def build_response(
