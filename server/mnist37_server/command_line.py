@@ -251,17 +251,30 @@ def start(serve: Callable[[Config], None] = serve) -> None:
     """
     process.prepare()
     try:
-        config = main(prog_name="mnist37 serve", standalone_mode=False)
-        if isinstance(config, Config):  # not after --help
+        config = parse()
+        if config is not None:
             serve(config)
+    except CannotStart as error:
+        fail(str(error), 2)  # click's exit status for an invalid option
+    end(0)
+
+
+def parse() -> Config | None:
+    """Return the settings of the command line, or None after --help; end the process otherwise.
+
+    Raises:
+        CannotStart: a setting is not valid.
+    """
+    try:
+        config = main(prog_name="mnist37 serve", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         fail(error.format_message(), error.exit_code)
-    except CannotStart as error:
-        fail(str(error), 2)  # click's exit status for an invalid option
     except BrokenPipeError:  # the reader of the help has gone
         end(1)
-    end(0)
+    except OSError as error:
+        fail(f"the output cannot be written: {error.strerror}", 1)
+    return config if isinstance(config, Config) else None
 
 
 def fail(text: str, status: int) -> NoReturn:

@@ -16,7 +16,6 @@ Exit status:
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from contextlib import suppress
 from typing import NoReturn
@@ -26,14 +25,13 @@ import click
 from mnist37_client.cli import model, server, streams, tags, training
 from mnist37_client.cli.group import commands
 
+READER_GONE = 128 + 13  # as a shell reports a program that SIGPIPE has ended
 # The import of these modules adds their commands to the group.
 COMMANDS = (model, server, tags, training)
 
 
 def run() -> None:
     """Run a command; print an error as one line on stderr and exit with the status of its kind."""
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `mnist37 ... | head` ends silently
     streams.prepare()
     # gRPC's core would print its own line about a TLS handshake, beside ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -47,6 +45,9 @@ def run() -> None:
         _fail(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except BrokenPipeError:  # `mnist37 ... | head` ends silently, and a demo stops its server
+        streams.discard_output()
+        sys.exit(READER_GONE)
     except OSError as error:  # of stdout: the commands handle those of their files
         streams.discard_output()
         _fail(f"the output cannot be written: {error.strerror}", 1)

@@ -1,0 +1,278 @@
+"""Tests of what a command inherits: every command, in four locales and with each kind of stdout."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from mnist37_client import validation_images
+from mnist37_client.cli.group import commands
+from mnist37_client.cli.run import COMMANDS
+from mnist37_client.local_server import LocalServer
+from PIL import Image
+
+CLI = (sys.executable, "-P", "-m", "mnist37_client.cli")
+# A new command needs a line only if it has to have arguments.
+ARGUMENTS = {
+    "export": ("model.safetensors",),
+    "import": ("given.safetensors",),
+    "predict": ("--show", "three.png"),
+    "restore": ("0",),
+    "runs": ("1",),
+    "token": ("train", "--name", "caf\u00e9"),
+    "train": ("2",),
+    "serve": ("--device", "cpu", "--state", ":memory:"),
+}
+LOCALES = {
+    "utf-8": {"LC_ALL": "C.UTF-8"},
+    "iso-8859-1": {"PYTHONIOENCODING": "iso-8859-1"},
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+ENCODINGS = {**{name: name for name in LOCALES}, "C": "ascii"}
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    output: bytes
+    errors: str
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that holds the files that the commands read."""
+    folder = tmp_path_factory.mktemp("inherited")
+    digit = validation_images()[0][0].repeat(5, axis=0).repeat(5, axis=1)
+    Image.fromarray(255 - digit).save(folder / "three.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[LocalServer]:
+    """Return a server with a run, and write its model to a file."""
+    with LocalServer("--device", "cpu") as server:
+        environment = {**os.environ, "MNIST37_ADDRESS": server.address}
+        for arguments in (["train", "2"], ["export", "given.safetensors"]):
+            subprocess.run(
+                [*CLI, *arguments], env=environment, cwd=folder, check=True, capture_output=True
+            )
+        yield server
+
+
+class Runner:
+    """Runs one command with a kind of stdout; the methods are the kinds."""
+
+    def __init__(self, command: str, address: str, folder: Path) -> None:
+        self.command = command
+        self._arguments = [*CLI, command, *ARGUMENTS.get(command, ())]
+        self._address = "127.0.0.1:0" if command == "serve" else address
+        self._folder = folder
+
+    def _run(self, stdout: int | None, variables: dict[str, str], *, close: bool = False) -> Ended:
+        rest = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("MNIST37_", "LC_", "LANG", "PYTHON", "COLUMNS"))
+        }
+        inherited = {"PYTHONWARNINGS": "error", "MNIST37_ADDRESS": self._address, "TERM": "xterm"}
+        arguments = self._arguments
+        if close:
+            arguments = ["sh", "-c", 'exec "$@" >&-', "sh", *arguments]
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**rest, **inherited, **variables},
+            cwd=self._folder,
+        )
+        assert process.stderr is not None
+        errors = ""
+        if self.command == "serve":
+            while " started " not in errors:
+                line = process.stderr.readline()
+                assert line, errors
+                errors += line
+            time.sleep(0.1)
+            process.terminate()
+        errors += process.communicate(timeout=60)[1]
+        return Ended(process.returncode, b"", errors)
+
+    def piped(self, variables: dict[str, str]) -> Ended:
+        read_fd, write_fd = os.pipe()
+        return self._collected(read_fd, write_fd, variables)
+
+    def terminal(self, variables: dict[str, str]) -> Ended:
+        main_fd, terminal_fd = pty.openpty()
+        return self._collected(main_fd, terminal_fd, variables)
+
+    def _collected(self, read_fd: int, write_fd: int, variables: dict[str, str]) -> Ended:
+        chunks: list[bytes] = []
+
+        def collect() -> None:
+            try:
+                while chunk := os.read(read_fd, 65536):
+                    chunks.append(chunk)
+            except OSError:
+                pass  # a terminal that its last user has closed
+            os.close(read_fd)
+
+        thread = threading.Thread(target=collect)
+        thread.start()
+        ended = self._run(write_fd, variables)
+        os.close(write_fd)
+        thread.join()
+        return ended._replace(output=b"".join(chunks))
+
+    def closed(self, variables: dict[str, str]) -> Ended:
+        return self._run(None, variables, close=True)
+
+    def full(self) -> Ended:
+        with Path("/dev/full").open("wb") as full:
+            return self._run(full.fileno(), {})
+
+    def gone(self) -> Ended:
+        read_fd, write_fd = os.pipe()
+        os.close(read_fd)
+        ended = self._run(write_fd, {})
+        os.close(write_fd)
+        return ended
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+@pytest.mark.parametrize("command", sorted(commands.commands if COMMANDS else ()))
+def test_a_command_in_each_locale_and_with_each_kind_of_stdout(
+    command: str, server: LocalServer, folder: Path
+) -> None:
+    runner = Runner(command, server.address, folder)
+    shown: dict[str, Callable[[dict[str, str]], Ended]] = {
+        **dict.fromkeys(LOCALES, runner.piped),
+        "iso-8859-1": runner.terminal,
+        "C": runner.closed,
+    }
+    with ThreadPoolExecutor(4) as threads:
+        located = {locale: threads.submit(run, LOCALES[locale]) for locale, run in shown.items()}
+        lost = {kind.__name__: threads.submit(kind) for kind in (runner.full, runner.gone)}
+    for locale, future in located.items():
+        ended = future.result()
+        assert (ended.status, said(command, ended)) == (0, ""), locale
+        text = ended.output.decode(ENCODINGS[locale])
+        assert bool(text.strip()) == (shown[locale] != runner.closed), locale
+    statuses = {"full": 1, "gone": 141}
+    for kind, future in lost.items():
+        ended = future.result()
+        if command == "serve":  # serving does not depend on it
+            assert (ended.status, said(command, ended)) == (0, ""), kind
+            continue
+        assert ended.status == statuses[kind] or (kind, ended.status) == ("gone", 1), kind
+        line = "mnist37: the output cannot be written: No space left on device\n"
+        assert ended.errors == (line if kind == "full" else ""), kind
+
+
+def said(command: str, ended: Ended) -> str:
+    """Return what a command said on stderr beyond what is promised: a server has its log there."""
+    if command != "serve":
+        return ended.errors
+    return "".join(
+        line
+        for line in ended.errors.splitlines(keepends=True)
+        if not any(word in line for word in (" INFO ", " WARNING "))
+    )
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", "\u4e09.png".encode()])
+@pytest.mark.parametrize("locale", LOCALES)
+def test_a_file_name_that_the_terminal_lacks_is_escaped(
+    locale: str, name: bytes, server: LocalServer, folder: Path
+) -> None:
+    path = Path(os.fsdecode(os.fsencode(folder) + b"/" + name))
+    path.write_bytes((folder / "three.png").read_bytes())
+    finished = subprocess.run(
+        [*CLI, "predict", path],
+        env={**os.environ, **LOCALES[locale], "MNIST37_ADDRESS": server.address},
+        capture_output=True,
+        check=False,
+    )
+    assert (finished.returncode, finished.stderr) == (0, b"")
+    assert finished.stdout.decode(ENCODINGS[locale]).count(": 3 (") == 1
+
+
+def test_a_demo_whose_reader_goes_stops_its_server(folder: Path) -> None:
+    process = subprocess.Popen(
+        [*CLI, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().startswith("starting a server")
+    listening = process.stdout.readline().split()[3].rstrip(",")
+    process.stdout.close()
+    assert process.wait(30) in (1, 141)
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    health = subprocess.run(
+        [*CLI, "health", "--address", listening], capture_output=True, check=False
+    )
+    assert health.returncode == 3
+
+
+# In the order of a start; Python itself loads some others before our first line.
+SHADOWED = [
+    *("mnist37_client", "click", "token", "queue", "random", "secrets", "numpy", "grpc", "rich"),
+    *("mnist37_server", "platformdirs", "numba", "logging", "sqlite3", "mnist37", "mnist37_protos"),
+]
+
+
+@pytest.mark.parametrize(
+    ("variables", "modules"),
+    [
+        ({}, SHADOWED),
+        # pip's own script, which imports mnist37_client, is run with the current folder then.
+        ({"PYTHONPATH": f"{os.pathsep}/more"}, SHADOWED[1:]),
+    ],
+    ids=["", "empty entry"],
+)
+@pytest.mark.parametrize("arguments", [("loss",), ("demo",), ("serve", "--help")], ids=str)
+def test_no_file_of_the_current_folder_is_imported(
+    arguments: tuple[str, ...],
+    variables: dict[str, str],
+    modules: list[str],
+    server: LocalServer,
+    tmp_path: Path,
+) -> None:
+    for module in modules:
+        (tmp_path / f"{module}.py").write_text("raise SystemExit(f'imported {__file__}')")
+    program = Path(sys.executable).with_name("mnist37")
+    finished = subprocess.run(
+        [program, *arguments],
+        env={**os.environ, **variables, "MNIST37_ADDRESS": server.address},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (finished.returncode, finished.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_at_the_start_is_no_stack_trace(number: signal.Signals) -> None:
+    for delay in (0.04, 0.06, 0.08, 0.1):
+        process = subprocess.Popen(
+            [*CLI, "loss", "--address", "127.0.0.1:1"], stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(delay)
+        process.send_signal(number)
+        errors = process.communicate(timeout=10)[1]
+        assert "Traceback" not in errors
