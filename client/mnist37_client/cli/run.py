@@ -2,7 +2,8 @@
 
 Exit status:
     0: done.
-    1: a fault of the server, an answer that is not valid, or a cancelled call.
+    1: a fault of the server, an answer that is not valid, a cancelled call, or an output that
+        cannot be written.
     2: a value or a file that is not valid.
     3: no answer: no server at the address, or it is shutting down, full or too slow; try again
         later.
@@ -11,6 +12,7 @@ Exit status:
     5: no access: the token is missing, unknown or insufficient, or the client does not trust the
         server's certificate.
     130: Ctrl-C.
+    141: the reader of stdout has gone.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ LOCALES = {
 ENCODINGS = {**{name: name for name in LOCALES}, "C": "ascii"}
 
 
-class Ended(NamedTuple):
+class Outcome(NamedTuple):
     """How a command ended."""
 
     status: int
@@ -80,7 +80,9 @@ class Runner:
         self._address = "127.0.0.1:0" if command == "serve" else address
         self._folder = folder
 
-    def _run(self, stdout: int | None, variables: dict[str, str], *, close: bool = False) -> Ended:
+    def _run(
+        self, stdout: int | None, variables: dict[str, str], *, close: bool = False
+    ) -> Outcome:
         rest = {
             name: value
             for name, value in os.environ.items()
@@ -109,17 +111,17 @@ class Runner:
             time.sleep(0.1)
             process.terminate()
         errors += process.communicate(timeout=60)[1]
-        return Ended(process.returncode, b"", errors)
+        return Outcome(process.returncode, b"", errors)
 
-    def piped(self, variables: dict[str, str]) -> Ended:
+    def piped(self, variables: dict[str, str]) -> Outcome:
         read_fd, write_fd = os.pipe()
         return self._collected(read_fd, write_fd, variables)
 
-    def terminal(self, variables: dict[str, str]) -> Ended:
+    def terminal(self, variables: dict[str, str]) -> Outcome:
         main_fd, terminal_fd = pty.openpty()
         return self._collected(main_fd, terminal_fd, variables)
 
-    def _collected(self, read_fd: int, write_fd: int, variables: dict[str, str]) -> Ended:
+    def _collected(self, read_fd: int, write_fd: int, variables: dict[str, str]) -> Outcome:
         chunks: list[bytes] = []
 
         def collect() -> None:
@@ -137,14 +139,14 @@ class Runner:
         thread.join()
         return ended._replace(output=b"".join(chunks))
 
-    def closed(self, variables: dict[str, str]) -> Ended:
+    def closed(self, variables: dict[str, str]) -> Outcome:
         return self._run(None, variables, close=True)
 
-    def full(self) -> Ended:
+    def full(self) -> Outcome:
         with Path("/dev/full").open("wb") as full:
             return self._run(full.fileno(), {})
 
-    def gone(self) -> Ended:
+    def gone(self) -> Outcome:
         read_fd, write_fd = os.pipe()
         os.close(read_fd)
         ended = self._run(write_fd, {})
@@ -158,7 +160,7 @@ def test_a_command_in_each_locale_and_with_each_kind_of_stdout(
     command: str, server: LocalServer, folder: Path
 ) -> None:
     runner = Runner(command, server.address, folder)
-    shown: dict[str, Callable[[dict[str, str]], Ended]] = {
+    shown: dict[str, Callable[[dict[str, str]], Outcome]] = {
         **dict.fromkeys(LOCALES, runner.piped),
         "iso-8859-1": runner.terminal,
         "C": runner.closed,
@@ -182,7 +184,7 @@ def test_a_command_in_each_locale_and_with_each_kind_of_stdout(
         assert ended.errors == (line if kind == "full" else ""), kind
 
 
-def said(command: str, ended: Ended) -> str:
+def said(command: str, ended: Outcome) -> str:
     """Return what a command said on stderr beyond what is promised: a server has its log there."""
     if command != "serve":
         return ended.errors
