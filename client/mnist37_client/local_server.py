@@ -53,7 +53,11 @@ class LocalServer:
             env=environment,
         )
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        try:
+            line = self.process.stdout.readline()
+        except BaseException:  # Ctrl-C: nobody else would stop the server
+            self.kill()
+            raise
         if not line.startswith(LISTENING):
             _, log = self._wait()
             raise Unavailable(f"the server did not start: {log.strip()}")

@@ -93,4 +93,6 @@ def demo() -> None:
 
     from mnist37_client.cli import demo as demo_module
 
+    for number in (signal.SIGTERM, signal.SIGHUP):  # their default would leave the server behind
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     demo_module.run(Console())

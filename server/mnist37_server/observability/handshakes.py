@@ -58,17 +58,16 @@ class FailedHandshakes:
         os.environ.update(TRACE)
         stderr = os.dup(2)
         read_fd, write_fd = os.pipe()
+        os.set_blocking(write_fd, False)  # the core loses lines, where it would wait for the thread
         os.dup2(write_fd, 2)
         os.close(write_fd)
         sys.stderr = open(  # noqa: SIM115, PTH123 - for the whole process
             stderr, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace"
         )
         faulthandler.enable(sys.stderr)  # what the core says when it aborts is lost
-        threading.Thread(
-            target=self._read, args=(read_fd, stderr), name="handshakes", daemon=True
-        ).start()
+        threading.Thread(target=self._read, args=(read_fd,), name="handshakes", daemon=True).start()
 
-    def _read(self, read_fd: int, stderr: int) -> None:
+    def _read(self, read_fd: int) -> None:
         rest = b""
         while chunk := os.read(read_fd, CHUNK_BYTES):
             # The last record may be incomplete; the core writes another one after each failure.
@@ -76,7 +75,8 @@ class FailedHandshakes:
             for record in records:
                 self._take(record)
             if not RECORD.match(rest) or len(rest) > RECORD_BYTES_MAX:
-                os.write(stderr, rest)  # not of the core
+                for line in rest.decode(errors="replace").splitlines():  # not of the core
+                    log.warning("%s", line)
                 rest = b""
 
     def _take(self, record: bytes) -> None:

@@ -212,16 +212,24 @@ def test_a_file_name_that_the_terminal_lacks_is_escaped(
     assert finished.stdout.decode(ENCODINGS[locale]).count(": 3 (") == 1
 
 
-def test_a_demo_whose_reader_goes_stops_its_server(folder: Path) -> None:
+@pytest.mark.parametrize("end", [None, signal.SIGTERM, signal.SIGHUP], ids=str)
+def test_a_demo_that_is_ended_stops_its_server(end: signal.Signals | None, folder: Path) -> None:
     process = subprocess.Popen(
-        [*CLI, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
+        [*CLI, "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     assert process.stdout is not None
     assert process.stderr is not None
     assert process.stdout.readline().startswith("starting a server")
     listening = process.stdout.readline().split()[3].rstrip(",")
-    process.stdout.close()
-    assert process.wait(30) in (1, 141)
+    if end is not None:
+        process.send_signal(end)
+    process.stdout.close()  # as `| head -2` does
+    assert process.wait(30) in ((1, 141) if end is None else (128 + end, 1, 141))
     assert process.stderr.read() == ""
     process.stderr.close()
     health = subprocess.run(
