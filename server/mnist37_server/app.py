@@ -93,19 +93,19 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     gc.freeze()
     gc.enable()
     start_trimming()
+    signals.begin_serving()
     serving = start_serving(server)
     # Should it end, nothing else would notice: the process would live on, and answer no call.
     threading.Thread(target=signals.report_end, args=(serving,), name="watch", daemon=True).start()
-    signals.begin_serving()
     version = model.at().version
+    state = str(config.state or "memory")
+    fields = {"address": str(address), "device": str(device), "state": state}
+    log.info("started", extra={**fields, "version": version})
     announce(
         f"listening on {address}",
         *([f"metrics on {metrics.url}"] if metrics else []),
         f"version {version} on {device}",
     )
-    state = str(config.state or "memory")
-    fields = {"address": str(address), "device": str(device), "state": state}
-    log.info("started", extra={**fields, "version": version})
     signal_number = signals.wait()
     has_failed = signal_number == process.SERVING_ENDED
     if has_failed:

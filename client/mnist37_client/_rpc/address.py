@@ -17,7 +17,7 @@ def check_address(address: str) -> str:
     gRPC would accept another form and connect to another place.
     """
     if not isinstance(address, str):
-        raise InvalidInput(f"address: got {address!r}; must be text: HOST:PORT, or unix:PATH")
+        raise InvalidInput(f"address: got {address!r}; must be HOST:PORT or unix:PATH, as text")
     is_socket_file = re.fullmatch(r"unix:(?!//[^/])[^\0]+", address)
     if is_socket_file or _is_host_and_port(address):
         return address

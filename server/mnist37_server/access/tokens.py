@@ -127,6 +127,6 @@ class Tokens:
         """
         is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = content.decode("utf-16" if is_utf16 else "utf-8-sig", "replace")
-        if "\0" in text:
+        if "\0" in text[:2]:
             raise CannotStart(f"--tokens: {self._path} is no UTF-8; is it UTF-16? Save it as UTF-8")
         return text
