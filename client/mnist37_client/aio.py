@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from functools import partial
-from types import TracebackType
-from typing import Any, Self
 
-import grpc
-import grpc.aio
-from google.protobuf.message import Message
 from numpy.typing import ArrayLike
 
 from mnist37_client._rpc import calls, requests
-from mnist37_client._rpc.address import check_address
+from mnist37_client._rpc.asyncio_calls import AsyncioCalls
 from mnist37_client._rpc.asyncio_errors import translate_errors
-from mnist37_client._rpc.batching import BATCHED_IMAGES_MAX, RequestBatcher
-from mnist37_client._rpc.calls import Call, Exchange, Result, RunStateName, ScheduleName, SplitName
+from mnist37_client._rpc.batching import BATCHED_IMAGES_MAX
+from mnist37_client._rpc.calls import RunStateName, ScheduleName, SplitName
 from mnist37_client._rpc.channel import ConnectionSettings, Pem
-from mnist37_client._rpc.event_loops import LoopConnection, LoopConnections
 from mnist37_client._rpc.progress import ProgressBuffer
-from mnist37_client._rpc.retry import RetryPolicy
-from mnist37_client._rpc.seconds import check_timeout
 from mnist37_client._rpc.streams import SentBatches, WatchedRun, iterate_async
-from mnist37_client._rpc.stub import make_stub
 from mnist37_client.async_training_run import AsyncTrainingRun
 from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT
-from mnist37_client.errors import Cancelled, Mnist37Error
 from mnist37_client.images import one_image_bytes, to_images
 from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Tag, Version
 
 
-class AsyncClient:
+class AsyncClient(AsyncioCalls):
     """A connection to one server, for the tasks of an event loop.
 
     The client connects at the first call, in each event loop anew: it may be made anywhere, and
@@ -60,15 +50,10 @@ class AsyncClient:
         token: str | None = None,
         insecure: bool = False,
     ) -> None:
-        self.address = check_address(address)
-        self.timeout = check_timeout(timeout)
-        self._retry_policy = RetryPolicy(retry_for)
-        self._merge = merge
-        self._closed = False
-        self._settings = ConnectionSettings(
+        settings = ConnectionSettings(
             address, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure
         )
-        self._connections = LoopConnections(self._connect)
+        super().__init__(settings, timeout, retry_for, merge)
 
     async def predict(self, images: ArrayLike, *, version: int | str | None = None) -> Prediction:
         """Return the probability of a three for each image.
@@ -254,76 +239,3 @@ class AsyncClient:
                         yield item
         finally:
             call.cancel()
-
-    async def close(self) -> None:
-        """Close the connection and end every call in flight."""
-        self._closed = True
-        await self._connections.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    def _connect(self) -> LoopConnection:
-        """Return a connection in the running event loop."""
-        self._raise_if_closed()
-        channel: grpc.aio.Channel = self._settings.channel(
-            grpc.aio.insecure_channel, grpc.aio.secure_channel, calls.CHANNEL_OPTIONS
-        )
-        stub = self._settings.stub(make_stub(channel))
-        batcher = RequestBatcher(stub.Predict, self._call, self.address) if self._merge else None
-        return LoopConnection(channel, stub, batcher)
-
-    async def _carry_out(self, exchange: Exchange[Result]) -> Result:
-        try:
-            call = next(exchange)
-            while True:
-                try:
-                    content = await self._make(call)
-                except Mnist37Error as error:
-                    call = exchange.throw(error)
-                else:
-                    call = exchange.send(content)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-
-    async def _make(self, call: Call) -> bytes:
-        if not call.is_hint:
-            return await self._call(partial(self._invoke, call.rpc), call.request)
-        with translate_errors(self.address):
-            timeout = call.time_limit(self.timeout)
-            content: bytes = await self._invoke(call.rpc, call.request, timeout=timeout)
-            return content
-
-    async def _call(self, method: Callable[..., Awaitable[bytes]], request: Message) -> bytes:
-        """Return the answer to a request, with retries."""
-        attempts = self._retry_policy.attempts()
-        while True:
-            self._raise_if_closed()
-            try:
-                with translate_errors(self.address):
-                    content = await method(request, timeout=self.timeout)
-            except Mnist37Error as error:
-                await asyncio.sleep(attempts.next_pause(error))
-            else:
-                attempts.record_success()
-                return content
-
-    def _invoke(self, rpc: str, request: object, *, timeout: float | None = None) -> Any:  # noqa: ANN401 - the stub has no types
-        """Return what grpc does: an awaitable of the answer's bytes, or a stream of them."""
-        self._raise_if_closed()
-        stub = self._connections.current().stub
-        with translate_errors(self.address):
-            return getattr(stub, rpc)(request, timeout=timeout)
-
-    def _raise_if_closed(self) -> None:
-        if self._closed:
-            raise Cancelled(f"{self.address}: the client is closed")

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from functools import partial
-from types import TracebackType
-from typing import Any, Self
 
 import grpc
 from numpy.typing import ArrayLike
 
 from mnist37_client._rpc import calls, requests
-from mnist37_client._rpc.address import check_address
-from mnist37_client._rpc.calls import Call, Exchange, Result, RunStateName, ScheduleName, SplitName
+from mnist37_client._rpc.blocking_calls import BlockingCalls
+from mnist37_client._rpc.calls import RunStateName, ScheduleName, SplitName
 from mnist37_client._rpc.channel import ConnectionSettings, Pem
 from mnist37_client._rpc.progress import ProgressBuffer
-from mnist37_client._rpc.retry import RetryPolicy
-from mnist37_client._rpc.seconds import check_timeout
 from mnist37_client._rpc.status import from_rpc
 from mnist37_client._rpc.streams import SentBatches, WatchedRun, iterate
-from mnist37_client._rpc.stub import make_stub
-from mnist37_client.errors import Cancelled, Mnist37Error
 from mnist37_client.images import one_image_bytes, to_images
 from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Tag, Version
 from mnist37_client.training_run import TrainingRun
@@ -31,7 +24,7 @@ DEFAULT_TIMEOUT = 30.0
 DEFAULT_RETRY_FOR = 60.0
 
 
-class Client:
+class Client(BlockingCalls):
     """A connection to one server, which threads may share.
 
     The client connects at the first call. Every method raises a Mnist37Error if it fails;
@@ -68,17 +61,10 @@ class Client:
         token: str | None = None,
         insecure: bool = False,
     ) -> None:
-        self.address = check_address(address)
-        self.timeout = check_timeout(timeout)
-        self._retry_policy = RetryPolicy(retry_for)
-        self._closed = False
         settings = ConnectionSettings(
             address, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure
         )
-        self._channel = settings.channel(
-            grpc.insecure_channel, grpc.secure_channel, calls.CHANNEL_OPTIONS
-        )
-        self._stub = settings.stub(make_stub(self._channel))
+        super().__init__(settings, timeout, retry_for)
 
     def predict(self, images: ArrayLike, *, version: int | str | None = None) -> Prediction:
         """Return the probability of a three for each image.
@@ -299,61 +285,3 @@ class Client:
             raise from_rpc(error, self.address) from error
         finally:
             call.cancel()
-
-    def close(self) -> None:
-        """Close the connection and end every call in flight."""
-        self._closed = True
-        self._channel.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _carry_out(self, exchange: Exchange[Result]) -> Result:
-        try:
-            call = next(exchange)
-            while True:
-                try:
-                    content = self._call(call)
-                except Mnist37Error as error:
-                    call = exchange.throw(error)
-                else:
-                    call = exchange.send(content)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-
-    def _raise_if_closed(self) -> None:
-        if self._closed:
-            raise Cancelled(f"{self.address}: the client is closed")
-
-    def _call(self, call: Call) -> bytes:
-        attempts = self._retry_policy.attempts()
-        timeout = call.time_limit(self.timeout)
-        while True:
-            try:
-                content: bytes = self._invoke(call.rpc, call.request, timeout)
-            except grpc.RpcError as error:
-                failure = from_rpc(error, self.address)
-                if call.is_hint:
-                    raise failure from error
-                time.sleep(attempts.next_pause(failure))
-            else:
-                attempts.record_success()
-                return content
-
-    def _invoke(self, rpc: str, request: object, timeout: float | None = None) -> Any:  # noqa: ANN401 - the stub has no types
-        """Return what grpc does: the answer's bytes, or the stream of the answers."""
-        self._raise_if_closed()
-        try:
-            return getattr(self._stub, rpc)(request, timeout=timeout)
-        except ValueError:  # another thread has closed the channel since
-            self._raise_if_closed()
-            raise

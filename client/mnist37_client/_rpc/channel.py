@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import grpc
 
-from mnist37_client._rpc.address import UNIX
+from mnist37_client._rpc.address import UNIX, check_address
 from mnist37_client.errors import InvalidInput, one_line
 
 Pem = str | Path | bytes  # a file's path, or the content of such a file
@@ -56,7 +56,7 @@ class ConnectionSettings:
         token: str | None,
         insecure: bool,
     ) -> None:
-        self._address = address
+        self.address = check_address(address)
         self._options: list[tuple[str, str | int]] = []
         self._credentials = _credentials(tls_ca, tls_cert, tls_key, tls_server_name)
         self._token = token
@@ -89,8 +89,8 @@ class ConnectionSettings:
     ) -> C:
         """Return a channel that one of grpc's two functions makes."""
         if self._credentials is None:
-            return plain(self._address, options=[*options, *self._options])
-        return secure(self._address, self._credentials, options=[*options, *self._options])
+            return plain(self.address, options=[*options, *self._options])
+        return secure(self.address, self._credentials, options=[*options, *self._options])
 
     def stub(self, stub: S) -> S:
         """Return the stub, whose calls now send the token.

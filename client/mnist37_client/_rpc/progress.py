@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
-from mnist37_client._rpc.responses import decode, parse_epochs
+from mnist37_client._rpc.checks import decode
+from mnist37_client._rpc.responses import parse_epochs
 from mnist37_client.errors import InvalidResponse
 from mnist37_client.results import Progress
 

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import reprlib
-from collections.abc import Iterable
-from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Any, TypeVar
 
 import numpy as np
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
-from google.protobuf.message import DecodeError, Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
-from mnist37_client.errors import InvalidResponse
+from mnist37_client._rpc.checks import (
+    check_falls,
+    check_version,
+    decode,
+    enum_name,
+    invalid,
+    optional,
+    positive,
+    printable,
+    seconds,
+    time,
+    unit,
+)
 from mnist37_client.images import PIXELS
 from mnist37_client.results import (
     Loss,
@@ -33,25 +38,7 @@ from mnist37_client.results import (
     Version,
 )
 
-M = TypeVar("M", bound=Message)
-
 ONE_BITS = 0x3F800000  # of the float32 1.0
-DURATION_SECONDS_MAX = 315_576_000_000  # of google.protobuf.Duration: 10,000 years
-
-
-def decode(kind: type[M], content: bytes) -> M:
-    """Return the message in these bytes.
-
-    Raises:
-        InvalidResponse: they are no such message.
-    """
-    try:
-        return kind.FromString(content)
-    except DecodeError:
-        raise InvalidResponse(
-            f"the server's answer is no {kind.DESCRIPTOR.full_name}: its {len(content):,} bytes"
-            " cannot be decoded"
-        ) from None
 
 
 def parse_prediction(content: bytes, count: int, version: int | str | None = None) -> Prediction:
@@ -65,14 +52,14 @@ def parse_prediction(content: bytes, count: int, version: int | str | None = Non
         wrong = probabilities[~((probabilities >= 0) & (probabilities <= 1))]
         raise invalid("probabilities", wrong[0] if len(wrong) else -0.0, "in 0..1")
     if version is not None:  # mostly it is: a call less for each prediction
-        _check_version(response.version, version)
+        check_version(response.version, version)
     return Prediction(probabilities, response.version)
 
 
 def parse_loss(content: bytes, count: int | None = None, version: int | str | None = None) -> Loss:
     """Return the loss on `count` images, by this version; None for either means any."""
     response = decode(pb.GetLossResponse, content)
-    _check_version(response.version, version)
+    check_version(response.version, version)
     if response.count != (count or response.count or 1):
         raise invalid("count", response.count, f"{count or 1:,}" + ("" if count else " or more"))
     cells = (
@@ -84,8 +71,8 @@ def parse_loss(content: bytes, count: int | None = None, version: int | str | No
     if sum(cells) != response.count:
         raise invalid("count", response.count, f"{sum(cells):,}, the sum of the confusion matrix")
     return Loss(
-        _unit("loss", response.loss),
-        _unit("accuracy", response.accuracy),
+        unit("loss", response.loss),
+        unit("accuracy", response.accuracy),
         response.count,
         response.version,
         *cells,
@@ -95,14 +82,14 @@ def parse_loss(content: bytes, count: int | None = None, version: int | str | No
 def parse_step(content: bytes) -> StepResult:
     """Return the result of a Step."""
     response = decode(pb.StepResponse, content)
-    return StepResult(_unit("loss", response.loss), _positive("version", response.version))
+    return StepResult(unit("loss", response.loss), positive("version", response.version))
 
 
 def parse_new_version(
     kind: type[pb.InitializeResponse | pb.RestoreResponse | pb.ImportResponse], content: bytes
 ) -> int:
     """Return the version that a write made."""
-    return _positive("version", decode(kind, content).version)
+    return positive("version", decode(kind, content).version)
 
 
 def parse_tagged_version(
@@ -112,7 +99,7 @@ def parse_tagged_version(
 ) -> int:
     """Return the version of a tag, which is this one unless it is None or a tag itself."""
     response = decode(kind, content)
-    _check_version(response.version, version)
+    check_version(response.version, version)
     return response.version
 
 
@@ -120,10 +107,10 @@ def parse_tags(content: bytes) -> list[Tag]:
     """Return the tags in a ListTagsResponse."""
     return [
         Tag(
-            _printable("name", message.name),
+            printable("name", message.name),
             message.version,
             message.run if message.HasField("run") else None,
-            _time("tagged_at", message.tagged_at),
+            time("tagged_at", message.tagged_at),
         )
         for message in decode(pb.ListTagsResponse, content).tags
     ]
@@ -132,7 +119,7 @@ def parse_tags(content: bytes) -> list[Tag]:
 def parse_model(content: bytes, version: int | str | None) -> Model:
     """Return the parameters of this version; None, or a tag, means any."""
     response = decode(pb.GetModelResponse, content)
-    _check_version(response.version, version)
+    check_version(response.version, version)
     if len(response.weights) != 4 * PIXELS:
         size = len(response.weights)
         raise invalid("weights", f"{size:,} bytes", f"{4 * PIXELS:,}, {PIXELS} float32")
@@ -144,7 +131,7 @@ def parse_model(content: bytes, version: int | str | None) -> Model:
     digest = hashlib.sha256(response.weights + bias.astype("<f4").tobytes()).hexdigest()
     if response.digest != digest:
         raise invalid("digest", reprlib.repr(response.digest), f"{digest}, as the parameters have")
-    device = _printable("device", response.device)
+    device = printable("device", response.device)
     return Model(weights, bias, response.version, digest, device)
 
 
@@ -153,13 +140,13 @@ def parse_versions(content: bytes, limit: int | None) -> list[Version]:
     messages = decode(pb.ListVersionsResponse, content).versions
     if limit is not None and len(messages) > limit:
         raise invalid("versions", f"{len(messages):,}", f"at most {limit:,}")
-    _check_falls("versions", (message.version for message in messages))
+    check_falls("versions", (message.version for message in messages))
     return [
         Version(
             message.version,
-            _enum_name(pb.Origin, message.origin),
+            enum_name(pb.Origin, message.origin),
             message.run if message.HasField("run") else None,
-            _time("committed_at", message.committed_at),
+            time("committed_at", message.committed_at),
         )
         for message in messages
     ]
@@ -178,7 +165,7 @@ def parse_runs(content: bytes, size: int, page_token: str = "") -> tuple[list[Ru
         raise invalid("runs", f"{len(response.runs):,}", f"at most {size:,}")
     if response.next_page_token and (not response.runs or response.next_page_token == page_token):
         raise invalid("next_page_token", "one without progress", "empty on the last page")
-    _check_falls("runs", (message.run for message in response.runs if message.run))
+    check_falls("runs", (message.run for message in response.runs if message.run))
     return [parse_run(message) for message in response.runs], response.next_page_token
 
 
@@ -190,25 +177,25 @@ def parse_run(message: pb.Run) -> Run:
             raise invalid(field, value, "finite")
     is_queued = message.state == pb.RUN_STATE_QUEUED
     return Run(
-        run=None if is_queued else _positive("run", message.run),
-        state=_enum_name(pb.RunState, message.state),
+        run=None if is_queued else positive("run", message.run),
+        state=enum_name(pb.RunState, message.state),
         request_id=message.request_id if message.HasField("request_id") else None,
         epochs=message.epochs,
         learning_rate=message.learning_rate,
         batch_size=message.batch_size,
         seed=message.seed,
-        started_at=None if is_queued else _time("started_at", message.started_at),
+        started_at=None if is_queued else time("started_at", message.started_at),
         version=None if is_queued else message.version,
         last=last,
         name=message.name if message.HasField("name") else None,
-        schedule=_enum_name(pb.Schedule, message.schedule),
-        final_learning_rate=_optional(message, "final_learning_rate"),
+        schedule=enum_name(pb.Schedule, message.schedule),
+        final_learning_rate=optional(message, "final_learning_rate"),
         warmup_epochs=message.warmup_epochs,
-        patience=_optional(message, "patience"),
-        min_delta=_optional(message, "min_delta"),
-        best_epoch=_optional(message, "best_epoch"),
-        best_version=_optional(message, "best_version"),
-        queue_position=_optional(message, "queue_position"),
+        patience=optional(message, "patience"),
+        min_delta=optional(message, "min_delta"),
+        best_epoch=optional(message, "best_epoch"),
+        best_version=optional(message, "best_version"),
+        queue_position=optional(message, "queue_position"),
     )
 
 
@@ -236,79 +223,12 @@ def parse_progress(message: pb.TrainResponse, epochs: int) -> Progress:
     return Progress(
         message.epoch,
         message.epochs,
-        _unit("train_loss", message.train_loss),
-        _unit("valid_loss", message.valid_loss),
-        _unit("valid_accuracy", message.valid_accuracy),
+        unit("train_loss", message.train_loss),
+        unit("valid_loss", message.valid_loss),
+        unit("valid_accuracy", message.valid_accuracy),
         message.version,
-        _seconds("elapsed", message.elapsed),
+        seconds("elapsed", message.elapsed),
         message.run,
-        _optional(message, "best_epoch"),
+        optional(message, "best_epoch"),
         message.stopped_early,
     )
-
-
-def invalid(field: str, got: object, expected: str) -> InvalidResponse:
-    """Return the error for a field of an answer."""
-    text = f"{field}: got {got}; must be {expected}"
-    return InvalidResponse(f"the server's answer is not valid: {text}")
-
-
-def _check_version(version: int, expected: int | str | None) -> None:
-    """Raise InvalidResponse unless the version is the expected one; a tag or None means any."""
-    if isinstance(expected, int) and version != expected:
-        raise invalid("version", version, f"{expected}, as the request says")
-
-
-def _check_falls(field: str, numbers: Iterable[int]) -> None:
-    for newer, older in pairwise(numbers):
-        if newer <= older:
-            raise invalid(field, f"{older} after {newer}", "the newest first, each once")
-
-
-def _unit(field: str, value: float) -> float:
-    """Return a loss or an accuracy: a mean of numbers in 0..1."""
-    if not 0 <= value <= 1:  # true for NaN too
-        raise invalid(field, value, "in 0..1")
-    return value
-
-
-def _printable(field: str, text: str) -> str:
-    if not text.isprintable():
-        raise invalid(field, reprlib.repr(text), "printable")
-    return text
-
-
-def _optional(message: Message, field: str) -> Any:  # noqa: ANN401 - the field's type
-    """Return the value of an optional field; None if it is unset."""
-    return getattr(message, field) if message.HasField(field) else None
-
-
-def _positive(field: str, value: int) -> int:
-    if value < 1:
-        raise invalid(field, value, "1 or more")
-    return value
-
-
-def _enum_name(enum: EnumTypeWrapper, number: int) -> str:
-    """Return the name of a value without its prefix; a later server may have further values."""
-    try:
-        name = enum.Name(number)
-    except ValueError:
-        return f"unknown ({number})"
-    prefix = enum.Name(0).removesuffix("UNSPECIFIED")
-    return name.removeprefix(prefix).lower()
-
-
-def _time(field: str, message: Timestamp) -> datetime:
-    try:
-        return message.ToDatetime(UTC)
-    except (ValueError, OverflowError):
-        got = f"{message.seconds} s and {message.nanos} ns"
-        raise invalid(field, got, "a time in the years 1 to 9999") from None
-
-
-def _seconds(field: str, message: Duration) -> float:
-    if not (0 <= message.seconds <= DURATION_SECONDS_MAX and 0 <= message.nanos < 10**9):
-        got = f"{message.seconds} s and {message.nanos} ns"
-        raise invalid(field, got, "a duration from 0 to 10,000 years")
-    return message.ToNanoseconds() / 1e9

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import ArrayLike
 
+from mnist37_client._rpc.checks import decode, invalid
 from mnist37_client._rpc.requests import predict_request
-from mnist37_client._rpc.responses import decode, invalid, parse_epochs, parse_prediction, parse_run
+from mnist37_client._rpc.responses import parse_epochs, parse_prediction, parse_run
 from mnist37_client.errors import InvalidInput, InvalidResponse
 from mnist37_client.images import to_images
 from mnist37_client.results import Prediction, Progress, Run
