@@ -29,8 +29,10 @@ ARGUMENTS = {
     "predict": ("--show", "three.png"),
     "restore": ("0",),
     "runs": ("1",),
+    "tag": ("monday",),
     "token": ("train", "--name", "caf\u00e9"),
     "train": ("2",),
+    "untag": ("monday",),
     "serve": ("--device", "cpu", "--state", ":memory:"),
 }
 LOCALES = {
@@ -83,6 +85,9 @@ class Runner:
     def _run(
         self, stdout: int | None, variables: dict[str, str], *, close: bool = False
     ) -> Outcome:
+        if self.command == "untag":
+            with Client(self._address) as client:
+                client.tag_version("monday")
         rest = {
             name: value
             for name, value in os.environ.items()

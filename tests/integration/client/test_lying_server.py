@@ -53,9 +53,9 @@ CALLS: dict[str, Callable[[AnyClient], object]] = {
 }
 
 pixels = IMAGES[:2].tobytes()
-REQUESTS: dict[str, Message | Iterator[Message]] = {
+REQUESTS: dict[str, Message | list[Message]] = {
     "Predict": pb.PredictRequest(pixels=pixels),
-    "PredictStream": iter([pb.PredictRequest(pixels=pixels), pb.PredictRequest(pixels=bytes(784))]),
+    "PredictStream": [pb.PredictRequest(pixels=pixels), pb.PredictRequest(pixels=bytes(784))],
     "Step": pb.StepRequest(),
     "Train": pb.TrainRequest(epochs=EPOCHS, coalesce=True),
     "GetLoss": pb.GetLossRequest(split=pb.SPLIT_VALID),
@@ -89,7 +89,7 @@ def truth() -> Truth:
         stub = make_stub(channel)
         answers: Truth = {}
         for rpc, request in REQUESTS.items():
-            answer = getattr(stub, rpc)(request)
+            answer = getattr(stub, rpc)(iter(request) if isinstance(request, list) else request)
             contents = [answer] if isinstance(answer, bytes) else list(answer)
             answers[rpc] = [answer_type(rpc).FromString(content) for content in contents]
     return answers

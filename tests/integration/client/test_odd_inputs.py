@@ -181,7 +181,7 @@ def pair() -> Iterator[tuple[Client, BlockingClient]]:
 def test_the_table_has_every_argument_of_every_method() -> None:
     assert {name: list(arguments) for name, arguments in NORMAL.items()} == {
         name: list(inspect.signature(method).parameters)[1:]
-        for name, method in vars(Client).items()
+        for name, method in inspect.getmembers(Client, inspect.isfunction)
         if not name.startswith("_")
     }
 

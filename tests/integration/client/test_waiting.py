@@ -48,7 +48,7 @@ def test_a_run_says_which_run_it_waits_for(make: MakeClient, client: Client) -> 
         with make(client.address).train(3) as run:
             found = run.waits_for()
             assert found is not None
-            assert (found.run, found.epochs) == (client.runs()[0].run, ENDLESS_EPOCHS)
+            assert (found.run, found.epochs) == (client.runs(state="running")[0].run, ENDLESS_EPOCHS)
             assert found.position.startswith(f"run {found.run} (epoch ")
             ahead.cancel()
             next(run)
@@ -66,7 +66,7 @@ def test_a_run_does_not_wait_for_itself(make: MakeClient, client: Client) -> Non
             assert second.waits_for() is None
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def busy() -> Iterator[Client]:
     """Return a client whose endless run is the first of its server."""
     with (
