@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
@@ -13,12 +16,14 @@ from mnist37_client.local_server import LocalServer
 from mnist37_client.results import Prediction
 
 EPOCHS = 20
+END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def run(console: Console) -> None:
     """Run the demonstration; its last line is the accuracy on the validation images."""
     console.print("starting a server, its model in memory ...")
     with LocalServer() as server, Client(server.address) as client:
+        stop_by_signals(server)
         model = client.get_model()
         initial = client.get_loss("valid")
         console.print(f"it listens on {server.address}, its model is on {model.device}")
@@ -42,6 +47,18 @@ def run(console: Console) -> None:
         digest = client.get_model(version=prediction.version).digest
         console.print(f"digest {digest}", highlight=False, soft_wrap=True)
     console.print(f"validation accuracy {is_correct.mean():.4f}")
+
+
+def stop_by_signals(server: LocalServer) -> None:
+    """Have the signals whose default would leave a server behind end it with this process."""
+
+    def end(number: int, _: object) -> None:
+        server.process.terminate()
+        # An exception in the midst of a call could leave a lock of gRPC's channel taken.
+        os._exit(128 + number)
+
+    for number in END_SIGNALS:
+        signal.signal(number, end)
 
 
 def choose_examples(prediction: Prediction, is_correct: NDArray[np.bool_]) -> list[int]:

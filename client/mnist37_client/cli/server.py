@@ -93,6 +93,7 @@ def demo() -> None:
 
     from mnist37_client.cli import demo as demo_module
 
-    for number in (signal.SIGTERM, signal.SIGHUP):  # their default would leave the server behind
+    # Until the server listens; without it, one that starts would be left behind.
+    for number in demo_module.END_SIGNALS:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     demo_module.run(Console())
