@@ -311,7 +311,11 @@ def closed(certificates: Path) -> Iterator[LocalServer]:
     certificate, key = pair(certificates, "good")
     options = ("--tls-cert", certificate, "--tls-key", key)
     authority = ("--client-ca", str(certificates / "ca.pem"), "--metrics-address", "127.0.0.1:0")
-    with LocalServer("--device", "cpu", *options, *authority) as server:
+
+    class Served(LocalServer):
+        command = (*CLI, "serve")  # as an operator starts it
+
+    with Served("--device", "cpu", *options, *authority) as server:
         yield server
 
 

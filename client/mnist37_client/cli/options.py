@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -51,6 +52,8 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @wraps(command)
     def run_command(**values: object) -> None:
+        # gRPC's core would print its own line about a TLS handshake, beside ours.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         command(**values)
 
     return run_command

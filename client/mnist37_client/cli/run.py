@@ -17,7 +17,6 @@ Exit status:
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import suppress
 from typing import NoReturn
@@ -35,8 +34,6 @@ COMMANDS = (model, server, tags, training)
 def run() -> None:
     """Run a command; print an error as one line on stderr and exit with the status of its kind."""
     streams.prepare()
-    # gRPC's core would print its own line about a TLS handshake, beside ours.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         commands(prog_name="mnist37", standalone_mode=False)
         sys.stdout.flush()

@@ -94,6 +94,7 @@ class FailedHandshakes:
             return
         if len(self._next_lines) >= REASONS_MAX:
             self._next_lines.clear()
+            self._unlogged.clear()
         self._next_lines[reason] = now + LOG_INTERVAL_SECONDS
         fields = {"peer": peer, "reason": reason, "more": self._unlogged.pop(reason, None)}
         log.warning("a TLS handshake failed", extra=fields)
