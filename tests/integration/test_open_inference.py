@@ -161,7 +161,23 @@ def with_value(value: float, *, typed: bool = False) -> pb.ModelInferRequest:
     return infer(values, typed=typed)
 
 
-def bad_requests() -> Iterator[tuple[str, grpc.StatusCode, pb.ModelInferRequest, tuple[str, ...]]]:
+BadRequest = tuple[str, grpc.StatusCode, pb.ModelInferRequest, tuple[str, ...]]
+
+
+def bad_versions() -> Iterator[BadRequest]:
+    """Yield requests for versions and tags that do not exist, as `bad_requests` does."""
+    for tag in ("newest", "-1", "1.0", "1e2", "best@999999", "x" * 128):
+        said = (f"tag: there is no tag {tag!r}", "versions are decimal numbers")
+        yield f"tag {tag[:9]}", NOT_FOUND, infer(IMAGES, model_version=tag), said
+    for version in (" 1", "\u0663", "9" * 21, "9" * 5000, "x" * 129, "best@01", "a@b"):
+        said = (f"version: {version[:64]!r} is not retained",)
+        yield f"version {version[:9]}", NOT_FOUND, infer(IMAGES, model_version=version), said
+    for number in (2**62, 2**64 - 1, 10**20 - 1):
+        said = (f"version: {number} is not retained",)
+        yield f"version {number}", NOT_FOUND, infer(IMAGES, model_version=str(number)), said
+
+
+def bad_requests() -> Iterator[BadRequest]:
     """Yield bad requests: a name, the code, the request, and words of the message."""
     said: tuple[str, ...]
     for name in ("", "mnist38", "MNIST37"):
@@ -173,15 +189,7 @@ def bad_requests() -> Iterator[tuple[str, grpc.StatusCode, pb.ModelInferRequest,
             request,
             (f"model: there is no '{name}'", "there is mnist37"),
         )
-    for tag in ("newest", "-1", "1.0", "1e2", "best@999999", "x" * 128):
-        said = (f"tag: there is no tag {tag!r}", "versions are decimal numbers")
-        yield f"tag {tag[:9]}", NOT_FOUND, infer(IMAGES, model_version=tag), said
-    for version in (" 1", "\u0663", "9" * 21, "9" * 5000, "x" * 129, "best@01", "a@b"):
-        said = (f"version: {version[:64]!r} is not retained",)
-        yield f"version {version[:9]}", NOT_FOUND, infer(IMAGES, model_version=version), said
-    for number in (2**62, 2**64 - 1, 10**20 - 1):
-        said = (f"version: {number} is not retained",)
-        yield f"version {number}", NOT_FOUND, infer(IMAGES, model_version=str(number)), said
+    yield from bad_versions()
 
     request = changed_request(lambda r: r.inputs.pop())
     yield "no input", INVALID_ARGUMENT, request, ("inputs: got 0", "must be one, pixels")

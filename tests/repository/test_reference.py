@@ -228,7 +228,9 @@ def test_the_clients_methods(client: type) -> None:
         bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
         return str(inspect.Signature(bare))
 
-    public = {name: method for name, method in vars(client).items() if not name.startswith("_")}
+    # In the order of the source: those of the client itself, then those that it inherits.
+    members = {name: method for part in client.__mro__ for name, method in vars(part).items()}
+    public = {name: method for name, method in members.items() if not name.startswith("_")}
     listed = [plain(row["method"]) for row in table(CLIENT, "method")]
     assert listed == [
         name + signature(method) for name, method in public.items() if callable(method)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from mnist37_client import Unavailable, health, validation_images
+from mnist37_client import Client, Unavailable, health, validation_images
 from mnist37_client.cli.group import commands
 from mnist37_client.cli.run import COMMANDS
 from mnist37_client.local_server import LocalServer

@@ -48,7 +48,8 @@ def test_a_run_says_which_run_it_waits_for(make: MakeClient, client: Client) -> 
         with make(client.address).train(3) as run:
             found = run.waits_for()
             assert found is not None
-            assert (found.run, found.epochs) == (client.runs(state="running")[0].run, ENDLESS_EPOCHS)
+            (running,) = client.runs(state="running")
+            assert (found.run, found.epochs) == (running.run, ENDLESS_EPOCHS)
             assert found.position.startswith(f"run {found.run} (epoch ")
             ahead.cancel()
             next(run)
