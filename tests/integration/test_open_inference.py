@@ -166,6 +166,7 @@ BadRequest = tuple[str, grpc.StatusCode, pb.ModelInferRequest, tuple[str, ...]]
 
 def bad_versions() -> Iterator[BadRequest]:
     """Yield requests for versions and tags that do not exist, as `bad_requests` does."""
+    said: tuple[str, ...]
     for tag in ("newest", "-1", "1.0", "1e2", "best@999999", "x" * 128):
         said = (f"tag: there is no tag {tag!r}", "versions are decimal numbers")
         yield f"tag {tag[:9]}", NOT_FOUND, infer(IMAGES, model_version=tag), said
