@@ -39,6 +39,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Version",
+    "read_digit",
     "validation_images",
 ]
 
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from mnist37_client.images import validation_images
+    from mnist37_client.pictures import read_digit
     from mnist37_client.results import (
         Loss,
         Model,
@@ -96,6 +98,7 @@ _NAMES = {
     "client": ("Client",),
     "training_run": ("TrainingRun",),
     "images": ("validation_images",),
+    "pictures": ("read_digit",),
     "results": ("Loss", "Model", "Prediction", "Progress", "Run", "StepResult", "Tag", "Version"),
 }
 _NAMES["errors"] = tuple(name for name in __all__ if name not in sum(_NAMES.values(), ()))

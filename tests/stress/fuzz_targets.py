@@ -28,9 +28,9 @@ from grpc_status.rpc_status import to_status
 from mnist37_client import InvalidInput
 from mnist37_client._rpc.status import from_rpc
 from mnist37_client.cli.safetensors_file import load_model
-from mnist37_client.digits import read_digit
 from mnist37_client.errors import Mnist37Error
 from mnist37_client.images import to_images, to_labels
+from mnist37_client.pictures import read_digit
 from mnist37_protos.inference import open_inference_pb2 as inference
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_server.access.tokens import Tokens

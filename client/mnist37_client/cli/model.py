@@ -25,38 +25,6 @@ if TYPE_CHECKING:
 
 
 @commands.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
-@click.option("--show", is_flag=True, help="Draw each digit as the model gets it.")
-@json_option
-@client_options
-def predict(client: Client, files: tuple[Path, ...], show: bool, as_json: bool) -> None:
-    """Predict whether each FILE shows a 3 or a 7.
-
-    A FILE is a PNG or JPEG. The digit may be dark on light or light on dark, and of any
-    size. The command prepares each picture as MNIST prepared its images.
-    """
-    import numpy as np
-
-    from mnist37_client.cli.terminal import draw_image
-    from mnist37_client.digits import read_digit
-
-    images = np.stack([read_digit(path) for path in files])
-    prediction = client.predict(images)
-    for path, image, digit, three in zip(
-        files, images, prediction.digits.tolist(), prediction.probabilities.tolist(), strict=True
-    ):
-        probability = three if digit == 3 else 1 - three
-        if as_json:
-            print_json(
-                file=str(path), digit=digit, probability=probability, version=prediction.version
-            )
-            continue
-        if show:
-            click.echo("\n".join(draw_image(image)))
-        click.echo(f"{path}: {digit} ({probability:.1%})")
-
-
-@commands.command()
 @click.option("--split", type=click.Choice(["train", "valid"]), help="Show only this split.")
 @version_option
 @json_option

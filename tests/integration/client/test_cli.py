@@ -283,7 +283,8 @@ def test_predict_says_what_each_file_shows(address: str, client: Client, tmp_pat
     assert all(0.5 <= one["probability"] <= 1 for one in said)
 
 
-def test_predict_with_show_draws_the_digit(address: str, tmp_path: Path) -> None:
+def test_predict_with_show_draws_the_digit(address: str, client: Client, tmp_path: Path) -> None:
+    client.train(epochs=1).wait()
     three = picture(tmp_path, 0)
     shown = lines(mnist37(address, "predict", "--show", three))
     assert {len(line) for line in shown[:14]} == {28}
@@ -394,8 +395,35 @@ def test_a_wrong_file_among_right_ones_is_named(address: str, tmp_path: Path) ->
     wrong = tmp_path / "wrong.png"
     wrong.write_text("no picture")
     finished = mnist37(address, "predict", picture(tmp_path, 0), wrong)
-    assert str(wrong) in error(finished, 2)
-    assert finished.stdout == ""
+    named = [line for line in finished.stderr.splitlines() if "never trained" not in line]
+    assert finished.returncode == 2
+    assert len(named) == 1
+    assert str(wrong) in named[0]
+    assert re.fullmatch(r".*digit 0\.png: [37] \(\d+\.\d%\)\n", finished.stdout)
+
+
+def test_predict_reads_stdin_and_walks_a_folder(
+    address: str, client: Client, tmp_path: Path
+) -> None:
+    client.train(epochs=1).wait()
+    (tmp_path / "below").mkdir()
+    three, seven = picture(tmp_path, 0), picture(tmp_path / "below", -1)
+    (tmp_path / "notes.txt").write_text("no picture")
+    said = objects(mnist37(address, "predict", "--json", tmp_path))
+    assert {one["file"] for one in said} == {str(three), str(seven)}
+    command = [*CLI, "predict", "-", "--address", address]
+    finished = subprocess.run(command, input=three.read_bytes(), capture_output=True, check=True)
+    assert re.fullmatch(rb"-: [37] \(\d+\.\d%\)\n", finished.stdout)
+
+
+def test_a_model_that_was_never_trained_says_so(
+    address: str, client: Client, tmp_path: Path
+) -> None:
+    version = client.initialize()
+    finished = mnist37(address, "predict", picture(tmp_path, 0))
+    assert f"version {version} was never trained" in error(finished, 0)
+    client.train(epochs=1).wait()
+    assert len(lines(mnist37(address, "predict", picture(tmp_path, 0)))) == 1
 
 
 @pytest.mark.parametrize("command", ["model", "train 3", "loss", "step", "health"])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,13 +27,12 @@ CLI = (sys.executable, "-P", "-m", "mnist37_client.cli")
 ARGUMENTS = {
     "export": ("model.safetensors",),
     "import": ("given.safetensors",),
-    "predict": ("--show", "three.png"),
+    "predict": ("--show", "--version", "best@1", "three.png"),
     "restore": ("0",),
     "runs": ("1",),
     "tag": ("monday",),
     "token": ("train", "--name", "caf\u00e9"),
     "train": ("2",),
-    "untag": ("monday",),
     "serve": ("--device", "cpu", "--state", ":memory:"),
 }
 LOCALES = {
@@ -85,9 +85,6 @@ class Runner:
     def _run(
         self, stdout: int | None, variables: dict[str, str], *, close: bool = False
     ) -> Outcome:
-        if self.command == "untag":
-            with Client(self._address) as client:
-                client.tag_version("monday")
         rest = {
             name: value
             for name, value in os.environ.items()
@@ -95,6 +92,8 @@ class Runner:
         }
         inherited = {"PYTHONWARNINGS": "error", "MNIST37_ADDRESS": self._address, "TERM": "xterm"}
         arguments = self._arguments
+        if self.command == "untag":
+            arguments = [*arguments, self._make_tag()]
         if close:
             arguments = ["sh", "-c", 'exec "$@" >&-', "sh", *arguments]
         process = subprocess.Popen(
@@ -117,6 +116,12 @@ class Runner:
             process.terminate()
         errors += process.communicate(timeout=60)[1]
         return Outcome(process.returncode, b"", errors)
+
+    def _make_tag(self) -> str:
+        name = uuid.uuid4().hex[:8] + "-"
+        with Client(self._address) as client:
+            client.tag_version(name)
+        return name
 
     def piped(self, variables: dict[str, str]) -> Outcome:
         read_fd, write_fd = os.pipe()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mnist37_client import Client, InvalidInput, validation_images
-from mnist37_client.digits import read_digit
+from mnist37_client import Client, InvalidInput, read_digit, validation_images
+from mnist37_client.pictures.reading import Source
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.Image import Transpose
@@ -169,14 +172,12 @@ def test_the_digit_is_centred_by_its_mass(variant: Save, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("shape", [(1, 40), (40, 1), (2, 3000), (13, 57)])
-def test_a_picture_of_any_shape_gives_28_by_28(shape: tuple[int, int], tmp_path: Path) -> None:
+def test_two_dots_in_any_shape_are_refused(shape: tuple[int, int], tmp_path: Path) -> None:
     pixels = np.full(shape, 255, np.uint8)
     pixels[-1, -1] = 0
     pixels[shape[0] // 2, shape[1] // 2] = 0
-    prepared = read_digit(save(pixels, tmp_path))
-    assert prepared.shape == (28, 28)
-    assert prepared.dtype == np.uint8
-    assert prepared.max() == 255
+    with pytest.raises(InvalidInput, match="no digit in it"):
+        read_digit(save(pixels, tmp_path))
 
 
 def test_the_content_of_a_file_counts_and_not_its_name(tmp_path: Path) -> None:
@@ -284,9 +285,127 @@ def test_a_trained_model_recognises_prepared_pictures(client: Client, tmp_path: 
     client.train(epochs=20).wait()
     images = sample(50)
     paths = [
-        save(255 - enlarged(image, 5), tmp_path, f"{place}.png")
+        save(255 - enlarged(np.pad(image, 4), 5), tmp_path, f"{place}.png")
         for place, image in enumerate(images)
     ]
     prediction = client.predict(np.stack([read_digit(path) for path in paths]))
     accuracy = (prediction.digits == np.repeat([3, 7], 50)).mean()
     assert accuracy >= 0.93
+
+
+def webp(image: Grey) -> bytes:
+    return encoded(image, "WEBP", lossless=True)
+
+
+def encoded(image: Grey, kind: str, mode: str = "RGB", **options: Any) -> bytes:
+    file = io.BytesIO()
+    drawn = Image.fromarray(255 - enlarged(np.pad(image, 4))).convert(mode)
+    drawn.save(file, kind, **options)
+    return file.getvalue()
+
+
+def mpo(image: Grey) -> bytes:
+    other = Image.new("RGB", (360, 360), "white")
+    return encoded(image, "MPO", save_all=True, append_images=[other])
+
+
+def tiff_of_two_pages(image: Grey) -> bytes:
+    return encoded(image, "TIFF", save_all=True, append_images=[Image.new("RGB", (9, 9))])
+
+
+def twelve_bits(image: Grey) -> bytes:
+    file = io.BytesIO()
+    values = (255 - enlarged(np.pad(image, 4))).astype(np.uint16) * 16
+    Image.fromarray(values).save(file, "PNG")
+    return file.getvalue()
+
+
+FILES: dict[str, Callable[[Grey], bytes]] = {
+    "WebP": webp,
+    "GIF": lambda image: encoded(image, "GIF", "P"),
+    "BMP": lambda image: encoded(image, "BMP"),
+    "TIFF of two pages": tiff_of_two_pages,
+    "MPO": mpo,
+    "PNG of 12 bits": twelve_bits,
+    "PNG with alpha": lambda image: encoded(image, "PNG", "RGBA"),
+    "PNG with a palette": lambda image: encoded(image, "PNG", "P"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_the_formats_that_pillow_reads_by_itself(kind: str) -> None:
+    images = sample(3)
+    prepared = np.stack([read_digit(FILES[kind](image)) for image in images])
+    assert np.abs(prepared.astype(float) - images).mean() < 6
+
+
+def test_every_kind_of_source_gives_the_same_digit(tmp_path: Path) -> None:
+    pixels = 255 - enlarged(np.pad(IMAGES[0], 4))
+    path = save(pixels, tmp_path)
+    expected = read_digit(path)
+    sources: list[Source] = [
+        str(path),
+        path.read_bytes(),
+        io.BytesIO(path.read_bytes()),
+        Image.open(path),
+        pixels,
+        pixels / 255,
+        np.stack([pixels] * 3, axis=2),
+    ]
+    for source in sources:
+        assert np.array_equal(read_digit(source), expected)
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, 3, np.zeros(5), np.full((9, 9), np.nan), np.full((9, 9), -1), io.StringIO("a")]
+)
+def test_another_source_is_refused_in_one_line(wrong: Any) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read_digit(wrong)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_heic_is_refused_with_what_helps() -> None:
+    with pytest.raises(InvalidInput, match="HEIC cannot be read; export the photo as a JPEG"):
+        read_digit(b"\0\0\0\x18ftypheic" + bytes(100))
+
+
+def test_a_transparency_that_is_too_long_is_refused_or_read_in_one_line() -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", 28, 28, 8, 3, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"PLTE", b"abc"), (b"tRNS", bytes(300))]
+    parts += [(b"IDAT", zlib.compress(bytes(29 * 28))), (b"IEND", b"")]
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+    with pytest.raises(InvalidInput) as refused:
+        read_digit(content)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+MEASURE = """
+import re, sys, time
+from pathlib import Path
+from mnist37_client import read_digit
+began = time.process_time()
+read_digit(sys.argv[1])
+peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]
+print(time.process_time() - began, int(peak) / 1024)
+"""
+
+
+@pytest.mark.parametrize(("megapixels", "seconds", "memory"), [(12, 0.5, 200), (48, 2, 300)])
+def test_a_large_photo_takes_little_time_and_memory(
+    megapixels: int, seconds: float, memory: float, tmp_path: Path
+) -> None:
+    side = round((megapixels * 1e6) ** 0.5)
+    photo = Image.new("RGB", (side, side), (220, 215, 210))
+    digit = Image.fromarray(255 - IMAGES[0]).resize((side // 2, side // 2))
+    photo.paste(digit.point(lambda shade: shade * 0.8), (side // 4, side // 4))
+    photo.save(tmp_path / "photo.jpg")
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "photo.jpg")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    taken, peak = map(float, found.stdout.split())
+    assert taken < seconds
+    assert peak < memory
