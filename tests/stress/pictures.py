@@ -16,7 +16,7 @@ import numpy as np
 from mnist37_client import Client, InvalidInput, read_digit, validation_images
 from mnist37_client.local_server import LocalServer
 from numpy.typing import NDArray
-from support.photos import CONDITIONS, cut_off, no_stroke, two_digits
+from support.photos import CONDITIONS, cropped, no_stroke, two_digits
 
 IMAGES, LABELS = validation_images()
 SEED = 37
@@ -75,7 +75,7 @@ def is_refused(kind: str, number: int) -> bool:
     one, other = IMAGES[random.integers(0, len(IMAGES), 2)]
     made = {
         "two digits": lambda: two_digits(one, other, random),
-        "cut off by the border": lambda: cut_off(one, random),
+        "cropped by the border": lambda: cropped(one, random),
         "no stroke": lambda: no_stroke(random),
     }[kind]()
     try:
@@ -85,7 +85,7 @@ def is_refused(kind: str, number: int) -> bool:
     return False
 
 
-REFUSALS = {"two digits": 0.9, "no stroke": 0.98, "cut off by the border": 0.8}
+REFUSALS = {"two digits": 0.9, "no stroke": 0.98, "cropped by the border": 0.8}
 
 
 def table(client: Client, count: int, pool: ProcessPoolExecutor) -> Iterator[str]:

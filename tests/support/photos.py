@@ -280,7 +280,7 @@ def two_digits(one: Digit, other: Digit, random: Random) -> bytes:
     return developed(put(paper, pair, random, 0.2), random)
 
 
-def cut_off(digit: Digit, random: Random) -> bytes:
+def cropped(digit: Digit, random: Random) -> bytes:
     paper = sheet(random)
     layer = strokes(digit, round(0.5 * min(paper.shape)))
     drawn = put(paper, layer, random, 0.2, place=0)

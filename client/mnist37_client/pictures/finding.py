@@ -22,7 +22,7 @@ from mnist37_client.pictures.pieces import Mask, Pieces, find_pieces
 LEVELS = (0.5, 0.35, 0.24, 0.16, 0.11, 0.075)  # of ink; the digit shows best at one of them
 NOISE_FACTOR = 5  # ink fainter than this many times the noise is noise
 SIZE_MIN = 0.09  # of the picture's shorter side
-EDGE_CONTACT = 0.6  # of a piece's size along the border: a table or a shadow, no stroke cut off
+EDGE_CONTACT = 0.6  # of a piece's size along the border: a table or a shadow, no cropped stroke
 SOLID = 0.42  # of a piece's size: a stroke as wide is a blot
 NARROW = 0.13  # of a piece's size: a shape as narrow is a line
 EDGE_SHARP = 4.5  # pixels from ink to paper, or half of the stroke's width
@@ -45,7 +45,7 @@ def find_digit(ink: Picture, noise: float, *, drawing: bool) -> Picture:
     """Return the digit's ink alone, 0 to 1.
 
     A drawing of few pixels may fill its picture; in a larger picture, a digit at the border is
-    cut off.
+    cropped.
 
     Raises:
         InvalidInput: there is no digit, more than one, or only part of one.
@@ -137,7 +137,7 @@ def _extract(ink: Picture, best: _Candidate, noise: float, *, drawing: bool) -> 
         raise InvalidInput("no digit in it: nothing looks like a stroke of a pen")
     main = int(np.bincount(overlap).argmax())
     if not drawing and _contact(pieces, main):
-        raise InvalidInput("the digit is cut off by the picture's border; show the whole digit")
+        raise InvalidInput("the digit is cropped by the picture's border; show the whole digit")
     numbers = _belonging(ink, pieces, main, best.strength)
     digit = pieces.pixels(numbers)
     halo = Image.fromarray(digit).convert("L").filter(ImageFilter.MaxFilter(3))
