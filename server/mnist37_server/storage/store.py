@@ -33,6 +33,8 @@ from mnist37_server.storage.state_files import LogWatch, StateFiles
 from mnist37_server.storage.tables import request_log, rows
 from mnist37_server.storage.tables.request_log import RequestLog
 
+RECENT_VERSIONS = 16  # that were read last
+
 
 class Store:
     """The durable state. One thread commits; any thread may read, also during a commit.
@@ -51,10 +53,12 @@ class Store:
         folder: Path | None,
         connection_class: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
-        # guarded by _reader_lock: _reader; by _writer_lock: _writer, writes to _history, _requests.
-        # In memory, reader and writer are one connection, with one lock.
+        # guarded by _reader_lock: _reader, writes to _recent; by _writer_lock: _writer, writes to
+        # _history, _requests. In memory, reader and writer are one connection, with one lock.
         self.on_lost: Callable[[], None] = lambda: None  # called once if a file was deleted
         self._is_lost = False
+        # A tagged version may answer thousands of calls; to read it takes as long as a call.
+        self._recent: dict[int, Snapshot] = {}
         self._files: StateFiles | None = None  # known once the database is open
         self._reader_lock = threading.Lock()
         self._writer_lock = self._reader_lock if folder is None else threading.Lock()
@@ -97,10 +101,15 @@ class Store:
     def version(self, version: int) -> Snapshot | None:
         """Return a version; None if it is not retained."""
         versions = self._history.versions
-        slot, snapshot = versions.slot_of(version), None
+        slot = versions.slot_of(version)
+        snapshot = None if slot is None else self._recent.get(version)
         while slot is not None and snapshot is None:
             with self._read():
                 snapshot = rows.read_snapshot(self._reader, slot, version)
+                if snapshot is not None:
+                    self._recent[version] = snapshot
+                    if len(self._recent) > RECENT_VERSIONS:
+                        del self._recent[next(iter(self._recent))]
             slot, looked_up = versions.slot_of(version), slot
             if slot == looked_up:
                 break
