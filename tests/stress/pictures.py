@@ -17,9 +17,11 @@ from mnist37_client import Client, InvalidInput, read_digit, validation_images
 from mnist37_client.local_server import LocalServer
 from numpy.typing import NDArray
 from support.photos import CONDITIONS, cropped, no_stroke, two_digits
+from support.varied_photos import VARIED
 
 IMAGES, LABELS = validation_images()
 SEED = 37
+MADE = CONDITIONS | VARIED
 
 
 class Row(NamedTuple):
@@ -44,7 +46,7 @@ def prepare(name: str, place: int) -> NDArray[np.uint8] | None:
     """Return a condition's picture of a digit as the model gets it; None if it is refused."""
     random = np.random.default_rng([SEED, int(place), *name.encode()])
     try:
-        return read_digit(CONDITIONS[name][0](IMAGES[place], random))
+        return read_digit(MADE[name][0](IMAGES[place], random))
     except InvalidInput:
         return None
 
@@ -65,7 +67,7 @@ def measure(client: Client, name: str, count: int, pool: ProcessPoolExecutor) ->
         100 * difference.mean(),
         196 * difference.std() / count**0.5,
         int((~answered).sum()),
-        CONDITIONS[name][1],
+        MADE[name][1],
     )
 
 
@@ -91,7 +93,7 @@ REFUSALS = {"two digits": 0.9, "no stroke": 0.98, "cropped by the border": 0.8}
 def table(client: Client, count: int, pool: ProcessPoolExecutor) -> Iterator[str]:
     yield "| condition | raw images | pictures | difference in points | refused | may lose |"
     yield "|---|---|---|---|---|---|"
-    for name in CONDITIONS:
+    for name in MADE:
         row = measure(client, name, count, pool)
         yield (
             f"| {name} | {row.raw:.1f} % | {row.prepared:.1f} % | {row.difference:+.1f}"

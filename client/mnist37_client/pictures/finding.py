@@ -22,12 +22,15 @@ from mnist37_client.pictures.pieces import Mask, Pieces, find_pieces
 LEVELS = (0.5, 0.35, 0.24, 0.16, 0.11, 0.075)  # of ink; the digit shows best at one of them
 NOISE_FACTOR = 5  # ink fainter than this many times the noise is noise
 SIZE_MIN = 0.09  # of the picture's shorter side
+LARGE = 0.5  # of the picture's shorter side: a piece that is larger is no better for it
 EDGE_CONTACT = 0.6  # of a piece's size along the border: a table or a shadow, no cropped stroke
 SOLID = 0.42  # of a piece's size: a stroke as wide is a blot
 NARROW = 0.13  # of a piece's size: a shape as narrow is a line
 EDGE_SHARP = 4.5  # pixels from ink to paper, or half of the stroke's width
 STRONG = 0.5  # of ink: no shadow and no crease is as dark
 NEAR = 0.3  # of the digit's size: pieces nearer belong to it
+BROKEN = 0.5  # of the digit's size: a stroke nearer that is no digit alone belongs to it
+FLAT = 0.35  # of a piece's size: a lower piece is a stroke lying down, not a digit
 SECOND = 0.5  # of the digit's size: a piece as large elsewhere is a second digit
 TALL = 0.6  # of all pieces' height: two as tall, side by side, are two digits
 PIECES_MAX = 60  # that are looked at, the largest first
@@ -78,7 +81,7 @@ def _best(ink: Picture, mask: Mask, level: float, *, drawing: bool) -> _Candidat
         strength = float(np.percentile(inside, 80).clip(level, 1))
         if not drawing and _is_blunt(ink[box], pieces.labels[box] == number, strength):
             continue
-        score = float(pieces.sizes[number]) * strength
+        score = min(float(pieces.sizes[number]), LARGE * min(ink.shape)) * strength
         if best is None or score > best.score:
             best = _Candidate(pieces, int(number), strength, score)
     return best
@@ -135,18 +138,24 @@ def _extract(ink: Picture, best: _Candidate, noise: float, *, drawing: bool) -> 
     overlap = overlap[overlap >= 0]
     if not len(overlap):
         raise InvalidInput("no digit in it: nothing looks like a stroke of a pen")
-    main = int(np.bincount(overlap).argmax())
+    shared = np.bincount(overlap, minlength=len(pieces.areas))
+    main = int(shared.argmax())
+    joined = {int(n) for n in np.flatnonzero(shared > 0.5 * pieces.areas)}
     if not drawing and _contact(pieces, main):
         raise InvalidInput("the digit is cropped by the picture's border; show the whole digit")
-    numbers = _belonging(ink, pieces, main, best.strength)
+    numbers = _belonging(ink, pieces, main, joined, best.strength)
     digit = pieces.pixels(numbers)
     halo = Image.fromarray(digit).convert("L").filter(ImageFilter.MaxFilter(3))
     shown = np.where(np.asarray(halo) > 0, ink / best.strength, 0)
     return shown.clip(0, 1).astype(np.float32)
 
 
-def _belonging(ink: Picture, pieces: Pieces, main: int, strength: float) -> list[int]:
+def _belonging(
+    ink: Picture, pieces: Pieces, main: int, joined: set[int], strength: float
+) -> list[int]:
     """Return the pieces that make one digit with the main piece: a pen may leave gaps.
+
+    Fainter ink joins some of them to the main piece.
 
     Raises:
         InvalidInput: another piece is a digit of its own.
@@ -159,8 +168,9 @@ def _belonging(ink: Picture, pieces: Pieces, main: int, strength: float) -> list
         and pieces.areas[number] >= 0.5 * width**2
         and _is_stroke_part(ink, pieces, int(number), strength)
     }
-    numbers = [main]
-    while near := {number for number in others if _gap(pieces, numbers, number) <= NEAR}:
+    numbers = sorted({main} | joined)
+    others -= joined
+    while near := {n for n in others if _gap(pieces, numbers, n) <= _reach(pieces, main, n)}:
         numbers += near
         others -= near
     size = _size(pieces, numbers)
@@ -168,6 +178,13 @@ def _belonging(ink: Picture, pieces: Pieces, main: int, strength: float) -> list
     if any(_is_stroke(pieces, n, drawing=False) for n in apart) or _side_by_side(pieces, numbers):
         raise InvalidInput("more than one digit in it; show one digit alone")
     return numbers
+
+
+def _reach(pieces: Pieces, main: int, other: int) -> float:
+    """Return how far from the digit another piece may lie and still belong to it."""
+    size = pieces.sizes[other]
+    is_flat = pieces.bottoms[other] - pieces.tops[other] < FLAT * size
+    return BROKEN if is_flat and size >= SECOND * pieces.sizes[main] else NEAR
 
 
 def _side_by_side(pieces: Pieces, numbers: list[int]) -> bool:

@@ -23,7 +23,8 @@ def measure_ink(grey: Picture) -> tuple[Picture, float]:
     paper = _paper(grey)
     sides = _dark(grey, paper), _light(grey, paper)
     floor = 2 * _noise(sides[0]) + 0.04
-    energies = [float(np.square((side - floor).clip(0, 1)).sum()) for side in sides]
+    steepness = np.hypot(*np.gradient(grey)) if min(grey.shape) > 1 else 1  # a shadow fades out
+    energies = [float((np.square((s - floor).clip(0, 1)) * steepness).sum()) for s in sides]
     measure = _dark if energies[0] >= energies[1] else _light
     noise = _noise(measure(grey, paper))
     radius = 0.7 if noise < 0.012 else 1.2 if noise < 0.03 else 2.0

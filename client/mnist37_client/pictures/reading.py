@@ -18,6 +18,7 @@ from mnist37_client.errors import InvalidInput
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 PIXELS_MAX = 50_000_000  # of a JPEG, which is made smaller while it is decoded
 WHOLE_PIXELS_MAX = 25_000_000  # of a picture that is decoded as a whole first
+WEBP_PIXELS_MAX = 16_000_000  # its decoder keeps several copies
 SIDE_WANTED = 720  # pixels; a larger picture is made smaller
 # What Pillow's readers raise for a file that is damaged or made to harm.
 DAMAGED = (
@@ -95,8 +96,13 @@ def _is_heif(content: bytes) -> bool:
 def _check_size(file: Image.Image) -> None:
     by_parts = file.format in ("JPEG", "MPO") and not file.info.get("progressive")
     limit = PIXELS_MAX if by_parts else WHOLE_PIXELS_MAX
+    if file.format == "WEBP":
+        limit = WEBP_PIXELS_MAX
     if file.width * file.height > limit:
-        raise InvalidInput(f"the picture has more than {limit:,} pixels; make it smaller")
+        raise InvalidInput(
+            f"the picture has more than {limit:,} pixels, the most for a file of this kind"
+            f" ({file.format}); make it smaller"
+        )
 
 
 def _to_grey(picture: Image.Image) -> Grey:
@@ -153,10 +159,13 @@ def _from_array(array: NDArray[np.generic]) -> Grey:
     if array.shape[0] * array.shape[1] > WHOLE_PIXELS_MAX:
         raise InvalidInput(f"the picture has more than {WHOLE_PIXELS_MAX:,} pixels")
     maximum = 1 if array.dtype.kind in "bf" else 65535 if array.dtype.itemsize > 1 else 255
-    values = np.asarray(array, np.float64)
-    if not np.all((values >= 0) & (values <= maximum)):
+    if not (array.min() >= 0 and array.max() <= maximum):  # false for NaN, too
         raise InvalidInput(f"got values outside 0..{maximum} in an array of {array.dtype}")
     if array.dtype.kind in "iu" and array.dtype.itemsize > 1:
         maximum = 255 if array.max() <= 255 else 65535
-    pixels = np.rint(np.asarray(array, np.float32) * (255 / maximum)).astype(np.uint8)
+    # By parts, for a whole array of floats would take much memory.
+    parts = np.array_split(array, min(64, len(array)))
+    pixels = np.concatenate(
+        [np.rint(part.astype(np.float32) * (255 / maximum)).astype(np.uint8) for part in parts]
+    )
     return _to_grey(Image.fromarray(pixels))

@@ -6,6 +6,7 @@ import io
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -395,17 +396,62 @@ print(time.process_time() - began, int(peak) / 1024)
 """
 
 
-@pytest.mark.parametrize(("megapixels", "seconds", "memory"), [(12, 0.5, 200), (48, 2, 300)])
-def test_a_large_photo_takes_little_time_and_memory(
-    megapixels: int, seconds: float, memory: float, tmp_path: Path
-) -> None:
+def photo_of(megapixels: int) -> Image.Image:
+    """Return a large photo of a digit, in colours."""
     side = round((megapixels * 1e6) ** 0.5)
     photo = Image.new("RGB", (side, side), (220, 215, 210))
     digit = Image.fromarray(255 - IMAGES[0]).resize((side // 2, side // 2))
     photo.paste(digit.point(lambda shade: shade * 0.8), (side // 4, side // 4))
-    photo.save(tmp_path / "photo.jpg")
-    command = [sys.executable, "-c", MEASURE, str(tmp_path / "photo.jpg")]
+    return photo
+
+
+def sixteen_bits(photo: Image.Image) -> Image.Image:
+    return Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
+
+
+LARGE: list[tuple[int, str, str, float]] = [  # megapixels, format, mode, megabytes at most
+    (12, "JPEG", "RGB", 200),
+    (12, "PNG", "RGBA", 200),
+    (12, "PNG", "16 bits", 200),
+    (12, "WEBP", "RGB", 230),  # its decoder keeps several copies
+    (12, "TIFF", "RGB", 200),
+    (12, "GIF", "P", 200),
+    (12, "BMP", "RGB", 200),
+    (15, "WEBP", "RGBA", 300),
+    (24, "PNG", "RGBA", 300),
+    (24, "TIFF", "CMYK", 300),
+    (48, "JPEG", "RGB", 300),
+]
+
+
+@pytest.mark.parametrize(("megapixels", "kind", "mode", "memory"), LARGE)
+def test_a_large_photo_takes_little_time_and_memory(
+    megapixels: int, kind: str, mode: str, memory: float, tmp_path: Path
+) -> None:
+    photo = photo_of(megapixels)
+    stored = sixteen_bits(photo) if mode == "16 bits" else photo.convert(mode)
+    quick = {"PNG": {"compress_level": 1}, "WEBP": {"method": 0}}.get(kind, {})
+    stored.save(tmp_path / "photo", kind, **quick)
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "photo")]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     taken, peak = map(float, found.stdout.split())
-    assert taken < seconds
+    assert taken < (0.5 if megapixels == 12 else 2)
     assert peak < memory
+
+
+@pytest.mark.parametrize(("megapixels", "kind"), [(17, "WEBP"), (26, "BMP"), (51, "JPEG")])
+def test_a_larger_photo_is_refused_with_the_limit_of_its_format(megapixels: int, kind: str) -> None:
+    file = io.BytesIO()
+    side = round((megapixels * 1e6) ** 0.5)
+    Image.new("L", (side, side)).save(file, kind, **({"method": 0} if kind == "WEBP" else {}))
+    with pytest.raises(InvalidInput, match=rf"more than [\d,]+ pixels.*{kind}.*make it smaller"):
+        read_digit(file.getvalue())
+
+
+def test_a_large_array_takes_little_memory() -> None:
+    shades = np.asarray(photo_of(12), np.uint8)
+    tracemalloc.start()
+    read_digit(shades)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
