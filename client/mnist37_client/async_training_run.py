@@ -13,7 +13,7 @@ import grpc.aio
 
 from mnist37_client._rpc.asyncio_errors import translate_errors
 from mnist37_client._rpc.calls import run_ahead
-from mnist37_client._rpc.progress import ProgressBuffer
+from mnist37_client._rpc.progress import ProgressBuffer, RunHandle
 from mnist37_client._rpc.retry import RetryPolicy
 from mnist37_client.errors import Cancelled, Mnist37Error
 from mnist37_client.results import Progress, Run
@@ -21,7 +21,7 @@ from mnist37_client.results import Progress, Run
 Stream = grpc.aio.UnaryStreamCall[Any, bytes]
 
 
-class AsyncTrainingRun(AsyncIterator[Progress]):
+class AsyncTrainingRun(RunHandle, AsyncIterator[Progress]):
     """A training run that yields its progress after each epoch, with `async for`.
 
     The run stops when no caller follows it: after `cancel`, at the end of an `async with` block,
@@ -44,36 +44,12 @@ class AsyncTrainingRun(AsyncIterator[Progress]):
         self._call = begin()
         self._loop = asyncio.get_running_loop()
         self._begin = begin
-        self._progress = progress
+        super().__init__(progress)
         self._address = address
         self._attempts = retry_policy.attempts()
         self._runs = runs
         self._watch_run = watch_run
         self._cancelled = False
-
-    @property
-    def request_id(self) -> str:
-        """Return the id with which the run can be resumed; the client makes one by default."""
-        return self._progress.request_id
-
-    @property
-    def name(self) -> str | None:
-        """Return the label of the run."""
-        return self._progress.name
-
-    @property
-    def run(self) -> int | None:
-        """Return the number of the run; None until its first progress has arrived."""
-        return None if self._progress.last is None else self._progress.last.run
-
-    @property
-    def progress(self) -> Progress | None:
-        """Return the newest progress that has arrived; None before the first."""
-        return self._progress.last
-
-    def __len__(self) -> int:
-        """Return the number of epochs; a run with patience may have fewer."""
-        return self._progress.epochs
 
     async def __anext__(self) -> Progress:
         if asyncio.get_running_loop() is not self._loop:

@@ -11,7 +11,7 @@ from typing import Protocol, Self
 import grpc
 
 from mnist37_client._rpc.calls import run_ahead
-from mnist37_client._rpc.progress import ProgressBuffer
+from mnist37_client._rpc.progress import ProgressBuffer, RunHandle
 from mnist37_client._rpc.retry import RetryPolicy
 from mnist37_client._rpc.status import from_rpc
 from mnist37_client.errors import Cancelled, Mnist37Error
@@ -19,13 +19,13 @@ from mnist37_client.results import Progress, Run
 
 
 class Stream(Protocol):
-    """What grpc returns for a call with many answers: their bytes."""
+    """A stream of answers as grpc returns it: their bytes, one after the other."""
 
     def __next__(self) -> bytes: ...
     def cancel(self) -> bool: ...  # noqa: D102
 
 
-class TrainingRun(Iterator[Progress]):
+class TrainingRun(RunHandle, Iterator[Progress]):
     """A training run that yields its progress after each epoch.
 
     The run stops when no caller follows it: after `cancel`, at the end of a `with` block, after any
@@ -47,36 +47,12 @@ class TrainingRun(Iterator[Progress]):
     ) -> None:
         self._call = begin()
         self._begin = begin
-        self._progress = progress
+        super().__init__(progress)
         self._address = address
         self._attempts = retry_policy.attempts()
         self._runs = runs
         self._watch_run = watch_run
         self._cancelled = False
-
-    @property
-    def request_id(self) -> str:
-        """Return the id with which the run can be resumed; the client makes one by default."""
-        return self._progress.request_id
-
-    @property
-    def name(self) -> str | None:
-        """Return the label of the run."""
-        return self._progress.name
-
-    @property
-    def run(self) -> int | None:
-        """Return the number of the run; None until its first progress has arrived."""
-        return None if self._progress.last is None else self._progress.last.run
-
-    @property
-    def progress(self) -> Progress | None:
-        """Return the newest progress that has arrived; None before the first."""
-        return self._progress.last
-
-    def __len__(self) -> int:
-        """Return the number of epochs; a run with patience may have fewer."""
-        return self._progress.epochs
 
     def __next__(self) -> Progress:
         try:

@@ -1,4 +1,4 @@
-"""What the server's process inherits: its standard streams, and the signals that end it.
+"""Preparation of the server's process: the streams that it inherits, and the signals that end it.
 
 Only the standard library is imported here, and little of it: this is the first code that runs.
 """

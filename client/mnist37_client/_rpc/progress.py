@@ -63,3 +63,38 @@ class ProgressBuffer:
             raise InvalidResponse(
                 f"the server ended the run's stream after epoch {came} of {self.epochs}"
             )
+
+
+class RunHandle:
+    """The part of a run's handle that both clients share: what is known of the run.
+
+    Args:
+        progress: what has arrived of the run.
+    """
+
+    def __init__(self, progress: ProgressBuffer) -> None:
+        self._progress = progress
+
+    @property
+    def request_id(self) -> str:
+        """Return the id with which the run can be resumed; the client makes one by default."""
+        return self._progress.request_id
+
+    @property
+    def name(self) -> str | None:
+        """Return the label of the run."""
+        return self._progress.name
+
+    @property
+    def run(self) -> int | None:
+        """Return the number of the run; None until its first progress has arrived."""
+        return None if self._progress.last is None else self._progress.last.run
+
+    @property
+    def progress(self) -> Progress | None:
+        """Return the newest progress that has arrived; None before the first."""
+        return self._progress.last
+
+    def __len__(self) -> int:
+        """Return the number of epochs; a run with patience may have fewer."""
+        return self._progress.epochs

@@ -45,7 +45,7 @@ ENCODINGS = {**{name: name for name in LOCALES}, "C": "ascii"}
 
 
 class Outcome(NamedTuple):
-    """How a command ended."""
+    """The end of a command: its status, and what it wrote."""
 
     status: int
     output: bytes

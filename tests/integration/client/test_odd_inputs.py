@@ -28,14 +28,14 @@ FLOATS = ONE.astype(np.float32) / 255
 
 
 class Frame:
-    """What is no array but says how to become one, as pandas' DataFrame does."""
+    """An object that says how to become an array, as pandas' DataFrame does."""
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         return FLOATS.reshape(4, 784)
 
 
 class Hostile:
-    """What raises whenever it is used."""
+    """An object that raises whenever it is used."""
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError(name)
