@@ -209,3 +209,24 @@ def test_tagged_and_best_versions_survive_thousands_of_others(tmp_path: Path) ->
         assert stub.GetModel(by_number).digest == expected["monday"]
         stub.DeleteTag(pb.DeleteTagRequest(name="monday"))
         assert code_of(stub.GetModel, by_number)[0] is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_killed_server_has_its_tags(tmp_path: Path) -> None:
+    with (
+        LocalServer("--device", "cpu", "--state", str(tmp_path)) as server,
+        Client(server.address) as client,
+    ):
+        client.step()
+        client.tag_version("kept", request_id="kept")
+        client.tag_version("gone")
+        client.delete_tag("gone")
+        run = client.train(100_000)
+        next(run)
+        during = client.tag_version("during-a-run")
+        server.kill()
+    with serve(tmp_path) as (client, stub):
+        found = tags(stub)
+        assert (found["kept"], found["during-a-run"]) == (1, during)
+        assert "gone" not in found
+        assert client.tag_version("kept", request_id="kept") == 1
+        assert client.get_model(version="during-a-run").version == during
