@@ -268,3 +268,26 @@ def test_a_checkpoint_is_found_with_its_best_epoch_and_baseline(store: Store) ->
         record = RequestRecord(str(number), b"x", number + 1, None, place)
         store.commit([snapshot(number + 1)], [record])
         assert store.find(str(number)) == record
+
+
+def test_a_reader_finds_a_version_until_it_sees_that_it_is_dropped(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Between the commit and the end of the transaction, a reader still looks the version up.
+    run = RunRecord(1, "a", Train(epochs=9), 0, 1, False, None, BestEpoch(1, 0.5, 1))
+    store.commit([snapshot(1, 1)], [], [(run, [progress(1, 1, 1)])])
+    run = RunRecord(1, "a", Train(epochs=9), 0, 2, False, None, BestEpoch(1, 0.5, 1))
+    store.commit([snapshot(2, 1)], [], [(run, [])])
+    commit_steps(store, RETAINED_VERSIONS)
+    end, found = store._history.end_transaction, []
+
+    def read_then_end() -> None:
+        found.append(store.version(1))
+        end()
+
+    monkeypatch.setattr(store._history, "end_transaction", read_then_end)
+    version = RETAINED_VERSIONS + 3
+    run = RunRecord(1, "a", Train(epochs=9), 0, version, False, None, BestEpoch(2, 0.4, version))
+    store.commit([snapshot(version, 1)], [], [(run, [progress(2, version, 1)])])
+    assert found == [snapshot(1, 1)]
+    assert store.version(1) is None
