@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from mnist37_client import Client
+from mnist37_client import Client, validation_images
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
@@ -106,6 +106,22 @@ def test_patience_ends_a_run(client: Client, stub: Any) -> None:
         other = Client(client.address)
         assert other.get_loss("valid").loss == losses[stop]
         other.close()
+
+
+def test_a_write_after_an_early_stop_goes_on_from_the_last_epoch_that_counts(
+    client: Client, stub: Any
+) -> None:
+    # The slice had computed further epochs, of which the model may keep nothing.
+    settings: dict[str, Any] = {"learning_rate": 60.0, "batch_size": 3000, "seed": 5}
+    last = train(stub, 60, patience=1, **settings)[-1]
+    assert last.stopped_early
+    images, labels = validation_images()
+    client.step(images[:50], labels[:50])
+    after = client.get_model()
+    client.restore(last.version)
+    client.step(images[:50], labels[:50])
+    assert client.get_model().digest == after.digest
+    assert after.version == last.version + 1
 
 
 def test_only_the_last_message_of_a_run_names_its_best_epoch(client: Client, stub: Any) -> None:
@@ -287,8 +303,6 @@ def test_a_model_of_zeros_calls_every_image_a_seven(client: Client, stub: Any) -
 
 
 def test_the_confusion_matrix_is_that_of_the_predictions(client: Client, stub: Any) -> None:
-    from mnist37_client import validation_images
-
     client.train(epochs=1).wait()
     images, labels = validation_images()
     loss = stub.GetLoss(pb.GetLossRequest(split=pb.SPLIT_VALID))
