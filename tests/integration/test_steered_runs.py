@@ -124,6 +124,16 @@ def test_a_write_after_an_early_stop_goes_on_from_the_last_epoch_that_counts(
     assert after.version == last.version + 1
 
 
+def test_of_equal_losses_the_first_epoch_is_the_best(client: Client, stub: Any) -> None:
+    # The rate is so small that no parameter changes, over several slices of the run.
+    settings: dict[str, Any] = {"learning_rate": 1e-30, "batch_size": 12396}
+    answers = train(stub, 300, **settings)
+    assert len({answer.valid_loss for answer in answers}) == 1
+    assert answers[-1].best_epoch == 1
+    (stopped,) = train(stub, 300, patience=3, **settings)[-1:]
+    assert (stopped.epoch, stopped.best_epoch, stopped.stopped_early) == (4, 1, True)
+
+
 def test_only_the_last_message_of_a_run_names_its_best_epoch(client: Client, stub: Any) -> None:
     answers = train(stub, 5, batch_size=6198)
     assert [answer.HasField("best_epoch") for answer in answers] == [False] * 4 + [True]
