@@ -126,6 +126,7 @@ def test_a_write_after_an_early_stop_goes_on_from_the_last_epoch_that_counts(
 
 def test_of_equal_losses_the_first_epoch_is_the_best(client: Client, stub: Any) -> None:
     # The rate is so small that no parameter changes, over several slices of the run.
+    client.initialize()
     settings: dict[str, Any] = {"learning_rate": 1e-30, "batch_size": 12396}
     answers = train(stub, 300, **settings)
     assert len({answer.valid_loss for answer in answers}) == 1

@@ -12,6 +12,7 @@ from typing import TypeVar
 import grpc
 
 from mnist37_client._rpc.address import UNIX, check_address
+from mnist37_client.bounded_file import read_bounded
 from mnist37_client.errors import InvalidInput, one_line
 
 Pem = str | Path | bytes  # a file's path, or the content of such a file
@@ -159,7 +160,7 @@ def _read_pem(name: str, pem: Pem, kind: str) -> bytes:
         content, source = pem, "got bytes that hold"
     else:
         try:
-            content, source = Path(pem).read_bytes(), f"{one_line(str(pem))} holds"
+            content, source = read_bounded(pem), f"{one_line(str(pem))} holds"
         except OSError as error:
             raise InvalidInput(
                 f"{name}: cannot read {one_line(str(pem))}: {error.strerror}"

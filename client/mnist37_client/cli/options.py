@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from mnist37_client.bounded_file import read_bounded
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
@@ -133,7 +134,7 @@ def _token(token: str | None, file: str | None) -> str | None:
     if token is not None:
         raise click.UsageError("--token and --token-file: give one of them")
     try:
-        content = Path(file).read_bytes()
+        content = read_bounded(file)
     except OSError as error:
         raise click.UsageError(f"--token-file: cannot read {file}: {error.strerror}") from error
     try:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from mnist37_client.bounded_file import read_bounded
 from mnist37_client.errors import InvalidInput
 from mnist37_client.images import PIXELS
 from mnist37_client.results import Model
@@ -41,7 +42,7 @@ def load_model(path: Path) -> tuple[NDArray[np.float32], np.float32]:
         InvalidInput: the file cannot be read, or holds other tensors.
     """
     try:
-        tensors = load(path.read_bytes())
+        tensors = load(read_bounded(path))
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read: {error.strerror}") from None
     except KeyError as error:

@@ -31,6 +31,8 @@ def prepare() -> None:
             os.fstat(number)
         except OSError:  # the next file or connection would get this number, and what is printed
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for the whole process
     codecs.register_error(PLAINER, write_plainer)
     codecs.register(find_plain_ascii)
     for number, name in enumerate(("stdout", "stderr"), 1):

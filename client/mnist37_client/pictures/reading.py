@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mnist37_client.bounded_file import read_bounded
 from mnist37_client.errors import InvalidInput
 
 # JPEG includes MPO, several JPEGs in one file: the first is read, as of GIF and TIFF.
@@ -19,6 +20,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 PIXELS_MAX = 50_000_000  # of a JPEG, which is made smaller while it is decoded
 WHOLE_PIXELS_MAX = 25_000_000  # of a picture that is decoded as a whole first
 WEBP_PIXELS_MAX = 16_000_000  # its decoder keeps several copies
+FILE_BYTES_MAX = 128 * 2**20  # a BMP of as many pixels as may be is smaller
 SIDE_WANTED = 720  # pixels; a larger picture is made smaller
 # What Pillow's readers raise for a file that is damaged or made to harm.
 DAMAGED = (
@@ -75,10 +77,12 @@ def _content(source: str | Path | bytes | IO[bytes]) -> bytes:
         path = Path(source)
         if path.is_dir():
             raise InvalidInput("a folder without a picture; give a picture's path")
-        return path.read_bytes()
-    content = source.read()
+        return read_bounded(path, FILE_BYTES_MAX)
+    content = source.read(FILE_BYTES_MAX + 1)
     if not isinstance(content, bytes):
         raise InvalidInput("got a text file; must be opened in binary mode")
+    if len(content) > FILE_BYTES_MAX:
+        raise InvalidInput(f"cannot be read: the file has more than {FILE_BYTES_MAX:,} bytes")
     return content
 
 

@@ -37,7 +37,7 @@ def test_a_tag_that_moves_meanwhile_is_looked_up_again() -> None:
 
 
 def test_what_is_not_retained_is_named() -> None:
-    with pytest.raises(NotFound, match="version: 2 is not retained; .* the model is at 9"):
+    with pytest.raises(NotFound, match=r"version: 2 is not retained; .* the model is at 9"):
         find("best@1", 3)
     with pytest.raises(NotFound, match="version: 7 is not retained"):
         find(7, 3)
