@@ -47,10 +47,16 @@ def state(tmp_path: Path) -> Path:
 
 def newest(folder: Path) -> int:
     """Return the version that a new server begins with."""
+    return newest_and_tags(folder)[0]
+
+
+def newest_and_tags(folder: Path) -> tuple[int, dict[str, str]]:
+    """Return the version and the tags that a new server begins with."""
     store = Store(folder)
-    snapshot = store.latest()
+    snapshot, tags = store.latest(), store.tags()
     store.close()
-    return -1 if snapshot is None else snapshot.version
+    named = {tag.name: str(tag.version) for tag in tags if "@" not in tag.name}
+    return -1 if snapshot is None else snapshot.version, named
 
 
 @contextmanager
@@ -77,24 +83,26 @@ def seconds_of(call: Callable[[], object]) -> float:
 def test_each_sync_may_fail_and_callers_are_told_the_truth(tmp_path: Path) -> None:
     """Fail the Nth sync of a script with all kinds of writes, for every N, and kill the process."""
 
-    def run(number: int) -> tuple[list[str], int]:
+    def run(number: int) -> tuple[list[str], tuple[int, dict[str, str]]]:
         folder, disk_folder = tmp_path / f"state-{number}", tmp_path / f"disk-{number}"
         disk_folder.mkdir()
         disk = FaultyDisk(disk_folder)
         disk.order(f"fail-sync-{number}")
         output = disk.run(*WRITES, str(folder)).stdout.split()
-        return output, newest(folder) if output else 0
+        return output, newest_and_tags(folder) if output else (0, {})
 
     failures = []
     with ThreadPoolExecutor(2) as pool:
-        for output, version in pool.map(run, range(1, 11)):
+        for output, (version, tags) in pool.map(run, range(1, 15)):
             if not output:
                 continue  # the database could not be created, so no caller was told anything
             failures += [number for number, word in enumerate(output) if word == "STORAGE_FULL"]
             versions = [int(word) for word in output if word.isdigit()]
             assert version == versions[-1], output
+            told = dict(word.split("=") for word in output if "=" in word)
+            assert tags == {name: tag for name, tag in told.items() if tag}, output
     # Each write but the repeated Step, the third, has a sync of its own.
-    assert {0, 1, 3, 4, 5, 6, 7} <= set(failures)
+    assert {0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11} <= set(failures)
 
 
 @pytest.mark.parametrize("cause", ["an error", "no space"])
