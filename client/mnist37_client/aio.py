@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 
 from mnist37_client._rpc import calls, requests
 from mnist37_client._rpc.asyncio_calls import AsyncioCalls
-from mnist37_client._rpc.asyncio_errors import translate_errors
 from mnist37_client._rpc.batching import BATCHED_IMAGES_MAX
 from mnist37_client._rpc.calls import RunStateName, ScheduleName, SplitName
 from mnist37_client._rpc.channel import ConnectionSettings, Pem
@@ -85,7 +84,7 @@ class AsyncClient(AsyncioCalls):
         sent = SentBatches()
         call = self._invoke("PredictStream", sent.requests_async(iterate_async(batches)))
         try:
-            with translate_errors(self.address):
+            with self._translate_errors():
                 async for content in call:
                     yield sent.parse(content)
         finally:
@@ -128,7 +127,7 @@ class AsyncClient(AsyncioCalls):
         return AsyncTrainingRun(
             partial(self._invoke, "Train", request),
             ProgressBuffer(request),
-            self.address,
+            self._translate_errors,
             self._retry_policy,
             self.runs,
             self.watch_run,
@@ -233,7 +232,7 @@ class AsyncClient(AsyncioCalls):
         watched = WatchedRun(run)
         call = self._invoke("WatchRun", requests.watch_request(run, follow))
         try:
-            with translate_errors(self.address):
+            with self._translate_errors():
                 async for content in call:
                     for item in watched.parse(content):
                         yield item

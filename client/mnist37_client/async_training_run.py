@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 import grpc.aio
 
-from mnist37_client._rpc.asyncio_errors import translate_errors
 from mnist37_client._rpc.calls import run_ahead
 from mnist37_client._rpc.progress import ProgressBuffer, RunHandle
 from mnist37_client._rpc.retry import RetryPolicy
@@ -36,7 +35,7 @@ class AsyncTrainingRun(RunHandle, AsyncIterator[Progress]):
         self,
         begin: Callable[[], Stream],
         progress: ProgressBuffer,
-        address: str,
+        translate_errors: Callable[[], AbstractContextManager[None]],
         retry_policy: RetryPolicy,
         runs: Callable[[], Awaitable[list[Run]]],
         watch_run: Callable[[int], AsyncIterator[Run | Progress]],
@@ -45,7 +44,7 @@ class AsyncTrainingRun(RunHandle, AsyncIterator[Progress]):
         self._loop = asyncio.get_running_loop()
         self._begin = begin
         super().__init__(progress)
-        self._address = address
+        self._translate_errors = translate_errors
         self._attempts = retry_policy.attempts()
         self._runs = runs
         self._watch_run = watch_run
@@ -74,7 +73,7 @@ class AsyncTrainingRun(RunHandle, AsyncIterator[Progress]):
             StopAsyncIteration: the run has ended or was cancelled.
         """
         try:
-            with translate_errors(self._address):
+            with self._translate_errors():
                 message = await self._call.read()
         except Mnist37Error as error:
             if self._cancelled:

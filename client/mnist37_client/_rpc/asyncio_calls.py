@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -87,7 +88,7 @@ class AsyncioCalls:
     async def _make(self, call: Call) -> bytes:
         if not call.is_hint:
             return await self._call(partial(self._invoke, call.rpc), call.request)
-        with translate_errors(self.address):
+        with self._translate_errors():
             timeout = call.time_limit(self.timeout)
             content: bytes = await self._invoke(call.rpc, call.request, timeout=timeout)
             return content
@@ -98,7 +99,7 @@ class AsyncioCalls:
         while True:
             self._raise_if_closed()
             try:
-                with translate_errors(self.address):
+                with self._translate_errors():
                     content = await method(request, timeout=self.timeout)
             except Mnist37Error as error:
                 await asyncio.sleep(attempts.next_pause(error))
@@ -110,8 +111,12 @@ class AsyncioCalls:
         """Return what grpc does: an awaitable of the answer's bytes, or a stream of them."""
         self._raise_if_closed()
         stub = self._connections.current().stub
-        with translate_errors(self.address):
+        with self._translate_errors():
             return getattr(stub, rpc)(request, timeout=timeout)
+
+    def _translate_errors(self) -> AbstractContextManager[None]:
+        """Return a context that raises a Mnist37Error in place of an exception of grpc."""
+        return translate_errors(self.address, lambda: self._closed)
 
     def _raise_if_closed(self) -> None:
         if self._closed:

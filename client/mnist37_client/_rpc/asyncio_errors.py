@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import grpc
 import grpc.aio
 
-from mnist37_client._rpc.status import from_rpc
+from mnist37_client._rpc.status import ended_while_sending, from_rpc
 from mnist37_client.errors import Cancelled
 
 
@@ -23,8 +23,13 @@ def task_is_cancelled() -> bool:
 
 
 @contextmanager
-def translate_errors(address: str) -> Iterator[None]:
-    """Raise a Mnist37Error in place of an exception of grpc in the block."""
+def translate_errors(address: str, is_closed: Callable[[], bool]) -> Iterator[None]:
+    """Raise a Mnist37Error in place of an exception of grpc in the block.
+
+    Args:
+        address: the server's, for the texts.
+        is_closed: returns whether the client was closed, which ends its calls.
+    """
     try:
         yield
     except grpc.RpcError as error:
@@ -34,4 +39,7 @@ def translate_errors(address: str) -> Iterator[None]:
     except asyncio.CancelledError:
         if task_is_cancelled():
             raise
-        raise Cancelled(f"{address}: the client was closed") from None
+        if is_closed():
+            raise Cancelled(f"{address}: the client was closed") from None
+        # grpc.aio cancels a call itself if the server ends it while requests are being sent.
+        raise ended_while_sending(address) from None

@@ -140,8 +140,13 @@ def _exception(error: grpc.RpcError, address: str) -> Mnist37Error:
     if code is grpc.StatusCode.INTERNAL and details == "Internal error from Core":
         # grpc.aio reports this if the server ended a stream while the client was still sending; the
         # status that the server sent is lost.
-        return Unavailable(f"{address} ended the stream before all was sent; try again")
+        return ended_while_sending(address)
     return EXCEPTIONS.get(code, ServerError)(details or f"{address}: {code.name} without a text")
+
+
+def ended_while_sending(address: str) -> Unavailable:
+    """Return the exception for a stream that the server ended while the client was sending."""
+    return Unavailable(f"{address} ended the stream before all was sent; try again")
 
 
 def _unavailable(details: str, address: str) -> Mnist37Error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from typing import Self
 import numpy as np
 import pytest
 from mnist37_client import (
+    Cancelled,
     Client,
     Exhausted,
     InvalidResponse,
@@ -25,6 +27,7 @@ from mnist37_client import (
     Unauthenticated,
     Unavailable,
 )
+from mnist37_client._rpc.asyncio_errors import translate_errors
 from mnist37_client.local_server import LocalServer
 from support.both_clients import IMAGES, AnyClient, MakeClient
 from support.raw_http2 import RawServer, http_answer, reset
@@ -308,3 +311,15 @@ def test_the_command_prints_one_line_for_a_proxy_that_fails(
         assert ended.stderr.startswith("mnist37: far.example:1: no connection through the proxy")
         assert ended.stderr.count("\n") == 1
     listener.close()
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_call_that_grpc_cancels_by_itself_is_no_closed_client(is_closed: bool) -> None:
+    # grpc.aio does so if the server ends a stream while the client sends, at an unlucky moment.
+    async def cancelled_by_grpc() -> None:
+        with translate_errors("127.0.0.1:9", lambda: is_closed):
+            raise asyncio.CancelledError
+
+    text = "the client was closed" if is_closed else "ended the stream before all was sent"
+    with pytest.raises(Cancelled if is_closed else Unavailable, match=text):
+        asyncio.run(cancelled_by_grpc())

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import itertools
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import grpc
@@ -160,7 +161,7 @@ def test_other_tasks_run_while_coalesced_epochs_are_delivered() -> None:
         call: Any = Call()
         never: Any = None  # nothing is asked for but the messages
         progress = ProgressBuffer(pb.TrainRequest(epochs=100))
-        run = AsyncTrainingRun(lambda: call, progress, "here:1", RetryPolicy(1.0), never, never)
+        run = AsyncTrainingRun(lambda: call, progress, nullcontext, RetryPolicy(1.0), never, never)
         assert [at.epoch async for at in run] == list(range(1, 101))
         counter.cancel()
         return turns
