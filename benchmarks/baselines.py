@@ -45,8 +45,8 @@ def serve_nothing() -> None:
     in grpcio's examples. It does not parse requests, serialize responses or count calls.
     """
     from mnist37_server.config import Config
-    from mnist37_server.rpc.elastic_pool import SHORT_CALL_THREADS
     from mnist37_server.rpc.server import options
+    from mnist37_server.rpc.threads.elastic_pool import SHORT_CALL_THREADS
     from mnist37_server.services.mnist37_service import SHORT_RPCS
 
     config = Config()

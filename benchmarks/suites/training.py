@@ -34,7 +34,7 @@ def make_trainer(*, validation: bool, device: str = "cpu") -> Trainer:
             nothing on the CPU, and one kernel launch on CUDA.
         device: the device's name.
     """
-    from mnist37_server.domain.commands import Initialize
+    from mnist37_server.domain.commands.commands import Initialize
     from mnist37_server.training.device import find_device
     from mnist37_server.training.trainer import Trainer
 
@@ -53,8 +53,8 @@ def make_trainer(*, validation: bool, device: str = "cpu") -> Trainer:
 
 def train_endlessly(trainer: Trainer) -> Iterator[list[Progress]]:
     """Train as the server's writer does, without commits, and yield the epochs of each slice."""
+    from mnist37_server.domain.commands.train import Train
     from mnist37_server.domain.records import RunCheckpoint
-    from mnist37_server.domain.train import Train
     from mnist37_server.training.run import Run
 
     checkpoint = RunCheckpoint(steps=0, loss=0, elapsed=0.0, run=1, started_at=time.time())

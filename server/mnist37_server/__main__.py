@@ -6,7 +6,7 @@ if __name__ == "__main__":
     if not sys.flags.safe_path:
         del sys.path[0]  # the current folder, whose files must not take the place of modules
     try:
-        from mnist37_server import process
+        from mnist37_server.rpc import process
 
         process.prepare()
     except KeyboardInterrupt:  # the signals are not handled yet

@@ -17,7 +17,6 @@ from mnist37_protos.inference import open_inference_pb2
 from mnist37_protos.v1 import mnist37_pb2
 
 from mnist37 import data
-from mnist37_server import process
 from mnist37_server.access import certificates, tls
 from mnist37_server.access.auth_interceptor import AuthInterceptor
 from mnist37_server.access.tokens import Tokens
@@ -26,11 +25,12 @@ from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.errors import CannotStart
 from mnist37_server.observability import handshakes
 from mnist37_server.observability.background_stream import BackgroundStream
+from mnist37_server.rpc import process
 from mnist37_server.rpc import server as rpc_server
 from mnist37_server.rpc.drain import InFlightCalls
-from mnist37_server.rpc.elastic_pool import PROBE_THREADS, ElasticThreadPool
 from mnist37_server.rpc.memory_trim import start_trimming
 from mnist37_server.rpc.slow_callers import SlowCallers
+from mnist37_server.rpc.threads.elastic_pool import PROBE_THREADS, ElasticThreadPool
 from mnist37_server.services import health as health_service
 from mnist37_server.services import mnist37_service, open_inference, reflection
 from mnist37_server.storage.store import Store

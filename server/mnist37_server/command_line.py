@@ -14,9 +14,9 @@ from typing import NoReturn
 
 import click
 
-from mnist37_server import process
 from mnist37_server.config import Config
 from mnist37_server.errors import CannotStart
+from mnist37_server.rpc import process
 
 IN_MEMORY = ":memory:"
 DEFAULT = Config()

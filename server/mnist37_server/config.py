@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist37_server.address import Address, parse
+from mnist37_server.domain.address import Address, parse
 from mnist37_server.errors import CannotStart
 
 RESERVED_RPCS = 16  # of --max-rpcs, which waiting writes and streams can never use up

@@ -131,7 +131,7 @@ class BrokenPool(LocalServer):
         sys.executable,
         "-c",
         "from mnist37_server import command_line\n"
-        "from mnist37_server.rpc.elastic_pool import ElasticThreadPool\n"
+        "from mnist37_server.rpc.threads.elastic_pool import ElasticThreadPool\n"
         "def submit(*_): raise RuntimeError('no thread')\n"
         "ElasticThreadPool.submit = submit\n"
         "command_line.start()\n",

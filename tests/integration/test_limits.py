@@ -19,8 +19,8 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 from mnist37_server.config import RESERVED_RPCS, Config
 from mnist37_server.errors import CannotStart
-from mnist37_server.rpc import elastic_pool
 from mnist37_server.rpc.server import build
+from mnist37_server.rpc.threads import elastic_pool
 from mnist37_server.services import mnist37_service
 from support.models import UncalledModel
 

@@ -26,7 +26,7 @@ from mnist37_client.local_server import LocalServer
 from mnist37_protos.inference import open_inference_pb2 as inference
 from mnist37_protos.inference import open_inference_pb2_grpc as inference_grpc
 from mnist37_server.engine.live_model import LiveModel
-from mnist37_server.rpc.elastic_pool import SHORT_CALL_THREADS
+from mnist37_server.rpc.threads.elastic_pool import SHORT_CALL_THREADS
 from mnist37_server.services import health as health_service
 from mnist37_server.services import mnist37_service, open_inference
 from mnist37_server.services import reflection as reflection_service

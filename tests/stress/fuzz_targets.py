@@ -34,8 +34,8 @@ from mnist37_client.pictures import read_digit
 from mnist37_protos.inference import open_inference_pb2 as inference
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_server.access.tokens import Tokens
+from mnist37_server.domain.commands.fingerprint import Fingerprinted
 from mnist37_server.domain.examples import count_images, view_images
-from mnist37_server.domain.fingerprint import Fingerprinted
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.errors import CannotStart, Refusal
 from mnist37_server.observability import logs

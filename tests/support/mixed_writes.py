@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from mnist37_server.domain.commands import (
+from mnist37_server.domain.commands.commands import (
     DeleteTag,
     Import,
     Initialize,
@@ -22,8 +22,8 @@ from mnist37_server.domain.commands import (
     Step,
     TagVersion,
 )
+from mnist37_server.domain.commands.train import Train
 from mnist37_server.domain.results import Result
-from mnist37_server.domain.train import Train
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.errors import Refusal
 from mnist37_server.storage.store import Store

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from mnist37_server.domain.commands import Request
+from mnist37_server.domain.commands.commands import Request
 from mnist37_server.domain.examples import Batch, Split
 from mnist37_server.domain.records import QueuedRun, RunRecord, TagRecord, VersionRecord
 from mnist37_server.domain.snapshot import Images, Snapshot

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mnist37_server.domain.train import EarlyStopping
+from mnist37_server.domain.commands.train import EarlyStopping
 
 
 class BestEpoch(NamedTuple):

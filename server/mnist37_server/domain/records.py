@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mnist37_server.domain.commands.train import Train
 from mnist37_server.domain.early_stopping import Baseline, BestEpoch
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Origin
-from mnist37_server.domain.train import Train
 
 
 class RunCheckpoint(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mnist37_server.domain.commands import Request, Step
-from mnist37_server.domain.train import Train
+from mnist37_server.domain.commands.commands import Request, Step
+from mnist37_server.domain.commands.train import Train
 
 
 class StepResult(NamedTuple):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mnist37.examples import Device
 from mnist37.losses import Evaluation
 from mnist37.training import Datasets
-from mnist37_server.domain.commands import Initialize, Request
+from mnist37_server.domain.commands.commands import Initialize, Request
 from mnist37_server.domain.examples import Batch, Split
 from mnist37_server.domain.records import (
     ModelStats,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist37.losses import Evaluation
-from mnist37_server.domain.commands import Request
+from mnist37_server.domain.commands.commands import Request
 from mnist37_server.domain.examples import Batch, Split
 from mnist37_server.domain.records import QueuedRun, RunRecord, TagRecord, VersionRecord
 from mnist37_server.domain.snapshot import Images, Snapshot

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from mnist37_server.domain.commands import Step
+from mnist37_server.domain.commands.commands import Step
 from mnist37_server.domain.results import Progress, Result, StepResult
 from mnist37_server.domain.snapshot import Snapshot
 from mnist37_server.engine.writes.subscription import PendingWrite

@@ -23,7 +23,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from mnist37_server.address import Address, join
+from mnist37_server.domain.address import Address, join
 from mnist37_server.domain.records import ModelStats
 from mnist37_server.errors import CannotStart
 from mnist37_server.observability.handshakes import FailedHandshakes

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import grpc
 
-from mnist37_server.address import LOCALHOST, UNIX, WILDCARDS, Address, join
+from mnist37_server.domain.address import LOCALHOST, UNIX, WILDCARDS, Address, join
 from mnist37_server.errors import CannotStart
 
 FREE_PORT_ATTEMPTS = 20  # for a port that is free at all addresses of a name

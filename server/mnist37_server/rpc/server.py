@@ -8,10 +8,10 @@ from contextlib import suppress
 
 import grpc
 
-from mnist37_server.address import Address
 from mnist37_server.config import Config
-from mnist37_server.rpc.elastic_pool import SHORT_CALL_THREADS, ElasticThreadPool
+from mnist37_server.domain.address import Address
 from mnist37_server.rpc.listening import listen
+from mnist37_server.rpc.threads.elastic_pool import SHORT_CALL_THREADS, ElasticThreadPool
 
 # A peer that does not answer a ping for this long is given up: its calls end.
 PING_TIMEOUT_SECONDS = 20

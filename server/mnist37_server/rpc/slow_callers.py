@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import grpc
 
 from mnist37_server.errors import CallerCancelled, MalformedMessage
-from mnist37_server.rpc.thread_pools import CompletionHandle, defer_completion
+from mnist37_server.rpc.threads.thread_pools import CompletionHandle, defer_completion
 
 TIMEOUT_SECONDS = 60.0
 CALLS_MAX = 512

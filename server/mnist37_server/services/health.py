@@ -17,7 +17,7 @@ from mnist37_server.rpc.admission import StreamLimit
 from mnist37_server.rpc.registration import register
 from mnist37_server.rpc.slow_callers import SlowCallers
 from mnist37_server.rpc.status import cancellable_unary_handler, stream_handler
-from mnist37_server.rpc.thread_pools import assign_pool
+from mnist37_server.rpc.threads.thread_pools import assign_pool
 
 HealthCheckResponse = health_pb2.HealthCheckResponse
 DESCRIPTOR = health_pb2.DESCRIPTOR.services_by_name["Health"]

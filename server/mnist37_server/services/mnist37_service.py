@@ -13,7 +13,7 @@ import grpc
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
 from mnist37.kernels import PIXELS
-from mnist37_server.domain.commands import Request
+from mnist37_server.domain.commands.commands import Request
 from mnist37_server.domain.examples import count_images
 from mnist37_server.domain.results import StepResult, WriteResult, progress_of
 from mnist37_server.engine.read_model import ReadModel, WriteModel
@@ -21,7 +21,6 @@ from mnist37_server.engine.writes.subscription import ResultT, Subscription
 from mnist37_server.errors import CallerCancelled
 from mnist37_server.rpc.admission import StreamLimit
 from mnist37_server.rpc.drain import InFlightCalls
-from mnist37_server.rpc.elastic_pool import READ_THREADS, ElasticThreadPool
 from mnist37_server.rpc.registration import Codec, register
 from mnist37_server.rpc.slow_callers import SlowCallers
 from mnist37_server.rpc.status import (
@@ -31,7 +30,8 @@ from mnist37_server.rpc.status import (
     stream_handler,
     unary_handler,
 )
-from mnist37_server.rpc.thread_pools import LifoThreadPool, assign_pool
+from mnist37_server.rpc.threads.elastic_pool import READ_THREADS, ElasticThreadPool
+from mnist37_server.rpc.threads.thread_pools import LifoThreadPool, assign_pool
 from mnist37_server.services import requests, responses
 from mnist37_server.services.predict_codec import PredictFields, decode, encode
 from mnist37_server.services.run_pages import list_runs

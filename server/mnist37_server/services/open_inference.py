@@ -11,14 +11,14 @@ from importlib.metadata import version as installed_version
 import grpc
 from mnist37_protos.inference import open_inference_pb2 as pb
 
-from mnist37_server.domain.checks import is_tag
+from mnist37_server.domain.commands.checks import is_tag
 from mnist37_server.engine.read_model import ReadModel
 from mnist37_server.errors import NotFound, version_not_retained
 from mnist37_server.rpc.drain import InFlightCalls
 from mnist37_server.rpc.registration import Codec, register
 from mnist37_server.rpc.slow_callers import SlowCallers
 from mnist37_server.rpc.status import cancellable_unary_handler
-from mnist37_server.rpc.thread_pools import assign_pool
+from mnist37_server.rpc.threads.thread_pools import assign_pool
 from mnist37_server.services import tensors
 from mnist37_server.services.health import Health
 

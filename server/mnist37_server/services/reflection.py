@@ -14,7 +14,7 @@ from mnist37_server.rpc.admission import StreamLimit
 from mnist37_server.rpc.registration import register
 from mnist37_server.rpc.slow_callers import SlowCallers
 from mnist37_server.rpc.status import stream_handler
-from mnist37_server.rpc.thread_pools import assign_pool
+from mnist37_server.rpc.threads.thread_pools import assign_pool
 
 DESCRIPTOR = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 REFLECTIONS_MAX = 16  # streams that are open at a time

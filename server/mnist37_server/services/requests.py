@@ -10,8 +10,12 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 
 from mnist37.optimizer import Sgd
 from mnist37.schedule import Schedule, Shape
-from mnist37_server.domain.checks import TAG_NAME_LENGTH_MAX, check_length, check_request_id
-from mnist37_server.domain.commands import (
+from mnist37_server.domain.commands.checks import (
+    TAG_NAME_LENGTH_MAX,
+    check_length,
+    check_request_id,
+)
+from mnist37_server.domain.commands.commands import (
     DeleteTag,
     Import,
     Initialize,
@@ -19,8 +23,8 @@ from mnist37_server.domain.commands import (
     Step,
     TagVersion,
 )
+from mnist37_server.domain.commands.train import EarlyStopping, Train
 from mnist37_server.domain.examples import Batch, Split
-from mnist37_server.domain.train import EarlyStopping, Train
 from mnist37_server.errors import InvalidArgument
 
 T = TypeVar("T", int, float, str)

@@ -8,10 +8,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
+from mnist37_server.domain.commands.train import Train
 from mnist37_server.domain.records import QueuedRun, RunRecord, TagRecord, VersionRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Origin
-from mnist37_server.domain.train import Train
 from mnist37_server.services.requests import SHAPES
 
 ORIGINS = {

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
-from mnist37_server.domain.checks import check_range
+from mnist37_server.domain.commands.checks import check_range
 from mnist37_server.engine.read_model import ReadModel
 from mnist37_server.errors import InvalidArgument
 from mnist37_server.services.requests import field_or_default

@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Sequence
 from itertools import chain
 
-from mnist37_server.domain.checks import BEST_TAG
-from mnist37_server.domain.commands import DeleteTag, TagChange
+from mnist37_server.domain.commands.checks import BEST_TAG
+from mnist37_server.domain.commands.commands import DeleteTag, TagChange
 from mnist37_server.domain.records import RunRecord, TagRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Snapshot

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mnist37_server.domain.commands import TagChange, TagVersion
+from mnist37_server.domain.commands.commands import TagChange, TagVersion
 from mnist37_server.domain.records import RequestRecord, RunRecord, TagRecord, VersionRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Snapshot

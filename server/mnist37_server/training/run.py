@@ -13,11 +13,11 @@ import numpy as np
 from mnist37.examples import SliceOutput, TrainingSlice
 from mnist37.kernels import Flag
 from mnist37.losses import mean_losses
+from mnist37_server.domain.commands.train import Train
 from mnist37_server.domain.early_stopping import BestEpoch, apply_patience
 from mnist37_server.domain.records import RunCheckpoint
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Origin, Snapshot
-from mnist37_server.domain.train import Train
 from mnist37_server.training.trainer import Trainer, count_finite, overflow_error
 
 # How long one slice of a run takes. Its epochs are computed by one kernel, and then committed,

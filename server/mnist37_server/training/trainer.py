@@ -16,11 +16,11 @@ from mnist37.examples import PARAMETERS, Device
 from mnist37.losses import mean_loss
 from mnist37.optimizer import Sgd
 from mnist37.training import Datasets
-from mnist37_server.domain.commands import Initialize
+from mnist37_server.domain.commands.commands import Initialize
+from mnist37_server.domain.commands.train import Train
 from mnist37_server.domain.examples import Batch
 from mnist37_server.domain.parameters import ABSOLUTE_SUM_MAX, absolute_sums
 from mnist37_server.domain.snapshot import Origin, Snapshot
-from mnist37_server.domain.train import Train
 from mnist37_server.errors import InvalidArgument
 
 # Steps without a batch take the mini-batches in the order of this seed and batch size.

@@ -10,8 +10,8 @@ import threading
 import time
 from collections import deque
 
-from mnist37_server.domain.commands import Restore
-from mnist37_server.domain.train import Train
+from mnist37_server.domain.commands.commands import Restore
+from mnist37_server.domain.commands.train import Train
 from mnist37_server.engine.writes.commit_delay import CommitDelay
 from mnist37_server.engine.writes.subscription import PendingWrite
 

@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from mnist37.kernels import Flag
-from mnist37_server.domain.commands import Request
+from mnist37_server.domain.commands.commands import Request
 from mnist37_server.domain.results import Result
 
 UNREAD_MAX = 10_000  # results that wait for a slow reader; after that it misses the oldest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from mnist37_server.domain.commands import DeleteTag, TagVersion
+from mnist37_server.domain.commands.commands import DeleteTag, TagVersion
 from mnist37_server.domain.records import RequestRecord
 from mnist37_server.domain.results import WriteResult, values_of
 from mnist37_server.engine.writes.subscription import PendingWrite

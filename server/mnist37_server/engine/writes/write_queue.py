@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Collection
 
 from mnist37.kernels import Flag
-from mnist37_server.domain.commands import DeleteTag, Request, TagVersion
+from mnist37_server.domain.commands.commands import DeleteTag, Request, TagVersion
+from mnist37_server.domain.commands.train import Train
 from mnist37_server.domain.records import QueuedRun, RequestRecord
 from mnist37_server.domain.results import Result, result_from_values
-from mnist37_server.domain.train import Train
 from mnist37_server.engine.stats import EngineStats
 from mnist37_server.engine.writes.commit_delay import CommitDelay
 from mnist37_server.engine.writes.lanes import GROUP_MAX, GroupLane, Lane

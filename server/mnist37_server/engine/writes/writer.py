@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
 
-from mnist37_server.domain.commands import Import, Initialize, Request, Restore, Step
+from mnist37_server.domain.commands.commands import Import, Initialize, Request, Restore, Step
+from mnist37_server.domain.commands.train import Train
 from mnist37_server.domain.records import RequestRecord, RunCheckpoint, RunRecord
 from mnist37_server.domain.results import Result, StepResult, WriteResult, values_of
 from mnist37_server.domain.snapshot import Origin, Snapshot
-from mnist37_server.domain.train import Train
 from mnist37_server.engine.lookup import find_version
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
 from mnist37_server.engine.stats import EngineStats

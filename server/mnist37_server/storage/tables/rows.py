@@ -12,11 +12,11 @@ from struct import Struct
 from mnist37.examples import PARAMETERS
 from mnist37.optimizer import Sgd
 from mnist37.schedule import Schedule, Shape
+from mnist37_server.domain.commands.train import EarlyStopping, Train
 from mnist37_server.domain.early_stopping import BestEpoch
 from mnist37_server.domain.records import RunRecord, VersionRecord
 from mnist37_server.domain.results import Progress, progress_from_values, values_of
 from mnist37_server.domain.snapshot import Origin, Snapshot
-from mnist37_server.domain.train import EarlyStopping, Train
 
 VERSIONS = """
 CREATE TABLE versions (

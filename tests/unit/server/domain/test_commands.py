@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from mnist37_server.domain.commands import (
+from mnist37_server.domain.commands.commands import (
     DeleteTag,
     Import,
     Initialize,
@@ -15,9 +15,9 @@ from mnist37_server.domain.commands import (
     Step,
     TagVersion,
 )
+from mnist37_server.domain.commands.fingerprint import Fingerprinted
+from mnist37_server.domain.commands.train import EarlyStopping, Train
 from mnist37_server.domain.examples import Batch
-from mnist37_server.domain.fingerprint import Fingerprinted
-from mnist37_server.domain.train import EarlyStopping, Train
 
 from mnist37.optimizer import Sgd
 from mnist37.schedule import Schedule, Shape

@@ -7,9 +7,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from mnist37_server.domain.commands import Step
+from mnist37_server.domain.commands.commands import Step
+from mnist37_server.domain.commands.train import Train
 from mnist37_server.domain.snapshot import Origin, Snapshot
-from mnist37_server.domain.train import Train
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
 from mnist37_server.storage.store import Store

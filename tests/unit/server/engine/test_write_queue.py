@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from mnist37_server.domain.commands import Request, Step
+from mnist37_server.domain.commands.commands import Request, Step
+from mnist37_server.domain.commands.train import Train
 from mnist37_server.domain.records import RequestRecord
 from mnist37_server.domain.results import StepResult
-from mnist37_server.domain.train import Train
 from mnist37_server.engine.stats import EngineStats
 from mnist37_server.engine.writes.commit_delay import CommitDelay
 from mnist37_server.engine.writes.lanes import GROUP_MAX

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mnist37_server.domain.commands import Initialize, Restore, Step
+from mnist37_server.domain.commands.commands import Initialize, Restore, Step
+from mnist37_server.domain.commands.train import Train
 from mnist37_server.domain.examples import Batch
 from mnist37_server.domain.parameters import absolute_sum
 from mnist37_server.domain.results import Progress, Result, StepResult, WriteResult
 from mnist37_server.domain.snapshot import Origin, Snapshot
-from mnist37_server.domain.train import Train
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.engine.writes.commit_delay import SLOW_COMMIT_SECONDS
 from mnist37_server.engine.writes.subscription import Subscription

@@ -16,7 +16,7 @@ import pytest
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
-from mnist37_server.address import Address, parse
+from mnist37_server.domain.address import Address, parse
 from mnist37_server.errors import CannotStart
 from mnist37_server.observability.prometheus import MetricsEndpoint
 from support.scraping import Scrape, wait_until

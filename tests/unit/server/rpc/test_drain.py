@@ -13,7 +13,7 @@ import grpc
 import pytest
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
-from mnist37_server.domain.commands import Request
+from mnist37_server.domain.commands.commands import Request
 from mnist37_server.engine.writes.subscription import Subscription
 from mnist37_server.errors import ShuttingDown
 from mnist37_server.rpc.drain import InFlightCalls

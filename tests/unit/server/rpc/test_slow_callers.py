@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mnist37_server.errors import CallerCancelled, MalformedMessage
 from mnist37_server.rpc.slow_callers import SlowCallers
-from mnist37_server.rpc.thread_pools import LifoThreadPool
+from mnist37_server.rpc.threads.thread_pools import LifoThreadPool
 from support.scraping import wait_until
 
 

@@ -12,8 +12,8 @@ from functools import partial
 from queue import SimpleQueue
 
 import pytest
-from mnist37_server.rpc.elastic_pool import ElasticThreadPool
-from mnist37_server.rpc.thread_pools import LifoThreadPool
+from mnist37_server.rpc.threads.elastic_pool import ElasticThreadPool
+from mnist37_server.rpc.threads.thread_pools import LifoThreadPool
 
 
 def threads_of(name: str) -> int:

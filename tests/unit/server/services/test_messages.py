@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mnist37_protos.v1 import mnist37_pb2 as pb
-from mnist37_server.domain.commands import Initialize, Step
+from mnist37_server.domain.commands.commands import Initialize, Step
+from mnist37_server.domain.commands.train import EarlyStopping, Train
 from mnist37_server.domain.examples import Batch, Split, view_images
 from mnist37_server.domain.records import QueuedRun
 from mnist37_server.domain.results import Progress, result_from_values, values_of
-from mnist37_server.domain.train import EarlyStopping, Train
 from mnist37_server.errors import InvalidArgument
 from mnist37_server.services import requests, responses
 from mnist37_server.storage.tables.rows import train_from_json, train_to_json

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mnist37_server.domain.commands import DeleteTag, TagVersion
+from mnist37_server.domain.commands.commands import DeleteTag, TagVersion
+from mnist37_server.domain.commands.train import Train
 from mnist37_server.domain.early_stopping import Baseline, BestEpoch
 from mnist37_server.domain.records import RequestRecord, RunCheckpoint, RunRecord, TagRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Origin, Snapshot
-from mnist37_server.domain.train import Train
 from mnist37_server.errors import Exhausted, NotFound
 from mnist37_server.storage.store import Store
 from mnist37_server.storage.tables.run_log import (

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mnist37_server.domain.commands.train import Train
 from mnist37_server.domain.records import RequestRecord, RunCheckpoint, RunRecord, VersionRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Origin, Snapshot
-from mnist37_server.domain.train import Train
 from mnist37_server.errors import CannotStart, Exhausted
 from mnist37_server.storage.store import Store
 from mnist37_server.storage.tables.request_log import FORGET_INTERVAL, RETAINED_REQUESTS

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mnist37.optimizer import Sgd
 from mnist37.schedule import Schedule, Shape
-from mnist37_server.domain.checks import (
+from mnist37_server.domain.commands.checks import (
     EPOCHS_MAX,
     RUN_NAME_LENGTH_MAX,
     TRAINING_IMAGES,
@@ -17,7 +17,7 @@ from mnist37_server.domain.checks import (
     check_length,
     check_range,
 )
-from mnist37_server.domain.fingerprint import Fingerprinted
+from mnist37_server.domain.commands.fingerprint import Fingerprinted
 from mnist37_server.errors import InvalidArgument
 
 CONSTANT = Schedule()

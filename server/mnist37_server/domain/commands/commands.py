@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist37.optimizer import Sgd
-from mnist37_server.domain.checks import check_learning_rate, check_tag_name
+from mnist37_server.domain.commands.checks import check_learning_rate, check_tag_name
+from mnist37_server.domain.commands.fingerprint import Fingerprinted
+from mnist37_server.domain.commands.train import Train
 from mnist37_server.domain.examples import Batch
-from mnist37_server.domain.fingerprint import Fingerprinted
 from mnist37_server.domain.parameters import ABSOLUTE_SUM_MAX, absolute_sum
-from mnist37_server.domain.train import Train
 from mnist37_server.errors import InvalidArgument
 
 STD_MAX = 100.0

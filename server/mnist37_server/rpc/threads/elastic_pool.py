@@ -11,7 +11,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import ParamSpec
 
-from mnist37_server.rpc.thread_pools import (
+from mnist37_server.rpc.threads.thread_pools import (
     IDLE_THREAD_SECONDS,
     Call,
     CompletionHandle,

@@ -1,0 +1,1 @@
+"""The requests for writes: their values, ranges and fingerprints."""

@@ -1,0 +1,1 @@
+"""The pools of threads in which grpcio runs the handlers."""
