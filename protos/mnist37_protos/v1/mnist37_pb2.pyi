@@ -59,6 +59,14 @@ RUN_STATE_FINISHED: RunState
 RUN_STATE_INTERRUPTED: RunState
 RUN_STATE_QUEUED: RunState
 
+class Position(_message.Message):
+    __slots__ = ("start", "version")
+    START_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    version: int
+    def __init__(self, start: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+
 class Batch(_message.Message):
     __slots__ = ("pixels", "labels")
     PIXELS_FIELD_NUMBER: _ClassVar[int]
@@ -68,22 +76,28 @@ class Batch(_message.Message):
     def __init__(self, pixels: _Optional[bytes] = ..., labels: _Optional[bytes] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("pixels", "version", "tag")
+    __slots__ = ("pixels", "version", "tag", "start", "min_version")
     PIXELS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    MIN_VERSION_FIELD_NUMBER: _ClassVar[int]
     pixels: bytes
     version: int
     tag: str
-    def __init__(self, pixels: _Optional[bytes] = ..., version: _Optional[int] = ..., tag: _Optional[str] = ...) -> None: ...
+    start: int
+    min_version: int
+    def __init__(self, pixels: _Optional[bytes] = ..., version: _Optional[int] = ..., tag: _Optional[str] = ..., start: _Optional[int] = ..., min_version: _Optional[int] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("probabilities", "version")
+    __slots__ = ("probabilities", "version", "start")
     PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     probabilities: _containers.RepeatedScalarFieldContainer[float]
     version: int
-    def __init__(self, probabilities: _Optional[_Iterable[float]] = ..., version: _Optional[int] = ...) -> None: ...
+    start: int
+    def __init__(self, probabilities: _Optional[_Iterable[float]] = ..., version: _Optional[int] = ..., start: _Optional[int] = ...) -> None: ...
 
 class StepRequest(_message.Message):
     __slots__ = ("batch", "learning_rate", "request_id")
@@ -96,12 +110,14 @@ class StepRequest(_message.Message):
     def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ..., learning_rate: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class StepResponse(_message.Message):
-    __slots__ = ("loss", "version")
+    __slots__ = ("loss", "version", "start")
     LOSS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     loss: float
     version: int
-    def __init__(self, loss: _Optional[float] = ..., version: _Optional[int] = ...) -> None: ...
+    start: int
+    def __init__(self, loss: _Optional[float] = ..., version: _Optional[int] = ..., start: _Optional[int] = ...) -> None: ...
 
 class TrainRequest(_message.Message):
     __slots__ = ("epochs", "learning_rate", "batch_size", "seed", "request_id", "coalesce", "name", "schedule", "final_learning_rate", "warmup_epochs", "patience", "min_delta")
@@ -132,7 +148,7 @@ class TrainRequest(_message.Message):
     def __init__(self, epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., request_id: _Optional[str] = ..., coalesce: _Optional[bool] = ..., name: _Optional[str] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., final_learning_rate: _Optional[float] = ..., warmup_epochs: _Optional[int] = ..., patience: _Optional[int] = ..., min_delta: _Optional[float] = ...) -> None: ...
 
 class TrainResponse(_message.Message):
-    __slots__ = ("epoch", "epochs", "train_loss", "valid_loss", "valid_accuracy", "version", "elapsed", "earlier", "run", "best_epoch", "stopped_early")
+    __slots__ = ("epoch", "epochs", "train_loss", "valid_loss", "valid_accuracy", "version", "elapsed", "earlier", "run", "best_epoch", "stopped_early", "start")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +160,7 @@ class TrainResponse(_message.Message):
     RUN_FIELD_NUMBER: _ClassVar[int]
     BEST_EPOCH_FIELD_NUMBER: _ClassVar[int]
     STOPPED_EARLY_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     epochs: int
     train_loss: float
@@ -155,22 +172,27 @@ class TrainResponse(_message.Message):
     run: int
     best_epoch: int
     stopped_early: bool
-    def __init__(self, epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., train_loss: _Optional[float] = ..., valid_loss: _Optional[float] = ..., valid_accuracy: _Optional[float] = ..., version: _Optional[int] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., earlier: _Optional[_Iterable[_Union[TrainResponse, _Mapping]]] = ..., run: _Optional[int] = ..., best_epoch: _Optional[int] = ..., stopped_early: _Optional[bool] = ...) -> None: ...
+    start: int
+    def __init__(self, epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., train_loss: _Optional[float] = ..., valid_loss: _Optional[float] = ..., valid_accuracy: _Optional[float] = ..., version: _Optional[int] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., earlier: _Optional[_Iterable[_Union[TrainResponse, _Mapping]]] = ..., run: _Optional[int] = ..., best_epoch: _Optional[int] = ..., stopped_early: _Optional[bool] = ..., start: _Optional[int] = ...) -> None: ...
 
 class GetLossRequest(_message.Message):
-    __slots__ = ("split", "batch", "version", "tag")
+    __slots__ = ("split", "batch", "version", "tag", "start", "min_version")
     SPLIT_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    MIN_VERSION_FIELD_NUMBER: _ClassVar[int]
     split: Split
     batch: Batch
     version: int
     tag: str
-    def __init__(self, split: _Optional[_Union[Split, str]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., version: _Optional[int] = ..., tag: _Optional[str] = ...) -> None: ...
+    start: int
+    min_version: int
+    def __init__(self, split: _Optional[_Union[Split, str]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., version: _Optional[int] = ..., tag: _Optional[str] = ..., start: _Optional[int] = ..., min_version: _Optional[int] = ...) -> None: ...
 
 class GetLossResponse(_message.Message):
-    __slots__ = ("loss", "accuracy", "count", "version", "threes_right", "threes_called_sevens", "sevens_right", "sevens_called_threes")
+    __slots__ = ("loss", "accuracy", "count", "version", "threes_right", "threes_called_sevens", "sevens_right", "sevens_called_threes", "start")
     LOSS_FIELD_NUMBER: _ClassVar[int]
     ACCURACY_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -179,6 +201,7 @@ class GetLossResponse(_message.Message):
     THREES_CALLED_SEVENS_FIELD_NUMBER: _ClassVar[int]
     SEVENS_RIGHT_FIELD_NUMBER: _ClassVar[int]
     SEVENS_CALLED_THREES_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     loss: float
     accuracy: float
     count: int
@@ -187,7 +210,8 @@ class GetLossResponse(_message.Message):
     threes_called_sevens: int
     sevens_right: int
     sevens_called_threes: int
-    def __init__(self, loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., count: _Optional[int] = ..., version: _Optional[int] = ..., threes_right: _Optional[int] = ..., threes_called_sevens: _Optional[int] = ..., sevens_right: _Optional[int] = ..., sevens_called_threes: _Optional[int] = ...) -> None: ...
+    start: int
+    def __init__(self, loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., count: _Optional[int] = ..., version: _Optional[int] = ..., threes_right: _Optional[int] = ..., threes_called_sevens: _Optional[int] = ..., sevens_right: _Optional[int] = ..., sevens_called_threes: _Optional[int] = ..., start: _Optional[int] = ...) -> None: ...
 
 class InitializeRequest(_message.Message):
     __slots__ = ("seed", "std", "request_id")
@@ -200,32 +224,40 @@ class InitializeRequest(_message.Message):
     def __init__(self, seed: _Optional[int] = ..., std: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class InitializeResponse(_message.Message):
-    __slots__ = ("version",)
+    __slots__ = ("version", "start")
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     version: int
-    def __init__(self, version: _Optional[int] = ...) -> None: ...
+    start: int
+    def __init__(self, version: _Optional[int] = ..., start: _Optional[int] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
-    __slots__ = ("version", "tag")
+    __slots__ = ("version", "tag", "start", "min_version")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    MIN_VERSION_FIELD_NUMBER: _ClassVar[int]
     version: int
     tag: str
-    def __init__(self, version: _Optional[int] = ..., tag: _Optional[str] = ...) -> None: ...
+    start: int
+    min_version: int
+    def __init__(self, version: _Optional[int] = ..., tag: _Optional[str] = ..., start: _Optional[int] = ..., min_version: _Optional[int] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("weights", "bias", "version", "digest", "device")
+    __slots__ = ("weights", "bias", "version", "digest", "device", "start")
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     BIAS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     weights: bytes
     bias: float
     version: int
     digest: str
     device: str
-    def __init__(self, weights: _Optional[bytes] = ..., bias: _Optional[float] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., device: _Optional[str] = ...) -> None: ...
+    start: int
+    def __init__(self, weights: _Optional[bytes] = ..., bias: _Optional[float] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., device: _Optional[str] = ..., start: _Optional[int] = ...) -> None: ...
 
 class ListVersionsRequest(_message.Message):
     __slots__ = ("limit",)
@@ -262,10 +294,12 @@ class RestoreRequest(_message.Message):
     def __init__(self, version: _Optional[int] = ..., request_id: _Optional[str] = ..., tag: _Optional[str] = ...) -> None: ...
 
 class RestoreResponse(_message.Message):
-    __slots__ = ("version",)
+    __slots__ = ("version", "start")
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     version: int
-    def __init__(self, version: _Optional[int] = ...) -> None: ...
+    start: int
+    def __init__(self, version: _Optional[int] = ..., start: _Optional[int] = ...) -> None: ...
 
 class ImportRequest(_message.Message):
     __slots__ = ("weights", "bias", "request_id")
@@ -278,10 +312,12 @@ class ImportRequest(_message.Message):
     def __init__(self, weights: _Optional[bytes] = ..., bias: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ImportResponse(_message.Message):
-    __slots__ = ("version",)
+    __slots__ = ("version", "start")
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     version: int
-    def __init__(self, version: _Optional[int] = ...) -> None: ...
+    start: int
+    def __init__(self, version: _Optional[int] = ..., start: _Optional[int] = ...) -> None: ...
 
 class TagVersionRequest(_message.Message):
     __slots__ = ("name", "version", "tag", "request_id")
@@ -296,10 +332,12 @@ class TagVersionRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., tag: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class TagVersionResponse(_message.Message):
-    __slots__ = ("version",)
+    __slots__ = ("version", "start")
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     version: int
-    def __init__(self, version: _Optional[int] = ...) -> None: ...
+    start: int
+    def __init__(self, version: _Optional[int] = ..., start: _Optional[int] = ...) -> None: ...
 
 class ListTagsRequest(_message.Message):
     __slots__ = ()
@@ -332,10 +370,12 @@ class DeleteTagRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class DeleteTagResponse(_message.Message):
-    __slots__ = ("version",)
+    __slots__ = ("version", "start")
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     version: int
-    def __init__(self, version: _Optional[int] = ...) -> None: ...
+    start: int
+    def __init__(self, version: _Optional[int] = ..., start: _Optional[int] = ...) -> None: ...
 
 class ListRunsRequest(_message.Message):
     __slots__ = ("name", "states", "page_size", "page_token")
@@ -416,3 +456,53 @@ class WatchRunResponse(_message.Message):
     run: Run
     progress: TrainResponse
     def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., progress: _Optional[_Union[TrainResponse, _Mapping]] = ...) -> None: ...
+
+class FollowRequest(_message.Message):
+    __slots__ = ("position", "id", "address", "min_interval")
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    MIN_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    position: Position
+    id: str
+    address: str
+    min_interval: _duration_pb2.Duration
+    def __init__(self, position: _Optional[_Union[Position, _Mapping]] = ..., id: _Optional[str] = ..., address: _Optional[str] = ..., min_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class FollowResponse(_message.Message):
+    __slots__ = ("position", "parameters", "origin", "run", "starts")
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    STARTS_FIELD_NUMBER: _ClassVar[int]
+    position: Position
+    parameters: bytes
+    origin: Origin
+    run: int
+    starts: _containers.RepeatedCompositeFieldContainer[Position]
+    def __init__(self, position: _Optional[_Union[Position, _Mapping]] = ..., parameters: _Optional[bytes] = ..., origin: _Optional[_Union[Origin, str]] = ..., run: _Optional[int] = ..., starts: _Optional[_Iterable[_Union[Position, _Mapping]]] = ...) -> None: ...
+
+class ListFollowersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListFollowersResponse(_message.Message):
+    __slots__ = ("followers",)
+    FOLLOWERS_FIELD_NUMBER: _ClassVar[int]
+    followers: _containers.RepeatedCompositeFieldContainer[Follower]
+    def __init__(self, followers: _Optional[_Iterable[_Union[Follower, _Mapping]]] = ...) -> None: ...
+
+class Follower(_message.Message):
+    __slots__ = ("id", "address", "position", "age", "connected_at")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    AGE_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_AT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    address: str
+    position: Position
+    age: _duration_pb2.Duration
+    connected_at: _timestamp_pb2.Timestamp
+    def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., connected_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -42,6 +42,21 @@ class Mnist37ServiceStub:
     by a tag. A tag is a name that points to one version: set by TagVersion, or by the server, which
     names the best version of run 7 `best@7`. Requests have a field for each; to set both is an error.
 
+    Each answer names the position of its server: `start`, a random number that the owner of the model
+    commits when it starts, and the version. A read can have a floor: `start` and `min_version` of a
+    position that its caller has seen. A server that has not reached the floor answers no such read,
+    so time never runs backwards for a caller, whichever server it asks:
+    the floor comes soon:                    the read waits for it, 250 ms at most;
+    it does not come within that time:       UNAVAILABLE, BEHIND; ask the owner;
+    it is in no history of the owner's model, for a backup was restored, or this is another
+    owner:                                   FAILED_PRECONDITION, HISTORY_LOST.
+    A position is in the history if its start is the present one and its version is committed, or if
+    its start is an earlier one and its version is not above the version at which the next began.
+
+    A follower is a server without a state of its own, which answers Predict, PredictStream, GetLoss
+    and GetModel from the versions that it gets by Follow. To other methods it answers
+    FAILED_PRECONDITION, NOT_OWNER; the text and the details name the owner.
+
     The server does the writes (Step, Train, Initialize, Restore, Import) one at a time, in the order
     of their arrival. TagVersion and DeleteTag change no parameters and make no version; they do not
     wait for the other writes. With a `request_id` (1 to 128 characters, one name space for all of
@@ -57,10 +72,13 @@ class Mnist37ServiceStub:
     ABORTED: a run cannot resume; see Train.
     RESOURCE_EXHAUSTED: there are too many calls or callers, the message is too large, or there is
     no room to store the state or no memory on the device.
-    UNAVAILABLE: the server is shutting down, or has lost its device.
+    FAILED_PRECONDITION: the caller's floor is in no history of this model, or the server is a
+    follower and does not do this; see above.
+    UNAVAILABLE: the server is shutting down, has lost its device, or is a follower that is behind
+    the caller's floor, too old, or without its owner.
     UNAUTHENTICATED, PERMISSION_DENIED: a server with tokens requires one in the metadata, as
-    `authorization: Bearer TOKEN`. The role *predict* may call every method that does not write;
-    the role *train* may call every method.
+    `authorization: Bearer TOKEN`. The role *predict* may call every method that does not write,
+    except Follow and ListFollowers; the role *follow* these too; the role *train* every method.
     INTERNAL: the server has a fault. The text has an id, which is also in the server's log.
     Each error has details in google.rpc's messages, in the trailing metadata grpc-status-details-bin:
     ErrorInfo: a reason of the domain "mnist37", listed in docs/reference/errors.md. From release
@@ -150,6 +168,16 @@ class Mnist37ServiceStub:
                 request_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.WatchRunRequest.SerializeToString,
                 response_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.WatchRunResponse.FromString,
                 _registered_method=True)
+        self.Follow = channel.unary_stream(
+                '/mnist37.v1.Mnist37Service/Follow',
+                request_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.FollowRequest.SerializeToString,
+                response_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.FollowResponse.FromString,
+                _registered_method=True)
+        self.ListFollowers = channel.unary_unary(
+                '/mnist37.v1.Mnist37Service/ListFollowers',
+                request_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListFollowersRequest.SerializeToString,
+                response_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListFollowersResponse.FromString,
+                _registered_method=True)
 
 
 class Mnist37ServiceServicer:
@@ -169,6 +197,21 @@ class Mnist37ServiceServicer:
     by a tag. A tag is a name that points to one version: set by TagVersion, or by the server, which
     names the best version of run 7 `best@7`. Requests have a field for each; to set both is an error.
 
+    Each answer names the position of its server: `start`, a random number that the owner of the model
+    commits when it starts, and the version. A read can have a floor: `start` and `min_version` of a
+    position that its caller has seen. A server that has not reached the floor answers no such read,
+    so time never runs backwards for a caller, whichever server it asks:
+    the floor comes soon:                    the read waits for it, 250 ms at most;
+    it does not come within that time:       UNAVAILABLE, BEHIND; ask the owner;
+    it is in no history of the owner's model, for a backup was restored, or this is another
+    owner:                                   FAILED_PRECONDITION, HISTORY_LOST.
+    A position is in the history if its start is the present one and its version is committed, or if
+    its start is an earlier one and its version is not above the version at which the next began.
+
+    A follower is a server without a state of its own, which answers Predict, PredictStream, GetLoss
+    and GetModel from the versions that it gets by Follow. To other methods it answers
+    FAILED_PRECONDITION, NOT_OWNER; the text and the details name the owner.
+
     The server does the writes (Step, Train, Initialize, Restore, Import) one at a time, in the order
     of their arrival. TagVersion and DeleteTag change no parameters and make no version; they do not
     wait for the other writes. With a `request_id` (1 to 128 characters, one name space for all of
@@ -184,10 +227,13 @@ class Mnist37ServiceServicer:
     ABORTED: a run cannot resume; see Train.
     RESOURCE_EXHAUSTED: there are too many calls or callers, the message is too large, or there is
     no room to store the state or no memory on the device.
-    UNAVAILABLE: the server is shutting down, or has lost its device.
+    FAILED_PRECONDITION: the caller's floor is in no history of this model, or the server is a
+    follower and does not do this; see above.
+    UNAVAILABLE: the server is shutting down, has lost its device, or is a follower that is behind
+    the caller's floor, too old, or without its owner.
     UNAUTHENTICATED, PERMISSION_DENIED: a server with tokens requires one in the metadata, as
-    `authorization: Bearer TOKEN`. The role *predict* may call every method that does not write;
-    the role *train* may call every method.
+    `authorization: Bearer TOKEN`. The role *predict* may call every method that does not write,
+    except Follow and ListFollowers; the role *follow* these too; the role *train* every method.
     INTERNAL: the server has a fault. The text has an id, which is also in the server's log.
     Each error has details in google.rpc's messages, in the trailing metadata grpc-status-details-bin:
     ErrorInfo: a reason of the domain "mnist37", listed in docs/reference/errors.md. From release
@@ -317,6 +363,22 @@ class Mnist37ServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Follow(self, request, context):
+        """Sends the newest version, and then each committed version as it comes. A slow reader misses
+        versions in between, never the newest; the versions never go back. A message comes at least once
+        a second, so that a follower knows that its version is still the newest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFollowers(self, request, context):
+        """Lists the open Follows, the one that came first at the top.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_Mnist37ServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -395,6 +457,16 @@ def add_Mnist37ServiceServicer_to_server(servicer, server):
                     request_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.WatchRunRequest.FromString,
                     response_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.WatchRunResponse.SerializeToString,
             ),
+            'Follow': grpc.unary_stream_rpc_method_handler(
+                    servicer.Follow,
+                    request_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.FollowRequest.FromString,
+                    response_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.FollowResponse.SerializeToString,
+            ),
+            'ListFollowers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFollowers,
+                    request_deserializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListFollowersRequest.FromString,
+                    response_serializer=mnist37__protos_dot_v1_dot_mnist37__pb2.ListFollowersResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'mnist37.v1.Mnist37Service', rpc_method_handlers)
@@ -420,6 +492,21 @@ class Mnist37Service:
     by a tag. A tag is a name that points to one version: set by TagVersion, or by the server, which
     names the best version of run 7 `best@7`. Requests have a field for each; to set both is an error.
 
+    Each answer names the position of its server: `start`, a random number that the owner of the model
+    commits when it starts, and the version. A read can have a floor: `start` and `min_version` of a
+    position that its caller has seen. A server that has not reached the floor answers no such read,
+    so time never runs backwards for a caller, whichever server it asks:
+    the floor comes soon:                    the read waits for it, 250 ms at most;
+    it does not come within that time:       UNAVAILABLE, BEHIND; ask the owner;
+    it is in no history of the owner's model, for a backup was restored, or this is another
+    owner:                                   FAILED_PRECONDITION, HISTORY_LOST.
+    A position is in the history if its start is the present one and its version is committed, or if
+    its start is an earlier one and its version is not above the version at which the next began.
+
+    A follower is a server without a state of its own, which answers Predict, PredictStream, GetLoss
+    and GetModel from the versions that it gets by Follow. To other methods it answers
+    FAILED_PRECONDITION, NOT_OWNER; the text and the details name the owner.
+
     The server does the writes (Step, Train, Initialize, Restore, Import) one at a time, in the order
     of their arrival. TagVersion and DeleteTag change no parameters and make no version; they do not
     wait for the other writes. With a `request_id` (1 to 128 characters, one name space for all of
@@ -435,10 +522,13 @@ class Mnist37Service:
     ABORTED: a run cannot resume; see Train.
     RESOURCE_EXHAUSTED: there are too many calls or callers, the message is too large, or there is
     no room to store the state or no memory on the device.
-    UNAVAILABLE: the server is shutting down, or has lost its device.
+    FAILED_PRECONDITION: the caller's floor is in no history of this model, or the server is a
+    follower and does not do this; see above.
+    UNAVAILABLE: the server is shutting down, has lost its device, or is a follower that is behind
+    the caller's floor, too old, or without its owner.
     UNAUTHENTICATED, PERMISSION_DENIED: a server with tokens requires one in the metadata, as
-    `authorization: Bearer TOKEN`. The role *predict* may call every method that does not write;
-    the role *train* may call every method.
+    `authorization: Bearer TOKEN`. The role *predict* may call every method that does not write,
+    except Follow and ListFollowers; the role *follow* these too; the role *train* every method.
     INTERNAL: the server has a fault. The text has an id, which is also in the server's log.
     Each error has details in google.rpc's messages, in the trailing metadata grpc-status-details-bin:
     ErrorInfo: a reason of the domain "mnist37", listed in docs/reference/errors.md. From release
@@ -842,6 +932,60 @@ class Mnist37Service:
             '/mnist37.v1.Mnist37Service/WatchRun',
             mnist37__protos_dot_v1_dot_mnist37__pb2.WatchRunRequest.SerializeToString,
             mnist37__protos_dot_v1_dot_mnist37__pb2.WatchRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Follow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mnist37.v1.Mnist37Service/Follow',
+            mnist37__protos_dot_v1_dot_mnist37__pb2.FollowRequest.SerializeToString,
+            mnist37__protos_dot_v1_dot_mnist37__pb2.FollowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFollowers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mnist37.v1.Mnist37Service/ListFollowers',
+            mnist37__protos_dot_v1_dot_mnist37__pb2.ListFollowersRequest.SerializeToString,
+            mnist37__protos_dot_v1_dot_mnist37__pb2.ListFollowersResponse.FromString,
             options,
             channel_credentials,
             insecure,
