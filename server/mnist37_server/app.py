@@ -80,7 +80,7 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     store = open_store(config.state)
     # After the store, whose lock excludes a second server: it must not use the device of the first.
     datasets, device = place_images(config.device, load_images(config))
-    model = LiveModel(datasets, device, store, config.max_pending_writes)
+    model = LiveModel(datasets, device, store, config.max_pending_writes, config.max_followers)
     certificate = certificates.check_all(config)
     if metrics:
         metrics.observe(model)
@@ -97,7 +97,7 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     serving = start_serving(server)
     # Should it end, nothing else would notice: the process would live on, and answer no call.
     threading.Thread(target=signals.report_end, args=(serving,), name="watch", daemon=True).start()
-    version = model.at().version
+    version = model.at().snapshot.version
     state = str(config.state or "memory")
     fields = {"address": str(address), "device": str(device), "state": state}
     log.info("started", extra={**fields, "version": version})
@@ -121,7 +121,7 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     termination.wait(1)
     if metrics:
         metrics.close()
-    version = model.at().version
+    version = model.at().snapshot.version
     model.close()
     log.info("stopped", extra={"version": version})
     if has_failed:

@@ -102,6 +102,13 @@ class Command(click.Command):
     help="How many PredictStreams and WatchRuns may be open, and how many Trains.",
 )
 @click.option(
+    "--max-followers",
+    type=click.IntRange(0),
+    default=DEFAULT.max_followers,
+    metavar="N",
+    help="How many readers may follow the model.",
+)
+@click.option(
     "--message-timeout",
     type=float,
     default=DEFAULT.message_timeout,
@@ -161,6 +168,7 @@ def main(
     max_rpcs: int,
     max_pending_writes: int,
     max_streams: int,
+    max_followers: int,
     message_timeout: float,
     keepalive: float,
     metrics_address: str | None,
@@ -195,6 +203,7 @@ def main(
         max_rpcs=max_rpcs,
         max_pending_writes=max_pending_writes,
         max_streams=max_streams,
+        max_followers=max_followers,
         message_timeout=message_timeout,
         keepalive=keepalive,
         metrics_address=metrics_address,

@@ -8,6 +8,9 @@ Refusal                   a request that is not carried out; the text is for the
 ├── Aborted               a run cannot be resumed: another write was committed after it
 ├── Exhausted             too many callers, or no space on the disk or on the device
 ├── StorageBusy           another process locks the database
+├── FailedPrecondition    the caller's floor is in no history of this model, or a follower is asked
+│                         for what only the owner does
+├── Unavailable           a follower is behind the caller's floor, too old, or without its owner
 ├── ShuttingDown          the server accepts no more writes: it stops, or has to be restarted
 ├── Unauthenticated       the caller has no valid token
 ├── PermissionDenied      the caller's role does not allow the call
@@ -42,6 +45,11 @@ class Reason(Enum):
     STORAGE_BUSY = auto()
     STATE_LOST = auto()
     DEVICE_OUT_OF_MEMORY = auto()
+    HISTORY_LOST = auto()
+    NOT_OWNER = auto()
+    BEHIND = auto()
+    STALE = auto()
+    OWNER_UNREACHABLE = auto()
     SHUTTING_DOWN = auto()
     DEVICE_LOST = auto()
     CALLER_CANCELLED = auto()
@@ -155,6 +163,18 @@ class StorageBusy(Refusal):
     """A write that could not be stored, since another process locks the database."""
 
     reason = Reason.STORAGE_BUSY
+
+
+class FailedPrecondition(Refusal):
+    """A call that this server cannot answer in the state in which it is."""
+
+    reason = Reason.NOT_OWNER
+
+
+class Unavailable(Refusal):
+    """A read that this server cannot answer now, but another one can, or this one later."""
+
+    reason = Reason.BEHIND
 
 
 class ShuttingDown(Refusal):

@@ -42,7 +42,7 @@ from mnist37_server.observability import logs
 from mnist37_server.rpc.status import CODES, details
 from mnist37_server.services import requests as request_parsers
 from mnist37_server.services import tensors
-from mnist37_server.services.predict_codec import decode
+from mnist37_server.services.messages.predict_codec import decode
 from PIL import Image
 from safetensors.numpy import save
 

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import grpc
 
-from mnist37_server.access.roles import OPEN, READS, Role
+from mnist37_server.access.roles import ALLOWED, FOLLOWS, OPEN, Role
 from mnist37_server.access.tokens import Tokens
 from mnist37_server.errors import PermissionDenied, Reason, Refusal, Unauthenticated
 from mnist37_server.rpc.handlers import Continuation, Handler
@@ -39,11 +39,20 @@ NOT_A_BEARER_TOKEN = refusal_handler(
 TOKEN_INVALID = refusal_handler(
     Unauthenticated("the token is unknown here; it may have been taken back")
 )
-ROLE_INSUFFICIENT = refusal_handler(
-    PermissionDenied(
-        "the token's role is predict; this call needs train", role="predict", needs="train"
+ROLE_INSUFFICIENT = {
+    (role, needed): refusal_handler(
+        PermissionDenied(
+            f"the token's role is {role.value}; this call needs {needed.value}",
+            role=role.value,
+            needs=needed.value,
+        )
     )
-)
+    for role, needed in (
+        (Role.PREDICT, Role.FOLLOW),
+        (Role.PREDICT, Role.TRAIN),
+        (Role.FOLLOW, Role.TRAIN),
+    )
+}
 
 
 class AuthInterceptor(grpc.ServerInterceptor):
@@ -78,6 +87,7 @@ class AuthInterceptor(grpc.ServerInterceptor):
             if role is None:
                 return TOKEN_INVALID
             table.roles_by_header[authorization] = role
-        if role is Role.PREDICT and call.method not in READS and not call.method.startswith(OPEN):
-            return ROLE_INSUFFICIENT
-        return None
+        allowed = ALLOWED.get(role)
+        if allowed is None or call.method in allowed or call.method.startswith(OPEN):
+            return None
+        return ROLE_INSUFFICIENT[role, Role.FOLLOW if call.method in FOLLOWS else Role.TRAIN]

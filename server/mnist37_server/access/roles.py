@@ -9,10 +9,11 @@ from enum import Enum
 class Role(Enum):
     """A token's role; the token file contains its value.
 
-    The role `train` also allows all that `predict` allows.
+    The roles are nested: each also allows all that the one before it allows.
     """
 
     PREDICT = "predict"
+    FOLLOW = "follow"
     TRAIN = "train"
 
 
@@ -31,6 +32,7 @@ REQUIRED_ROLES: Mapping[str, Mapping[Role | None, tuple[str, ...]]] = {
             "ListRuns",
             "WatchRun",
         ),
+        Role.FOLLOW: ("Follow", "ListFollowers"),
         Role.TRAIN: (
             "Step",
             "Train",
@@ -68,6 +70,10 @@ def rpcs_of(role: Role | None) -> frozenset[str]:
 
 
 READS = rpcs_of(Role.PREDICT)
+FOLLOWS = rpcs_of(Role.FOLLOW)
+# What a role may call, beside the open services. The role train may call everything, also what does
+# not exist.
+ALLOWED = {Role.PREDICT: READS, Role.FOLLOW: READS | FOLLOWS}
 # The services that need no token, as prefixes of their RPCs. A prefix is enough: a method that does
 # not exist is harmless.
 OPEN = tuple(f"/{service}/" for service, rpcs in REQUIRED_ROLES.items() if set(rpcs) == {None})

@@ -108,11 +108,11 @@ class Tokens:
             if not entry:
                 continue
             place = f"--tokens: {self._path}, line {line_number}"
-            match = re.fullmatch(r"(predict|train)\s+([0-9a-fA-F]{64})", entry)
+            match = re.fullmatch(r"(predict|follow|train)\s+([0-9a-fA-F]{64})", entry)
             if match is None:
                 raise CannotStart(
-                    f"{place}: must be predict or train and the SHA-256 of a token, in hexadecimal;"
-                    " `mnist37 token ROLE` makes one with its line"
+                    f"{place}: must be predict, follow or train and the SHA-256 of a token, in"
+                    " hexadecimal; `mnist37 token ROLE` makes one with its line"
                 )
             digest = bytes.fromhex(match[2])
             if digest in roles:

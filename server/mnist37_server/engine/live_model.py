@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from mnist37.losses import Evaluation
 from mnist37.training import Datasets
 from mnist37_server.domain.commands.commands import Initialize, Request
 from mnist37_server.domain.examples import Batch, Split
+from mnist37_server.domain.position import Floor, Lineage, Position
 from mnist37_server.domain.records import (
     ModelStats,
     QueuedRun,
@@ -22,8 +24,11 @@ from mnist37_server.domain.records import (
     TagRecord,
     VersionRecord,
 )
-from mnist37_server.domain.snapshot import Images, Origin, Snapshot
+from mnist37_server.domain.snapshot import Images, Origin
+from mnist37_server.engine.floors import FloorGate
+from mnist37_server.engine.followers import FOLLOWERS_MAX, Followers
 from mnist37_server.engine.lookup import find_version
+from mnist37_server.engine.read_model import Reading
 from mnist37_server.engine.run_watch import RunWatch
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
 from mnist37_server.engine.stats import EngineStats
@@ -38,6 +43,8 @@ from mnist37_server.storage.store import Store
 from mnist37_server.training.device_errors import device_lost_error
 from mnist37_server.training.evaluator import Evaluator
 from mnist37_server.training.trainer import Trainer
+
+START_MAX = 2**63 - 1  # the largest integer that SQLite stores
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +63,7 @@ class LiveModel:
         device: what computes steps and losses.
         store: has the newest version, and gets the commits; `close` closes it.
         max_callers: how many callers may wait for writes at a time.
+        max_followers: how many followers there may be.
     """
 
     def __init__(
@@ -64,6 +72,7 @@ class LiveModel:
         device: Device,
         store: Store,
         max_callers: int = PENDING_CALLERS_MAX,
+        max_followers: int = FOLLOWERS_MAX,
     ) -> None:
         self._store = store
         trainer = Trainer(datasets, device)
@@ -76,7 +85,13 @@ class LiveModel:
             except Refusal as error:
                 raise CannotStart(f"--state: {error}") from error
         trainer.reset(snapshot)
-        self.feed = SnapshotFeed(snapshot)
+        try:
+            starts = store.begin_start(secrets.randbelow(START_MAX) + 1)
+        except Refusal as error:
+            raise CannotStart(f"--state: {error}") from error
+        self.feed = SnapshotFeed(snapshot, Lineage(starts))
+        self._floors = FloorGate(self.feed)
+        self._followers = Followers(self.feed, max_followers)
         self._trainer = trainer  # only the writer's thread uses it; here its counts are read
         # guarded by _images_predicted_lock: _images_predicted
         self._images_predicted_lock = threading.Lock()
@@ -126,71 +141,96 @@ class LiveModel:
         """Return the retained versions, newest first, at most `limit`."""
         return self._store.versions(limit)
 
-    def at(self, version: int | str | None = None) -> Snapshot:
-        """Return the newest committed version, or a retained one.
+    @property
+    def followers(self) -> Followers:
+        """Return the readers that follow the model."""
+        return self._followers
+
+    @property
+    def start(self) -> int:
+        """Return the id of the server's start."""
+        return self.feed.current[1].start
+
+    def at(self, version: int | str | None = None, floor: Floor | None = None) -> Reading:
+        """Return the newest committed version, or a retained one, and the server's start.
 
         Args:
             version: its number, or a tag; None for the newest.
+            floor: the position that the model must have reached; None means any.
 
         Raises:
             NotFound: this version is not retained, or there is no such tag.
+            FailedPrecondition: the floor is in no history of this model.
+            Unavailable: the model has not reached the floor in time.
         """
-        snapshot = self.feed.newest
-        if version is None or version == snapshot.version:
-            return snapshot
-        return find_version(self._store, version, snapshot.version)
+        if floor is not None:
+            self._floors.wait(floor)
+        snapshot, lineage = self.feed.current
+        if version is not None and version != snapshot.version:
+            snapshot = find_version(self._store, version, snapshot.version)
+        return Reading(snapshot, lineage.start)
 
     def predict(
-        self, images: Images, version: int | str | None = None
-    ) -> tuple[NDArray[np.float32], int]:
-        """Return the probability (N,) that each image of (N, 784) is a 3; and the version.
+        self, images: Images, version: int | str | None = None, floor: Floor | None = None
+    ) -> tuple[NDArray[np.float32], Position]:
+        """Return the probability (N,) that each image of (N, 784) is a 3; and the position.
 
         Raises:
-            NotFound: this version is not retained.
+            NotFound, FailedPrecondition, Unavailable: as in `at`.
         """
-        snapshot = self.at(version)
+        snapshot, server_start = self.at(version, floor)
         probabilities = snapshot.predict(images)
         with self._images_predicted_lock:
             self._images_predicted += len(images)
-        return probabilities, snapshot.version
+        return probabilities, Position(server_start, snapshot.version)
 
     def predict_bytes(
-        self, message: bytes, start: int, count: int, version: int | str | None = None
-    ) -> tuple[bytearray, int]:
-        """Return the probability that it is a 3, for each image in a message; and the version.
+        self,
+        message: bytes,
+        offset: int,
+        count: int,
+        version: int | str | None = None,
+        floor: Floor | None = None,
+    ) -> tuple[bytearray, Position]:
+        """Return the probability that it is a 3, for each image in a message; and the position.
 
         Args:
             message: has `count` images of 784 bytes each.
-            start: the offset of the first image, in bytes.
+            offset: of the first image, in bytes.
             count: the number of images.
             version: the version to predict with, or its tag; None for the newest.
+            floor: the position that the model must have reached; None means any.
 
         Returns:
-            `count` probabilities as float32, and the number of the version.
+            `count` probabilities as float32, and the start and the version.
 
         Raises:
-            NotFound: this version is not retained.
+            NotFound, FailedPrecondition, Unavailable: as in `at`.
         """
-        snapshot = self.at(version)
-        probabilities = snapshot.predict_bytes(message, start, count)
+        snapshot, server_start = self.at(version, floor)
+        probabilities = snapshot.predict_bytes(message, offset, count)
         with self._images_predicted_lock:
             self._images_predicted += count
-        return probabilities, snapshot.version
+        return probabilities, Position(server_start, snapshot.version)
 
     def evaluate(
-        self, source: Split | Batch, version: int | str | None = None
-    ) -> tuple[Evaluation, int]:
-        """Return the loss and the accuracy on resident images or a caller's batch; the version.
+        self,
+        source: Split | Batch,
+        version: int | str | None = None,
+        floor: Floor | None = None,
+    ) -> tuple[Evaluation, Position]:
+        """Return the loss and the accuracy on resident images or a caller's batch; the position.
 
         Raises:
-            NotFound: this version is not retained.
+            NotFound, FailedPrecondition, Unavailable: as in `at`.
             Exhausted: the device is out of memory.
             ShuttingDown: the device is lost.
         """
-        snapshot = self.at(version)
+        snapshot, server_start = self.at(version, floor)
         if self._is_device_lost:
             raise device_lost_error()
-        return self._evaluator.evaluate(snapshot, source), snapshot.version
+        evaluation = self._evaluator.evaluate(snapshot, source)
+        return evaluation, Position(server_start, snapshot.version)
 
     def tags(self) -> list[TagRecord]:
         """Return the tags of callers by name, then those of the best versions, newest run first."""
@@ -219,7 +259,7 @@ class LiveModel:
     def model_stats(self) -> ModelStats:
         """Return the model's stats, for the metrics."""
         return ModelStats(
-            version=self.at().version,
+            version=self.feed.newest.version,
             steps=self._trainer.steps_done,
             images_trained=self._trainer.images_done,
             images_predicted=self._images_predicted,

@@ -11,30 +11,43 @@ import time
 from types import TracebackType
 from typing import Self
 
+from mnist37_server.domain.position import Lineage
 from mnist37_server.domain.snapshot import Snapshot
 
 
 class SnapshotFeed:
     """A holder of the newest committed version, which wakes its subscribers at each new one.
 
-    Readers take `newest` without a lock: it is one reference to an immutable value.
+    Readers take `current` without a lock: it is one reference to a tuple of immutable values.
 
     Args:
         newest: the newest committed version.
+        lineage: the history in which it is.
     """
 
-    def __init__(self, newest: Snapshot) -> None:
-        self.newest = newest  # replaced by the thread that commits, read by any
+    def __init__(self, newest: Snapshot, lineage: Lineage) -> None:
+        # Replaced by the thread that publishes, read by any. One tuple, so that a reader never
+        # takes the version of one history for that of another.
+        self.current = newest, lineage
         # guarded by _lock: the replacement of _subscribers; `publish` reads it without the lock
         self._lock = threading.Lock()
         self._subscribers: tuple[FeedSubscriber, ...] = ()
 
-    def publish(self, snapshot: Snapshot) -> None:
+    @property
+    def newest(self) -> Snapshot:
+        """Return the newest committed version."""
+        return self.current[0]
+
+    def publish(self, snapshot: Snapshot, lineage: Lineage | None = None) -> None:
         """Make a committed version the newest one, and wake the subscribers without a wait.
 
         For the thread that commits, after the commit and before the callers are answered.
+
+        Args:
+            snapshot: the version.
+            lineage: the history in which it is; None means that of the version before.
         """
-        self.newest = snapshot
+        self.current = snapshot, lineage or self.current[1]
         for subscriber in self._subscribers:
             subscriber.notify()
 
@@ -61,13 +74,26 @@ class FeedSubscriber:
     def __init__(self, feed: SnapshotFeed) -> None:
         self._feed = feed
         self._wake_event = threading.Event()
-        self._wake_event.set()
         self._previous: Snapshot | None = None  # what `next` returned last
+        self._pending_since = 0.0  # when the first version came that `next` has not returned
         self._is_closed = False
+        self.notify()
+
+    @property
+    def is_closed(self) -> bool:
+        """Return whether the subscription has ended."""
+        return self._is_closed
+
+    def pending_seconds(self) -> float:
+        """Return for how long there has been a version that `next` has not returned; or 0."""
+        return time.monotonic() - self._pending_since if self._wake_event.is_set() else 0.0
 
     def notify(self) -> None:
         """Wake `next`; any thread may call it."""
-        self._wake_event.set()
+        # The feed has its new version already, so a subscriber that is awake will see it.
+        if not self._wake_event.is_set():
+            self._pending_since = time.monotonic()
+            self._wake_event.set()
 
     def next(self, timeout: float | None = None) -> Snapshot | None:
         """Wait for a version that this subscriber has not got yet.

@@ -26,6 +26,7 @@ from mnist37_server.errors import (
     CallerCancelled,
     DeadlineExceeded,
     Exhausted,
+    FailedPrecondition,
     InvalidArgument,
     MalformedMessage,
     NotFound,
@@ -35,6 +36,7 @@ from mnist37_server.errors import (
     ShuttingDown,
     StorageBusy,
     Unauthenticated,
+    Unavailable,
 )
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ CODES: dict[type[Refusal], grpc.StatusCode] = {
     Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     StorageBusy: grpc.StatusCode.UNAVAILABLE,
     ShuttingDown: grpc.StatusCode.UNAVAILABLE,
+    FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     CallerCancelled: grpc.StatusCode.CANCELLED,
@@ -58,6 +62,9 @@ CODES: dict[type[Refusal], grpc.StatusCode] = {
 RETRY_AFTER_SECONDS: dict[Reason, float] = {
     Reason.TOO_MANY_PENDING_WRITES: 1.0,
     Reason.TOO_MANY_STREAMS: 1.0,
+    Reason.BEHIND: 0.25,
+    Reason.STALE: 1.0,
+    Reason.OWNER_UNREACHABLE: 1.0,
     Reason.SHUTTING_DOWN: 0.5,  # another server may have started by then
     Reason.STORAGE_BUSY: 1.0,
     Reason.STATE_LOST: 5.0,  # a supervisor has to restart the server

@@ -12,7 +12,7 @@ from functools import cache
 from google.protobuf.descriptor import Descriptor
 
 from mnist37_server.errors import MalformedMessage
-from mnist37_server.services.predict_codec import read_varint
+from mnist37_server.services.messages.predict_codec import read_varint
 
 FIELDS_MAX = 4096  # in a message and in the messages within it
 TAG_BYTES_MAX, VALUE_BYTES_MAX = 5, 10  # of a varint

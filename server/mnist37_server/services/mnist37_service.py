@@ -32,9 +32,10 @@ from mnist37_server.rpc.status import (
 )
 from mnist37_server.rpc.threads.elastic_pool import READ_THREADS, ElasticThreadPool
 from mnist37_server.rpc.threads.thread_pools import LifoThreadPool, assign_pool
-from mnist37_server.services import requests, responses
-from mnist37_server.services.predict_codec import PredictFields, decode, encode
-from mnist37_server.services.run_pages import list_runs
+from mnist37_server.services.follow import follow
+from mnist37_server.services.messages import requests, responses
+from mnist37_server.services.messages.predict_codec import PredictFields, decode, encode
+from mnist37_server.services.messages.run_pages import list_runs
 
 RPCS_MAX = 2048  # calls at a time, by default
 STREAMS_MAX = 256  # of these, PredictStreams and WatchRuns
@@ -48,6 +49,7 @@ READ_RPCS = {
     "ListVersions",
     "ListTags",
     "ListRuns",
+    "ListFollowers",
 }  # they take longer, and wait for the disk alone
 
 # Bytes of pixels, those of 64 images. Up to this size a prediction takes no longer than the check
@@ -95,10 +97,10 @@ class Mnist37Servicer:
             yield from map(self._predict, requests)
 
     def _predict(self, fields: PredictFields) -> bytes:
-        message, start, size, version = fields
+        message, offset, size, version, floor = fields
         with self.in_flight:
             count = count_images(size)
-            return encode(*self._model.predict_bytes(message, start, count, version))
+            return encode(*self._model.predict_bytes(message, offset, count, version, floor))
 
     @cancellable_unary_handler
     def GetLoss(
@@ -106,30 +108,35 @@ class Mnist37Servicer:
     ) -> pb.GetLossResponse:
         """Return the mean loss and the accuracy on a resident set or a batch."""
         with self.in_flight:
-            evaluation, version = self._model.evaluate(
-                requests.parse_examples(request), requests.parse_version(request)
+            evaluation, (start, version) = self._model.evaluate(
+                requests.parse_examples(request),
+                requests.parse_version(request),
+                requests.parse_floor(request),
             )
-        return pb.GetLossResponse(**asdict(evaluation), version=version)
+        return pb.GetLossResponse(**asdict(evaluation), version=version, start=start)
 
     @cancellable_unary_handler
     def GetModel(
         self, request: pb.GetModelRequest, context: grpc.ServicerContext
     ) -> pb.GetModelResponse:
         """Return the parameters of a version."""
-        snapshot = self._model.at(requests.parse_version(request))
+        snapshot, start = self._model.at(
+            requests.parse_version(request), requests.parse_floor(request)
+        )
         return pb.GetModelResponse(
             weights=snapshot.content[:-4],
             bias=snapshot.parameters[-1],
             version=snapshot.version,
             digest=snapshot.digest,
             device=str(self._model.device),
+            start=start,
         )
 
     @unary_handler
     def Step(self, request: pb.StepRequest, context: grpc.ServicerContext) -> pb.StepResponse:
         """Do one step of SGD."""
         answer = self._update(StepResult, requests.parse_step, request, context)
-        return pb.StepResponse(loss=answer.loss, version=answer.version)
+        return pb.StepResponse(loss=answer.loss, version=answer.version, start=self._model.start)
 
     @stream_handler
     def Train(
@@ -142,7 +149,7 @@ class Mnist37Servicer:
         with self._runs, self.in_flight:
             caller = self._write(requests.parse_train, request, context)
             yield from responses.progress_messages(
-                map(progress_of, caller.coalesced()), request.coalesce
+                map(progress_of, caller.coalesced()), request.coalesce, self._model.start
             )
 
     @unary_handler
@@ -151,7 +158,7 @@ class Mnist37Servicer:
     ) -> pb.InitializeResponse:
         """Replace the parameters by random ones."""
         answer = self._update(WriteResult, requests.parse_initialize, request, context)
-        return pb.InitializeResponse(version=answer.version)
+        return pb.InitializeResponse(version=answer.version, start=self._model.start)
 
     @unary_handler
     def Restore(
@@ -159,13 +166,13 @@ class Mnist37Servicer:
     ) -> pb.RestoreResponse:
         """Replace the parameters by those of a retained version."""
         answer = self._update(WriteResult, requests.parse_restore, request, context)
-        return pb.RestoreResponse(version=answer.version)
+        return pb.RestoreResponse(version=answer.version, start=self._model.start)
 
     @unary_handler
     def Import(self, request: pb.ImportRequest, context: grpc.ServicerContext) -> pb.ImportResponse:
         """Replace the parameters by the given ones."""
         answer = self._update(WriteResult, requests.parse_import, request, context)
-        return pb.ImportResponse(version=answer.version)
+        return pb.ImportResponse(version=answer.version, start=self._model.start)
 
     @unary_handler
     def TagVersion(
@@ -173,7 +180,7 @@ class Mnist37Servicer:
     ) -> pb.TagVersionResponse:
         """Point a tag to a version."""
         answer = self._update(WriteResult, requests.parse_tag_version, request, context)
-        return pb.TagVersionResponse(version=answer.version)
+        return pb.TagVersionResponse(version=answer.version, start=self._model.start)
 
     @unary_handler
     def DeleteTag(
@@ -181,7 +188,7 @@ class Mnist37Servicer:
     ) -> pb.DeleteTagResponse:
         """Delete a tag."""
         answer = self._update(WriteResult, requests.parse_delete_tag, request, context)
-        return pb.DeleteTagResponse(version=answer.version)
+        return pb.DeleteTagResponse(version=answer.version, start=self._model.start)
 
     @cancellable_unary_handler
     def ListTags(
@@ -206,6 +213,22 @@ class Mnist37Servicer:
     ) -> pb.ListRunsResponse:
         """Return a page of the retained runs and of those that wait, newest first."""
         return list_runs(self._model, request)
+
+    @stream_handler
+    def Follow(
+        self, request: pb.FollowRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.FollowResponse]:
+        """Yield the newest version, and then each committed version as it comes."""
+        yield from follow(self._writes.followers, request, context)
+
+    @cancellable_unary_handler
+    def ListFollowers(
+        self, request: pb.ListFollowersRequest, context: grpc.ServicerContext
+    ) -> pb.ListFollowersResponse:
+        """Return the connected followers, in the order in which they came."""
+        return pb.ListFollowersResponse(
+            followers=map(responses.follower_message, self._writes.followers.records())
+        )
 
     @stream_handler
     def WatchRun(

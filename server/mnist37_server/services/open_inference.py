@@ -20,6 +20,7 @@ from mnist37_server.rpc.slow_callers import SlowCallers
 from mnist37_server.rpc.status import cancellable_unary_handler
 from mnist37_server.rpc.threads.thread_pools import assign_pool
 from mnist37_server.services import tensors
+from mnist37_server.services.floor_parameters import add_start, parse_floor
 from mnist37_server.services.health import Health
 
 MODEL = "mnist37"
@@ -97,8 +98,11 @@ class OpenInferenceServicer:
         with self._in_flight:
             version = self._parse_version(request.model_name, request.model_version)
             tensors.check_request(request)
-            probabilities, version = self._model.predict(tensors.parse_images(fields), version)
-            return tensors.build_response(request, probabilities, version)
+            floor = parse_floor(request.parameters)
+            probabilities, (start, number) = self._model.predict(
+                tensors.parse_images(fields), version, floor
+            )
+            return add_start(request, tensors.build_response(request, probabilities, number), start)
 
     def _parse_version(self, model: str, version: str) -> int | str | None:
         """Return the version that a request names: its number, or a tag; None means the newest.
@@ -114,7 +118,7 @@ class OpenInferenceServicer:
         if version.isascii() and version.isdecimal() and len(version) <= 20:
             return int(version)
         if not is_tag(version):
-            raise version_not_retained(tensors.shorten(version), self._model.at().version)
+            raise version_not_retained(tensors.shorten(version), self._model.at().snapshot.version)
         return version
 
 

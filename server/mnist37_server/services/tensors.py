@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mnist37_server.domain.snapshot import Images
 from mnist37_server.errors import InvalidArgument
 from mnist37_server.services.field_limits import LENGTH_DELIMITED, check_fields
-from mnist37_server.services.predict_codec import read_varint
+from mnist37_server.services.messages.predict_codec import read_varint
 
 INPUT, OUTPUT = "pixels", "probability"
 SHAPES = ([784], [28, 28])  # of one image

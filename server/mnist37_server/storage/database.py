@@ -10,10 +10,10 @@ from pathlib import Path
 
 from mnist37_server.errors import CannotStart
 from mnist37_server.storage.migrations import migrate
-from mnist37_server.storage.tables import request_log, rows, tag_table
+from mnist37_server.storage.tables import request_log, rows, start_log, tag_table
 
-SCHEMA_VERSION = 4
-SCHEMA = rows.SCHEMA + tag_table.SCHEMA + request_log.SCHEMA
+SCHEMA_VERSION = 5
+SCHEMA = rows.SCHEMA + tag_table.SCHEMA + request_log.SCHEMA + start_log.SCHEMA
 CACHE_KIB = 16_000
 LOG_BYTES_MAX = 16 * 2**20
 
@@ -134,12 +134,16 @@ def overwrite_failed_commit(connection: sqlite3.Connection) -> None:
     connection.executescript(f"BEGIN IMMEDIATE; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
 
 
-def advise_on(error: Exception) -> str:
-    """Return what the operator can do about a database that cannot be opened."""
+def cannot_open(folder: Path | None, error: Exception) -> CannotStart:
+    """Return the refusal for a database that cannot be opened, with what the operator can do."""
     code = error.errno if isinstance(error, OSError) else getattr(error, "sqlite_errorname", None)
+    advice = "put a backup in its place"
     if code in DISK_ERRORS:
-        return "make room on its disk, or see whether that fails; what was committed is kept"
-    return "put a backup in its place"
+        advice = "make room on its disk, or see whether that fails; what was committed is kept"
+    return CannotStart(
+        f"--state: the database in {folder} cannot be used: {error}; {advice}, or name another"
+        " folder"
+    )
 
 
 def lock_folder(folder: Path) -> int:

@@ -7,7 +7,7 @@ import sqlite3
 
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.storage.tables import rows as tables
-from mnist37_server.storage.tables import tag_table
+from mnist37_server.storage.tables import start_log, tag_table
 from mnist37_server.storage.tables.rows import PROGRESS_STRUCT, pack_versions
 
 # In schema 1 the third value of `place` was the number of images that the loss was summed over.
@@ -26,7 +26,9 @@ def migrate(connection: sqlite3.Connection, from_schema: int, to_schema: int) ->
             connection.execute(MIGRATION_FROM_1)
         if from_schema <= 2:
             _migrate_from_2(connection)
-        _migrate_from_3(connection)
+        if from_schema <= 3:
+            _migrate_from_3(connection)
+        connection.execute(start_log.SCHEMA)  # schema 4 had no starts
         connection.execute(f"PRAGMA user_version = {to_schema}")
         connection.execute("COMMIT")
     except BaseException as error:

@@ -17,9 +17,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mnist37_server.domain.commands.commands import TagChange, TagVersion
+from mnist37_server.domain.position import Position
 from mnist37_server.domain.records import RequestRecord, RunRecord, TagRecord, VersionRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Snapshot
+from mnist37_server.domain.version_cache import VersionCache
 from mnist37_server.errors import CannotStart, ShuttingDown
 from mnist37_server.storage import database
 from mnist37_server.storage.failures import (
@@ -32,6 +34,7 @@ from mnist37_server.storage.history import History
 from mnist37_server.storage.state_files import LogWatch, StateFiles
 from mnist37_server.storage.tables import request_log, rows
 from mnist37_server.storage.tables.request_log import RequestLog
+from mnist37_server.storage.tables.start_log import insert_start
 
 RECENT_VERSIONS = 16  # that were read last
 
@@ -58,7 +61,7 @@ class Store:
         self.on_lost: Callable[[], None] = lambda: None  # called once if a file was deleted
         self._is_lost = False
         # A tagged version may answer thousands of calls; to read it takes as long as a call.
-        self._recent: dict[int, Snapshot] = {}
+        self._recent = VersionCache(RECENT_VERSIONS)
         self._files: StateFiles | None = None  # known once the database is open
         self._reader_lock = threading.Lock()
         self._writer_lock = self._reader_lock if folder is None else threading.Lock()
@@ -87,11 +90,7 @@ class Store:
             raise
         except (sqlite3.Error, OSError) as error:
             self._unlock()
-            suggestion = database.advise_on(error)
-            raise CannotStart(
-                f"--state: the database in {folder} cannot be used: {error}; {suggestion}, or name"
-                " another folder"
-            ) from error
+            raise database.cannot_open(folder, error) from error
 
     def latest(self) -> Snapshot | None:
         """Return the newest version; None if the state is new."""
@@ -107,9 +106,7 @@ class Store:
             with self._read():
                 snapshot = rows.read_snapshot(self._reader, slot, version)
                 if snapshot is not None:
-                    self._recent[version] = snapshot
-                    if len(self._recent) > RECENT_VERSIONS:
-                        del self._recent[next(iter(self._recent))]
+                    self._recent.add(snapshot)
             slot, looked_up = versions.slot_of(version), slot
             if slot == looked_up:
                 break
@@ -240,6 +237,13 @@ class Store:
                 if record is not None:
                     self._requests.insert([record], now)
         return version
+
+    def begin_start(self, start: int) -> list[Position]:
+        """Commit the id of a new start, before any answer; return the starts, newest first."""
+        newest = self._history.versions.newest()
+        assert newest is not None
+        with self._writer_lock, self._transaction():
+            return insert_start(self._writer, Position(start, newest))
 
     @contextmanager
     def _transaction(self) -> Iterator[float]:

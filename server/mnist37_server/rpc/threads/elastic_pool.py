@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import ParamSpec
@@ -33,6 +34,18 @@ BLOCKED_AFTER_SECONDS = 0.05
 P = ParamSpec("P")
 
 log = logging.getLogger(__name__)
+
+_current = threading.local()  # pool: the pool to which the thread belongs
+
+
+def replace_waiting_thread() -> AbstractContextManager[None]:
+    """Return a context in which the calling thread waits, and its pool has another one instead.
+
+    Without it the pool notices only after 50 ms that the thread is blocked. On a thread of another
+    kind of pool the context does nothing.
+    """
+    pool: ElasticThreadPool | None = getattr(_current, "pool", None)
+    return nullcontext() if pool is None else pool._replace_thread()
 
 
 class ElasticThreadPool(ThreadPoolExecutor):
@@ -85,6 +98,7 @@ class ElasticThreadPool(ThreadPoolExecutor):
 
     def _work(self) -> None:
         defer_to_wakers()
+        _current.pool = self
         thread = threading.get_ident()
         while not self._should_exit():
             try:
@@ -96,6 +110,21 @@ class ElasticThreadPool(ThreadPoolExecutor):
             run_call(call, handle)
             del call  # which refers to the call's messages
             del self._busy_since[thread]
+
+    @contextmanager
+    def _replace_thread(self) -> Iterator[None]:
+        """Count the calling thread as blocked, and start another one if it is missing."""
+        thread = threading.get_ident()
+        self._busy_since[thread] = 0.0
+        with self._lock:
+            self._blocked += 1
+        try:
+            if self._thread_count - self._blocked < self._target:
+                with suppress(RuntimeError):  # the system has no more threads; _watch tries again
+                    self._add_thread()
+            yield
+        finally:
+            self._busy_since[thread] = time.monotonic()
 
     def _should_exit(self) -> bool:
         if self._thread_count - self._blocked <= self._target or not self._calls.empty():

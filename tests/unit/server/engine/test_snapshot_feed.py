@@ -92,11 +92,11 @@ def test_a_live_model_feeds_what_it_commits() -> None:
         for answer in model.submit(Step()):
             assert answer.version == 1
         stepped = subscriber.next(TIMEOUT_SECONDS)
-        assert stepped is model.at()
+        assert stepped is model.at().snapshot
         list(model.submit(Train(epochs=3)))
         trained = subscriber.next(TIMEOUT_SECONDS)
         while trained is not None and trained.version < 1 + 3 * 49:
             trained = subscriber.next(TIMEOUT_SECONDS)
-        assert trained is model.at()
+        assert trained is model.at().snapshot
     model.stop_writing()
     model.close()

@@ -59,19 +59,19 @@ def test_an_unexpected_error_fails_only_its_own_write(
     twin.train(50)
     twin.step()
     twin.step()
-    assert model.at().digest == twin.digest
+    assert model.at().snapshot.digest == twin.digest
 
 
 def test_a_model_that_can_no_longer_be_trained_refuses_writes_and_serves_reads(
     model: LiveModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = model.at()
+    before = model.at().snapshot
     monkeypatch.setattr("mnist37_server.training.trainer.Trainer.step_through", fail)
     monkeypatch.setattr("mnist37_server.training.trainer.Trainer.reset", fail)
     for _ in range(2):
         with pytest.raises(ShuttingDown, match="the device is lost"):
             model.submit(Step()).only(StepResult)
-    assert model.at() is before
+    assert model.at().snapshot is before
 
 
 def test_a_failing_commit_fails_what_was_computed_on_it_and_no_more(
@@ -84,12 +84,12 @@ def test_a_failing_commit_fails_what_was_computed_on_it_and_no_more(
         broken.setattr("mnist37_server.storage.store.Store.commit", fail)
         with pytest.raises(RuntimeError, match="lost"):
             list(answers)
-        reached = model.at().version
+        reached = model.at().snapshot.version
     assert model.submit(Step()).only(StepResult).version == reached + 1
     twin = Twin()
     twin.train(reached // 49)
     twin.step()
-    assert model.at().digest == twin.digest
+    assert model.at().snapshot.digest == twin.digest
 
 
 def test_on_a_slow_disk_steps_go_on_while_a_commit_is_under_way_and_fail_with_it(
@@ -123,7 +123,11 @@ def test_on_a_slow_disk_steps_go_on_while_a_commit_is_under_way_and_fail_with_it
     twin = Twin()
     for _ in acknowledged:
         twin.step()
-    assert (model.at().version, model.at().digest) == (len(acknowledged), twin.digest)
+    newest = model.at().snapshot
+    assert (newest.version, newest.digest) == (
+        len(acknowledged),
+        twin.digest,
+    )
 
 
 def test_of_the_waiting_steps_only_those_that_overflow_are_refused(
@@ -150,8 +154,9 @@ def test_of_the_waiting_steps_only_those_that_overflow_are_refused(
             versions.append(write.only(StepResult).version)
             twin.step(rate)
     assert versions == list(range(50 * 49 + 1, 50 * 49 + 5)), "refused writes must leave no gap"
-    assert (model.at().version, model.at().digest) == (versions[-1], twin.digest)
-    assert model.at(versions[0]).origin is Origin.STEP
+    newest = model.at().snapshot
+    assert (newest.version, newest.digest) == (versions[-1], twin.digest)
+    assert model.at(versions[0]).snapshot.origin is Origin.STEP
     assert model.submit(Step()).only(StepResult).version == versions[-1] + 1
 
 
@@ -211,12 +216,15 @@ def test_all_kinds_of_writes_that_wait_are_done_in_their_order(model: LiveModel)
             twin.step(request.sgd.learning_rate)
         else:
             resident.sgd(twin.parameters.numpy(), np.zeros(1, np.int64), 20, request.sgd)
-    before = model.at(answers[-3].version)
+    before = model.at(answers[-3].version).snapshot
     assert (before.digest, before.batch_cursor) == (twin.digest, twin.batch_cursor)
     fresh = Twin(seed=7)
     fresh.batch_cursor = twin.batch_cursor
     fresh.step()
-    assert (model.at().digest, model.at().batch_cursor) == (fresh.digest, fresh.batch_cursor)
+    assert (model.at().snapshot.digest, model.at().snapshot.batch_cursor) == (
+        fresh.digest,
+        fresh.batch_cursor,
+    )
 
 
 def test_a_write_whose_caller_cancelled_before_it_was_submitted_is_not_done(
@@ -231,10 +239,10 @@ def test_a_write_whose_caller_cancelled_before_it_was_submitted_is_not_done(
 
 
 def test_restoring_a_version_that_is_not_retained_changes_nothing(model: LiveModel) -> None:
-    before = model.at()
+    before = model.at().snapshot
     with pytest.raises(NotFound):
         model.submit(Restore(5)).only(WriteResult)
-    assert model.at() is before
+    assert model.at().snapshot is before
 
 
 def test_a_run_in_which_the_model_overflows_keeps_the_epochs_before(
@@ -261,7 +269,8 @@ def test_a_run_in_which_the_model_overflows_keeps_the_epochs_before(
     twin = Twin()
     twin.train(last, 10.0)
     assert len(seen) == last >= 20
-    assert (model.at().version, model.at().digest) == (49 * last, twin.digest)
+    newest = model.at().snapshot
+    assert (newest.version, newest.digest) == (49 * last, twin.digest)
     monkeypatch.undo()
     assert model.submit(Step()).only(StepResult).version == 49 * last + 1
 
@@ -285,7 +294,8 @@ def test_a_run_that_is_stopped_again_and_again_ends_on_the_same_bits(
     assert stops >= 3
     twin = Twin()
     twin.train(200)
-    assert (model.at().version, model.at().digest) == (200 * 49, twin.digest)
+    newest = model.at().snapshot
+    assert (newest.version, newest.digest) == (200 * 49, twin.digest)
     for epoch, progress in seen.items():
         assert isinstance(progress, Progress)
         assert (progress.version, progress.epochs) == (49 * epoch, 200)

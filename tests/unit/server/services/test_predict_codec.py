@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from mnist37_protos.v1 import mnist37_pb2 as pb
-from mnist37_server.services.predict_codec import PredictFields, decode, encode
+from mnist37_server.services.messages.predict_codec import PredictFields, decode, encode
 
 
 def pixels_of(fields: PredictFields) -> bytes:

@@ -25,6 +25,7 @@ from mnist37_server.domain.commands.commands import (
 )
 from mnist37_server.domain.commands.train import EarlyStopping, Train
 from mnist37_server.domain.examples import Batch, Split
+from mnist37_server.domain.position import Floor
 from mnist37_server.errors import InvalidArgument
 
 T = TypeVar("T", int, float, str)
@@ -47,6 +48,9 @@ VersionRequest = (
     | pb.RestoreRequest
     | pb.TagVersionRequest
 )
+
+# The messages of reads, which have a floor.
+ReadRequest = pb.PredictRequest | pb.GetLossRequest | pb.GetModelRequest
 
 SPLITS = {pb.SPLIT_TRAIN: Split.TRAIN, pb.SPLIT_VALID: Split.VALID}
 
@@ -89,6 +93,13 @@ def parse_version(message: VersionRequest) -> int | str | None:
         )
     check_length("tag", message.tag, TAG_NAME_LENGTH_MAX)
     return message.tag
+
+
+def parse_floor(message: ReadRequest) -> Floor | None:
+    """Return the floor of a read; None if it has none."""
+    start = message.start if message.HasField("start") else None
+    version = message.min_version if message.HasField("min_version") else None
+    return None if start is None and version is None else Floor(start, version)
 
 
 def parse_batch(message: pb.Batch) -> Batch:

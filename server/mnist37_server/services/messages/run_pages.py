@@ -11,8 +11,8 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_server.domain.commands.checks import check_range
 from mnist37_server.engine.read_model import ReadModel
 from mnist37_server.errors import InvalidArgument
-from mnist37_server.services.requests import field_or_default
-from mnist37_server.services.responses import queued_run_message, run_message, run_state
+from mnist37_server.services.messages.requests import field_or_default
+from mnist37_server.services.messages.responses import queued_run_message, run_message, run_state
 
 PAGE_SIZE = 100
 PAGE_SIZE_MAX = 1_000

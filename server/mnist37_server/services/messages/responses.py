@@ -12,7 +12,8 @@ from mnist37_server.domain.commands.train import Train
 from mnist37_server.domain.records import QueuedRun, RunRecord, TagRecord, VersionRecord
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Origin
-from mnist37_server.services.requests import SHAPES
+from mnist37_server.engine.followers import FollowerRecord
+from mnist37_server.services.messages.requests import SHAPES
 
 ORIGINS = {
     Origin.INITIALIZE: pb.ORIGIN_INITIALIZE,
@@ -108,13 +109,14 @@ def timestamp_message(seconds: float) -> Timestamp:
 
 
 def progress_messages(
-    groups: Iterable[Sequence[Progress]], coalesce: bool
+    groups: Iterable[Sequence[Progress]], coalesce: bool, start: int = 0
 ) -> Iterator[pb.TrainResponse]:
     """Yield the messages of epochs.
 
     Args:
         groups: the epochs, in groups that are available together.
         coalesce: whether a group becomes one message, or each epoch its own.
+        start: the server's start, for the messages of a Train.
     """
     for group in groups:
         messages = list(map(progress_message, group))
@@ -122,12 +124,31 @@ def progress_messages(
             last = messages.pop()
             last.earlier.extend(messages)
             messages = [last]
-        yield from messages
+        for message in messages:
+            message.start = start
+            yield message
+
+
+def follower_message(record: FollowerRecord) -> pb.Follower:
+    """Return the message of a follower."""
+    sent = record.sent
+    return pb.Follower(
+        id=record.name,
+        address=record.address,
+        position=None if sent is None else pb.Position(start=sent.start, version=sent.version),
+        age=duration_message(record.age),
+        connected_at=timestamp_message(record.connected_at),
+    )
+
+
+def duration_message(seconds: float) -> Duration:
+    """Return the message of a duration."""
+    whole, nanos = divmod(round(seconds * 1e9), 10**9)
+    return Duration(seconds=whole, nanos=nanos)
 
 
 def progress_message(progress: Progress) -> pb.TrainResponse:
     """Return the message of an epoch."""
-    seconds, nanos = divmod(round(progress.elapsed * 1e9), 10**9)
     return pb.TrainResponse(
         epoch=progress.epoch,
         epochs=progress.epochs,
@@ -135,7 +156,7 @@ def progress_message(progress: Progress) -> pb.TrainResponse:
         valid_loss=progress.valid_loss,
         valid_accuracy=progress.valid_accuracy,
         version=progress.version,
-        elapsed=Duration(seconds=seconds, nanos=nanos),
+        elapsed=duration_message(progress.elapsed),
         run=progress.run,
         best_epoch=progress.best_epoch or None,
         stopped_early=progress.stopped_early,

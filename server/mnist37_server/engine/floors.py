@@ -1,0 +1,102 @@
+"""The gate that keeps a read waiting until the model has reached the read's floor."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from mnist37_server.domain.position import Floor, Position, Standing
+from mnist37_server.engine.snapshot_feed import SnapshotFeed
+from mnist37_server.errors import FailedPrecondition, Reason, Unavailable
+from mnist37_server.rpc.threads.elastic_pool import replace_waiting_thread
+
+WAIT_SECONDS = 0.25
+WAITING_READS_MAX = 64
+
+
+class FloorGate:
+    """A gate for reads with a floor, which most reads pass without a wait.
+
+    Args:
+        feed: has the newest version.
+        knows_all_starts: returns whether the feed's lineage has the owner's present start. Then a
+            start that is not in it is of another history; otherwise it may become known.
+    """
+
+    def __init__(
+        self, feed: SnapshotFeed, knows_all_starts: Callable[[], bool] | None = None
+    ) -> None:
+        self._feed = feed
+        self._knows_all_starts = knows_all_starts
+        self._free_places = threading.BoundedSemaphore(WAITING_READS_MAX)
+
+    def wait(self, floor: Floor) -> None:
+        """Wait until the newest version has reached a floor, for 250 ms at most.
+
+        Raises:
+            FailedPrecondition: the floor is in no history of this model.
+            Unavailable: the floor was not reached in time, or too many reads wait.
+        """
+        standing = self._standing(floor)
+        if standing is Standing.BEHIND or (
+            standing is Standing.UNKNOWN and self._knows_all_starts is not None
+        ):
+            standing = self._wait_in_turn(floor)
+        if standing is Standing.REACHED:
+            return
+        newest, lineage = self._feed.current
+        if standing is Standing.LOST or (
+            standing is Standing.UNKNOWN
+            and (self._knows_all_starts is None or self._knows_all_starts())
+        ):
+            raise history_lost(Position(lineage.start, newest.version), floor)
+        raise behind_error(newest.version, floor)
+
+    def _standing(self, floor: Floor) -> Standing:
+        newest, lineage = self._feed.current
+        return lineage.standing(floor, newest.version)
+
+    def _wait_in_turn(self, floor: Floor) -> Standing:
+        if not self._free_places.acquire(blocking=False):
+            return Standing.BEHIND
+        try:
+            with replace_waiting_thread(), self._feed.subscribe() as subscriber:
+                end_time = time.monotonic() + WAIT_SECONDS
+                while (standing := self._standing(floor)) is not Standing.REACHED:
+                    seconds = end_time - time.monotonic()
+                    if seconds <= 0 or standing is Standing.LOST:
+                        break
+                    subscriber.next(seconds)
+                return standing
+        finally:
+            self._free_places.release()
+
+
+def history_lost(position: Position, floor: Floor) -> FailedPrecondition:
+    """Return the refusal of a read whose floor is in no history of this model.
+
+    Args:
+        position: of the server.
+        floor: of the caller.
+    """
+    return FailedPrecondition(
+        f"start: version {floor.version or 0} of start {floor.start} is not in this model's"
+        " history: a backup was restored, or this is another model; begin again without a floor."
+        f" The model is at version {position.version} of start {position.start}",
+        Reason.HISTORY_LOST,
+        start=position.start,
+        version=position.version,
+        floor_start=floor.start or 0,
+        floor_version=floor.version or 0,
+    )
+
+
+def behind_error(newest: int, floor: Floor) -> Unavailable:
+    """Return the refusal of a read whose floor this server has not reached in time."""
+    return Unavailable(
+        f"min_version: the model is at version {newest} here, and not yet at"
+        f" {floor.version or 0}; ask again, or the owner",
+        newest=newest,
+        floor_version=floor.version or 0,
+    )

@@ -1,0 +1,1 @@
+"""The messages of Mnist37Service: their decoding, their checks and their encoding."""
