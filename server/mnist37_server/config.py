@@ -55,12 +55,14 @@ class Config:
                 )
         # Both raise.
         listening, _ = self.parsed_address, self.parsed_metrics_address
-        rpcs_min = self.max_pending_writes + 2 * self.max_streams + RESERVED_RPCS
+        rpcs_min = (
+            self.max_pending_writes + 2 * self.max_streams + self.max_followers + RESERVED_RPCS
+        )
         if self.max_rpcs and self.max_rpcs < rpcs_min:
             raise CannotStart(
                 f"--max-rpcs: got {self.max_rpcs:,}; must be 0 for no limit, or at least"
-                f" {rpcs_min:,}: --max-pending-writes + 2 * --max-streams + {RESERVED_RPCS}, so"
-                " that calls that wait leave room for the others"
+                f" {rpcs_min:,}: --max-pending-writes + 2 * --max-streams + --max-followers +"
+                f" {RESERVED_RPCS}, so that calls that wait leave room for the others"
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             option, missing_option = "--tls-cert", "--tls-key"

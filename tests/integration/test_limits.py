@@ -18,6 +18,7 @@ from mnist37_client.errors import Exhausted
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 from mnist37_server.config import RESERVED_RPCS, Config
+from mnist37_server.domain.position import Floor, Position
 from mnist37_server.errors import CannotStart
 from mnist37_server.rpc.server import build
 from mnist37_server.rpc.threads import elastic_pool
@@ -38,13 +39,18 @@ class BlockedModel(UncalledModel):
         self.go_on = threading.Event()
 
     def predict_bytes(
-        self, message: bytes, start: int, count: int, version: int | str | None = None
-    ) -> tuple[bytearray, int]:
-        assert start + 784 * count == len(message)
+        self,
+        message: bytes,
+        offset: int,
+        count: int,
+        version: int | str | None = None,
+        floor: Floor | None = None,  # noqa: ARG002 - named as in the protocol
+    ) -> tuple[bytearray, Position]:
+        assert offset + 784 * count == len(message)
         self.count += 1
         self.asked.release()
         assert self.go_on.wait(TIMEOUT)
-        return bytearray(4 * count), int(version or 0)
+        return bytearray(4 * count), Position(1, int(version or 0))
 
 
 @pytest.fixture
@@ -58,7 +64,9 @@ def model() -> Iterator[BlockedModel]:
 def stub(model: BlockedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Return a stub of a server that accepts 40 calls and does not replace blocked threads."""
     monkeypatch.setattr(elastic_pool, "BLOCKED_AFTER_SECONDS", TIMEOUT)
-    config = Config("127.0.0.1:0", max_rpcs=40, max_pending_writes=4, max_streams=4)
+    config = Config(
+        "127.0.0.1:0", max_rpcs=40, max_pending_writes=4, max_streams=4, max_followers=0
+    )
     server, address = build(config)
     mnist37_service.add_to(server, model, model, config.max_rpcs, config.max_streams)
     server.start()

@@ -40,6 +40,7 @@ UNKNOWN = 10**6  # a version, a run
 
 # The caller of these has left: its client reports gRPC's own CANCELLED or DEADLINE_EXCEEDED.
 UNDELIVERED = {"CALLER_CANCELLED", "DEADLINE_EXCEEDED"}
+FROM_FOLLOWERS = {"NOT_OWNER", "STALE", "OWNER_UNREACHABLE"}  # tests/integration/follower
 FROM_GRPC = {"TOO_MANY_RPCS", "MESSAGE_TOO_LARGE"}  # gRPC refuses these itself, without details
 
 
@@ -84,9 +85,11 @@ class Server:
             for r, n in zip(("train", "predict"), tokens, strict=True)
         )
         (folder / "tokens").write_text("".join(lines))
-        config = Config("127.0.0.1:0", max_rpcs=50, max_pending_writes=1, max_streams=1)
+        config = Config(
+            "127.0.0.1:0", max_rpcs=50, max_pending_writes=1, max_streams=1, max_followers=1
+        )
         self.store = Store(None, FailingDatabase)
-        self.model = LiveModel(datasets(), Host(), self.store, 1)
+        self.model = LiveModel(datasets(), Host(), self.store, 1, 1)
         self._server, address = build(config, None, [AuthInterceptor(Tokens(folder / "tokens"))])
         servicer = mnist37_service.add_to(self._server, self.model, self.model, 50, 1)
         self._probes = ThreadPoolExecutor(50)
@@ -142,6 +145,10 @@ def server(tmp_path: Path) -> Iterator[Server]:
     FailingDatabase.failure = None
     server.close()
 
+
+INPUT = inference.ModelInferRequest.InferInputTensor(
+    name="pixels", datatype="UINT8", shape=[1, 784]
+)
 
 Refusals = list[tuple[str, ErrorInfo]]
 PROVOCATIONS: dict[str, Callable[[Server, pytest.MonkeyPatch], Refusals]] = {}
@@ -251,7 +258,40 @@ def too_many_streams(server: Server, _: pytest.MonkeyPatch) -> Refusals:
     found = server.provoke(server.stub.WatchRun, pb.WatchRunRequest())
     watching.cancel()
     run.cancel()
-    return [found]
+    following = server.stub.Follow(pb.FollowRequest(), metadata=[("authorization", "Bearer one")])
+    next(following)
+    found_too = server.provoke(server.stub.Follow, pb.FollowRequest())
+    following.cancel()
+    return [found, found_too]
+
+
+@provokes("HISTORY_LOST")
+def history_lost(server: Server, _: pytest.MonkeyPatch) -> Refusals:
+    stub, elsewhere = server.stub, server.model.start ^ 1
+    parameters = {"start": inference.InferParameter(int64_param=elsewhere)}
+    return [
+        server.provoke(stub.Predict, pb.PredictRequest(pixels=IMAGE, start=elsewhere)),
+        server.provoke(stub.GetModel, pb.GetModelRequest(start=elsewhere)),
+        server.provoke(stub.GetLoss, pb.GetLossRequest(split=pb.SPLIT_VALID, start=elsewhere)),
+        server.provoke(
+            server.inference.ModelInfer,
+            inference.ModelInferRequest(
+                model_name="mnist37",
+                parameters=parameters,
+                inputs=[INPUT],
+                raw_input_contents=[IMAGE],
+            ),
+        ),
+    ]
+
+
+@provokes("BEHIND")
+def behind(server: Server, _: pytest.MonkeyPatch) -> Refusals:
+    stub = server.stub
+    return [
+        server.provoke(stub.Predict, pb.PredictRequest(pixels=IMAGE, min_version=UNKNOWN)),
+        server.provoke(stub.GetModel, pb.GetModelRequest(min_version=UNKNOWN)),
+    ]
 
 
 @provokes("STORAGE_FULL")
@@ -345,4 +385,4 @@ def test_a_reason_is_what_the_table_says(
 
 
 def test_every_reason_of_the_table_is_provoked() -> None:
-    assert set(PROVOCATIONS) == set(reasons()) - UNDELIVERED - FROM_GRPC
+    assert set(PROVOCATIONS) == set(reasons()) - UNDELIVERED - FROM_GRPC - FROM_FOLLOWERS

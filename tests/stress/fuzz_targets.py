@@ -40,8 +40,8 @@ from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.errors import CannotStart, Refusal
 from mnist37_server.observability import logs
 from mnist37_server.rpc.status import CODES, details
-from mnist37_server.services import requests as request_parsers
 from mnist37_server.services import tensors
+from mnist37_server.services.messages import requests as request_parsers
 from mnist37_server.services.messages.predict_codec import decode
 from PIL import Image
 from safetensors.numpy import save
@@ -69,15 +69,16 @@ def predict(message: bytes) -> None:
         assert expected is None, "protobuf reads it"
         return
     assert expected is not None, "protobuf refuses it"
-    pixels = fields.message[fields.start : fields.start + fields.size]
+    pixels = fields.message[fields.offset : fields.offset + fields.size]
     assert pixels == expected.pixels
     assert fields.version == (expected.version if expected.HasField("version") else None)
+    assert fields.floor == request_parsers.parse_floor(expected)
     try:
         count = count_images(fields.size)
     except Refusal as error:
         check_refusal(error, message)
     else:
-        found = SNAPSHOT.predict_bytes(fields.message, fields.start, count)
+        found = SNAPSHOT.predict_bytes(fields.message, fields.offset, count)
         assert found == SNAPSHOT.predict(view_images(pixels)).tobytes()
 
 

@@ -27,6 +27,7 @@ SMALL = {
     "--max-rpcs": 28,
     "--max-pending-writes": 4,
     "--max-streams": 4,
+    "--max-followers": 0,
     "--keepalive": 1,
 }
 

@@ -51,7 +51,7 @@ class FewCalls(LocalServer):
 
     def __init__(self, *options: str) -> None:
         few = ("--max-rpcs", str(self.places), "--max-pending-writes", "1", "--max-streams", "1")
-        super().__init__("--device", "cpu", *few, *options)
+        super().__init__("--device", "cpu", *few, "--max-followers", "0", *options)
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_socket_that_is_not_read_shuts_out_no_caller(
 def test_runs_whose_progress_is_not_read_do_not_hold_all_places() -> None:
     few = ("--max-rpcs", "24", "--max-pending-writes", "4", "--max-streams", "2")
     with (
-        LocalServer("--device", "cpu", *few) as server,
+        LocalServer("--device", "cpu", *few, "--max-followers", "0") as server,
         RawConnection(server.address, window=0) as other,
         Client(server.address, timeout=TIMEOUT) as caller,
     ):

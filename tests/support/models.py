@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 from mnist37_server.domain.commands.commands import Request
 from mnist37_server.domain.examples import Batch, Split
+from mnist37_server.domain.position import Floor, Position
 from mnist37_server.domain.records import QueuedRun, RunRecord, TagRecord, VersionRecord
-from mnist37_server.domain.snapshot import Images, Snapshot
+from mnist37_server.domain.snapshot import Images
+from mnist37_server.engine.followers import Followers
+from mnist37_server.engine.read_model import Reading
 from mnist37_server.engine.run_watch import RunWatch
 from mnist37_server.engine.writes.subscription import Subscription
 from numpy.typing import NDArray
@@ -25,22 +28,38 @@ class UncalledModel:
     def unexpected_call(self) -> AssertionError:
         return AssertionError("the test does not expect a call of this method")
 
-    def at(self, version: int | str | None = None) -> Snapshot:
+    @property
+    def start(self) -> int:
+        raise self.unexpected_call()
+
+    @property
+    def followers(self) -> Followers:
+        raise self.unexpected_call()
+
+    def at(self, version: int | str | None = None, floor: Floor | None = None) -> Reading:
         raise self.unexpected_call()
 
     def predict(
-        self, images: Images, version: int | str | None = None
-    ) -> tuple[NDArray[np.float32], int]:
+        self, images: Images, version: int | str | None = None, floor: Floor | None = None
+    ) -> tuple[NDArray[np.float32], Position]:
         raise self.unexpected_call()
 
     def predict_bytes(
-        self, message: bytes, start: int, count: int, version: int | str | None = None
-    ) -> tuple[bytearray, int]:
+        self,
+        message: bytes,
+        offset: int,
+        count: int,
+        version: int | str | None = None,
+        floor: Floor | None = None,
+    ) -> tuple[bytearray, Position]:
         raise self.unexpected_call()
 
     def evaluate(
-        self, on: Split | Batch, version: int | str | None = None
-    ) -> tuple[Evaluation, int]:
+        self,
+        source: Split | Batch,
+        version: int | str | None = None,
+        floor: Floor | None = None,
+    ) -> tuple[Evaluation, Position]:
         raise self.unexpected_call()
 
     def versions(self, limit: int) -> list[VersionRecord]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +12,9 @@ from numpy.typing import NDArray
 from mnist37.examples import Device
 from mnist37.losses import Evaluation
 from mnist37.training import Datasets
-from mnist37_server.domain.commands.commands import Initialize, Request
+from mnist37_server.domain.commands.commands import Request
 from mnist37_server.domain.examples import Batch, Split
-from mnist37_server.domain.position import Floor, Lineage, Position
+from mnist37_server.domain.position import Floor, Position
 from mnist37_server.domain.records import (
     ModelStats,
     QueuedRun,
@@ -24,27 +22,24 @@ from mnist37_server.domain.records import (
     TagRecord,
     VersionRecord,
 )
-from mnist37_server.domain.snapshot import Images, Origin
+from mnist37_server.domain.snapshot import Images
 from mnist37_server.engine.floors import FloorGate
 from mnist37_server.engine.followers import FOLLOWERS_MAX, Followers
 from mnist37_server.engine.lookup import find_version
+from mnist37_server.engine.opening import open_model
 from mnist37_server.engine.read_model import Reading
 from mnist37_server.engine.run_watch import RunWatch
-from mnist37_server.engine.snapshot_feed import SnapshotFeed
 from mnist37_server.engine.stats import EngineStats
 from mnist37_server.engine.writes.commit_delay import CommitDelay
 from mnist37_server.engine.writes.subscription import Subscription
 from mnist37_server.engine.writes.tagger import Tagger
 from mnist37_server.engine.writes.write_queue import PENDING_CALLERS_MAX, WriteQueue
 from mnist37_server.engine.writes.writer import Writer
-from mnist37_server.errors import CannotStart, Refusal
 from mnist37_server.storage.failures import state_lost_error
 from mnist37_server.storage.store import Store
 from mnist37_server.training.device_errors import device_lost_error
 from mnist37_server.training.evaluator import Evaluator
 from mnist37_server.training.trainer import Trainer
-
-START_MAX = 2**63 - 1  # the largest integer that SQLite stores
 
 log = logging.getLogger(__name__)
 
@@ -76,20 +71,7 @@ class LiveModel:
     ) -> None:
         self._store = store
         trainer = Trainer(datasets, device)
-        snapshot = store.latest()
-        if snapshot is None:
-            trainer.initialize(Initialize())
-            snapshot = replace(trainer.snapshot(Origin.INITIALIZE), version=0)
-            try:
-                store.commit([snapshot], [])
-            except Refusal as error:
-                raise CannotStart(f"--state: {error}") from error
-        trainer.reset(snapshot)
-        try:
-            starts = store.begin_start(secrets.randbelow(START_MAX) + 1)
-        except Refusal as error:
-            raise CannotStart(f"--state: {error}") from error
-        self.feed = SnapshotFeed(snapshot, Lineage(starts))
+        self.feed = open_model(store, trainer)
         self._floors = FloorGate(self.feed)
         self._followers = Followers(self.feed, max_followers)
         self._trainer = trainer  # only the writer's thread uses it; here its counts are read

@@ -123,14 +123,7 @@ class Mnist37Servicer:
         snapshot, start = self._model.at(
             requests.parse_version(request), requests.parse_floor(request)
         )
-        return pb.GetModelResponse(
-            weights=snapshot.content[:-4],
-            bias=snapshot.parameters[-1],
-            version=snapshot.version,
-            digest=snapshot.digest,
-            device=str(self._model.device),
-            start=start,
-        )
+        return responses.model_message(snapshot, start, str(self._model.device))
 
     @unary_handler
     def Step(self, request: pb.StepRequest, context: grpc.ServicerContext) -> pb.StepResponse:

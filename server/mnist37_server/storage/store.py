@@ -22,7 +22,7 @@ from mnist37_server.domain.records import RequestRecord, RunRecord, TagRecord, V
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Snapshot
 from mnist37_server.domain.version_cache import VersionCache
-from mnist37_server.errors import CannotStart, ShuttingDown
+from mnist37_server.errors import CannotStart, Exhausted, ShuttingDown, StorageBusy
 from mnist37_server.storage import database
 from mnist37_server.storage.failures import (
     discard_failed_commit,
@@ -34,7 +34,7 @@ from mnist37_server.storage.history import History
 from mnist37_server.storage.state_files import LogWatch, StateFiles
 from mnist37_server.storage.tables import request_log, rows
 from mnist37_server.storage.tables.request_log import RequestLog
-from mnist37_server.storage.tables.start_log import insert_start
+from mnist37_server.storage.tables.start_log import StartLog
 
 RECENT_VERSIONS = 16  # that were read last
 
@@ -56,11 +56,11 @@ class Store:
         folder: Path | None,
         connection_class: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
-        # guarded by _reader_lock: _reader, writes to _recent; by _writer_lock: _writer, writes to
-        # _history, _requests. In memory, reader and writer are one connection, with one lock.
+        # guarded by _reader_lock: _reader, writes to _recent; by _writer_lock: _writer, _starts,
+        # writes to _history, _requests. In memory there is one connection, with one lock.
         self.on_lost: Callable[[], None] = lambda: None  # called once if a file was deleted
         self._is_lost = False
-        # A tagged version may answer thousands of calls; to read it takes as long as a call.
+        # A tagged version may answer thousands of calls; a read of it takes as long as a call.
         self._recent = VersionCache(RECENT_VERSIONS)
         self._files: StateFiles | None = None  # known once the database is open
         self._reader_lock = threading.Lock()
@@ -73,15 +73,14 @@ class Store:
                 database.create_database(file, connection_class)
             self._writer = database.connect(file, connection_class)
             database.prepare(self._writer)
-            # A second connection lets threads read during a commit. A database in memory has only
-            # one connection.
-            if file is None:
-                self._reader = self._writer
-            else:
+            # A second connection lets threads read during a commit; in memory there is only one.
+            self._reader = self._writer
+            if file is not None:
                 self._reader = database.connect(file, connection_class)
             self._history = History(self._writer)
             self.latest()  # raises if the newest version is damaged
             self._requests = RequestLog(self._writer)
+            self._starts = StartLog(self._writer)
             if folder is not None and file is not None:
                 self._files = StateFiles(folder / "lock", file)
             self._log_watch = LogWatch(self._files)
@@ -207,13 +206,9 @@ class Store:
                 self._requests.insert(records, now)
 
     def change_tag(
-        self,
-        change: TagChange,
-        make_record: Callable[[int], RequestRecord | None],
+        self, change: TagChange, make_record: Callable[[int], RequestRecord | None]
     ) -> int:
-        """Commit a change of a tag with the record of its request, and return the tag's version.
-
-        Any thread may call it.
+        """Commit a change of a tag with its request's record; return the version. Thread-safe.
 
         Args:
             change: the change.
@@ -239,11 +234,12 @@ class Store:
         return version
 
     def begin_start(self, start: int) -> list[Position]:
-        """Commit the id of a new start, before any answer; return the starts, newest first."""
-        newest = self._history.versions.newest()
-        assert newest is not None
-        with self._writer_lock, self._transaction():
-            return insert_start(self._writer, Position(start, newest))
+        """Commit a new start, or on a full disk leave it to the next commit; return all starts."""
+        with self._writer_lock:
+            starts = self._starts.begin(Position(start, self._history.versions.newest() or 0))
+            with suppress(Exhausted, StorageBusy), self._transaction():
+                pass
+        return starts
 
     @contextmanager
     def _transaction(self) -> Iterator[float]:
@@ -255,10 +251,12 @@ class Store:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             self._history.begin_transaction()
+            self._starts.insert_new()
             yield time.time()
             self._writer.execute("COMMIT")
             self._check_files()
             self._history.end_transaction()
+            self._starts.end_transaction()
         except BaseException as error:
             self._roll_back()
             if may_be_in_log(error):

@@ -11,7 +11,7 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_server.domain.commands.train import Train
 from mnist37_server.domain.records import QueuedRun, RunRecord, TagRecord, VersionRecord
 from mnist37_server.domain.results import Progress
-from mnist37_server.domain.snapshot import Origin
+from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.engine.followers import FollowerRecord
 from mnist37_server.services.messages.requests import SHAPES
 
@@ -23,6 +23,24 @@ ORIGINS = {
     Origin.IMPORT: pb.ORIGIN_IMPORT,
 }
 SCHEDULES = {shape: value for value, shape in SHAPES.items()}
+
+
+def model_message(snapshot: Snapshot, start: int, device: str) -> pb.GetModelResponse:
+    """Return the message of a version with its parameters.
+
+    Args:
+        snapshot: the version.
+        start: the server's start.
+        device: the device of the model, as torch prints it.
+    """
+    return pb.GetModelResponse(
+        weights=snapshot.content[:-4],
+        bias=snapshot.parameters[-1],
+        version=snapshot.version,
+        digest=snapshot.digest,
+        device=device,
+        start=start,
+    )
 
 
 def version_message(record: VersionRecord) -> pb.ModelVersion:

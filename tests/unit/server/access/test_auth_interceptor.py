@@ -107,12 +107,12 @@ def test_a_line_is_a_role_and_a_hash(tmp_path: Path) -> None:
     for stranger in ("", "three", HASHES[0], "one ", "öne"):
         assert found.role_of(stranger) is None
     assert (found.role_of("one"), found.role_of("two")) == (Role.PREDICT, Role.TRAIN), "once more"
-    assert str(found) == "1 for predict, 1 for train"
+    assert str(found) == "1 for predict, 0 for follow, 1 for train"
 
 
 @pytest.mark.parametrize("content", ["", "\n", f"# train {HASHES[0]}\n"])
 def test_a_file_without_tokens_allows_no_caller(tmp_path: Path, content: str) -> None:
-    assert str(tokens(tmp_path, content)) == "0 for predict, 0 for train"
+    assert str(tokens(tmp_path, content)) == "0 for predict, 0 for follow, 0 for train"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mnist37_server.access.roles import OPEN, READS, REQUIRED_ROLES, Role
+from mnist37_server.access.roles import ALLOWED, FOLLOWS, OPEN, READS, REQUIRED_ROLES, Role
 from mnist37_server.app import CONTRACTS
 
 
@@ -23,6 +23,8 @@ def test_the_table_has_exactly_the_servers_rpcs() -> None:
 
 def test_writes_need_train_and_open_rpcs_do_not_touch_the_model() -> None:
     service = "mnist37.v1.Mnist37Service"
-    assert set(REQUIRED_ROLES[service]) == {Role.PREDICT, Role.TRAIN}
-    assert not READS & {f"/{service}/{method}" for method in REQUIRED_ROLES[service][Role.TRAIN]}
+    assert set(REQUIRED_ROLES[service]) == {Role.PREDICT, Role.FOLLOW, Role.TRAIN}
+    writes = {f"/{service}/{method}" for method in REQUIRED_ROLES[service][Role.TRAIN]}
+    assert not writes & (READS | FOLLOWS)
+    assert ALLOWED[Role.PREDICT] < ALLOWED[Role.FOLLOW]
     assert all(prefix.startswith(("/grpc.health.", "/grpc.reflection.")) for prefix in OPEN)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from mnist37_server.domain.commands.commands import Step
 from mnist37_server.domain.commands.train import Train
+from mnist37_server.domain.position import Lineage, Position
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
@@ -19,6 +20,7 @@ from mnist37.host import Host
 
 TIMEOUT_SECONDS = 30.0
 PAUSE_SECONDS = 0.05
+LINEAGE = Lineage([Position(1, 0)])
 
 
 def version(number: int) -> Snapshot:
@@ -26,7 +28,7 @@ def version(number: int) -> Snapshot:
 
 
 def test_a_subscriber_receives_the_newest_version_then_each_new_one() -> None:
-    feed = SnapshotFeed(version(1))
+    feed = SnapshotFeed(version(1), LINEAGE)
     with feed.subscribe() as subscriber:
         assert subscriber.next(0) == version(1)
         assert subscriber.next(PAUSE_SECONDS) is None
@@ -40,7 +42,7 @@ def test_a_subscriber_receives_the_newest_version_then_each_new_one() -> None:
 
 
 def test_a_slow_subscriber_misses_versions_but_never_the_newest() -> None:
-    feed = SnapshotFeed(version(1))
+    feed = SnapshotFeed(version(1), LINEAGE)
     with feed.subscribe() as slow:
         for number in range(2, 100):
             feed.publish(version(number))
@@ -49,7 +51,7 @@ def test_a_slow_subscriber_misses_versions_but_never_the_newest() -> None:
 
 
 def test_versions_never_go_back_at_a_high_rate() -> None:
-    feed = SnapshotFeed(version(0))
+    feed = SnapshotFeed(version(0), LINEAGE)
     seen: list[int] = []
     last = 20_000
 
@@ -70,7 +72,7 @@ def test_versions_never_go_back_at_a_high_rate() -> None:
 
 
 def test_closing_ends_the_wait() -> None:
-    feed = SnapshotFeed(version(1))
+    feed = SnapshotFeed(version(1), LINEAGE)
     subscriber = feed.subscribe()
     assert subscriber.next(0) == version(1)
     with ThreadPoolExecutor() as threads:

@@ -28,6 +28,8 @@ NEVER = threading.Event()
 class SlowModel(UncalledModel):
     """A model that accepts writes and does not answer them."""
 
+    start = 1
+
     def __init__(self) -> None:
         self.callers: Future[Subscription] = Future()
 

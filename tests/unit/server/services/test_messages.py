@@ -14,7 +14,7 @@ from mnist37_server.domain.examples import Batch, Split, view_images
 from mnist37_server.domain.records import QueuedRun
 from mnist37_server.domain.results import Progress, result_from_values, values_of
 from mnist37_server.errors import InvalidArgument
-from mnist37_server.services import requests, responses
+from mnist37_server.services.messages import requests, responses
 from mnist37_server.storage.tables.rows import train_from_json, train_to_json
 
 from mnist37.optimizer import Sgd

@@ -294,7 +294,7 @@ def test_a_database_of_another_release_or_none_is_refused(tmp_path: Path) -> Non
     with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(CannotStart, match="schema 99; this release reads 4"):
+    with pytest.raises(CannotStart, match="schema 99; this release reads 5"):
         Store(tmp_path)
     (tmp_path / "mnist37.sqlite3").write_bytes(json.dumps("no database at all").encode() * 500)
     with pytest.raises(CannotStart, match="cannot be used: file is not a database"):
