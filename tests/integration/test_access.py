@@ -297,7 +297,7 @@ def test_the_file_of_tokens_may_change_and_no_secret_is_told(
             client.predict(IMAGES)
         assert known(train)
     _, logged = server.stop()
-    assert "line 1: must be predict or train and the SHA-256" in logged
+    assert "line 1: must be predict, follow or train and the SHA-256" in logged
     assert "0 for predict, 0 for follow, 1 for train" in logged
     for secret in (predict.secret, train.secret, train.line.split()[1]):
         assert secret not in logged

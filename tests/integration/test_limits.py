@@ -166,7 +166,7 @@ def test_calls_beyond_the_cap_are_refused_at_once_and_the_others_are_answered(
 
 
 def test_max_rpcs_leaves_calls_for_others_than_writes_and_streams() -> None:
-    least = 256 + 2 * 256 + RESERVED_RPCS
+    least = 256 + 2 * 256 + 64 + RESERVED_RPCS
     assert Config(max_rpcs=least).max_rpcs == least
     assert Config(max_rpcs=0).max_rpcs == 0, "no limit"
     with pytest.raises(

@@ -17,8 +17,7 @@ class Relay:
     """
 
     def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
-        self._target = host, int(port)
+        self.route(address)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         # The sockets of each connection, the client's and the server's.
@@ -27,6 +26,11 @@ class Relay:
         self._passes.set()
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
+
+    def route(self, address: str) -> None:
+        """Pass further connections on to this server, HOST:PORT."""
+        host, _, port = address.rpartition(":")
+        self._target = host, int(port)
 
     def hold(self) -> None:
         """Keep all further answers back, until `cut`."""
@@ -56,7 +60,11 @@ class Relay:
 
     def connect(self, client: socket.socket) -> None:
         """Pass a client's connection on to the server."""
-        server = socket.create_connection(self._target)
+        try:
+            server = socket.create_connection(self._target)
+        except OSError:  # nobody listens there now
+            client.close()
+            return
         self._connections.append((client, server))
         for target, arguments in (
             (self._pass_requests, (client, server)),

@@ -1,0 +1,1 @@
+"""A check of followers under faults: recorded answers against what was written."""
