@@ -58,6 +58,11 @@ class Lineage:
         floor = Floor(position.start, position.version)
         return self.standing(floor, newest) is Standing.REACHED
 
+    def has_reached(self, floor: Floor, newest: int) -> bool:
+        """Return whether a floor of the present start is reached: a quick answer for most reads."""
+        start, version = floor
+        return start == self.start and version is not None and version <= newest
+
     def standing(self, floor: Floor, newest: int) -> Standing:
         """Return how a server with this history stands to a floor.
 

@@ -145,9 +145,10 @@ class LiveModel:
             FailedPrecondition: the floor is in no history of this model.
             Unavailable: the model has not reached the floor in time.
         """
-        if floor is not None:
-            self._floors.wait(floor)
         snapshot, lineage = self.feed.current
+        if floor is not None and not lineage.has_reached(floor, snapshot.version):
+            self._floors.wait(floor)
+            snapshot, lineage = self.feed.current
         if version is not None and version != snapshot.version:
             snapshot = find_version(self._store, version, snapshot.version)
         return Reading(snapshot, lineage.start)

@@ -26,6 +26,7 @@ MIN_VERSION_TAG = pb.PredictRequest.MIN_VERSION_FIELD_NUMBER << 3
 START_REQUEST_TAG = pb.PredictRequest.START_FIELD_NUMBER << 3 | 1
 START_RESPONSE_TAG = bytes([pb.PredictResponse.START_FIELD_NUMBER << 3 | 1])
 FIXED_64 = struct.Struct("<Q")
+TAIL_BYTES_MAX = 31  # of a version, a floor's version and a floor's start, with their tags
 PROBABILITIES_TAG = bytes([pb.PredictResponse.PROBABILITIES_FIELD_NUMBER << 3 | 2])
 VERSION_RESPONSE_TAG = bytes([pb.PredictResponse.VERSION_FIELD_NUMBER << 3])
 
@@ -55,9 +56,12 @@ def decode(message: bytes) -> PredictFields:
     try:
         if message[0] == PIXELS_TAG[0]:
             length, offset = read_varint(message, 1)
-            read = _read_version_and_floor(message, offset + length)
-            if read is not None:
-                return PredictFields(message, offset, length, *read)
+            end = offset + length
+            # Callers with the same floor send the same bytes, so what they say is cached.
+            if 0 < size - end <= TAIL_BYTES_MAX:
+                read = _read_version_and_floor(message[end:])
+                if read is not None:
+                    return PredictFields(message, offset, length, *read)
     except IndexError:
         pass
     request = pb.PredictRequest.FromString(message)
@@ -66,13 +70,17 @@ def decode(message: bytes) -> PredictFields:
     )
 
 
-def _read_version_and_floor(message: bytes, offset: int) -> tuple[int | None, Floor | None] | None:
+@lru_cache
+def _read_version_and_floor(message: bytes) -> tuple[int | None, Floor | None] | None:
     """Return what follows the pixels, each part of which may be missing; None for anything else.
+
+    Args:
+        message: the end of a message, after the pixels.
 
     Raises:
         IndexError: the message ends within a number.
     """
-    size = len(message)
+    offset, size = 0, len(message)
     version = min_version = start = None
     if offset < size and message[offset] == VERSION_REQUEST_TAG:
         version, offset = read_varint(message, offset + 1, VERSION_BYTES_MAX)
