@@ -2,6 +2,10 @@
 
 Every caller may use it, without a token. So the number of open watches is bounded, and the service
 has its own threads: health checks and predictions do not delay each other.
+
+gRPC's clients can be told to watch the health of each server, and to call only one that serves. A
+watch beyond the bound is refused with UNIMPLEMENTED, which such a client takes for "healthy, and
+not watched" (gRFC A17). After any other code it would not call this server until the watch works.
 """
 
 from __future__ import annotations
@@ -12,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from grpc_health.v1 import health, health_pb2
 
-from mnist37_server.errors import NotFound
+from mnist37_server.errors import Exhausted, NotFound
 from mnist37_server.rpc.admission import StreamLimit
 from mnist37_server.rpc.registration import register
 from mnist37_server.rpc.slow_callers import SlowCallers
-from mnist37_server.rpc.status import cancellable_unary_handler, stream_handler
+from mnist37_server.rpc.status import abort, cancellable_unary_handler, details, stream_handler
 from mnist37_server.rpc.threads.thread_pools import assign_pool
 
 HealthCheckResponse = health_pb2.HealthCheckResponse
@@ -73,17 +77,25 @@ class Health(health.HealthServicer):
             statuses={name: HealthCheckResponse(status=status) for name in self._names}
         )
 
-    @stream_handler
     def Watch(
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> Iterator[health_pb2.HealthCheckResponse]:
         """Yield the status of a service, and each change of it."""
+        try:
+            with self._limit:
+                yield from self._watch(request, context)
+        except Exhausted as error:
+            abort(context, grpc.StatusCode.UNIMPLEMENTED, str(error), *details(error))
+
+    @stream_handler
+    def _watch(
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> Iterator[health_pb2.HealthCheckResponse]:
         if request.service not in self._names:
             # grpcio keeps every name that was ever watched. No service is added later, so one name
             # can stand for all unknown ones, and the memory stays bounded.
             request = health_pb2.HealthCheckRequest(service="unknown")
-        with self._limit:
-            yield from super().Watch(request, context)
+        yield from super().Watch(request, context)
 
     def begin_shutdown(self) -> None:
         """Report NOT_SERVING for every service from now on, to open watches immediately."""
