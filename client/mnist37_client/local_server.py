@@ -23,8 +23,8 @@ class LocalServer:
     A subclass may set another `command`.
 
     Args:
-        options: further options of `mnist37 serve`. Without --state, the server keeps the model in
-            memory.
+        options: further options of `mnist37 serve`. Without --state, a server that owns its model
+            keeps it in memory.
 
     Raises:
         Unavailable: the server did not start; the message has the server's log.
@@ -35,7 +35,8 @@ class LocalServer:
     def __init__(self, *options: str) -> None:
         self._result: tuple[int, str] | None = None  # exit status and log
         address = () if "--address" in options else ("--address", "127.0.0.1:0")
-        state = () if "--state" in options else ("--state", ":memory:")
+        needs_state = {"--state", "--follow"}.isdisjoint(options)
+        state = ("--state", ":memory:") if needs_state else ()
         # MNIST37_TOKENS in this environment, for example, is for another server: the callers of
         # this one have no token.
         environment = {

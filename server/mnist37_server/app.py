@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health_pb2
@@ -16,13 +17,12 @@ from grpc_reflection.v1alpha import reflection_pb2
 from mnist37_protos.inference import open_inference_pb2
 from mnist37_protos.v1 import mnist37_pb2
 
-from mnist37 import data
 from mnist37_server.access import certificates, tls
 from mnist37_server.access.auth_interceptor import AuthInterceptor
 from mnist37_server.access.tokens import Tokens
+from mnist37_server.assembly.role import Role, ServedModel
 from mnist37_server.config import Config
-from mnist37_server.engine.live_model import LiveModel
-from mnist37_server.errors import CannotStart
+from mnist37_server.domain.address import Address
 from mnist37_server.observability import handshakes
 from mnist37_server.observability.background_stream import BackgroundStream
 from mnist37_server.rpc import process
@@ -33,8 +33,10 @@ from mnist37_server.rpc.slow_callers import SlowCallers
 from mnist37_server.rpc.threads.elastic_pool import PROBE_THREADS, ElasticThreadPool
 from mnist37_server.services import health as health_service
 from mnist37_server.services import mnist37_service, open_inference, reflection
-from mnist37_server.storage.store import Store
-from mnist37_server.training.device import INSTALL_TORCH, check_name, place_images
+from mnist37_server.training.device import check_name
+
+if TYPE_CHECKING:  # a follower does not load SQLite
+    from mnist37_server.storage.store import Store
 
 CONTRACTS = [
     mnist37_pb2.DESCRIPTOR,
@@ -51,12 +53,12 @@ ANNOUNCE_SECONDS = 1.0  # how long the start waits for the reader of stdout
 log = logging.getLogger(__name__)
 
 
-def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> None:
+def run(config: Config, open_store: Callable[[Path | None], Store] | None = None) -> None:
     """Serve until a signal ends the server.
 
     Args:
         config: the settings.
-        open_store: opens the store in the state folder; None is in memory.
+        open_store: opens the store in the state folder of an owner, None for one in memory.
 
     Raises:
         CannotStart: the server cannot start with one of the settings; the text names the setting
@@ -77,16 +79,12 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     server, address = rpc_server.build(
         config, tls.credentials(config), [interceptor] if interceptor else []
     )
-    store = open_store(config.state)
-    # After the store, whose lock excludes a second server: it must not use the device of the first.
-    datasets, device = place_images(config.device, load_images(config))
-    model = LiveModel(datasets, device, store, config.max_pending_writes, config.max_followers)
+    role = create_role(config, address, open_store)
     certificate = certificates.check_all(config)
     if metrics:
-        metrics.observe(model)
+        metrics.observe(role.collector())
         metrics.observe_tls(certificate.ends if certificate else None, handshakes.FAILED)
-    health, in_flight = add_services(server, config, model)
-    model.on_writes_lost = health.begin_shutdown  # so that a supervisor restarts the server
+    health, in_flight = add_services(server, config, role.model, serving=role.is_ready)
     # The objects that exist now are never freed. Without freeze, a full garbage collection would
     # scan all of them, the compiler's included: now and then 0.2 s in which no call is answered.
     # With it, a full collection takes half a millisecond.
@@ -97,14 +95,13 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     serving = start_serving(server)
     # Should it end, nothing else would notice: the process would live on, and answer no call.
     threading.Thread(target=signals.report_end, args=(serving,), name="watch", daemon=True).start()
-    version = model.at().snapshot.version
-    state = str(config.state or "memory")
-    fields = {"address": str(address), "device": str(device), "state": state}
-    log.info("started", extra={**fields, "version": version})
+    role.begin(health)
+    fields = {"address": str(address), "device": str(role.model.device)}
+    log.info("started", extra={**fields, **role.describe()})
     announce(
         f"listening on {address}",
         *([f"metrics on {metrics.url}"] if metrics else []),
-        f"version {version} on {device}",
+        role.summary(),
     )
     signal_number = signals.wait()
     has_failed = signal_number == process.SERVING_ENDED
@@ -113,7 +110,7 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     else:
         log.info("stopping", extra={"signal": signal.Signals(signal_number).name})
     health.begin_shutdown()
-    model.stop_writing()
+    role.stop()
     termination = server.stop(config.shutdown_grace)  # refuses new calls from now on
     in_flight.wait_until_idle(config.shutdown_grace, signals.hurry)
     server.stop(0)  # cancels what remains: open streams that wait for their callers
@@ -121,15 +118,33 @@ def run(config: Config, open_store: Callable[[Path | None], Store] = Store) -> N
     termination.wait(1)
     if metrics:
         metrics.close()
-    version = model.at().snapshot.version
-    model.close()
-    log.info("stopped", extra={"version": version})
+    end = role.describe()
+    role.close()
+    log.info("stopped", extra={"version": end["version"]})
     if has_failed:
         sys.exit(1)
 
 
+def create_role(
+    config: Config, address: Address, open_store: Callable[[Path | None], Store] | None
+) -> Role:
+    """Return the owner of a model or, with --follow, a follower.
+
+    Raises:
+        CannotStart: the role cannot be had with one of the settings.
+    """
+    # Imported only here: neither loads what only the other one needs.
+    if config.following is not None:
+        from mnist37_server.assembly.follower import Follower
+
+        return Follower(config.following, address)
+    from mnist37_server.assembly.owner import Owner
+
+    return Owner(config, open_store)
+
+
 def add_services(
-    server: grpc.Server, config: Config, model: LiveModel
+    server: grpc.Server, config: Config, model: ServedModel, *, serving: bool
 ) -> tuple[health_service.Health, InFlightCalls]:
     """Add all services to a server; return the health service and the counter of calls."""
     max_calls = config.max_rpcs or mnist37_service.RPCS_MAX
@@ -143,7 +158,9 @@ def add_services(
         min(OPEN_TIMEOUT_SECONDS, config.message_timeout), OPEN_CALLS_MAX, grace_seconds=0.25
     )
     services = [mnist37_service.SERVICE, open_inference.SERVICE]
-    health = health_service.add_to(server, services, probe_pool, str(model.device), slow_strangers)
+    health = health_service.add_to(
+        server, services, probe_pool, str(model.device), slow_strangers, serving
+    )
     reflection.add_to(server, [*services, health_service.NAME], probe_pool, slow_strangers)
     open_inference.add_to(server, model, service.in_flight, health, probe_pool, slow_callers)
     return health, service.in_flight
@@ -181,19 +198,3 @@ def create_auth_interceptor(config: Config) -> AuthInterceptor | None:
     tokens.start_refreshing()
     log.info("--tokens: %s", tokens)
     return AuthInterceptor(tokens)
-
-
-def load_images(config: Config) -> data.Data:
-    """Return the training and the validation images.
-
-    Raises:
-        CannotStart: --data-root contains no MNIST, or torchvision is not installed.
-    """
-    try:
-        return data.load(config.data_root, download=config.download)
-    except ModuleNotFoundError as error:
-        raise CannotStart(
-            f"--data-root: needs torchvision, which is not installed: {INSTALL_TORCH}"
-        ) from error
-    except (RuntimeError, OSError) as error:
-        raise CannotStart(f"--data-root: no MNIST in {config.data_root}: {error}") from error

@@ -13,6 +13,39 @@ SECONDS_MAX = 86_400.0  # a day: the upper limit of each setting in seconds
 
 
 @dataclass(frozen=True)
+class Following:
+    """The settings of a follower; the command line has an option for each."""
+
+    owner: str  # HOST:PORT or unix:PATH of the server that owns the model
+    tls_ca: Path | None = None  # the authority, PEM, that signed its certificate; turns TLS on
+    tls_cert: Path | None = None  # the follower's certificate, PEM, for an owner with --client-ca
+    tls_key: Path | None = None  # its private key, PEM
+    token_file: Path | None = None  # has a token of the role follow
+    advertise: str | None = None  # HOST:PORT at which others reach it; None: where it listens
+    max_age: float | None = None  # seconds; its reads are refused after that; None: never
+
+    def __post_init__(self) -> None:
+        """Raise CannotStart unless the settings are valid and fit together."""
+        owner = parse("--follow", self.owner)
+        if owner.path is None and not owner.port:
+            raise CannotStart(f"--follow: got {self.owner!r}; must have the owner's port, not 0")
+        if self.advertise is not None:
+            parse("--advertise", self.advertise)
+        if self.max_age is not None and not 1 <= self.max_age <= SECONDS_MAX:
+            raise CannotStart(
+                f"--max-age: got {self.max_age:g}; must be 1 to {SECONDS_MAX:,.0f} seconds"
+            )
+        check_pair("--follow-tls-cert", self.tls_cert, "--follow-tls-key", self.tls_key)
+        if self.tls_cert is not None and self.tls_ca is None:
+            raise CannotStart("--follow-tls-cert: needs --follow-tls-ca too")
+
+    @property
+    def parsed_owner(self) -> Address:
+        """Return the address of the owner."""
+        return parse("--follow", self.owner)
+
+
+@dataclass(frozen=True)
 class Config:
     """The settings of one server; the command line has an option for each."""
 
@@ -35,6 +68,8 @@ class Config:
     client_ca: Path | None = None  # the authority, PEM, that must have signed callers' certificates
     tokens: Path | None = None  # the file of hashed tokens; None: callers need no token
     insecure: bool = False  # listen beyond this machine even without TLS, or without tokens
+    max_connection_age: float | None = None  # seconds until a connection is to be renewed
+    following: Following | None = None  # None: the server owns its model
 
     def __post_init__(self) -> None:
         """Raise CannotStart unless the settings are valid and fit together.
@@ -48,8 +83,9 @@ class Config:
             ("--shutdown-grace", self.shutdown_grace, 0),
             ("--message-timeout", self.message_timeout, 1),
             ("--keepalive", self.keepalive, 1),
+            ("--max-connection-age", self.max_connection_age, 1),
         ):
-            if not minimum <= seconds <= SECONDS_MAX:  # true for NaN too
+            if seconds is not None and not minimum <= seconds <= SECONDS_MAX:  # true for NaN too
                 raise CannotStart(
                     f"{flag}: got {seconds:g}; must be {minimum} to {SECONDS_MAX:,.0f} seconds"
                 )
@@ -64,11 +100,7 @@ class Config:
                 f" {rpcs_min:,}: --max-pending-writes + 2 * --max-streams + --max-followers +"
                 f" {RESERVED_RPCS}, so that calls that wait leave room for the others"
             )
-        if (self.tls_cert is None) != (self.tls_key is None):
-            option, missing_option = "--tls-cert", "--tls-key"
-            if self.tls_cert is None:
-                option, missing_option = missing_option, option
-            raise CannotStart(f"{option}: needs {missing_option} too")
+        check_pair("--tls-cert", self.tls_cert, "--tls-key", self.tls_key)
         if self.client_ca is not None and self.tls_cert is None:
             raise CannotStart("--client-ca: needs --tls-cert and --tls-key too")
         if not self.insecure and not listening.is_loopback and self.missing_protection:
@@ -76,6 +108,26 @@ class Config:
                 f"--address: other machines can reach {listening.host}; add"
                 f" {self.missing_protection}, or --insecure if something in front of it keeps"
                 " strangers out"
+            )
+
+        if self.following is not None:
+            self._check_following(self.following)
+
+    def _check_following(self, following: Following) -> None:
+        if self.device not in ("auto", "cpu"):
+            raise CannotStart(
+                f"--device: got {self.device!r}; a follower computes on the CPU: must be cpu or"
+                " auto"
+            )
+        if (
+            following.token_file is not None
+            and following.tls_ca is None
+            and not following.parsed_owner.is_loopback
+            and not self.insecure
+        ):
+            raise CannotStart(
+                "--follow-token-file: the token would go to another machine in plain text; add"
+                " --follow-tls-ca, or --insecure if nobody can read along"
             )
 
     @property
@@ -99,3 +151,11 @@ class Config:
         if self.client_ca is None and self.tokens is None:
             options.append("--tokens or --client-ca")
         return ", and ".join(options)
+
+
+def check_pair(cert_flag: str, cert: Path | None, key_flag: str, key: Path | None) -> None:
+    """Raise CannotStart if a certificate is given without its key, or a key without one."""
+    if cert is None and key is not None:
+        raise CannotStart(f"{key_flag}: needs {cert_flag} too")
+    if cert is not None and key is None:
+        raise CannotStart(f"{cert_flag}: needs {key_flag} too")

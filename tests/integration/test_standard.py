@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 import subprocess
@@ -188,14 +189,15 @@ def test_open_watches_and_reflections_are_bounded_and_block_no_other_calls(chann
         ]
         for stream in open_reflections:
             next(stream)
-        for one_more in (
-            health.Watch(health_request(""), timeout=TIMEOUT),
-            reflection(channel, silent_requests(stop)),
+        for one_more, code in (
+            # A client that checks the health takes this code for "healthy": see the test below.
+            (health.Watch(health_request(""), timeout=TIMEOUT), grpc.StatusCode.UNIMPLEMENTED),
+            (reflection(channel, silent_requests(stop)), grpc.StatusCode.RESOURCE_EXHAUSTED),
         ):
             with pytest.raises(grpc.RpcError) as caught:
                 next(one_more)
             error = cast(grpc.Call, caught.value)
-            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert error.code() is code
             assert "are open already; try again later" in (error.details() or "")
         assert health.Check(health_request(""), timeout=TIMEOUT).status == SERVING
         assert stub.ServerLive(inference.ServerLiveRequest(), timeout=TIMEOUT).live
@@ -209,6 +211,37 @@ def test_open_watches_and_reflections_are_bounded_and_block_no_other_calls(chann
             return
         time.sleep(0.05)
     pytest.fail("a new watch is still refused")
+
+
+def test_clients_that_check_the_health_are_served_beyond_the_limit_of_watches(
+    in_process: InProcessServer,
+) -> None:
+    # gRPC's own check: the channel watches the health, and is ready only while the server serves.
+    config = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": ""},
+    }
+    options = (
+        ("grpc.service_config", json.dumps(config)),
+        ("grpc.use_local_subchannel_pool", 1),  # a connection, and a watch, for each channel
+    )
+    address = f"127.0.0.1:{in_process.port}"
+    with ExitStack() as leave:
+        stubs = [
+            inference_grpc.GRPCInferenceServiceStub(
+                leave.enter_context(grpc.insecure_channel(address, options))
+            )
+            for _ in range(300)
+        ]
+        assert len(stubs) > health_service.WATCHES_MAX
+        # All at once: without an answer to its watch, a channel waits.
+        calls = [
+            stub.ServerLive.future(
+                inference.ServerLiveRequest(), timeout=TIMEOUT, wait_for_ready=True
+            )
+            for stub in stubs
+        ]
+        assert all(call.result().live for call in calls)
 
 
 def test_a_watcher_that_reads_nothing_blocks_no_other_calls(

@@ -65,6 +65,9 @@ class UncalledModel:
     def versions(self, limit: int) -> list[VersionRecord]:
         raise self.unexpected_call()
 
+    def version_numbers(self) -> list[int]:
+        raise self.unexpected_call()
+
     def tags(self) -> list[TagRecord]:
         raise self.unexpected_call()
 

@@ -1,13 +1,14 @@
-"""The server's certificate, and the authority that it trusts for client certificates."""
+"""The certificates and authorities of a server's connections: with callers, and with its owner."""
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 
 import grpc
 
-from mnist37_server.config import Config
+from mnist37_server.config import Config, Following
 from mnist37_server.errors import CannotStart
 
 
@@ -23,13 +24,42 @@ def credentials(config: Config) -> grpc.ServerCredentials | None:
         return None
     certificate = _certificates("--tls-cert", config.tls_cert)
     key = _read("--tls-key", config.tls_key)
-    _check_pair(config.tls_cert, config.tls_key)
+    _check_pair(config.tls_cert, "--tls-key", config.tls_key)
     authority = None
     if config.client_ca is not None:
         authority = _certificates("--client-ca", config.client_ca)
     return grpc.ssl_server_credentials(
         [(key, certificate)], authority, require_client_auth=authority is not None
     )
+
+
+def owner_credentials(following: Following) -> grpc.ChannelCredentials | None:
+    """Return gRPC's credentials for the connection to the owner, or None without --follow-tls-ca.
+
+    Raises:
+        CannotStart: a file cannot be used; the text names the file and the cause.
+    """
+    if following.tls_ca is None:
+        return None
+    authority = _certificates("--follow-tls-ca", following.tls_ca)
+    certificate = key = None
+    if following.tls_cert is not None and following.tls_key is not None:
+        certificate = _certificates("--follow-tls-cert", following.tls_cert)
+        key = _read("--follow-tls-key", following.tls_key)
+        _check_pair(following.tls_cert, "--follow-tls-key", following.tls_key)
+    return grpc.ssl_channel_credentials(authority, key, certificate)
+
+
+def check_token_file(following: Following) -> None:
+    """Raise CannotStart unless the file of the follower's token, if there is one, has a token."""
+    if following.token_file is None:
+        return
+    token = _read("--follow-token-file", following.token_file).strip()
+    if not re.fullmatch(rb"[!-~]+", token):
+        raise CannotStart(
+            f"--follow-token-file: {following.token_file} must hold one token and nothing else;"
+            " `mnist37 token follow` makes one"
+        )
 
 
 def _certificates(option: str, path: Path) -> bytes:
@@ -41,7 +71,7 @@ def _certificates(option: str, path: Path) -> bytes:
     return content
 
 
-def _check_pair(certificate: Path, key: Path) -> None:
+def _check_pair(certificate: Path, key_option: str, key: Path) -> None:
     try:
         # With password=None, OpenSSL would ask for a password on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
@@ -51,7 +81,7 @@ def _check_pair(certificate: Path, key: Path) -> None:
             if error.reason == "KEY_VALUES_MISMATCH"
             else "holds no private key in PEM without a passphrase"
         )
-        raise CannotStart(f"--tls-key: {key} {problem}") from error
+        raise CannotStart(f"{key_option}: {key} {problem}") from error
 
 
 def _read(option: str, path: Path) -> bytes:

@@ -84,3 +84,15 @@ class ModelStats(NamedTuple):
     runs_in_progress: bool  # whether a run is under way
     state_bytes: int  # size of the database
     state_log_bytes: int  # size of its write-ahead log
+    followers: int  # that are connected
+    follower_lag_seconds: float  # since a version came that some follower was not sent yet
+
+
+class FollowerStats(NamedTuple):
+    """The stats of a follower at one moment, for the metrics."""
+
+    version: int | None  # the newest that came; None before the first
+    age_seconds: float | None  # for how long it may have been out of date
+    resets: int  # how often the owner turned out to have another history
+    connected: bool  # whether the owner is heard
+    images_predicted: int  # since the server started

@@ -27,3 +27,7 @@ class VersionCache:
         self._versions[snapshot.version] = snapshot
         if len(self._versions) > self._capacity:
             del self._versions[next(iter(self._versions))]
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of the versions, in no order."""
+        return list(self._versions)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mnist37.examples import Device
 from mnist37.losses import Evaluation
 from mnist37.training import Datasets
 from mnist37_server.domain.commands.commands import Request
 from mnist37_server.domain.examples import Batch, Split
-from mnist37_server.domain.position import Floor, Position
+from mnist37_server.domain.position import Floor
 from mnist37_server.domain.records import (
     ModelStats,
     QueuedRun,
@@ -22,13 +18,14 @@ from mnist37_server.domain.records import (
     TagRecord,
     VersionRecord,
 )
-from mnist37_server.domain.snapshot import Images
+from mnist37_server.domain.snapshot import Snapshot
 from mnist37_server.engine.floors import FloorGate
 from mnist37_server.engine.followers import FOLLOWERS_MAX, Followers
 from mnist37_server.engine.lookup import find_version
 from mnist37_server.engine.opening import open_model
 from mnist37_server.engine.read_model import Reading
 from mnist37_server.engine.run_watch import RunWatch
+from mnist37_server.engine.snapshot_reads import SnapshotReads
 from mnist37_server.engine.stats import EngineStats
 from mnist37_server.engine.writes.commit_delay import CommitDelay
 from mnist37_server.engine.writes.subscription import Subscription
@@ -44,7 +41,7 @@ from mnist37_server.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 
-class LiveModel:
+class LiveModel(SnapshotReads):
     """One model that many threads read while one thread writes to it.
 
     Reads take no lock: a reader takes one reference, to the newest snapshot. A snapshot never
@@ -69,17 +66,15 @@ class LiveModel:
         max_callers: int = PENDING_CALLERS_MAX,
         max_followers: int = FOLLOWERS_MAX,
     ) -> None:
+        super().__init__()
         self._store = store
         trainer = Trainer(datasets, device)
         self.feed = open_model(store, trainer)
         self._floors = FloorGate(self.feed)
         self._followers = Followers(self.feed, max_followers)
         self._trainer = trainer  # only the writer's thread uses it; here its counts are read
-        # guarded by _images_predicted_lock: _images_predicted
-        self._images_predicted_lock = threading.Lock()
-        self._images_predicted = 0
         self.engine_stats = EngineStats()
-        self._evaluator = Evaluator(datasets, device, self._mark_device_lost)
+        self._evaluator = Evaluator(lambda: datasets, device, self._mark_device_lost)
         self.on_writes_lost: Callable[[], None] = lambda: None  # set by app
         self._is_device_lost = False  # never set back; read without a lock
         delay = CommitDelay()
@@ -123,6 +118,10 @@ class LiveModel:
         """Return the retained versions, newest first, at most `limit`."""
         return self._store.versions(limit)
 
+    def version_numbers(self) -> list[int]:
+        """Return the numbers of the retained versions, newest first."""
+        return [record.version for record in self._store.versions(2**32 - 1)]
+
     @property
     def followers(self) -> Followers:
         """Return the readers that follow the model."""
@@ -153,67 +152,10 @@ class LiveModel:
             snapshot = find_version(self._store, version, snapshot.version)
         return Reading(snapshot, lineage.start)
 
-    def predict(
-        self, images: Images, version: int | str | None = None, floor: Floor | None = None
-    ) -> tuple[NDArray[np.float32], Position]:
-        """Return the probability (N,) that each image of (N, 784) is a 3; and the position.
-
-        Raises:
-            NotFound, FailedPrecondition, Unavailable: as in `at`.
-        """
-        snapshot, server_start = self.at(version, floor)
-        probabilities = snapshot.predict(images)
-        with self._images_predicted_lock:
-            self._images_predicted += len(images)
-        return probabilities, Position(server_start, snapshot.version)
-
-    def predict_bytes(
-        self,
-        message: bytes,
-        offset: int,
-        count: int,
-        version: int | str | None = None,
-        floor: Floor | None = None,
-    ) -> tuple[bytearray, Position]:
-        """Return the probability that it is a 3, for each image in a message; and the position.
-
-        Args:
-            message: has `count` images of 784 bytes each.
-            offset: of the first image, in bytes.
-            count: the number of images.
-            version: the version to predict with, or its tag; None for the newest.
-            floor: the position that the model must have reached; None means any.
-
-        Returns:
-            `count` probabilities as float32, and the start and the version.
-
-        Raises:
-            NotFound, FailedPrecondition, Unavailable: as in `at`.
-        """
-        snapshot, server_start = self.at(version, floor)
-        probabilities = snapshot.predict_bytes(message, offset, count)
-        with self._images_predicted_lock:
-            self._images_predicted += count
-        return probabilities, Position(server_start, snapshot.version)
-
-    def evaluate(
-        self,
-        source: Split | Batch,
-        version: int | str | None = None,
-        floor: Floor | None = None,
-    ) -> tuple[Evaluation, Position]:
-        """Return the loss and the accuracy on resident images or a caller's batch; the position.
-
-        Raises:
-            NotFound, FailedPrecondition, Unavailable: as in `at`.
-            Exhausted: the device is out of memory.
-            ShuttingDown: the device is lost.
-        """
-        snapshot, server_start = self.at(version, floor)
+    def _evaluate(self, snapshot: Snapshot, source: Split | Batch) -> Evaluation:
         if self._is_device_lost:
             raise device_lost_error()
-        evaluation = self._evaluator.evaluate(snapshot, source)
-        return evaluation, Position(server_start, snapshot.version)
+        return self._evaluator.evaluate(snapshot, source)
 
     def tags(self) -> list[TagRecord]:
         """Return the tags of callers by name, then those of the best versions, newest run first."""
@@ -241,15 +183,18 @@ class LiveModel:
 
     def model_stats(self) -> ModelStats:
         """Return the model's stats, for the metrics."""
+        followers = self._followers.records()
         return ModelStats(
             version=self.feed.newest.version,
             steps=self._trainer.steps_done,
             images_trained=self._trainer.images_done,
-            images_predicted=self._images_predicted,
+            images_predicted=self.images_predicted,
             pending_writes=self._queue.depth(),
             runs_in_progress=self._queue.running_run() is not None,
             state_bytes=self._store.size(),
             state_log_bytes=self._store.log_size(),
+            followers=len(followers),
+            follower_lag_seconds=max((record.age for record in followers), default=0.0),
         )
 
     def _mark_device_lost(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,10 @@ from mnist37_server.domain.position import Floor, Position
 from mnist37_server.domain.records import QueuedRun, RunRecord, TagRecord, VersionRecord
 from mnist37_server.domain.snapshot import Images, Snapshot
 from mnist37_server.engine.followers import Followers
-from mnist37_server.engine.run_watch import RunWatch
 from mnist37_server.engine.writes.subscription import Subscription
+
+if TYPE_CHECKING:  # a follower has no store, and does not load SQLite
+    from mnist37_server.engine.run_watch import RunWatch
 
 
 class Reading(NamedTuple):
@@ -83,6 +85,9 @@ class ReadModel(Protocol):
 
     def versions(self, limit: int) -> list[VersionRecord]:
         """Return the retained versions, newest first, at most `limit`."""
+
+    def version_numbers(self) -> list[int]:
+        """Return the numbers of the versions that this server has, newest first."""
 
     def tags(self) -> list[TagRecord]:
         """Return the tags of callers by name, then those of the best versions, newest run first."""

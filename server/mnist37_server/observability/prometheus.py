@@ -92,9 +92,9 @@ class MetricsEndpoint:
         self._servers = [self._start(host, port) for host in hosts]
         self.url = f"http://{join(address.host, port)}/metrics"
 
-    def observe(self, model: ObservedModel) -> None:
+    def observe(self, model: Collector) -> None:
         """Add the model's metrics to the scrapes from now on."""
-        self._registry.register(ModelMetrics(model))
+        self._registry.register(model)
 
     def observe_tls(self, certificate_ends: float | None, failed: FailedHandshakes) -> None:
         """Add the metrics of TLS to the scrapes from now on.
@@ -175,6 +175,11 @@ class ModelMetrics(Collector):
             "state_bytes", "Bytes of the database, without its log.", model_stats.state_bytes
         )
         yield gauge("state_log_bytes", "Bytes of the database's log.", model_stats.state_log_bytes)
+        yield gauge("followers", "Followers that are connected.", model_stats.followers)
+        help_ = (
+            "For how long the follower that is behind most has not been sent the newest version."
+        )
+        yield gauge("follower_lag_seconds", help_, model_stats.follower_lag_seconds)
 
 
 class TlsMetrics(Collector):

@@ -60,7 +60,15 @@ def options(config: Config) -> list[tuple[str, int]]:
     """Return the options of gRPC's core: its message limits, and when it gives up a silent peer."""
     keepalive_ms = round(config.keepalive * 1000)
     ping_timeout_ms = min(keepalive_ms, PING_TIMEOUT_SECONDS * 1000)
+    connection_age = []
+    if config.max_connection_age is not None:
+        # The client opens another connection at once; the calls on the old one may end.
+        connection_age = [
+            ("grpc.max_connection_age_ms", round(config.max_connection_age * 1000)),
+            ("grpc.max_connection_age_grace_ms", round(config.message_timeout * 1000)),
+        ]
     return [
+        *connection_age,
         ("grpc.max_receive_message_length", config.max_message_mib * 2**20),
         ("grpc.max_send_message_length", config.max_message_mib * 2**20),
         ("grpc.keepalive_time_ms", keepalive_ms),

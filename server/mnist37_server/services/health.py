@@ -2,21 +2,26 @@
 
 Every caller may use it, without a token. So the number of open watches is bounded, and the service
 has its own threads: health checks and predictions do not delay each other.
+
+gRPC's clients can be told to watch the health of each server, and to call only one that serves. A
+watch beyond the bound is refused with UNIMPLEMENTED, which such a client takes for "healthy, and
+not watched" (gRFC A17). After any other code it would not call this server until the watch works.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from grpc_health.v1 import health, health_pb2
 
-from mnist37_server.errors import NotFound
+from mnist37_server.errors import Exhausted, NotFound
 from mnist37_server.rpc.admission import StreamLimit
 from mnist37_server.rpc.registration import register
 from mnist37_server.rpc.slow_callers import SlowCallers
-from mnist37_server.rpc.status import cancellable_unary_handler, stream_handler
+from mnist37_server.rpc.status import abort, cancellable_unary_handler, details, stream_handler
 from mnist37_server.rpc.threads.thread_pools import assign_pool
 
 HealthCheckResponse = health_pb2.HealthCheckResponse
@@ -33,20 +38,30 @@ class Health(health.HealthServicer):
         services: the names of the services. The empty name, for the server as a whole, is added.
         threads: the pool for the calls.
         device: the device of the model, as torch prints it.
+        serving: whether the server serves already; otherwise it does from `begin_serving` on.
     """
 
-    def __init__(self, services: Iterable[str], threads: ThreadPoolExecutor, device: str) -> None:
+    def __init__(
+        self,
+        services: Iterable[str],
+        threads: ThreadPoolExecutor,
+        device: str,
+        serving: bool = True,
+    ) -> None:
         # With these arguments a Watch holds a thread. Without a thread, one watcher that reads
         # nothing would block all calls: grpcio then sends while it holds the lock that each Check
         # takes.
         super().__init__(experimental_non_blocking=False, experimental_thread_pool=threads)
         assign_pool(threads, self, ["Check", "List"])
-        self.serving = True
+        self.serving = serving
+        # guarded by _change_lock: changes of serving, and _is_shutting_down
+        self._change_lock = threading.Lock()
+        self._is_shutting_down = False
         self._device_metadata = ((DEVICE, device),)
         self._names = {health.OVERALL_HEALTH, *services}
         self._limit = StreamLimit(WATCHES_MAX, "watches of the health")
         for name in self._names:
-            self.set(name, health_pb2.HealthCheckResponse.SERVING)
+            self.set(name, self._status())
 
     @cancellable_unary_handler
     def Check(
@@ -68,26 +83,47 @@ class Health(health.HealthServicer):
         self, request: health_pb2.HealthListRequest, context: grpc.ServicerContext
     ) -> health_pb2.HealthListResponse:
         """Return the status of each service."""
-        status = HealthCheckResponse.SERVING if self.serving else HealthCheckResponse.NOT_SERVING
         return health_pb2.HealthListResponse(
-            statuses={name: HealthCheckResponse(status=status) for name in self._names}
+            statuses={name: HealthCheckResponse(status=self._status()) for name in self._names}
         )
 
-    @stream_handler
+    def _status(self) -> health_pb2.HealthCheckResponse.ServingStatus:
+        return HealthCheckResponse.SERVING if self.serving else HealthCheckResponse.NOT_SERVING
+
     def Watch(
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> Iterator[health_pb2.HealthCheckResponse]:
         """Yield the status of a service, and each change of it."""
+        try:
+            with self._limit:
+                yield from self._watch(request, context)
+        except Exhausted as error:
+            abort(context, grpc.StatusCode.UNIMPLEMENTED, str(error), *details(error))
+
+    @stream_handler
+    def _watch(
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> Iterator[health_pb2.HealthCheckResponse]:
         if request.service not in self._names:
             # grpcio keeps every name that was ever watched. No service is added later, so one name
             # can stand for all unknown ones, and the memory stays bounded.
             request = health_pb2.HealthCheckRequest(service="unknown")
-        with self._limit:
-            yield from super().Watch(request, context)
+        yield from super().Watch(request, context)
+
+    def begin_serving(self) -> None:
+        """Report SERVING for every service from now on, unless the shutdown has begun."""
+        with self._change_lock:
+            if self._is_shutting_down:
+                return
+            self.serving = True
+            for name in self._names:
+                self.set(name, self._status())
 
     def begin_shutdown(self) -> None:
         """Report NOT_SERVING for every service from now on, to open watches immediately."""
-        self.serving = False
+        with self._change_lock:
+            self._is_shutting_down = True
+            self.serving = False
         self.enter_graceful_shutdown()
 
 
@@ -97,6 +133,7 @@ def add_to(
     threads: ThreadPoolExecutor,
     device: str,
     slow_callers: SlowCallers | None = None,
+    serving: bool = True,
 ) -> Health:
     """Add the health service to a server.
 
@@ -108,10 +145,11 @@ def add_to(
             holds a thread, and no stream limit counts it yet.
         device: the device of the model, as torch prints it.
         slow_callers: the limits for callers that are slow to send or to read.
+        serving: whether the server serves already; otherwise it does from `begin_serving` on.
 
     Returns:
         The service.
     """
-    health_service = Health(services, threads, device)
+    health_service = Health(services, threads, device, serving)
     register(server, DESCRIPTOR, health_service, slow_callers or SlowCallers())
     return health_service

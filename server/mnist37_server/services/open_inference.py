@@ -65,7 +65,9 @@ class OpenInferenceServicer:
         self, request: pb.ModelReadyRequest, context: grpc.ServicerContext
     ) -> pb.ModelReadyResponse:
         """Return whether the server is serving; the version must be retained."""
-        self._model.at(self._parse_version(request.name, request.version))
+        version = self._parse_version(request.name, request.version)
+        if self._health.serving:
+            self._model.at(version)
         return pb.ModelReadyResponse(ready=self._health.serving)
 
     @cancellable_unary_handler
@@ -79,11 +81,11 @@ class OpenInferenceServicer:
     def ModelMetadata(
         self, request: pb.ModelMetadataRequest, context: grpc.ServicerContext
     ) -> pb.ModelMetadataResponse:
-        """Return the retained versions, and the inputs and outputs of the model."""
+        """Return the versions that the server has, and the inputs and outputs of the model."""
         self._model.at(self._parse_version(request.name, request.version))
         return pb.ModelMetadataResponse(
             name=MODEL,
-            versions=[str(record.version) for record in self._model.versions(2**32 - 1)],
+            versions=map(str, self._model.version_numbers()),
             platform="pytorch",
             inputs=tensors.INPUTS,
             outputs=tensors.OUTPUTS,

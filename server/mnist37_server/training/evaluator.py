@@ -25,13 +25,13 @@ class Evaluator:
     Any thread may use it.
 
     Args:
-        datasets: the resident images.
+        datasets: returns the resident images.
         device: the device that has them.
         on_device_lost: called when an evaluation finds that the device is lost.
     """
 
     def __init__(
-        self, datasets: Datasets, device: Device, on_device_lost: Callable[[], None]
+        self, datasets: Callable[[], Datasets], device: Device, on_device_lost: Callable[[], None]
     ) -> None:
         self.device = device
         self._datasets = datasets
@@ -65,4 +65,5 @@ class Evaluator:
     def _examples(self, source: Split | Batch) -> Examples:
         if isinstance(source, Batch):
             return self.device.load_images(source.images, source.targets)
-        return self._datasets.train if source is Split.TRAIN else self._datasets.valid
+        datasets = self._datasets()
+        return datasets.train if source is Split.TRAIN else datasets.valid

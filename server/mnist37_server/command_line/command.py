@@ -1,0 +1,122 @@
+"""The command `mnist37 serve`: it turns the options into the settings of a server."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from mnist37_server.command_line.options import (
+    FOLLOWERS_ALONE,
+    IN_MEMORY,
+    OWNERS_ALONE,
+    add_options,
+)
+from mnist37_server.config import Config, Following
+from mnist37_server.errors import CannotStart
+
+
+class Command(click.Command):
+    """A command that refuses empty values: mostly, a script's variable is not set.
+
+    An environment variable that is empty counts as not set.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Raise UsageError for an empty value."""
+        for previous, argument in zip(["", *args], args, strict=False):
+            if not argument or (argument.startswith("--") and argument.endswith("=")):
+                name = argument.rstrip("=") or previous or str(self.name)
+                raise click.UsageError(f"{name}: got an empty value; give another or none", ctx)
+        return super().parse_args(ctx, args)
+
+
+@click.command(
+    cls=Command, context_settings={"show_default": True, "auto_envvar_prefix": "MNIST37"}
+)
+@add_options
+@click.pass_context
+def main(
+    context: click.Context,
+    /,
+    state: str | None,
+    log_format: str,
+    log_level: str,
+    follow: str | None,
+    **settings: Any,  # noqa: ANN401 - the fields of Config
+) -> Config:
+    """Train and serve one live model: a classifier of handwritten 3s and 7s.
+
+    With --follow, only serve the model that another server owns.
+
+    Prints "listening on HOST:PORT" when it is ready; ends on SIGINT, SIGTERM and SIGHUP. Every
+    option can be set by an environment variable too: MNIST37_ADDRESS, MNIST37_DEVICE, ...
+    """
+    if importlib.util.find_spec("numba") is None:
+        sys.exit(
+            "mnist37 serve needs more than the client: pip install 'mnist37[server]', or"
+            " 'mnist37[serve-cpu]' for a server without torch and CUDA"
+        )
+    if settings["download"] and settings["data_root"] is None:
+        raise click.UsageError("--download needs --data-root, the folder to fetch MNIST into")
+    following = _parse_following(context, follow, settings)
+    folder = _folder(state) if following is None else None
+    config = Config(state=folder, following=following, **settings)
+    from mnist37_server.observability import handshakes, logs  # import a package of the extras
+
+    if config.tls_cert is not None:
+        handshakes.FAILED.follow()
+    logs.configure(log_format, log_level)
+    # gRPC's core would print its own message about a port in use, beside ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Off until the server is ready: the objects that imports create stay, and repeated collections
+    # would take a tenth of the time of a start.
+    gc.disable()
+    return config
+
+
+def _parse_following(
+    context: click.Context, owner: str | None, settings: dict[str, Any]
+) -> Following | None:
+    """Return the settings of a follower, taken out of `settings`; None for an owner."""
+    given = {
+        parameter.name: parameter.opts[0]
+        for parameter in context.command.params
+        if context.get_parameter_source(str(parameter.name))
+        not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    }
+    values = {name.removeprefix("follow_"): settings.pop(name) for name in FOLLOWERS_ALONE}
+    if owner is None:
+        for name in FOLLOWERS_ALONE:
+            if name in given:
+                raise click.UsageError(f"{given[name]} needs --follow, the address of the owner")
+        return None
+    for name in OWNERS_ALONE:
+        if name in given:
+            raise click.UsageError(
+                f"{given[name]} cannot be used with --follow: a follower has no state, no training"
+                " and no followers; leave it out"
+            )
+    return Following(owner, **values)
+
+
+def _folder(state: str | None) -> Path | None:
+    if state == IN_MEMORY:
+        return None
+    if state is None:
+        import platformdirs  # a package of the extras
+
+        try:
+            return platformdirs.user_state_path("mnist37")
+        except RuntimeError as error:  # no HOME, and a user whom the system does not know
+            raise CannotStart(
+                f"--state: this user has no home folder; name a folder, or {IN_MEMORY} to keep"
+                " nothing"
+            ) from error
+    return Path(state)

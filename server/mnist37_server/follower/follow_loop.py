@@ -1,0 +1,146 @@
+"""The loop that keeps a follower up to date: it follows the owner, and connects again and again."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+
+import grpc
+
+from mnist37_server.follower.replica import InvalidUpdate, Replica
+from mnist37_server.follower.upstream import FollowStream, Upstream, describe
+
+# The owner sends a message at least once a second. After this long without one it is paused, or
+# the network is broken, or this process was paused: what is in the buffers then may be old.
+STALL_SECONDS = 3.0
+CHECK_SECONDS = 0.5  # between two looks whether the stream has stalled
+# A start that this follower does not know is taken for one of another history only as long as the
+# owner was heard this lately: then the connection still stands.
+LATELY_SECONDS = 1.5
+RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 0.1, 2.0
+
+log = logging.getLogger(__name__)
+
+
+class Stalled(Exception):
+    """The owner was silent for too long."""
+
+
+class FollowLoop:
+    """The thread that follows the owner, and the thread that notices that the owner is silent.
+
+    Args:
+        upstream: the connection to the owner.
+        replica: gets the owner's messages.
+    """
+
+    def __init__(self, upstream: Upstream, replica: Replica) -> None:
+        self._upstream = upstream
+        self._replica = replica
+        self._is_closed = threading.Event()
+        self._stream: FollowStream | None = None  # the open one
+        self._heard_at = 0.0  # when its last message came, or when it was opened
+        self._is_connected = False  # whether a message has come on it
+        self._failure = ""  # the last one that was logged since the owner was heard
+        self._threads = [
+            threading.Thread(target=self._run, name="follow", daemon=True),
+            threading.Thread(target=self._watch, name="follow-watch", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """End the threads, without a wait."""
+        self._is_closed.set()
+        stream = self._stream
+        if stream is not None:
+            stream.end()
+        self._upstream.close()
+
+    @property
+    def is_connected(self) -> bool:
+        """Return whether the follower hears the owner."""
+        return self._is_connected and self._silent_seconds() < STALL_SECONDS
+
+    def heard_lately(self) -> bool:
+        """Return whether the connection to the owner certainly stands."""
+        return self._is_connected and self._silent_seconds() < LATELY_SECONDS
+
+    def _silent_seconds(self) -> float:
+        return time.monotonic() - self._heard_at
+
+    def _run(self) -> None:
+        delay = RETRY_SECONDS_MIN
+        while not self._is_closed.is_set():
+            try:
+                self._follow()
+                failure = "the owner ended the stream"
+            except grpc.RpcError as error:
+                code, text = describe(error)
+                failure = f"{code.name}: {text}"
+            except InvalidUpdate as error:
+                failure = f"the owner sent what no owner sends: {error}"
+            except Stalled:
+                failure = f"nothing came for {STALL_SECONDS:g} seconds"
+            except (OSError, ValueError) as error:  # the file of the token, or a closed channel
+                failure = str(error)
+            except Exception:
+                log.exception("a message of the owner could not be taken over")
+                failure = "internal error"
+            was_connected, self._is_connected = self._is_connected, False
+            if was_connected:
+                delay = RETRY_SECONDS_MIN
+            self._log_failure(was_connected, failure)
+            # Followers that have lost one owner do not all come back at the same moment.
+            self._is_closed.wait(delay * random.uniform(0.5, 1))
+            delay = min(2 * delay, RETRY_SECONDS_MAX)
+
+    def _follow(self) -> None:
+        self._upstream.connect()
+        self._heard_at = time.monotonic()
+        stream = self._upstream.follow(self._replica.position)
+        self._stream = stream
+        try:
+            for update in stream:
+                if self._silent_seconds() > STALL_SECONDS:
+                    raise Stalled
+                self._replica.receive(update)
+                self._heard_at = time.monotonic()
+                if not self._is_connected:
+                    self._is_connected = True
+                    self._failure = ""
+                    log.info(
+                        "following the owner",
+                        extra={
+                            "owner": self._upstream.address,
+                            "version": update.position.version,
+                        },
+                    )
+        except grpc.RpcError:
+            if self._silent_seconds() > STALL_SECONDS:
+                raise Stalled from None  # `_watch` has ended it
+            raise
+        finally:
+            self._stream = None
+            stream.end()
+
+    def _watch(self) -> None:
+        while not self._is_closed.wait(CHECK_SECONDS):
+            stream = self._stream
+            if stream is not None and self._silent_seconds() > STALL_SECONDS:
+                stream.end()
+
+    def _log_failure(self, was_connected: bool, failure: str) -> None:
+        """Log each failure once, and not at every attempt to connect."""
+        if self._is_closed.is_set() or failure == self._failure:
+            return
+        self._failure = failure
+        text = "the owner is lost: %s" if was_connected else "the owner cannot be followed: %s"
+        position = self._replica.position
+        version = None if position is None else position.version
+        log.warning(text, failure, extra={"owner": self._upstream.address, "version": version})
