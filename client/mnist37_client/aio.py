@@ -12,17 +12,29 @@ from mnist37_client._rpc import calls, requests
 from mnist37_client._rpc.asyncio_calls import AsyncioCalls
 from mnist37_client._rpc.batching import BATCHED_IMAGES_MAX
 from mnist37_client._rpc.calls import RunStateName, ScheduleName, SplitName
-from mnist37_client._rpc.channel import ConnectionSettings, Pem
+from mnist37_client._rpc.channel import ConnectionSettings, Pem, ReplicaNames
 from mnist37_client._rpc.progress import ProgressBuffer
-from mnist37_client._rpc.streams import SentBatches, WatchedRun, iterate_async
+from mnist37_client._rpc.sent_batches import SentBatches
+from mnist37_client._rpc.streams import WatchedRun, iterate_async
 from mnist37_client.async_training_run import AsyncTrainingRun
 from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT
+from mnist37_client.errors import Mnist37Error
 from mnist37_client.images import one_image_bytes, to_images
-from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Tag, Version
+from mnist37_client.results import (
+    Follower,
+    Loss,
+    Model,
+    Prediction,
+    Progress,
+    Run,
+    StepResult,
+    Tag,
+    Version,
+)
 
 
 class AsyncClient(AsyncioCalls):
-    """A connection to one server, for the tasks of an event loop.
+    """A connection to one server and its followers, for the tasks of an event loop.
 
     The client connects at the first call, in each event loop anew: it may be made anywhere, and
     used in one `asyncio.run` after the other. Every method raises a Mnist37Error if it fails;
@@ -37,8 +49,9 @@ class AsyncClient(AsyncioCalls):
 
     def __init__(
         self,
-        address: str = DEFAULT_ADDRESS,
+        address: str | None = DEFAULT_ADDRESS,
         *,
+        replicas: ReplicaNames | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         retry_for: float = DEFAULT_RETRY_FOR,
         merge: bool = True,
@@ -50,21 +63,26 @@ class AsyncClient(AsyncioCalls):
         insecure: bool = False,
     ) -> None:
         settings = ConnectionSettings(
-            address, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure
+            address, replicas, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure
         )
         super().__init__(settings, timeout, retry_for, merge)
 
-    async def predict(self, images: ArrayLike, *, version: int | str | None = None) -> Prediction:
+    async def predict(
+        self, images: ArrayLike, *, version: int | str | None = None, fresh: bool = False
+    ) -> Prediction:
         """Return the probability of a three for each image.
 
         Arguments, results and errors are those of Client.predict.
         """
-        batcher = self._connections.current().batcher
-        pixels = one_image_bytes(images) if batcher and version is None else None
+        batcher = None
+        if version is None and not fresh:
+            batcher = self._connections.current().batcher
+        pixels = one_image_bytes(images) if batcher else None
         if batcher is None or pixels is None:
             rows = to_images(images)
-            if batcher is None or version is not None or len(rows) > BATCHED_IMAGES_MAX:
-                return await self._carry_out(calls.predict(rows, version))
+            if batcher is None or len(rows) > BATCHED_IMAGES_MAX:
+                exchange = calls.predict(self._exchanges, rows, version, fresh)
+                return await self._carry_out(exchange)
             pixels = rows.tobytes()
         prediction = batcher.predict(pixels)
         try:
@@ -81,14 +99,21 @@ class AsyncClient(AsyncioCalls):
         Args:
             batches: images as in Client.predict, up to 85,000 a batch; may be an async iterable.
         """
-        sent = SentBatches()
-        call = self._invoke("PredictStream", sent.requests_async(iterate_async(batches)))
-        try:
-            with self._translate_errors():
-                async for content in call:
-                    yield sent.parse(content)
-        finally:
-            call.cancel()
+        sent = SentBatches(self._exchanges, iterate_async(batches))
+        goes_on = True
+        while goes_on:
+            call = self._invoke("PredictStream", sent.requests_async(), None, sent.to_followers)
+            goes_on = False
+            try:
+                with self._translate_errors(sent.to_followers):
+                    async for content in call:
+                        yield sent.parse(content)
+            except Mnist37Error as error:
+                goes_on = sent.goes_on(error)
+                if not goes_on:
+                    raise
+            finally:
+                call.cancel()
         sent.finish()
 
     def train(
@@ -126,7 +151,7 @@ class AsyncClient(AsyncioCalls):
         )
         return AsyncTrainingRun(
             partial(self._invoke, "Train", request),
-            ProgressBuffer(request),
+            ProgressBuffer(request, self._exchanges.session),
             self._translate_errors,
             self._retry_policy,
             self.runs,
@@ -145,7 +170,8 @@ class AsyncClient(AsyncioCalls):
 
         Arguments, results and errors are those of Client.step.
         """
-        return await self._carry_out(calls.step(images, labels, learning_rate, request_id))
+        exchange = calls.step(self._exchanges, images, labels, learning_rate, request_id)
+        return await self._carry_out(exchange)
 
     async def get_loss(
         self,
@@ -154,12 +180,14 @@ class AsyncClient(AsyncioCalls):
         images: ArrayLike | None = None,
         labels: ArrayLike | None = None,
         version: int | str | None = None,
+        fresh: bool = False,
     ) -> Loss:
         """Return the mean loss and the accuracy on a split of the server's images, or on yours.
 
         Arguments, results and errors are those of Client.get_loss.
         """
-        return await self._carry_out(calls.get_loss(split, images, labels, version))
+        exchange = calls.get_loss(self._exchanges, split, images, labels, version, fresh)
+        return await self._carry_out(exchange)
 
     async def initialize(
         self,
@@ -172,11 +200,11 @@ class AsyncClient(AsyncioCalls):
 
         Arguments, results and errors are those of Client.initialize.
         """
-        return await self._carry_out(calls.initialize(seed, std, request_id))
+        return await self._carry_out(calls.initialize(self._exchanges, seed, std, request_id))
 
-    async def get_model(self, *, version: int | str | None = None) -> Model:
+    async def get_model(self, *, version: int | str | None = None, fresh: bool = False) -> Model:
         """Return the parameters of the newest version, or of a retained one or a tag."""
-        return await self._carry_out(calls.get_model(version))
+        return await self._carry_out(calls.get_model(self._exchanges, version, fresh))
 
     async def versions(self, limit: int | None = None) -> list[Version]:
         """Return the retained versions, newest first, at most `limit`."""
@@ -184,13 +212,13 @@ class AsyncClient(AsyncioCalls):
 
     async def restore(self, version: int | str, *, request_id: str | None = None) -> int:
         """Make a retained version's parameters the model's again and return the new version."""
-        return await self._carry_out(calls.restore(version, request_id))
+        return await self._carry_out(calls.restore(self._exchanges, version, request_id))
 
     async def import_model(
         self, weights: ArrayLike, bias: ArrayLike, *, request_id: str | None = None
     ) -> int:
         """Replace the model's 784 weights and its bias, and return the new version."""
-        return await self._carry_out(calls.import_model(weights, bias, request_id))
+        return await self._carry_out(calls.import_model(self._exchanges, weights, bias, request_id))
 
     async def tag_version(
         self, name: str, version: int | str | None = None, *, request_id: str | None = None
@@ -199,7 +227,11 @@ class AsyncClient(AsyncioCalls):
 
         Arguments and errors are those of Client.tag_version.
         """
-        return await self._carry_out(calls.tag_version(name, version, request_id))
+        return await self._carry_out(calls.tag_version(self._exchanges, name, version, request_id))
+
+    async def followers(self) -> list[Follower]:
+        """Return the followers that the server sends its versions to, the first one first."""
+        return await self._carry_out(calls.followers())
 
     async def tags(self) -> list[Tag]:
         """Return the tags by name, then the server's `best@RUN`, newest run first."""
@@ -207,7 +239,7 @@ class AsyncClient(AsyncioCalls):
 
     async def delete_tag(self, name: str, *, request_id: str | None = None) -> int:
         """Delete a tag and return the version to which it pointed."""
-        return await self._carry_out(calls.delete_tag(name, request_id))
+        return await self._carry_out(calls.delete_tag(self._exchanges, name, request_id))
 
     async def runs(
         self,
@@ -229,7 +261,7 @@ class AsyncClient(AsyncioCalls):
 
         Arguments, results and errors are those of Client.watch_run.
         """
-        watched = WatchedRun(run)
+        watched = WatchedRun(run, self._exchanges.session)
         call = self._invoke("WatchRun", requests.watch_request(run, follow))
         try:
             with self._translate_errors():

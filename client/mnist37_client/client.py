@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-import grpc
 from numpy.typing import ArrayLike
 
 from mnist37_client._rpc import calls, requests
 from mnist37_client._rpc.blocking_calls import BlockingCalls
 from mnist37_client._rpc.calls import RunStateName, ScheduleName, SplitName
-from mnist37_client._rpc.channel import ConnectionSettings, Pem
+from mnist37_client._rpc.channel import ConnectionSettings, Pem, ReplicaNames
 from mnist37_client._rpc.progress import ProgressBuffer
-from mnist37_client._rpc.status import from_rpc
-from mnist37_client._rpc.streams import SentBatches, WatchedRun, iterate
+from mnist37_client._rpc.sent_batches import SentBatches
+from mnist37_client._rpc.streams import WatchedRun, iterate
 from mnist37_client.images import one_image_bytes, to_images
-from mnist37_client.results import Loss, Model, Prediction, Progress, Run, StepResult, Tag, Version
+from mnist37_client.results import (
+    Follower,
+    Loss,
+    Model,
+    Prediction,
+    Progress,
+    Run,
+    StepResult,
+    Tag,
+    Version,
+)
 from mnist37_client.training_run import TrainingRun
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -25,24 +34,26 @@ DEFAULT_RETRY_FOR = 60.0
 
 
 class Client(BlockingCalls):
-    """A connection to one server, which threads may share.
+    """A connection to one server and its followers, which threads may share.
 
     The client connects at the first call. Every method raises a Mnist37Error if it fails;
     mnist37_client.errors lists the exceptions.
 
     Args:
-        address: HOST:PORT of the server.
+        address: HOST:PORT of the server, the owner of the model. None means that only the followers
+            are known: then the client reads and does not write.
+        replicas: followers of the server, which answer `predict`, `predict_stream`, `get_loss` and
+            `get_model`: a list of IP:PORT, or dns:///NAME:PORT for all addresses of a name. If they
+            do not answer, the server does. No answer is older than what the client has seen.
         timeout: seconds that a call may take, with the time that a write waits for a training run;
             None means no limit. A training run has no limit.
-        retry_for: seconds for which the client retries a call when the server is away, so that a
-            script survives a restart of the server; 0 means no retry. Each write has an id, so the
-            server applies it once.
+        retry_for: seconds for which the client retries a call when the server is away; 0 means no
+            retry. Each write has an id, so the server applies it once.
         tls_ca: the authority that signed the server's certificate, in PEM: a file's path, or the
             bytes; "public" means the authorities that gRPC brings. It turns TLS on.
         tls_cert: the client's own certificate in PEM, a path or bytes, if the server requires one.
         tls_key: the private key of tls_cert, in PEM, a path or bytes.
-        tls_server_name: the name in the server's certificate, if it differs from the name in the
-            address.
+        tls_server_name: the name in the server's certificate, if it is not that of the address.
         token: the client's token, which `mnist37 token` printed. The client does not send it to
             another machine in plain text.
         insecure: send the token to another machine in plain text too.
@@ -50,8 +61,9 @@ class Client(BlockingCalls):
 
     def __init__(
         self,
-        address: str = DEFAULT_ADDRESS,
+        address: str | None = DEFAULT_ADDRESS,
         *,
+        replicas: ReplicaNames | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         retry_for: float = DEFAULT_RETRY_FOR,
         tls_ca: Pem | None = None,
@@ -62,11 +74,13 @@ class Client(BlockingCalls):
         insecure: bool = False,
     ) -> None:
         settings = ConnectionSettings(
-            address, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure
+            address, replicas, tls_ca, tls_cert, tls_key, tls_server_name, token, insecure
         )
         super().__init__(settings, timeout, retry_for)
 
-    def predict(self, images: ArrayLike, *, version: int | str | None = None) -> Prediction:
+    def predict(
+        self, images: ArrayLike, *, version: int | str | None = None, fresh: bool = False
+    ) -> Prediction:
         """Return the probability of a three for each image.
 
         Args:
@@ -74,14 +88,16 @@ class Client(BlockingCalls):
                 no limit: the client splits many images into several messages, and all answers
                 are from one version.
             version: a retained version or a tag of it; None means the newest.
+            fresh: whether the owner answers, and no follower.
 
         Raises:
             InvalidInput: an argument is not valid.
             NotFound: the server does not retain the version, or there is no such tag.
         """
         if (pixels := one_image_bytes(images)) is not None:
-            return self._carry_out(calls.predict_one(pixels, version))
-        return self._carry_out(calls.predict(to_images(images), version))
+            return self._carry_out(calls.predict_bytes(self._exchanges, pixels, version, fresh))
+        rows = to_images(images)
+        return self._carry_out(calls.predict(self._exchanges, rows, version, fresh))
 
     def predict_stream(self, batches: Iterable[ArrayLike]) -> Iterator[Prediction]:
         """Yield the prediction for each batch in order, over one stream.
@@ -89,15 +105,7 @@ class Client(BlockingCalls):
         Args:
             batches: images as in `predict`, up to 85,000 a batch. What they raise is raised.
         """
-        sent = SentBatches()
-        call = self._invoke("PredictStream", sent.requests(iterate(batches)))
-        try:
-            yield from map(sent.parse, call)
-        except grpc.RpcError as error:
-            raise from_rpc(error, self.address) from error
-        finally:
-            call.cancel()
-        sent.finish()
+        yield from self._predict_stream(SentBatches(self._exchanges, iterate(batches)))
 
     def train(
         self,
@@ -148,7 +156,7 @@ class Client(BlockingCalls):
         )
         return TrainingRun(
             partial(self._invoke, "Train", request),
-            ProgressBuffer(request),
+            ProgressBuffer(request, self._exchanges.session),
             self.address,
             self._retry_policy,
             self.runs,
@@ -171,7 +179,8 @@ class Client(BlockingCalls):
             learning_rate: above 0; the server's default is 1.0.
             request_id: makes the call safe to repeat: the server does a step of one id once.
         """
-        return self._carry_out(calls.step(images, labels, learning_rate, request_id))
+        exchange = calls.step(self._exchanges, images, labels, learning_rate, request_id)
+        return self._carry_out(exchange)
 
     def get_loss(
         self,
@@ -180,6 +189,7 @@ class Client(BlockingCalls):
         images: ArrayLike | None = None,
         labels: ArrayLike | None = None,
         version: int | str | None = None,
+        fresh: bool = False,
     ) -> Loss:
         """Return the mean loss and the accuracy on a split of the server's images, or on yours.
 
@@ -188,8 +198,10 @@ class Client(BlockingCalls):
             images: your own images, as in `predict`, instead of a split.
             labels: (N,), 1 for a three and 0 for a seven.
             version: a retained version or a tag of it; None means the newest.
+            fresh: whether the owner answers, and no follower.
         """
-        return self._carry_out(calls.get_loss(split, images, labels, version))
+        exchange = calls.get_loss(self._exchanges, split, images, labels, version, fresh)
+        return self._carry_out(exchange)
 
     def initialize(
         self,
@@ -205,11 +217,11 @@ class Client(BlockingCalls):
             std: their standard deviation, 0 to 100; the server's default is 1.0.
             request_id: makes the call safe to repeat.
         """
-        return self._carry_out(calls.initialize(seed, std, request_id))
+        return self._carry_out(calls.initialize(self._exchanges, seed, std, request_id))
 
-    def get_model(self, *, version: int | str | None = None) -> Model:
+    def get_model(self, *, version: int | str | None = None, fresh: bool = False) -> Model:
         """Return the parameters of the newest version, or of a retained one or a tag."""
-        return self._carry_out(calls.get_model(version))
+        return self._carry_out(calls.get_model(self._exchanges, version, fresh))
 
     def versions(self, limit: int | None = None) -> list[Version]:
         """Return the retained versions, newest first, at most `limit`."""
@@ -217,13 +229,13 @@ class Client(BlockingCalls):
 
     def restore(self, version: int | str, *, request_id: str | None = None) -> int:
         """Make a retained version's parameters the model's again and return the new version."""
-        return self._carry_out(calls.restore(version, request_id))
+        return self._carry_out(calls.restore(self._exchanges, version, request_id))
 
     def import_model(
         self, weights: ArrayLike, bias: ArrayLike, *, request_id: str | None = None
     ) -> int:
         """Replace the model's 784 weights and its bias, and return the new version."""
-        return self._carry_out(calls.import_model(weights, bias, request_id))
+        return self._carry_out(calls.import_model(self._exchanges, weights, bias, request_id))
 
     def tag_version(
         self, name: str, version: int | str | None = None, *, request_id: str | None = None
@@ -237,7 +249,11 @@ class Client(BlockingCalls):
             version: a retained version, or another tag of it; None means the newest.
             request_id: makes the call safe to repeat.
         """
-        return self._carry_out(calls.tag_version(name, version, request_id))
+        return self._carry_out(calls.tag_version(self._exchanges, name, version, request_id))
+
+    def followers(self) -> list[Follower]:
+        """Return the followers that the server sends its versions to, the first one first."""
+        return self._carry_out(calls.followers())
 
     def tags(self) -> list[Tag]:
         """Return the tags by name, then the server's `best@RUN`, newest run first."""
@@ -245,7 +261,7 @@ class Client(BlockingCalls):
 
     def delete_tag(self, name: str, *, request_id: str | None = None) -> int:
         """Delete a tag and return the version to which it pointed."""
-        return self._carry_out(calls.delete_tag(name, request_id))
+        return self._carry_out(calls.delete_tag(self._exchanges, name, request_id))
 
     def runs(
         self,
@@ -268,20 +284,13 @@ class Client(BlockingCalls):
     ) -> Iterator[Run | Progress]:
         """Yield a run, then its curve: the progress of all epochs up to 1,000.
 
-        Of a longer run it has every second epoch, or every fourth and so on; always the first and
-        the last.
+        Of a longer run: every second or every fourth and so on, always the first and the last.
 
         Args:
             run: the run's number; None means the newest run.
             follow: then also yield each new epoch, and the run again at its end. To watch a run
                 does not keep it alive: a run stops when only watchers are left.
         """
-        watched = WatchedRun(run)
-        call = self._invoke("WatchRun", requests.watch_request(run, follow))
-        try:
-            for content in call:
-                yield from watched.parse(content)
-        except grpc.RpcError as error:
-            raise from_rpc(error, self.address) from error
-        finally:
-            call.cancel()
+        watched = WatchedRun(run, self._exchanges.session)
+        for content in self._stream("WatchRun", requests.watch_request(run, follow)):
+            yield from watched.parse(content)

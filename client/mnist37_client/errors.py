@@ -8,6 +8,9 @@ Mnist37Error
 ├── Exhausted           the server, its disk or its device is full, or a message is too large
 ├── Unauthenticated     the server rejects the token, or the client rejects the server's certificate
 ├── PermissionDenied    the token's role does not allow the call
+├── FailedPrecondition  the server is not in the state that the call needs
+│   ├── HistoryLost     the model's history does not have what the client has seen
+│   └── NotOwner        a follower, which only reads, got a call that needs the owner
 ├── Unavailable         no server at the address, or it is shutting down or needs a restart
 ├── DeadlineExceeded    the server did not answer within the timeout
 ├── Cancelled           the call was cancelled
@@ -19,6 +22,11 @@ the reasons.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mnist37_client.results import Position
 
 TEXT_MAX = 2000  # characters of an error's text; the longest texts of the server have 1,400
 
@@ -61,6 +69,25 @@ class Unauthenticated(Mnist37Error):
 
 class PermissionDenied(Mnist37Error):
     """A valid token whose role does not allow the call."""
+
+
+class FailedPrecondition(Mnist37Error):
+    """A server that is not in the state that the call needs."""
+
+
+class HistoryLost(FailedPrecondition):
+    """A model whose history does not have what the client has seen or written.
+
+    A backup was restored, or this is the model of another owner. The client raises this once; its
+    next call begins a new session, without a floor.
+    """
+
+    position: Position | None = None  # the server's, if it named it
+    floor: Position | None = None  # the client's
+
+
+class NotOwner(FailedPrecondition):
+    """A call that only the owner of the model answers, at a follower or without an owner."""
 
 
 class Unavailable(Mnist37Error):

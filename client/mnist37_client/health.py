@@ -42,7 +42,9 @@ def check(
         Mnist37Error: the call failed for another reason.
     """
     address = to_loopback(check_address(address))
-    settings = ConnectionSettings(address, tls_ca, tls_cert, tls_key, tls_server_name, None, False)
+    settings = ConnectionSettings(
+        address, None, tls_ca, tls_cert, tls_key, tls_server_name, None, False
+    )
     with settings.channel(grpc.insecure_channel, grpc.secure_channel, []) as channel:
         health_check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)
         try:

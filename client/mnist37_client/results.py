@@ -100,6 +100,26 @@ class Tag:
 
 
 @dataclass(frozen=True)
+class Position:
+    """A point in the history of a model."""
+
+    start: int  # the random id of a start of the model's owner
+    version: int
+
+
+@dataclass(frozen=True)
+class Follower:
+    """A server that follows the owner and answers reads."""
+
+    id: str  # "" for a reader without a name
+    address: str  # at which others reach it, as it says itself
+    start: int  # of the last position that the owner sent to it
+    version: int
+    age: float  # seconds since this position ceased to be the newest; 0 if it is the newest
+    connected_at: datetime
+
+
+@dataclass(frozen=True)
 class Run:
     """A training run: its settings and its state."""
 

@@ -206,7 +206,9 @@ def test_a_callers_settings() -> None:
         assert flag == "--" + setting.replace("_", "-")
         assert row["environment"] == shared[flag].envvar
         listed.add(setting)
-    assert listed == set(inspect.signature(Client).parameters) - {"address", "timeout", "retry_for"}
+    assert listed == set(inspect.signature(Client).parameters) - {
+        *("address", "replicas", "timeout", "retry_for")
+    }
 
 
 def test_the_clients_settings() -> None:

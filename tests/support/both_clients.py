@@ -17,6 +17,7 @@ from mnist37_client import (
     AsyncClient,
     AsyncTrainingRun,
     Client,
+    Follower,
     Loss,
     Model,
     Prediction,
@@ -105,6 +106,9 @@ class BlockingClient:
 
     def tag_version(self, *args: Any, **kwargs: Any) -> int:
         return self.run(self.client.tag_version(*args, **kwargs))
+
+    def followers(self) -> list[Follower]:
+        return self.run(self.client.followers())
 
     def tags(self) -> list[Tag]:
         return self.run(self.client.tags())

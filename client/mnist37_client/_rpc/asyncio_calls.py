@@ -5,30 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
 
 from mnist37_client._rpc.asyncio_errors import translate_errors
 from mnist37_client._rpc.batching import RequestBatcher
-from mnist37_client._rpc.calls import CHANNEL_OPTIONS, Call, Exchange, Result
+from mnist37_client._rpc.calls import CHANNEL_OPTIONS
 from mnist37_client._rpc.channel import ConnectionSettings
 from mnist37_client._rpc.event_loops import LoopConnection, LoopConnections
+from mnist37_client._rpc.exchanges import Call, Exchange, Exchanges, Result
 from mnist37_client._rpc.retry import RetryPolicy
 from mnist37_client._rpc.seconds import check_timeout
+from mnist37_client._rpc.status import no_owner
 from mnist37_client._rpc.stub import make_stub
 from mnist37_client.errors import Cancelled, Mnist37Error
 
+Method = Callable[..., Awaitable[bytes]]
+MethodOf = Callable[[Call], Method]
+
 
 class AsyncioCalls:
-    """Calls over one channel for each event loop.
+    """Calls over a channel to the owner and one to its followers, in each event loop.
 
     Args:
-        settings: of the connection.
+        settings: of the connections.
         timeout: seconds that a call may take; None means no limit.
         retry_for: seconds for which a call is retried when the server is away.
         merge: merge concurrent calls of Predict into few messages.
@@ -37,16 +40,18 @@ class AsyncioCalls:
     def __init__(
         self, settings: ConnectionSettings, timeout: float | None, retry_for: float, merge: bool
     ) -> None:
-        self.address = settings.address
+        self.address = settings.address or str(settings.replicas)
         self.timeout = check_timeout(timeout)
         self._retry_policy = RetryPolicy(retry_for)
         self._merge = merge
         self._closed = False
         self._settings = settings
+        self._followers = str(settings.replicas)  # for texts
+        self._exchanges = Exchanges(settings)
         self._connections = LoopConnections(self._connect)
 
     async def close(self) -> None:
-        """Close the connection and end every call in flight."""
+        """Close the connections and end every call in flight."""
         self._closed = True
         await self._connections.close()
 
@@ -62,21 +67,41 @@ class AsyncioCalls:
         await self.close()
 
     def _connect(self) -> LoopConnection:
-        """Return a connection in the running event loop."""
+        """Return the connections in the running event loop."""
         self._raise_if_closed()
-        channel: grpc.aio.Channel = self._settings.channel(
-            grpc.aio.insecure_channel, grpc.aio.secure_channel, CHANNEL_OPTIONS
-        )
-        stub = self._settings.stub(make_stub(channel))
-        batcher = RequestBatcher(stub.Predict, self._call, self.address) if self._merge else None
-        return LoopConnection(channel, stub, batcher)
+        settings = self._settings
+        makers = grpc.aio.insecure_channel, grpc.aio.secure_channel, CHANNEL_OPTIONS
+        channels: list[grpc.aio.Channel] = []
+        owner = followers = None
+        if settings.address is not None:
+            channels.append(settings.channel(*makers))
+            owner = settings.stub(make_stub(channels[-1]))
+        if settings.replicas is not None:
+            channels.append(settings.replica_channel(*makers))
+            followers = settings.stub(make_stub(channels[-1]))
+        batcher = None
+        if self._merge:
+            by_owner = owner and owner.Predict
+            by_follower = followers and followers.Predict
+            batcher = RequestBatcher(
+                by_owner, by_follower, self._exchanges, self._carry_out, self.address
+            )
+        return LoopConnection(channels, owner, followers, batcher)
 
-    async def _carry_out(self, exchange: Exchange[Result]) -> Result:
+    async def _carry_out(
+        self, exchange: Exchange[Result], method_of: MethodOf | None = None
+    ) -> Result:
+        """Make the calls of an exchange and return its result.
+
+        Args:
+            exchange: of the client.
+            method_of: returns the method that makes an attempt of a call; by default the stub's.
+        """
         try:
             call = next(exchange)
             while True:
                 try:
-                    content = await self._make(call)
+                    content = await self._make(call, (method_of or self._method_of)(call))
                 except Mnist37Error as error:
                     call = exchange.throw(error)
                 else:
@@ -85,38 +110,54 @@ class AsyncioCalls:
             result: Result = end.value
             return result
 
-    async def _make(self, call: Call) -> bytes:
-        if not call.is_hint:
-            return await self._call(partial(self._invoke, call.rpc), call.request)
-        with self._translate_errors():
-            timeout = call.time_limit(self.timeout)
-            content: bytes = await self._invoke(call.rpc, call.request, timeout=timeout)
-            return content
+    def _method_of(self, call: Call) -> Method:
+        def invoke(request: object, *, timeout: float | None) -> Awaitable[bytes]:
+            answer: Awaitable[bytes] = self._invoke(call.rpc, request, timeout, call.to_followers)
+            return answer
 
-    async def _call(self, method: Callable[..., Awaitable[bytes]], request: Message) -> bytes:
-        """Return the answer to a request, with retries."""
+        return invoke
+
+    async def _make(self, call: Call, method: Method) -> bytes:
+        """Return the answer to a call, with retries."""
         attempts = self._retry_policy.attempts()
+        timeout = call.time_limit(self.timeout)
         while True:
             self._raise_if_closed()
             try:
-                with self._translate_errors():
-                    content = await method(request, timeout=self.timeout)
+                with self._translate_errors(call.to_followers):
+                    content = await method(call.request, timeout=timeout)
             except Mnist37Error as error:
+                if not call.is_retried:
+                    raise
                 await asyncio.sleep(attempts.next_pause(error))
             else:
                 attempts.record_success()
                 return content
 
-    def _invoke(self, rpc: str, request: object, *, timeout: float | None = None) -> Any:  # noqa: ANN401 - the stub has no types
-        """Return what grpc does: an awaitable of the answer's bytes, or a stream of them."""
+    def _invoke(
+        self,
+        rpc: str,
+        request: object,
+        timeout: float | None = None,
+        to_followers: bool = False,
+    ) -> Any:  # noqa: ANN401 - the stub has no types
+        """Return what grpc does: an awaitable of the answer's bytes, or a stream of them.
+
+        Raises:
+            NotOwner: the call needs the owner, and the client does not know it.
+        """
         self._raise_if_closed()
-        stub = self._connections.current().stub
-        with self._translate_errors():
+        connection = self._connections.current()
+        stub = connection.followers if to_followers else connection.owner
+        if stub is None:
+            raise no_owner(rpc)
+        with self._translate_errors(to_followers):
             return getattr(stub, rpc)(request, timeout=timeout)
 
-    def _translate_errors(self) -> AbstractContextManager[None]:
+    def _translate_errors(self, to_followers: bool = False) -> AbstractContextManager[None]:
         """Return a context that raises a Mnist37Error in place of an exception of grpc."""
-        return translate_errors(self.address, lambda: self._closed)
+        name = self._followers if to_followers else self.address
+        return translate_errors(name, lambda: self._closed)
 
     def _raise_if_closed(self) -> None:
         if self._closed:

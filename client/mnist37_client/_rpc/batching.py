@@ -14,7 +14,8 @@ from itertools import islice
 
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
-from mnist37_client._rpc.responses import parse_prediction
+from mnist37_client._rpc.calls import predict_bytes
+from mnist37_client._rpc.exchanges import Call, Exchange, Exchanges
 from mnist37_client.errors import Cancelled, InvalidInput, deadline_exceeded
 from mnist37_client.images import PIXELS
 from mnist37_client.results import Prediction
@@ -27,7 +28,7 @@ IMAGES_PER_MESSAGE = 128
 BATCHED_IMAGES_MAX = 32
 
 Predict = Callable[..., Awaitable[bytes]]
-Call = Callable[[Predict, pb.PredictRequest], Awaitable[bytes]]
+CarryOut = Callable[[Exchange[Prediction], Callable[[Call], Predict]], Awaitable[Prediction]]
 PredictionFuture = asyncio.Future[Prediction]
 
 
@@ -35,14 +36,25 @@ class RequestBatcher:
     """The merger of one client's Predict calls, which share an event loop.
 
     Args:
-        predict: the RPC.
-        call: makes a call of the RPC, with the client's retries; raises Mnist37Error.
+        predict: the RPC of the owner; None if the client knows none.
+        predict_by_follower: the RPC of the followers; None if the client knows none.
+        exchanges: of the client.
+        carry_out: carries an exchange out, with the client's retries; raises Mnist37Error.
         address: the server's HOST:PORT.
     """
 
-    def __init__(self, predict: Predict, call: Call, address: str) -> None:
+    def __init__(
+        self,
+        predict: Predict | None,
+        predict_by_follower: Predict | None,
+        exchanges: Exchanges,
+        carry_out: CarryOut,
+        address: str,
+    ) -> None:
         self._predict = predict
-        self._call = call
+        self._predict_by_follower = predict_by_follower
+        self._exchanges = exchanges
+        self._carry_out = carry_out
         self._address = address
         self._loop: asyncio.AbstractEventLoop | None = None  # cached: the lookup is a system call
         self._free_slots = MESSAGES_IN_FLIGHT  # negative while the parts of a split batch are sent
@@ -98,17 +110,23 @@ class RequestBatcher:
                 # A caller with an answer may call again at once: the next batch waits for that.
                 asyncio.get_running_loop().call_soon(self._start_next)
 
-        async def attempt(request: pb.PredictRequest, *, timeout: float | None) -> bytes:
-            if has_slot and batch is not None and timeout is not None:
-                batch.start_timer(timeout, self._address)
-            try:
-                return await self._predict(request, timeout=timeout)
-            finally:
-                release_slot()
+        def method_of(call: Call) -> Predict:
+            predict = self._predict_by_follower if call.to_followers else self._predict
+            assert predict is not None
+
+            async def attempt(request: pb.PredictRequest, *, timeout: float | None) -> bytes:
+                if has_slot and batch is not None and timeout is not None:
+                    batch.start_timer(timeout, self._address)
+                try:
+                    return await predict(request, timeout=timeout)
+                finally:
+                    release_slot()
+
+            return attempt
 
         try:
-            content = await self._call(attempt, pb.PredictRequest(pixels=pixels))
-            return parse_prediction(content, len(pixels) // PIXELS)
+            exchange = predict_bytes(self._exchanges, pixels)
+            return await self._carry_out(exchange, method_of)
         finally:
             release_slot()
 

@@ -1,22 +1,19 @@
-"""The calls that both clients make, without I/O.
-
-An exchange is a generator that yields calls, receives the bytes of the answer to each, and returns
-a result. Client and AsyncClient carry it out; they differ by `await`.
-"""
+"""The methods of both clients as exchanges, without I/O."""
 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Generator
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal, NamedTuple, TypeVar
+from functools import partial
+from typing import Literal
 
 import numpy as np
-from google.protobuf.message import Message
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import ArrayLike, NDArray
 
 from mnist37_client._rpc import requests, responses
+from mnist37_client._rpc.exchanges import Call, Exchange, Exchanges, Result, WriteAnswer
 from mnist37_client._rpc.requests import (
     MESSAGE_BYTES_MAX,
     build_message,
@@ -24,27 +21,18 @@ from mnist37_client._rpc.requests import (
     name_version,
 )
 from mnist37_client.errors import DeadlineExceeded, InvalidInput, Mnist37Error
-from mnist37_client.results import Loss, Model, Prediction, Run, StepResult, Tag, Version
+from mnist37_client.images import PIXELS
+from mnist37_client.results import (
+    Follower,
+    Loss,
+    Model,
+    Prediction,
+    Run,
+    StepResult,
+    Tag,
+    Version,
+)
 
-
-class Call(NamedTuple):
-    """A call of an RPC with one answer."""
-
-    rpc: str
-    request: Message
-    is_hint: bool = False  # its answer only explains an error: one quick attempt is enough
-
-    def time_limit(self, timeout: float | None) -> float | None:
-        """Return the time limit of the call in seconds, where the client's is `timeout`."""
-        if not self.is_hint:
-            return timeout
-        return HINT_SECONDS if timeout is None else min(timeout, HINT_SECONDS)
-
-
-Result = TypeVar("Result")
-Exchange = Generator[Call, bytes, Result]
-
-HINT_SECONDS = 1.0
 RUNS = 100  # of a list, by default
 RUNS_PER_PAGE = 1_000  # at most
 
@@ -70,19 +58,34 @@ CHANNEL_OPTIONS = [
 ]
 
 
-def predict_one(pixels: bytes, version: int | str | None) -> Exchange[Prediction]:
-    """Call Predict for one image, in the bytes of `one_image_bytes`."""
+def predict_bytes(
+    exchanges: Exchanges, pixels: bytes, version: int | str | None = None, fresh: bool = False
+) -> Exchange[Prediction]:
+    """Call Predict for images of 784 bytes each that fit one message."""
     request = build_message(pb.PredictRequest, **name_version(version))
     request.pixels = pixels
-    return responses.parse_prediction((yield Call("Predict", request)), 1, version)
+    count = len(pixels) // PIXELS
+
+    def parse(response: pb.PredictResponse) -> Prediction:
+        return responses.parse_prediction(response, count, version)
+
+    return exchanges.read("Predict", request, pb.PredictResponse, parse, fresh=fresh)
 
 
-def predict(images: NDArray[np.uint8], version: int | str | None) -> Exchange[Prediction]:
+def predict(
+    exchanges: Exchanges, images: NDArray[np.uint8], version: int | str | None, fresh: bool
+) -> Exchange[Prediction]:
     """Call Predict for images (N, 784), in as many messages as needed, all of one version."""
-    probabilities = []
-    for chunk in requests.split_images(images):
-        content = yield Call("Predict", requests.predict_request(chunk, version))
-        part = responses.parse_prediction(content, len(chunk), version)
+    probabilities: list[NDArray[np.float32]] = []
+    for chunk in requests.split_images(images, exchanges.images_per_message(fresh)):
+        part = yield from exchanges.read(
+            "Predict",
+            requests.predict_request(chunk, version),
+            pb.PredictResponse,
+            partial(responses.parse_prediction, count=len(chunk), version=version),
+            fresh=fresh,
+            is_part=bool(probabilities),
+        )
         probabilities.append(part.probabilities)
         version = part.version  # of the first response, for all further messages
     assert isinstance(version, int)
@@ -90,10 +93,12 @@ def predict(images: NDArray[np.uint8], version: int | str | None) -> Exchange[Pr
 
 
 def get_loss(
+    exchanges: Exchanges,
     split: SplitName | None,
     images: ArrayLike | None,
     labels: ArrayLike | None,
     version: int | str | None,
+    fresh: bool,
 ) -> Exchange[Loss]:
     """Call GetLoss, in as many messages as needed, all of one version."""
     if split is not None:
@@ -102,7 +107,7 @@ def get_loss(
         if not isinstance(split, str) or split not in SPLITS:
             raise InvalidInput(f"split: got {reprlib.repr(split)}; must be 'train' or 'valid'")
         request = build_message(pb.GetLossRequest, split=SPLITS[split], **name_version(version))
-        return responses.parse_loss((yield Call("GetLoss", request)), version=version)
+        return (yield from _get_loss(exchanges, request, None, version, fresh, False))
     if images is None and labels is None:
         raise InvalidInput("split: missing; must be 'train' or 'valid', or give images and labels")
     pixels, label_bytes = requests.convert_batch(images, labels)
@@ -110,17 +115,33 @@ def get_loss(
         raise InvalidInput(f"labels: got {len(label_bytes):,} for {len(pixels):,} images")
     parts: list[Loss] = []
     start = 0
-    for chunk in requests.split_images(pixels):
-        batch = pb.Batch(pixels=chunk.tobytes(), labels=label_bytes[start : start + len(chunk)])
+    for chunk in requests.split_images(pixels, exchanges.images_per_message(fresh)):
+        count = len(chunk)
+        batch = pb.Batch(pixels=chunk.tobytes(), labels=label_bytes[start : start + count])
         request = build_message(pb.GetLossRequest, batch=batch, **name_version(version))
-        part = responses.parse_loss((yield Call("GetLoss", request)), len(chunk), version)
+        part = yield from _get_loss(exchanges, request, count, version, fresh, bool(parts))
         version = part.version
         parts.append(part)
-        start += len(chunk)
+        start += count
     return Loss.over(parts)
 
 
+def _get_loss(
+    exchanges: Exchanges,
+    request: pb.GetLossRequest,
+    count: int | None,
+    version: int | str | None,
+    fresh: bool,
+    is_part: bool,
+) -> Exchange[Loss]:
+    parse = partial(responses.parse_loss, count=count, version=version)
+    return exchanges.read(
+        "GetLoss", request, pb.GetLossResponse, parse, fresh=fresh, is_part=is_part
+    )
+
+
 def step(
+    exchanges: Exchanges,
     images: ArrayLike | None,
     labels: ArrayLike | None,
     learning_rate: float | None,
@@ -128,32 +149,35 @@ def step(
 ) -> Exchange[StepResult]:
     """Call Step, on the given batch or on the server's next mini-batch."""
     request = requests.step_request(images, labels, learning_rate, request_id)
-    return responses.parse_step((yield from _write(Call("Step", request))))
+    return _write(exchanges, Call("Step", request), pb.StepResponse, responses.parse_step)
 
 
-def initialize(seed: int | None, std: float | None, request_id: str | None) -> Exchange[int]:
+def initialize(
+    exchanges: Exchanges, seed: int | None, std: float | None, request_id: str | None
+) -> Exchange[int]:
     """Call Initialize and return the new version."""
     request = build_message(
         pb.InitializeRequest, seed=seed, std=std, request_id=ensure_request_id(request_id)
     )
-    content = yield from _write(Call("Initialize", request))
-    return responses.parse_new_version(pb.InitializeResponse, content)
+    call = Call("Initialize", request)
+    return _write(exchanges, call, pb.InitializeResponse, responses.parse_new_version)
 
 
-def restore(version: int | str, request_id: str | None) -> Exchange[int]:
+def restore(exchanges: Exchanges, version: int | str, request_id: str | None) -> Exchange[int]:
     """Call Restore and return the new version."""
     request = build_message(
         pb.RestoreRequest, request_id=ensure_request_id(request_id), **name_version(version)
     )
-    content = yield from _write(Call("Restore", request))
-    return responses.parse_new_version(pb.RestoreResponse, content)
+    call = Call("Restore", request)
+    return _write(exchanges, call, pb.RestoreResponse, responses.parse_new_version)
 
 
-def import_model(weights: ArrayLike, bias: ArrayLike, request_id: str | None) -> Exchange[int]:
+def import_model(
+    exchanges: Exchanges, weights: ArrayLike, bias: ArrayLike, request_id: str | None
+) -> Exchange[int]:
     """Call Import and return the new version."""
-    request = requests.import_request(weights, bias, request_id)
-    content = yield from _write(Call("Import", request))
-    return responses.parse_new_version(pb.ImportResponse, content)
+    call = Call("Import", requests.import_request(weights, bias, request_id))
+    return _write(exchanges, call, pb.ImportResponse, responses.parse_new_version)
 
 
 def versions(limit: int | None) -> Exchange[list[Version]]:
@@ -162,7 +186,9 @@ def versions(limit: int | None) -> Exchange[list[Version]]:
     return responses.parse_versions((yield Call("ListVersions", request)), limit)
 
 
-def tag_version(name: str, version: int | str | None, request_id: str | None) -> Exchange[int]:
+def tag_version(
+    exchanges: Exchanges, name: str, version: int | str | None, request_id: str | None
+) -> Exchange[int]:
     """Call TagVersion and return the version."""
     request = build_message(
         pb.TagVersionRequest,
@@ -170,8 +196,8 @@ def tag_version(name: str, version: int | str | None, request_id: str | None) ->
         request_id=ensure_request_id(request_id),
         **name_version(version),
     )
-    content = yield Call("TagVersion", request)
-    return responses.parse_tagged_version(pb.TagVersionResponse, content, version)
+    parse = partial(responses.parse_tagged_version, version=version)
+    return exchanges.write(Call("TagVersion", request), pb.TagVersionResponse, parse)
 
 
 def tags() -> Exchange[list[Tag]]:
@@ -179,13 +205,13 @@ def tags() -> Exchange[list[Tag]]:
     return responses.parse_tags((yield Call("ListTags", pb.ListTagsRequest())))
 
 
-def delete_tag(name: str, request_id: str | None) -> Exchange[int]:
+def delete_tag(exchanges: Exchanges, name: str, request_id: str | None) -> Exchange[int]:
     """Call DeleteTag and return the version to which the tag pointed."""
     request = build_message(
         pb.DeleteTagRequest, name=name, request_id=ensure_request_id(request_id)
     )
-    content = yield Call("DeleteTag", request)
-    return responses.parse_tagged_version(pb.DeleteTagResponse, content, None)
+    parse = partial(responses.parse_tagged_version, version=None)
+    return exchanges.write(Call("DeleteTag", request), pb.DeleteTagResponse, parse)
 
 
 def runs(
@@ -204,10 +230,17 @@ def runs(
             return found
 
 
-def get_model(version: int | str | None) -> Exchange[Model]:
+def followers() -> Exchange[list[Follower]]:
+    """Call ListFollowers and return the followers."""
+    content = yield Call("ListFollowers", pb.ListFollowersRequest())
+    return responses.parse_followers(content)
+
+
+def get_model(exchanges: Exchanges, version: int | str | None, fresh: bool) -> Exchange[Model]:
     """Call GetModel and return the parameters."""
     request = build_message(pb.GetModelRequest, **name_version(version))
-    return responses.parse_model((yield Call("GetModel", request)), version)
+    parse = partial(responses.parse_model, version=version)
+    return exchanges.read("GetModel", request, pb.GetModelResponse, parse, fresh=fresh)
 
 
 def run_ahead(runs: list[Run], request_id: str) -> Run | None:
@@ -216,15 +249,20 @@ def run_ahead(runs: list[Run], request_id: str) -> Run | None:
     return None if running is None or running.request_id == request_id else running
 
 
-def _write(call: Call) -> Exchange[bytes]:
+def _write(
+    exchanges: Exchanges,
+    call: Call,
+    kind: type[WriteAnswer],
+    parse: Callable[[WriteAnswer], Result],
+) -> Exchange[Result]:
     """Make the call of a write; if the time is up, say which run it waited for."""
     try:
-        return (yield call)
+        return (yield from exchanges.write(call, kind, parse))
     except DeadlineExceeded as error:
         ahead = None
         with suppress(Mnist37Error):
             request = pb.ListRunsRequest(states=[pb.RUN_STATE_RUNNING])
-            content = yield Call("ListRuns", request, is_hint=True)
+            content = yield Call("ListRuns", request, is_hint=True, is_retried=False)
             running, _ = responses.parse_runs(content, RUNS)
             request_id = call.request.request_id  # type: ignore[attr-defined]
             ahead = run_ahead(running, request_id)

@@ -1,21 +1,26 @@
-"""The connection of a client: TLS or plain text, with a certificate or a token."""
+"""The connections of a client: TLS or plain text, with a certificate or a token."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
 import grpc
 
 from mnist37_client._rpc.address import UNIX, check_address
+from mnist37_client._rpc.replicas import CHANNEL_OPTIONS as REPLICA_OPTIONS
+from mnist37_client._rpc.replicas import parse_replicas
 from mnist37_client.bounded_file import read_bounded
 from mnist37_client.errors import InvalidInput, one_line
 
+ReplicaNames = str | Iterable[str]  # dns:///NAME:PORT, or addresses
 Pem = str | Path | bytes  # a file's path, or the content of such a file
+
+Option = tuple[str, str | int]  # of a channel
 
 CERTIFICATE = "certificate in PEM"
 PRIVATE_KEY = "private key in PEM without a passphrase"
@@ -31,10 +36,11 @@ S = TypeVar("S")
 
 
 class ConnectionSettings:
-    """The settings of a connection, checked.
+    """The settings of a client's connections, checked.
 
     Args:
-        address: HOST:PORT of the server.
+        address: HOST:PORT of the server, the owner of the model; None if only followers are known.
+        replicas: the followers that answer reads; None if there are none.
         tls_ca: the authority that signed the server's certificate; None means plain text.
         tls_cert: the client's own certificate, if the server requires one.
         tls_key: the private key of tls_cert.
@@ -49,7 +55,8 @@ class ConnectionSettings:
 
     def __init__(
         self,
-        address: str,
+        address: str | None,
+        replicas: ReplicaNames | None,
         tls_ca: Pem | None,
         tls_cert: Pem | None,
         tls_key: Pem | None,
@@ -57,8 +64,11 @@ class ConnectionSettings:
         token: str | None,
         insecure: bool,
     ) -> None:
-        self.address = check_address(address)
-        self._options: list[tuple[str, str | int]] = []
+        self.replicas = None if replicas is None else parse_replicas(replicas)
+        if address is None and self.replicas is None:
+            raise InvalidInput("address: got None; must be HOST:PORT, unless there are replicas")
+        self.address = None if address is None else check_address(address)
+        self._options: list[Option] = []
         self._credentials = _credentials(tls_ca, tls_cert, tls_key, tls_server_name)
         self._token = token
         if tls_server_name is not None:
@@ -66,19 +76,21 @@ class ConnectionSettings:
                 got = reprlib.repr(tls_server_name)
                 raise InvalidInput(f"tls_server_name: got {got}; must be a host's name")
             self._options.append(("grpc.ssl_target_name_override", tls_server_name))
-        is_local = is_this_machine(address)
-        if is_local:
-            # Otherwise gRPC would use the proxy that the environment names, if there is one.
-            self._options.append(("grpc.enable_http_proxy", 0))
+        elif self._credentials is not None and self.replicas and len(self.replicas.hosts) > 1:
+            raise InvalidInput(
+                "tls_server_name: missing; gRPC looks for one name in the certificates of all"
+                " addresses in replicas"
+            )
         if token is None:
             return
         if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
             raise InvalidInput(
                 "token: must be printable ASCII without spaces, as `mnist37 token` prints it"
             )
-        if self._credentials is None and not is_local and not insecure:
+        others = [name for name in self._addresses() if not is_this_machine(name)]
+        if self._credentials is None and others and not insecure:
             raise InvalidInput(
-                f"token: would go to {address} in plain text; give tls_ca, or insecure if you"
+                f"token: would go to {others[0]} in plain text; give tls_ca, or insecure if you"
                 " trust the network"
             )
 
@@ -88,10 +100,44 @@ class ConnectionSettings:
         secure: Callable[..., C],
         options: list[tuple[str, int]],
     ) -> C:
-        """Return a channel that one of grpc's two functions makes."""
+        """Return a channel to the server, which one of grpc's two functions makes."""
+        assert self.address is not None
+        return self._channel(plain, secure, self.address, [self.address], options)
+
+    def replica_channel(
+        self,
+        plain: Callable[..., C],
+        secure: Callable[..., C],
+        options: list[tuple[str, int]],
+    ) -> C:
+        """Return a channel to the followers."""
+        assert self.replicas is not None
+        target, addresses = self.replicas
+        # By default the name in a certificate would have to be the whole list.
+        authority: list[Option] = [("grpc.default_authority", addresses[0])]
+        all_options = [*options, *authority, *REPLICA_OPTIONS]
+        return self._channel(plain, secure, target, addresses, all_options)
+
+    def _channel(
+        self,
+        plain: Callable[..., C],
+        secure: Callable[..., C],
+        target: str,
+        addresses: Iterable[str],
+        options: Iterable[Option],
+    ) -> C:
+        options = [*options, *self._options]
+        if all(map(is_this_machine, addresses)):
+            # Otherwise gRPC would use the proxy that the environment names, if there is one.
+            options.append(("grpc.enable_http_proxy", 0))
         if self._credentials is None:
-            return plain(self.address, options=[*options, *self._options])
-        return secure(self.address, self._credentials, options=[*options, *self._options])
+            return plain(target, options=options)
+        return secure(target, self._credentials, options=options)
+
+    def _addresses(self) -> list[str]:
+        """Return where the client connects to."""
+        owner = [] if self.address is None else [self.address]
+        return [*owner, *(self.replicas.addresses if self.replicas else ())]
 
     def stub(self, stub: S) -> S:
         """Return the stub, whose calls now send the token.

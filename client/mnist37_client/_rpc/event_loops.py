@@ -24,20 +24,23 @@ class LoopConnection:
     """The connection in one event loop; only code in that loop uses it.
 
     Args:
-        channel: to the server.
-        stub: of the channel.
+        channels: to the owner, to the followers, or to both.
+        owner: the stub of the channel to the owner; None if the client knows none.
+        followers: the stub of the channel to the followers; None if the client knows none.
         batcher: merges calls of Predict; None if they are not merged.
     """
 
     def __init__(
         self,
-        channel: grpc.aio.Channel,
-        stub: mnist37_pb2_grpc.Mnist37ServiceStub,
+        channels: list[grpc.aio.Channel],
+        owner: mnist37_pb2_grpc.Mnist37ServiceStub | None,
+        followers: mnist37_pb2_grpc.Mnist37ServiceStub | None,
         batcher: RequestBatcher | None,
     ) -> None:
-        self.stub = stub
+        self.owner = owner
+        self.followers = followers
         self.batcher = batcher
-        self._channel = channel
+        self._channels = channels
         self._lifetime = self._live()
         with suppress(StopIteration):  # it runs until its `yield` and waits there for nothing
             self._lifetime.__anext__().__await__().send(None)
@@ -47,7 +50,7 @@ class LoopConnection:
         await self._lifetime.aclose()
 
     async def _live(self) -> AsyncGenerator[None]:
-        """Close the channel at the end: of the connection, or of its event loop.
+        """Close the channels at the end: of the connection, or of its event loop.
 
         `asyncio.run` ends the open async generators before it closes its loop.
         """
@@ -56,7 +59,8 @@ class LoopConnection:
         finally:
             if self.batcher:
                 self.batcher.close()
-            await self._channel.close()
+            for channel in self._channels:
+                await channel.close()
             # grpc.aio prints an error if the end of a call arrives after the end of its loop.
             await asyncio.sleep(LAST_EVENTS_SECONDS)
 

@@ -9,6 +9,7 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 
 from mnist37_client._rpc.checks import decode
 from mnist37_client._rpc.responses import parse_epochs
+from mnist37_client._rpc.session import Session
 from mnist37_client.errors import InvalidResponse
 from mnist37_client.results import Progress
 
@@ -18,19 +19,23 @@ class ProgressBuffer:
 
     Args:
         request: of the run.
+        session: of the client.
     """
 
-    def __init__(self, request: pb.TrainRequest) -> None:
+    def __init__(self, request: pb.TrainRequest, session: Session) -> None:
         self.request_id = request.request_id
         self.name = request.name if request.HasField("name") else None
         self.last: Progress | None = None  # of the newest message
         self.waiting: deque[Progress] = deque()
         self.epochs = request.epochs
         self._last_of_call = 0  # the last epoch in the newest call's messages
+        self._session = session
+        self._floor = session.floor  # when the newest call began
 
     def begin_call(self) -> None:
         """Begin to read a further call: the server repeats the run's last epoch in it."""
         self._last_of_call = 0
+        self._floor = self._session.floor
 
     def parse(self, content: bytes) -> list[Progress]:
         """Return the epochs in a message of the newest call.
@@ -38,10 +43,10 @@ class ProgressBuffer:
         Raises:
             InvalidResponse: the server's message is none of this run.
         """
-        progress = parse_epochs(
-            decode(pb.TrainResponse, content), self.epochs, after=self._last_of_call
-        )
+        message = decode(pb.TrainResponse, content)
+        progress = parse_epochs(message, self.epochs, after=self._last_of_call)
         self._last_of_call = progress[-1].epoch
+        self._session.record_owner(self._floor, message.start, message.version)
         return progress
 
     def has_missed(self, progress: list[Progress]) -> bool:

@@ -181,14 +181,13 @@ def ensure_request_id(request_id: str | None) -> str:
     return f"{time.time_ns():016x}{secrets.token_hex(8)}"
 
 
-def split_images(images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """Return the images in chunks that fit a message; one chunk if all of them fit."""
-    if len(images) <= IMAGES_PER_CHUNK:
+def split_images(
+    images: NDArray[np.uint8], size: int = IMAGES_PER_CHUNK
+) -> list[NDArray[np.uint8]]:
+    """Return the images in chunks of at most `size`; one chunk if all of them fit."""
+    if len(images) <= size:
         return [images]
-    return [
-        images[start : start + IMAGES_PER_CHUNK]
-        for start in range(0, len(images), IMAGES_PER_CHUNK)
-    ]
+    return [images[start : start + size] for start in range(0, len(images), size)]
 
 
 def convert_batch(

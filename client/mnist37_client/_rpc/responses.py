@@ -1,7 +1,7 @@
 """The results in the messages of a server, which are checked: another server may say anything.
 
 Messages come as bytes, because grpcio hides the error of a decoder: it logs the stack trace and
-goes on with None.
+goes on with None. Who also needs a message's position decodes it first.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from mnist37_client._rpc.checks import (
 )
 from mnist37_client.images import PIXELS
 from mnist37_client.results import (
+    Follower,
     Loss,
     Model,
     Prediction,
@@ -41,9 +42,10 @@ from mnist37_client.results import (
 ONE_BITS = 0x3F800000  # of the float32 1.0
 
 
-def parse_prediction(content: bytes, count: int, version: int | str | None = None) -> Prediction:
+def parse_prediction(
+    response: pb.PredictResponse, count: int, version: int | str | None = None
+) -> Prediction:
     """Return the prediction for `count` images, by this version if it is not None or a tag."""
-    response = decode(pb.PredictResponse, content)
     probabilities = np.array(response.probabilities, np.float32)
     if len(probabilities) != count:
         raise invalid("probabilities", f"{len(probabilities):,}", f"one for each of {count:,}")
@@ -56,9 +58,10 @@ def parse_prediction(content: bytes, count: int, version: int | str | None = Non
     return Prediction(probabilities, response.version)
 
 
-def parse_loss(content: bytes, count: int | None = None, version: int | str | None = None) -> Loss:
+def parse_loss(
+    response: pb.GetLossResponse, count: int | None = None, version: int | str | None = None
+) -> Loss:
     """Return the loss on `count` images, by this version; None for either means any."""
-    response = decode(pb.GetLossResponse, content)
     check_version(response.version, version)
     if response.count != (count or response.count or 1):
         raise invalid("count", response.count, f"{count or 1:,}" + ("" if count else " or more"))
@@ -79,26 +82,22 @@ def parse_loss(content: bytes, count: int | None = None, version: int | str | No
     )
 
 
-def parse_step(content: bytes) -> StepResult:
+def parse_step(response: pb.StepResponse) -> StepResult:
     """Return the result of a Step."""
-    response = decode(pb.StepResponse, content)
     return StepResult(unit("loss", response.loss), positive("version", response.version))
 
 
 def parse_new_version(
-    kind: type[pb.InitializeResponse | pb.RestoreResponse | pb.ImportResponse], content: bytes
+    response: pb.InitializeResponse | pb.RestoreResponse | pb.ImportResponse,
 ) -> int:
     """Return the version that a write made."""
-    return positive("version", decode(kind, content).version)
+    return positive("version", response.version)
 
 
 def parse_tagged_version(
-    kind: type[pb.TagVersionResponse | pb.DeleteTagResponse],
-    content: bytes,
-    version: int | str | None,
+    response: pb.TagVersionResponse | pb.DeleteTagResponse, version: int | str | None
 ) -> int:
     """Return the version of a tag, which is this one unless it is None or a tag itself."""
-    response = decode(kind, content)
     check_version(response.version, version)
     return response.version
 
@@ -116,9 +115,8 @@ def parse_tags(content: bytes) -> list[Tag]:
     ]
 
 
-def parse_model(content: bytes, version: int | str | None) -> Model:
+def parse_model(response: pb.GetModelResponse, version: int | str | None) -> Model:
     """Return the parameters of this version; None, or a tag, means any."""
-    response = decode(pb.GetModelResponse, content)
     check_version(response.version, version)
     if len(response.weights) != 4 * PIXELS:
         size = len(response.weights)
@@ -133,6 +131,21 @@ def parse_model(content: bytes, version: int | str | None) -> Model:
         raise invalid("digest", reprlib.repr(response.digest), f"{digest}, as the parameters have")
     device = printable("device", response.device)
     return Model(weights, bias, response.version, digest, device)
+
+
+def parse_followers(content: bytes) -> list[Follower]:
+    """Return the followers in a ListFollowersResponse."""
+    return [
+        Follower(
+            printable("id", message.id),
+            printable("address", message.address),
+            message.position.start,
+            message.position.version,
+            seconds("age", message.age),
+            time("connected_at", message.connected_at),
+        )
+        for message in decode(pb.ListFollowersResponse, content).followers
+    ]
 
 
 def parse_versions(content: bytes, limit: int | None) -> list[Version]:

@@ -12,6 +12,12 @@ PAUSE_MIN_SECONDS = 0.05  # doubled at each attempt
 PAUSE_MAX_SECONDS = 1.0
 
 
+def is_temporary(error: Mnist37Error) -> bool:
+    """Return whether the same call may succeed in a moment."""
+    # TOO_MANY_RPCS: the server refused the call unread, and has room again in a moment.
+    return isinstance(error, Unavailable) or error.reason == "TOO_MANY_RPCS"
+
+
 class RetryPolicy:
     """A rule for retries that lets a client survive a restart of the server.
 
@@ -52,9 +58,7 @@ class RetryAttempts:
         # At least as long as the server asked for; random, so that clients spread their retries.
         pause = max(self._pause, 2 * (error.retry_after or 0)) * random.uniform(0.5, 1)
         is_late = time.monotonic() + pause > self._deadline
-        # TOO_MANY_RPCS: the server refused the call unread, and has room again in a moment.
-        is_temporary = isinstance(error, Unavailable) or error.reason == "TOO_MANY_RPCS"
-        if not is_temporary or not self._policy.connected or is_late:
+        if not is_temporary(error) or not self._policy.connected or is_late:
             raise error
         self._pause = min(2 * self._pause, PAUSE_MAX_SECONDS)
         return pause

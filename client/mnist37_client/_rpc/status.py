@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -13,9 +15,12 @@ from mnist37_client.errors import (
     Cancelled,
     DeadlineExceeded,
     Exhausted,
+    FailedPrecondition,
+    HistoryLost,
     InvalidInput,
     Mnist37Error,
     NotFound,
+    NotOwner,
     PermissionDenied,
     ServerError,
     Unauthenticated,
@@ -23,6 +28,9 @@ from mnist37_client.errors import (
     deadline_exceeded,
     one_line,
 )
+
+if TYPE_CHECKING:
+    from mnist37_client.results import Position
 
 EXCEPTIONS: dict[grpc.StatusCode, type[Mnist37Error]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
@@ -32,6 +40,7 @@ EXCEPTIONS: dict[grpc.StatusCode, type[Mnist37Error]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: Exhausted,
     grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.CANCELLED: Cancelled,
@@ -58,6 +67,11 @@ GRPCS_OWN_CODES = {
 # gRPC's own texts for a call that has ended with CANCELLED; for each the exception and its text.
 CANCELLED_BY_GRPC: dict[str, tuple[type[Mnist37Error], str]] = {
     "Locally cancelled by application!": (Cancelled, "{address}: the call was cancelled"),
+    # The time limit of the last attempt at a follower; see replicas.py.
+    "retry perAttemptRecvTimeout exceeded": (
+        Unavailable,
+        "{address}: no follower answered soon enough",
+    ),
     # The server reset the call, as its core does where too many arrive.
     "CANCELLED": (Unavailable, "{address} dropped the call; it has too many, or waited too long"),
 }
@@ -119,8 +133,36 @@ def from_rpc(error: grpc.RpcError, address: str) -> Mnist37Error:
         for text, (reason, retry_after) in REFUSED_BY_GRPC.items():
             if text in str(exception):
                 exception.reason, exception.retry_after = reason, retry_after
-    _add_details(exception, error)
+    metadata = _add_details(exception, error)
+    if isinstance(exception, FailedPrecondition):
+        return _failed_precondition(exception, metadata)
     return exception
+
+
+def _failed_precondition(
+    exception: FailedPrecondition, metadata: Mapping[str, str]
+) -> FailedPrecondition:
+    """Return the exception of the class that its reason has."""
+    if exception.reason == "NOT_OWNER":
+        specific: FailedPrecondition = NotOwner(str(exception))
+    elif exception.reason == "HISTORY_LOST":
+        specific = lost = HistoryLost(str(exception))
+        lost.position = _position(metadata, "start", "version")
+        lost.floor = _position(metadata, "floor_start", "floor_version")
+    else:
+        return exception
+    specific.reason, specific.retry_after = exception.reason, exception.retry_after
+    return specific
+
+
+def _position(metadata: Mapping[str, str], start: str, version: str) -> Position | None:
+    """Return the position in an error's metadata; None if there is none."""
+    from mnist37_client.results import Position
+
+    numbers = metadata.get(start, ""), metadata.get(version, "")
+    if not all(re.fullmatch("[0-9]{1,20}", number) for number in numbers):
+        return None
+    return Position(*map(int, numbers))
 
 
 def _exception(error: grpc.RpcError, address: str) -> Mnist37Error:
@@ -149,6 +191,11 @@ def ended_while_sending(address: str) -> Unavailable:
     return Unavailable(f"{address} ended the stream before all was sent; try again")
 
 
+def no_owner(rpc: str) -> NotOwner:
+    """Return the exception for a call that needs the owner, by a client that knows none."""
+    return NotOwner(f"{rpc}: only the owner of the model answers it; give its address")
+
+
 def _unavailable(details: str, address: str) -> Mnist37Error:
     """Return the exception for UNAVAILABLE; only the text of gRPC says what the cause is."""
     for pattern, kind, text in CONNECTION_FAILURES:
@@ -158,8 +205,12 @@ def _unavailable(details: str, address: str) -> Mnist37Error:
     return Unavailable(f"{address}: {details}")
 
 
-def _add_details(exception: Mnist37Error, error: grpc.RpcError) -> None:
-    """Add the reason, delay and field that the server sent as google.rpc messages, if any."""
+def _add_details(exception: Mnist37Error, error: grpc.RpcError) -> Mapping[str, str]:
+    """Add the reason, delay and field that the server sent as google.rpc messages, if any.
+
+    Returns:
+        The metadata of the reason.
+    """
     # Only errors need these modules, and the client must be fast to import.
     from google.protobuf.message import DecodeError
     from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
@@ -178,3 +229,4 @@ def _add_details(exception: Mnist37Error, error: grpc.RpcError) -> None:
                 exception.field = one_line(violations[0].field) if violations else None
     except (DecodeError, ValueError):
         pass  # a proxy damaged the details, or attached them to another error
+    return info.metadata

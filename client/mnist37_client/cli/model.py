@@ -15,6 +15,7 @@ from mnist37_client.cli.options import (
     json_option,
     print_json,
     print_version,
+    reader_options,
     request_id_option,
     version_option,
 )
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--split", type=click.Choice(["train", "valid"]), help="Show only this split.")
 @version_option
 @json_option
-@client_options
+@reader_options
 def loss(client: Client, split: SplitName | None, version: int | str | None, as_json: bool) -> None:
     """Show the loss, the accuracy and the mistakes on the training and the validation images."""
     from mnist37_client._rpc.calls import SPLITS
@@ -51,7 +52,7 @@ def loss(client: Client, split: SplitName | None, version: int | str | None, as_
 @commands.command()
 @version_option
 @json_option
-@client_options
+@reader_options
 def model(client: Client, version: int | str | None, as_json: bool) -> None:
     """Show the model's version, digest and device.
 
@@ -105,7 +106,7 @@ def restore(client: Client, version: int | str, request_id: str | None, as_json:
 @commands.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @version_option
-@client_options
+@reader_options
 def export(client: Client, file: Path, version: int | str | None) -> None:
     """Write the parameters to FILE, in the format safetensors.
 

@@ -91,7 +91,7 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @wraps(command)
     def run_command(
-        address: str,
+        address: str | None,
         retry_for: float,
         tls_ca: str | None,
         tls_cert: str | None,
@@ -100,12 +100,14 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
         token: str | None,
         token_file: str | None,
         insecure: bool,
+        replicas: str | None = None,
         **values: object,
     ) -> None:
         from mnist37_client.client import Client
 
         with Client(
             address,
+            replicas=replicas,
             retry_for=retry_for,
             tls_ca=tls_ca,
             tls_cert=tls_cert,
@@ -115,6 +117,25 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
             insecure=insecure,
         ) as client:
             command(client=client, **values)
+
+    return run_command
+
+
+def reader_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a client that reads to a command, and call the command with the client."""
+
+    @client_options
+    @click.option(
+        "--replicas",
+        envvar="MNIST37_REPLICAS",
+        show_envvar=True,
+        metavar="IP:PORT,…",
+        help="Ask these followers of the server first; `dns:///NAME:PORT` means all addresses of a"
+        " name.",
+    )
+    @wraps(command)
+    def run_command(**values: object) -> None:
+        command(**values)
 
     return run_command
 

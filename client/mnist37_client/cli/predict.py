@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mnist37_client.cli.group import commands
-from mnist37_client.cli.options import client_options, json_option, print_json, version_option
+from mnist37_client.cli.options import json_option, print_json, reader_options, version_option
 
 if TYPE_CHECKING:
     from mnist37_client.client import Client
@@ -26,7 +26,7 @@ NEWEST = 20  # versions among which the one that answered is looked for
 @click.option("--show", is_flag=True, help="Draw each digit as the model gets it.")
 @version_option
 @json_option
-@client_options
+@reader_options
 def predict(
     client: Client,
     files: tuple[Path, ...],

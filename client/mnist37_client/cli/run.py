@@ -8,7 +8,7 @@ Exit status:
     3: no answer: no server at the address, or it is shutting down, full or too slow; try again
         later.
     4: the state does not allow it: a request_id of another request, a run that cannot continue, a
-        version that is not retained.
+        version that is not retained, a follower that got a write, a lost history.
     5: no access: the token is missing, unknown or insufficient, or the client does not trust the
         server's certificate.
     130: Ctrl-C.
@@ -23,12 +23,12 @@ from typing import NoReturn
 
 import click
 
-from mnist37_client.cli import model, predict, server, streams, tags, training
+from mnist37_client.cli import followers, model, predict, server, streams, tags, training
 from mnist37_client.cli.group import commands
 
 READER_GONE = 128 + 13  # as a shell reports a program that SIGPIPE has ended
 # The import of these modules adds their commands to the group.
-COMMANDS = (model, predict, server, tags, training)
+COMMANDS = (followers, model, predict, server, tags, training)
 
 
 def run() -> None:
@@ -73,6 +73,8 @@ def _exit_status(error: Exception) -> int:
     if isinstance(error, errors.Unavailable | errors.DeadlineExceeded | errors.Exhausted):
         return 3
     if isinstance(error, errors.AlreadyExists | errors.Aborted | errors.NotFound):
+        return 4
+    if isinstance(error, errors.FailedPrecondition):
         return 4
     if isinstance(error, errors.Unauthenticated | errors.PermissionDenied):
         return 5

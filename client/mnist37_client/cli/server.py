@@ -58,7 +58,7 @@ def health(
 
 
 @commands.command()
-@click.argument("role", type=click.Choice(["predict", "train"]))
+@click.argument("role", type=click.Choice(["predict", "follow", "train"]))
 @click.option(
     "--name",
     default="",

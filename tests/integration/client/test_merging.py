@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,7 @@ class CountingClient(AsyncClient):
         connection = super()._connect()
         assert connection.batcher is not None
         predict = connection.batcher._predict
+        assert predict is not None
 
         def count(request: pb.PredictRequest, **kwargs: Any) -> Any:
             self.messages += 1
@@ -390,9 +392,11 @@ def test_without_a_server_every_caller_gets_its_own_exception() -> None:
     asyncio.run(main())
 
 
-def test_callers_live_through_a_restart_of_the_server() -> None:
+def test_callers_live_through_a_restart_of_the_server(tmp_path: Path) -> None:
+    state = ("--state", str(tmp_path))  # in memory it would be another model after the restart
+
     async def main() -> None:
-        server = await asyncio.to_thread(LocalServer)
+        server = await asyncio.to_thread(LocalServer, *state)
         address = server.address
         answered: list[int] = []
         try:
@@ -415,7 +419,7 @@ def test_callers_live_through_a_restart_of_the_server() -> None:
                     ):
                         await asyncio.sleep(0.01)
                 answered.clear()
-                server = await asyncio.to_thread(LocalServer, "--address", address)
+                server = await asyncio.to_thread(LocalServer, "--address", address, *state)
                 deadline = time.monotonic() + 10
                 while set(answered) != set(range(50)) and time.monotonic() < deadline:
                     await asyncio.sleep(0.01)

@@ -15,6 +15,7 @@ import pytest
 from mnist37_client import Aborted, AlreadyExists, AsyncClient, Cancelled, Client, Model
 from mnist37_client._rpc.progress import ProgressBuffer
 from mnist37_client._rpc.retry import RetryPolicy
+from mnist37_client._rpc.session import Session
 from mnist37_client.async_training_run import AsyncTrainingRun
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import NDArray
@@ -128,7 +129,7 @@ def message(*numbers: int, epochs: int) -> bytes:
 
 
 def test_progress_that_comes_again_after_a_retry_is_dropped() -> None:
-    epochs = ProgressBuffer(pb.TrainRequest(epochs=5))
+    epochs = ProgressBuffer(pb.TrainRequest(epochs=5), Session())
     for numbers in ((1,), (2, 3), (3,), (3,), (3, 4, 5)):
         epochs.begin_call()
         epochs.add(epochs.parse(message(*numbers, epochs=5)))
@@ -160,7 +161,7 @@ def test_other_tasks_run_while_coalesced_epochs_are_delivered() -> None:
         counter = asyncio.create_task(other())
         call: Any = Call()
         never: Any = None  # nothing is asked for but the messages
-        progress = ProgressBuffer(pb.TrainRequest(epochs=100))
+        progress = ProgressBuffer(pb.TrainRequest(epochs=100), Session())
         run = AsyncTrainingRun(lambda: call, progress, nullcontext, RetryPolicy(1.0), never, never)
         assert [at.epoch async for at in run] == list(range(1, 101))
         counter.cancel()

@@ -1,0 +1,161 @@
+"""The calls of one client by their kind: a read goes to a follower, or to the owner.
+
+An exchange is a generator that yields calls, receives the bytes of the answer to each, and returns
+a result. Client and AsyncClient carry it out; they differ by `await`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import NamedTuple, TypeVar
+
+from google.protobuf.message import Message
+from mnist37_protos.v1 import mnist37_pb2 as pb
+
+from mnist37_client._rpc.channel import ConnectionSettings
+from mnist37_client._rpc.checks import decode
+from mnist37_client._rpc.requests import IMAGES_PER_CHUNK
+from mnist37_client._rpc.retry import is_temporary
+from mnist37_client._rpc.session import Read, Session
+from mnist37_client.errors import (
+    FailedPrecondition,
+    HistoryLost,
+    Mnist37Error,
+    NotFound,
+    Unauthenticated,
+)
+
+# Of a message to followers. The time limit of an attempt is the same for all sizes.
+IMAGES_TO_FOLLOWERS = 1_024
+HINT_SECONDS = 1.0
+
+
+class Call(NamedTuple):
+    """A call of an RPC with one answer."""
+
+    rpc: str
+    request: Message
+    is_hint: bool = False  # its answer only explains an error: it must come soon
+    to_followers: bool = False
+    is_retried: bool = True
+
+    def time_limit(self, timeout: float | None) -> float | None:
+        """Return the time limit of the call in seconds, where the client's is `timeout`."""
+        if not self.is_hint:
+            return timeout
+        return HINT_SECONDS if timeout is None else min(timeout, HINT_SECONDS)
+
+
+Result = TypeVar("Result")
+Exchange = Generator[Call, bytes, Result]
+
+ReadAnswer = TypeVar("ReadAnswer", pb.PredictResponse, pb.GetLossResponse, pb.GetModelResponse)
+WriteAnswer = TypeVar(
+    "WriteAnswer",
+    pb.StepResponse,
+    pb.InitializeResponse,
+    pb.RestoreResponse,
+    pb.ImportResponse,
+    pb.TagVersionResponse,
+    pb.DeleteTagResponse,
+)
+
+
+class Exchanges:
+    """The exchanges of one client, which keep its session.
+
+    Args:
+        settings: of the client's connections.
+    """
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self.session = Session()
+        self.has_owner = settings.address is not None
+        self._has_followers = settings.replicas is not None
+
+    def reads_from_followers(self, fresh: bool) -> bool:
+        """Return whether a read goes to followers first.
+
+        Args:
+            fresh: whether the caller wants the owner's answer.
+        """
+        return self._has_followers and not fresh and not self.session.needs_owner
+
+    def images_per_message(self, fresh: bool) -> int:
+        """Return the most images of a message of a read with many."""
+        return IMAGES_TO_FOLLOWERS if self.reads_from_followers(fresh) else IMAGES_PER_CHUNK
+
+    def read(
+        self,
+        rpc: str,
+        request: Read,
+        kind: type[ReadAnswer],
+        parse: Callable[[ReadAnswer], Result],
+        *,
+        fresh: bool = False,
+        is_part: bool = False,
+    ) -> Exchange[Result]:
+        """Call an RPC that reads, with the session's floor, and return the parsed answer.
+
+        Args:
+            rpc: its name.
+            request: without a floor.
+            kind: of the answer.
+            parse: checks the answer and returns the result.
+            fresh: whether only the owner may answer.
+            is_part: whether the request asks for the version of an earlier part of the read, which
+                a follower may have missed.
+        """
+        while True:
+            sent = self.session.floor
+            sent.put_into(request)
+            try:
+                if self.reads_from_followers(fresh):
+                    content = yield from self._read_from_followers(rpc, request, is_part)
+                else:
+                    content = yield Call(rpc, request)
+            except HistoryLost:
+                if self.session.begin_anew(sent):
+                    raise
+                continue
+            answer = decode(kind, content)
+            result = parse(answer)
+            self.session.record_read(sent, answer.start, answer.version)
+            return result
+
+    def _read_from_followers(self, rpc: str, request: Read, is_part: bool) -> Exchange[bytes]:
+        """Ask a follower, and the owner if that fails."""
+        try:
+            # Without an owner to ask then, the client retries as it does with a single server.
+            is_retried = not self.has_owner
+            return (yield Call(rpc, request, to_followers=True, is_retried=is_retried))
+        except Mnist37Error as error:
+            may_ask = asks_owner(error) or (is_part and isinstance(error, NotFound))
+            if not self.has_owner or not may_ask:
+                raise
+        return (yield Call(rpc, request))
+
+    def write(
+        self, call: Call, kind: type[WriteAnswer], parse: Callable[[WriteAnswer], Result]
+    ) -> Exchange[Result]:
+        """Make the call of a write and return the parsed answer.
+
+        Args:
+            call: of the write.
+            kind: of the answer.
+            parse: checks the answer and returns the result.
+        """
+        sent = self.session.floor
+        answer = decode(kind, (yield call))
+        result = parse(answer)
+        self.session.record_owner(sent, answer.start, answer.version)
+        return result
+
+
+def asks_owner(error: Mnist37Error) -> bool:
+    """Return whether the owner may well answer what a follower did not.
+
+    A follower is too far behind, cannot be reached, has too many calls, does not have the caller's
+    token yet, or has another history. Its other errors are about the request itself.
+    """
+    return is_temporary(error) or isinstance(error, FailedPrecondition | Unauthenticated)
