@@ -13,7 +13,7 @@ PROTOS := mnist37_protos/v1/mnist37.proto mnist37_protos/inference/open_inferenc
 STUBS := $(foreach proto,$(PROTOS),$(addprefix $(proto:.proto=_pb2),.py .pyi _grpc.py))
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I protos
 
-.PHONY: demo test check soak fuzz endure attack pictures bench device device-compile interop protos stack clean
+.PHONY: demo test check soak fuzz endure attack chaos pictures bench device device-compile interop protos stack clean
 
 demo: $(INSTALLED)
 	@$(BIN)/mnist37 demo
@@ -39,6 +39,10 @@ endure: $(INSTALLED)
 # All attacks in turn for an hour, or MINUTES=5, beside callers who must notice nothing.
 attack: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python tests/stress/attacks.py $(or $(MINUTES),60)
+
+# An hour of faults of owner and followers, or MINUTES=5: every answer is what was written.
+chaos: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -m stress.chaos.run $(or $(MINUTES),60)
 
 # What photos cost in accuracy against the raw images: 1,000 of each condition, or COUNT=100.
 pictures: $(INSTALLED)

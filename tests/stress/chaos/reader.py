@@ -19,6 +19,7 @@ from stress.chaos.book import IMAGES, Book, Position, Violation
 
 CALL_SECONDS = 1.0
 PAUSE_SECONDS = 0.004
+OLDER_SHARE = 0.2  # of the requests, for a version of some moments ago
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Answer:
     floor: Position | None
     position: Position
     prediction: bytes
+    asked: int | None  # the version that the request named; None: the newest
 
 
 @dataclass
@@ -93,9 +95,11 @@ class Reader:
 
     def _ask(self, stub: Any, address: str) -> None:
         request = pb.PredictRequest(pixels=IMAGES.tobytes())
-        floor = self._floor
+        floor, asked = self._floor, None
         if floor is not None:
             request.start, request.min_version = floor
+            if self._random.random() < OLDER_SHARE:
+                asked = request.version = max(0, floor.version - self._random.randrange(20))
         try:
             answer = stub.Predict(request, timeout=CALL_SECONDS)
         except grpc.RpcError as error:
@@ -103,9 +107,12 @@ class Reader:
             return
         position = Position(answer.start, answer.version)
         prediction = struct.pack(f"<{len(IMAGES)}f", *answer.probabilities)
-        self._records.append(Answer(address, floor, position, prediction))
+        self._records.append(Answer(address, floor, position, prediction, asked))
         self.counts["answers"] += 1
-        self._floor = position
+        if floor is None or asked is None:
+            self._floor = position
+        else:
+            self._floor = Position(position.start, max(floor.version, position.version))
 
     def _take_error(self, error: Any, address: str) -> None:
         info = error_info(error)
@@ -117,6 +124,7 @@ class Reader:
         elif error.code() not in (
             grpc.StatusCode.UNAVAILABLE,
             grpc.StatusCode.DEADLINE_EXCEEDED,
+            grpc.StatusCode.NOT_FOUND,  # of an older version
         ):
             self.counts["unexpected"] += 1
         time.sleep(5 * PAUSE_SECONDS)
@@ -131,7 +139,10 @@ def check_answer(book: Book, answer: Answer) -> None:
         return
     if not book.contains(answer.position.start, answer.floor):
         raise Violation(f"{answer}: the floor is in another history")
-    if answer.position.version < answer.floor.version:
+    if answer.asked is not None:
+        if answer.position.version != answer.asked:
+            raise Violation(f"{answer}: this is another version than the one asked for")
+    elif answer.position.version < answer.floor.version:
         raise Violation(f"{answer}: the version went back")
 
 

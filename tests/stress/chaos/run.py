@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -113,7 +113,7 @@ def run(
     folder: Path,
     seconds: float,
     seed: int,
-    faults: list[Fault] = FAULTS,
+    faults: Sequence[Fault] = FAULTS,
     command: tuple[str, ...] = (),
 ) -> Counter[str]:
     """Let the faults happen, one after the other, and check what the readers are told.
@@ -135,10 +135,10 @@ def run(
     addresses = [process.address for process in (world.owner, *world.followers)]
     readers = [Reader(addresses, seed + number) for number in range(READERS)]
     counts: Counter[str] = Counter()
-    end_time, faults = time.monotonic() + seconds, faults.copy()
+    end_time, order = time.monotonic() + seconds, list(faults)
     try:
-        while faults:
-            for fault in faults:
+        while order:
+            for fault in order:
                 fault(world, chance)
                 counts[fault.__name__] += 1
                 time.sleep(chance.uniform(0.1, 0.5))
@@ -150,8 +150,8 @@ def run(
                     world.book.forget_parameters(world.owner.history, newest)
                 if world.writer.error is not None:
                     raise world.writer.error
-            faults = faults if time.monotonic() < end_time else []
-            chance.shuffle(faults)
+            order = order if time.monotonic() < end_time else []
+            chance.shuffle(order)
     finally:
         for reader in readers:
             reader.stop()

@@ -1,0 +1,63 @@
+"""python mutant.py WHAT OPTIONS: a follower that breaks a promise, which the check must notice."""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import Any
+from unittest.mock import patch
+
+from mnist37_server.command_line.running import start
+from mnist37_server.domain.position import Lineage, Standing
+from mnist37_server.engine.snapshot_feed import SnapshotFeed
+from mnist37_server.follower.replica import Replica, Update, Versions
+
+
+def ignore_floors() -> None:
+    """Answer reads whose floor is not reached."""
+    patch.object(Lineage, "standing", lambda *_: Standing.REACHED).start()
+
+
+def keep_old_snapshot() -> None:
+    """Answer from the version that is held when the owner has another history."""
+    receive = Replica.receive
+
+    def receive_starts(replica: Replica, update: Update) -> None:
+        position = replica.position
+        if update.starts and position is not None:
+            lineage = Lineage(update.starts)
+            if not lineage.contains(position, update.position.version):
+                assert replica.feed is not None
+                replica._begin(replica.feed.newest, lineage, Versions())
+                return
+        receive(replica, update)
+
+    patch.object(Replica, "receive", receive_starts).start()
+
+
+def keep_old_versions() -> None:
+    """Keep the older versions that are held when the owner has another history."""
+    patch.object(Lineage, "contains", lambda *_: True).start()
+
+
+def apply_older_versions() -> None:
+    """Now and then, go back to the version before."""
+    publish, versions = SnapshotFeed.publish, []
+
+    def publish_any(feed: SnapshotFeed, snapshot: Any, lineage: Any = None) -> None:
+        versions.append(snapshot)
+        publish(feed, random.choice(versions[-3:]), lineage)
+
+    patch.object(SnapshotFeed, "publish", publish_any).start()
+
+
+MUTANTS = {
+    "floor-ignored": ignore_floors,
+    "old-snapshot-kept": keep_old_snapshot,
+    "old-versions-kept": keep_old_versions,
+    "older-version-applied": apply_older_versions,
+}
+
+if __name__ == "__main__":
+    MUTANTS[sys.argv.pop(1)]()
+    start()
