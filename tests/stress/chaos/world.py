@@ -19,7 +19,7 @@ import grpc
 from mnist37_client import Client, Mnist37Error
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
-from stress.chaos.book import Book, History, twin_at
+from stress.chaos.book import Book, History, Violation, twin_at
 from support.relay import Relay
 from support.twin import Twin
 
@@ -200,11 +200,16 @@ class World:
             relay.__exit__()
 
     def converge(self) -> None:
-        """Assert that every follower soon has the owner's newest version, to the bit."""
+        """Wait until every follower has the owner's newest version.
+
+        Raises:
+            Violation: the model is not the twin's, to the bit.
+        """
         with self.writer.lock:
             newest = self.owner.wait_for(pb.GetModelRequest())
             request = pb.GetModelRequest(start=newest.start, min_version=newest.version)
             for follower in self.followers:
                 found = follower.wait_for(request)
-                assert found.digest == newest.digest == self.owner.twin.digest
-                assert found.version == newest.version == self.owner.newest
+                expected = self.owner.newest, self.owner.twin.digest
+                if not (found.version, found.digest) == (newest.version, newest.digest) == expected:
+                    raise Violation(f"{found} and {newest} are not {expected}")

@@ -1,0 +1,445 @@
+"""Followers: what they cost the owner, how late they are, and what they answer."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import grpc
+from mnist37_client import Client
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_protos.v1 import mnist37_pb2_grpc
+
+from benchmarks import baselines, processes
+from benchmarks.harness import Aim, Benchmark, Figure, Measure, MissingRequirement, Options
+from benchmarks.load import h2load
+from benchmarks.processes import BOTH, CORES, LOAD, SERVER, Server
+from benchmarks.suites.both import EPOCHS, measure_predict_p99
+from benchmarks.suites.commits import disk_server, measure_step_rate
+from benchmarks.suites.predict import IN_FLIGHT, answer_bytes, empty_server, request_body
+from benchmarks.suites.training import measure_rpc_epoch
+
+READERS = 16
+CLIENTS = 16
+SETTLE_SECONDS = 0.5
+CALLS = 8_000
+
+
+@contextmanager
+def follower(owner: Server, cores: frozenset[int] = frozenset(SERVER)) -> Iterator[Server]:
+    """Start a follower and wait until it answers."""
+    flags = ("--address", "127.0.0.1:0", "--follow", owner.address, "--max-rpcs", "0")
+    with processes.server("mnist37_server", *flags, cores=cores) as server:
+        wait_until_ready(server.address)
+        yield server
+
+
+def wait_until_ready(address: str) -> None:
+    """Wait until a follower answers a prediction."""
+    with grpc.insecure_channel(address) as channel:
+        predict = mnist37_pb2_grpc.Mnist37ServiceStub(channel).Predict
+        end_time = time.monotonic() + 30
+        while True:
+            try:
+                predict(pb.PredictRequest(pixels=bytes(784)))
+                return
+            except grpc.RpcError:
+                if time.monotonic() > end_time:
+                    raise
+                time.sleep(0.005)
+
+
+@contextmanager
+def trained_owner() -> Iterator[Server]:
+    """Start an owner, beside the server's core, and train it briefly."""
+    with processes.mnist37(cores=LOAD) as server, Client(server.address) as client:
+        client.train(baselines.EPOCHS).wait()
+        yield server
+
+
+@contextmanager
+def followers_of(owner: Server, count: int) -> Iterator[list[Server]]:
+    """Start followers, each on the server's core or, where there are enough, on one of its own."""
+    with ExitStack() as servers:
+        yield [servers.enter_context(follower(owner)) for _ in range(count)]
+
+
+@contextmanager
+def readiness() -> Iterator[Measure]:
+    """Yield a measurement of the seconds until a follower answers."""
+    with trained_owner() as owner:
+
+        def measure(seconds: float) -> float:
+            start = time.perf_counter()
+            with follower(owner):
+                return time.perf_counter() - start
+
+        yield measure
+
+
+@contextmanager
+def memory() -> Iterator[Measure]:
+    """Yield a measurement of a follower's memory (PSS) in MB, after predictions."""
+    with trained_owner() as owner, follower(owner) as server:
+        h2load.ClosedLoop(
+            server.address, "Predict", request_body(1), answer_bytes(1), IN_FLIGHT[1]
+        ).run(20_000)
+
+        def measure(seconds: float) -> float:
+            rollup = Path(f"/proc/{server.pid}/smaps_rollup").read_text()
+            return int(rollup.partition("\nPss:")[2].split()[0]) / 1000
+
+        yield measure
+
+
+@contextmanager
+def throughput() -> Iterator[Measure]:
+    """Yield a measurement of a follower's Predicts a second, one image each."""
+    with trained_owner() as owner, follower(owner) as server:
+        yield h2load.ClosedLoop(
+            server.address, "Predict", request_body(1), answer_bytes(1), IN_FLIGHT[1]
+        )
+
+
+@contextmanager
+def empty_throughput() -> Iterator[Measure]:
+    """Yield a measurement of the Predicts a second of a servicer that does nothing."""
+    with empty_server() as server:
+        yield h2load.ClosedLoop(
+            server.address, "Predict", request_body(1), answer_bytes(1), IN_FLIGHT[1]
+        )
+
+
+@contextmanager
+def floor_throughput(*, with_floor: bool) -> Iterator[Measure]:
+    """Yield a measurement of the owner's Predicts a second, with a floor that is met or without."""
+    with processes.mnist37("--max-rpcs", "0") as server, Client(server.address) as client:
+        client.train(baselines.EPOCHS).wait()
+        request = pb.PredictRequest.FromString(baselines.predict_request(1))
+        if with_floor:
+            with grpc.insecure_channel(server.address) as channel:
+                stub = mnist37_pb2_grpc.Mnist37ServiceStub(channel)
+                newest = stub.GetModel(pb.GetModelRequest())
+            request.start, request.min_version = newest.start, newest.version
+        body = h2load.frame(request.SerializeToString())
+        yield h2load.ClosedLoop(server.address, "Predict", body, answer_bytes(1), IN_FLIGHT[1])
+
+
+@contextmanager
+def core_seconds_a_call(count: int) -> Iterator[Measure]:
+    """Yield a measurement of the followers' CPU seconds a call, all of them under load at once."""
+    processes.require_two_cores()
+    with trained_owner() as owner, followers_of(owner, count) as servers:
+        loops = [
+            h2load.ClosedLoop(server.address, "Predict", request_body(1), answer_bytes(1), 16)
+            for server in servers
+        ]
+
+        def used() -> float:
+            return sum(cpu_seconds(server.pid) for server in servers)
+
+        def measure(seconds: float) -> float:
+            before = used()
+            threads = [threading.Thread(target=loop.run, args=(CALLS,)) for loop in loops]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return (used() - before) / (CALLS * len(loops))
+
+        yield measure
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Readers:
+    """Readers of Follow in this process, which note when each version came.
+
+    Args:
+        address: HOST:PORT of the owner.
+        count: how many.
+    """
+
+    def __init__(self, address: str, count: int) -> None:
+        self._channels = [
+            grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+            for _ in range(count)
+        ]
+        self._calls = [
+            mnist37_pb2_grpc.Mnist37ServiceStub(channel).Follow(pb.FollowRequest())
+            for channel in self._channels
+        ]
+        self.arrivals: list[list[tuple[float, int]]] = [[] for _ in self._calls]
+        self._threads = [
+            threading.Thread(target=self._read, args=pair)
+            for pair in zip(self._calls, self.arrivals, strict=True)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @staticmethod
+    def _read(call: Iterator[pb.FollowResponse], arrivals: list[tuple[float, int]]) -> None:
+        try:
+            for message in call:
+                arrivals.append((time.perf_counter(), message.position.version))
+        except grpc.RpcError:
+            pass  # the benchmark has ended
+
+    def close(self) -> None:
+        for call in self._calls:
+            call.cancel()
+        for thread in self._threads:
+            thread.join()
+        for channel in self._channels:
+            channel.close()
+
+
+def measure_delay(address: str, readers: int, share: float) -> Measure:
+    """Return a measurement of the seconds from the answer to a write until a reader has it.
+
+    The answer comes after the commit and the publication, so a version can even come before it.
+
+    Args:
+        address: HOST:PORT of the owner.
+        readers: the number of Follows in this process.
+        share: which of the delays counts: 0.5 for the median, 0.99 for the 99th percentile.
+    """
+
+    def measure(seconds: float) -> float:
+        following = Readers(address, readers)
+        commits: list[tuple[float, int]] = []
+        with Client(address) as client, client.train(EPOCHS) as run:
+            end_time = time.perf_counter() + max(seconds, 1.0)
+            for progress in run:
+                commits.append((time.perf_counter(), progress.version))
+                if time.perf_counter() > end_time:
+                    break
+        time.sleep(SETTLE_SECONDS)
+        following.close()
+        delays = sorted(
+            delay for arrivals in following.arrivals for delay in delays_of(commits, arrivals)
+        )
+        return delays[min(len(delays) - 1, math.floor(share * len(delays)))]
+
+    return measure
+
+
+def delays_of(
+    commits: list[tuple[float, int]], arrivals: list[tuple[float, int]]
+) -> Iterator[float]:
+    """Yield for each commit after how many seconds its version, or a later one, had arrived."""
+    later = iter(arrivals)
+    arrival = next(later, None)
+    for committed_at, version in commits:
+        while arrival is not None and arrival[1] < version:
+            arrival = next(later, None)
+        if arrival is None:
+            return
+        yield max(0.0, arrival[0] - committed_at)
+
+
+@contextmanager
+def delay(options: Options, readers: int, share: float) -> Iterator[Measure]:
+    """Start an owner and yield a measurement of how late its readers are during a run."""
+    processes.require_two_cores()
+    with (
+        disk_server(options) as owner,
+        processes.worker(LOAD, measure_delay, owner.address, readers, share) as measure,
+    ):
+        yield measure
+
+
+def idle_readers(address: str, count: int) -> Measure:
+    """Start readers of Follow; the measurement measures nothing."""
+    readers = Readers(address, count)
+    return lambda seconds: float(len(readers.arrivals))
+
+
+@contextmanager
+def owner_with_readers(options: Options, readers: int) -> Iterator[Server]:
+    """Start an owner and readers of Follow in a process beside it."""
+    with disk_server(options) as owner:
+        if not readers:
+            yield owner
+            return
+        with processes.worker(LOAD, idle_readers, owner.address, readers):
+            yield owner
+
+
+@contextmanager
+def epoch_rate(options: Options, readers: int) -> Iterator[Measure]:
+    """Yield a measurement of the epochs a second of a followed owner."""
+    with (
+        owner_with_readers(options, readers) as owner,
+        processes.worker(LOAD, measure_rpc_epoch, owner.address) as measure,
+    ):
+        yield lambda seconds: 1 / measure(seconds)
+
+
+@contextmanager
+def step_rate(options: Options, readers: int) -> Iterator[Measure]:
+    """Yield a measurement of the Steps a second of a followed owner."""
+    with (
+        owner_with_readers(options, readers) as owner,
+        processes.worker(LOAD, measure_step_rate, owner.address, CLIENTS) as measure,
+    ):
+        yield measure
+
+
+@contextmanager
+def predict_p99(options: Options, readers: int) -> Iterator[Measure]:
+    """Yield a measurement of Predict's p99 in seconds at a followed owner that does Steps."""
+    processes.require_two_cores()
+    with (
+        owner_with_readers(options, readers) as owner,
+        processes.worker(BOTH, measure_step_rate, owner.address, 1) as steps,
+        processes.worker(BOTH, measure_predict_p99, owner.address, None) as measure,
+    ):
+
+        def measure_during_steps(seconds: float) -> float:
+            steps.begin(seconds + 0.3)
+            time.sleep(0.15)
+            value = measure(seconds)
+            steps.result()
+            return value
+
+        yield measure_during_steps
+
+
+@contextmanager
+def combined_rate(count: int) -> Iterator[Measure]:
+    """Yield a measurement of the Predicts a second of followers, each on a core of its own."""
+    if len(CORES) < 2 * count + 1:
+        raise MissingRequirement(f"needs {2 * count + 1} cores")
+    with trained_owner() as owner, ExitStack() as servers:
+        loops = []
+        for number in range(count):
+            server = servers.enter_context(follower(owner, frozenset({CORES[number]})))
+            loops.append(
+                h2load.ClosedLoop(
+                    server.address, "Predict", request_body(1), answer_bytes(1), IN_FLIGHT[1]
+                )
+            )
+
+        def measure(seconds: float) -> float:
+            rates = [0.0] * count
+            threads = [
+                threading.Thread(target=lambda i=i: rates.__setitem__(i, loops[i](seconds)))
+                for i in range(count)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return statistics.fmean(rates)
+
+        yield measure
+
+
+def rows(options: Options) -> list[Benchmark]:
+    """Return the benchmarks of this theme."""
+    return [
+        Benchmark(
+            key="followers-predict",
+            name="Predict, 1 a call: a follower / an empty servicer",
+            unit="/s",
+            aim=Aim("at least", 0.90),
+            a=throughput,
+            b=empty_throughput,
+        ),
+        Benchmark(
+            key="followers-floor",
+            name="Predict, 1 a call: with a floor that is met / without",
+            unit="/s",
+            aim=Aim("at least", 0.97),
+            a=partial(floor_throughput, with_floor=True),
+            b=partial(floor_throughput, with_floor=False),
+        ),
+        Benchmark(
+            key="followers-core",
+            name="CPU seconds a call: two followers / one, on one core",
+            unit="s",
+            aim=Aim("at most", 1.25),
+            a=partial(core_seconds_a_call, 2),
+            b=partial(core_seconds_a_call, 1),
+            pairs=4,
+        ),
+        Benchmark(
+            key="followers-many",
+            name="Predicts a second and follower: four / one, a core each",
+            unit="/s",
+            aim=Aim("at least", 0.95),
+            a=partial(combined_rate, 4),
+            b=partial(combined_rate, 1),
+        ),
+        *(
+            Benchmark(
+                key=f"followers-late-{readers}-p{percent}",
+                name=f"commit to a follower, p{percent} of {readers}, during a run",
+                unit="s",
+                aim=Aim("at most", bound),
+                a=partial(delay, options, readers, percent / 100),
+                figure=Figure.VALUE,
+                seconds=1.0,
+                pairs=3,
+            )
+            for readers, percent, bound in ((1, 50, 0.002), (1, 99, 0.010), (READERS, 99, 0.040))
+        ),
+        Benchmark(
+            key="followers-epochs",
+            name=f"epochs a second: with {READERS} readers of Follow / without",
+            unit="/s",
+            aim=Aim("at least", 0.97),
+            a=partial(epoch_rate, options, READERS),
+            b=partial(epoch_rate, options, 0),
+            seconds=0.4,
+        ),
+        Benchmark(
+            key="followers-steps",
+            name=f"Steps a second of 16 clients: with {READERS} readers of Follow / without",
+            unit="/s",
+            aim=Aim("at least", 0.85),
+            a=partial(step_rate, options, READERS),
+            b=partial(step_rate, options, 0),
+            seconds=0.4,
+        ),
+        Benchmark(
+            key="followers-p99",
+            name=f"Predict's p99 during Steps: with {READERS} readers of Follow / without",
+            unit="s",
+            aim=Aim("at most", 1.3),
+            a=partial(predict_p99, options, READERS),
+            b=partial(predict_p99, options, 0),
+            seconds=0.4,
+        ),
+        Benchmark(
+            key="followers-ready",
+            name="seconds until a follower answers",
+            unit="s",
+            aim=Aim("at most", 1.2),
+            a=readiness,
+            figure=Figure.VALUE,
+            pairs=3,
+            rounds=2,
+        ),
+        Benchmark(
+            key="followers-memory",
+            name="a follower's memory (PSS)",
+            unit="MB",
+            aim=Aim("at most", 120),
+            a=memory,
+            figure=Figure.VALUE,
+            pairs=1,
+        ),
+    ]
