@@ -63,9 +63,9 @@ def main(
             "mnist37 serve needs more than the client: pip install 'mnist37[server]', or"
             " 'mnist37[serve-cpu]' for a server without torch and CUDA"
         )
+    following = _parse_following(context, follow, settings)
     if settings["download"] and settings["data_root"] is None:
         raise click.UsageError("--download needs --data-root, the folder to fetch MNIST into")
-    following = _parse_following(context, follow, settings)
     folder = _folder(state) if following is None else None
     config = Config(state=folder, following=following, **settings)
     from mnist37_server.observability import handshakes, logs  # import a package of the extras

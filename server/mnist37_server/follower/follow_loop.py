@@ -13,9 +13,11 @@ from mnist37_server.follower.replica import InvalidUpdate, Replica
 from mnist37_server.follower.upstream import FollowStream, Upstream, describe
 
 # The owner sends a message at least once a second. After this long without one it is paused, or
-# the network is broken, or this process was paused: what is in the buffers then may be old.
+# the network is broken.
 STALL_SECONDS = 3.0
-CHECK_SECONDS = 0.5  # between two looks whether the stream has stalled
+# A thread notes the time this often. If its last note is older than PAUSE_SECONDS, this process was
+# paused: a message that waited in a buffer meanwhile tells what was the newest version then.
+TICK_SECONDS, PAUSE_SECONDS = 0.1, 0.5
 # A start that this follower does not know is taken for one of another history only as long as the
 # owner was heard this lately: then the connection still stands.
 LATELY_SECONDS = 1.5
@@ -25,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Stalled(Exception):
-    """The owner was silent for too long."""
+    """The messages in the buffers may be old: the owner was silent, or this process was paused."""
 
 
 class FollowLoop:
@@ -43,6 +45,8 @@ class FollowLoop:
         self._stream: FollowStream | None = None  # the open one
         self._heard_at = 0.0  # when its last message came, or when it was opened
         self._is_connected = False  # whether a message has come on it
+        self._ticked_at = time.monotonic()  # the last note of the thread that notes the time
+        self._stall = ""  # why `_watch` has ended the stream
         self._failure = ""  # the last one that was logged since the owner was heard
         self._threads = [
             threading.Thread(target=self._run, name="follow", daemon=True),
@@ -85,8 +89,8 @@ class FollowLoop:
                 failure = f"{code.name}: {text}"
             except InvalidUpdate as error:
                 failure = f"the owner sent what no owner sends: {error}"
-            except Stalled:
-                failure = f"nothing came for {STALL_SECONDS:g} seconds"
+            except Stalled as error:
+                failure = str(error)
             except (OSError, ValueError) as error:  # the file of the token, or a closed channel
                 failure = str(error)
             except Exception:
@@ -102,15 +106,16 @@ class FollowLoop:
 
     def _follow(self) -> None:
         self._upstream.connect()
-        self._heard_at = time.monotonic()
+        self._heard_at, self._stall = time.monotonic(), ""
         stream = self._upstream.follow(self._replica.position)
         self._stream = stream
         try:
             for update in stream:
-                if self._silent_seconds() > STALL_SECONDS:
-                    raise Stalled
-                self._replica.receive(update)
-                self._heard_at = time.monotonic()
+                # Before anything else: the process may be paused at each line.
+                now = time.monotonic()
+                self._check_stall(now)
+                self._replica.receive(update, now)
+                self._heard_at = now
                 if not self._is_connected:
                     self._is_connected = True
                     self._failure = ""
@@ -122,18 +127,32 @@ class FollowLoop:
                         },
                     )
         except grpc.RpcError:
-            if self._silent_seconds() > STALL_SECONDS:
-                raise Stalled from None  # `_watch` has ended it
+            if self._stall:  # `_watch` has ended it
+                raise Stalled(self._stall) from None
             raise
         finally:
             self._stream = None
             stream.end()
 
+    def _check_stall(self, now: float) -> None:
+        """Raise Stalled if the messages that come now may be old."""
+        if now - self._ticked_at > PAUSE_SECONDS:
+            raise Stalled(f"this process was paused for {now - self._ticked_at:.1f} seconds")
+        if now - self._heard_at > STALL_SECONDS:
+            raise Stalled(f"nothing came for {STALL_SECONDS:g} seconds")
+
     def _watch(self) -> None:
-        while not self._is_closed.wait(CHECK_SECONDS):
+        while not self._is_closed.wait(TICK_SECONDS):
+            now = time.monotonic()
             stream = self._stream
-            if stream is not None and self._silent_seconds() > STALL_SECONDS:
-                stream.end()
+            if stream is not None:
+                try:
+                    self._check_stall(now)
+                except Stalled as stall:
+                    self._stall = str(stall)
+                    stream.end()
+            # At last: until here the other thread finds the note too old by itself.
+            self._ticked_at = now
 
     def _log_failure(self, was_connected: bool, failure: str) -> None:
         """Log each failure once, and not at every attempt to connect."""

@@ -103,11 +103,15 @@ class Replica:
         versions = self._versions
         return versions[1] if versions is not None and versions[0] is lineage else None
 
-    def receive(self, update: Update) -> None:
+    def receive(self, update: Update, received_at: float) -> None:
         """Take over a message of the owner.
 
         In one history the newest version only ever rises. If the owner has another history than
         the replica, all that the replica holds is dropped.
+
+        Args:
+            update: the message.
+            received_at: when it came, on time.monotonic's clock.
 
         Raises:
             InvalidUpdate: the contract does not allow the message.
@@ -132,7 +136,7 @@ class Replica:
             self._begin(held[0], lineage, self._kept_versions())
         else:
             self._begin(self._new_snapshot(update), lineage, self._kept_versions())
-        self._held_newest_at = time.monotonic()
+        self._held_newest_at = received_at
         if held is None:
             self.on_first()
 
