@@ -24,6 +24,7 @@ from numba.core.cgutils import create_struct_proxy, get_or_insert_function
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from mnist37.kernel_cache import compile_kernel
 from mnist37.losses import LOSS_UNIT
 
 Pixels = NDArray[np.uint8]  # (N, 784), 0 = background, 255 = ink
@@ -73,15 +74,7 @@ def kernel(signature: object) -> Callable[[F], F]:
     """
 
     def compile_function(function: F) -> F:
-        dispatcher: Any
-        try:
-            dispatcher = numba.njit(signature, cache=True, **OPTIONS)(function)
-        except RuntimeError as error:
-            # A read-only system may have no folder for the cache.
-            if "cannot cache" not in str(error):
-                raise
-            dispatcher = numba.njit(signature, **OPTIONS)(function)
-        return cast(F, dispatcher)
+        return compile_kernel(function, signature, OPTIONS)
 
     return compile_function
 

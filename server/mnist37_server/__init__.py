@@ -1,12 +1,13 @@
-"""The server: it owns the live model, trains it, serves it and keeps its state.
+"""The server: it owns the live model, trains it, serves it and keeps its state; or it follows one.
 
-__main__       the entry point         command_line  the options
-app            puts the parts together config        what it can be told
-address        where it can listen     errors        what it refuses
-process        what it inherits: streams and signals
+__main__       the entry point         app           serves, from start to shutdown
+config         what it can be told     errors        what it refuses
 
+command_line/  the options, and the process
+assembly/      the parts put together: an owner, or a follower
 services/      the gRPC services: decode, one call into the engine, encode
 access/        who may call
+follower/      a copy of an owner's model
 engine/        the live model: the order of writes, commits, what readers see
 training/      what a write does to the parameters
 storage/       the SQLite file

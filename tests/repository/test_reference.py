@@ -168,21 +168,40 @@ def test_the_metrics() -> None:
     with (
         LocalServer("--metrics-address", "127.0.0.1:0") as server,
         Client(server.address) as client,
+        LocalServer("--metrics-address", "127.0.0.1:0", "--follow", server.address) as follower,
+        Client(follower.address) as reader,
     ):
         client.train(epochs=1).wait()
         client.predict(validation_images()[0][:1])
-        assert server.process.stdout is not None
-        scrape = Scrape(server.process.stdout.readline().split()[-1])
-    exposed = {}
-    for family in text_string_to_metric_families(scrape.text):
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
-        exposed[name] = family.type, labels
+        reader.predict(validation_images()[0][:1])
+        exposed, of_follower = exposed_metrics(server), exposed_metrics(follower)
     rows = table(METRICS, "metric", "type", "labels")
     assert len(rows) == len(exposed)
     assert {
         plain(row["metric"]): (row["type"], set(names(row["labels"]))) for row in rows
     } == exposed
+    rows = table(METRICS, "metric of a follower", "type")
+    assert {plain(row["metric of a follower"]): (row["type"], set()) for row in rows} == {
+        name: kind for name, kind in of_follower.items() if name not in exposed
+    }
+    assert of_follower.keys() & exposed.keys() >= {
+        "mnist37_model_version",
+        "mnist37_images_predicted_total",
+        "grpc_server_handled_total",
+        "mnist37_tls_handshakes_failed_total",
+    }
+
+
+def exposed_metrics(server: LocalServer) -> dict[str, tuple[str, set[str]]]:
+    """Return the type and the labels of each metric that a server exposes."""
+    assert server.process.stdout is not None
+    scrape = Scrape(server.process.stdout.readline().split()[-1])
+    exposed = {}
+    for family in text_string_to_metric_families(scrape.text):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        exposed[name] = family.type, labels
+    return exposed
 
 
 def test_the_roles() -> None:

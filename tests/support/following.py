@@ -21,7 +21,7 @@ TIMEOUT = 10
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
-class Refused(Exception):
+class FailedCall(Exception):
     """The status with which a call ended, with its details."""
 
     def __init__(self, error: grpc.RpcError) -> None:
@@ -50,7 +50,7 @@ class Server(LocalServer):
         return grpc.insecure_channel(self.address, [("grpc.use_local_subchannel_pool", 1)])
 
     def call(self, rpc: str, request: Message, timeout: float = TIMEOUT) -> Any:
-        """Return the answer of Mnist37Service, a list for a stream; raise Refused for an error."""
+        """Return the answer of Mnist37Service, a list for a stream; raise FailedCall."""
         method = getattr(mnist37_pb2_grpc.Mnist37ServiceStub(self.channel), rpc)
         streams = pb.DESCRIPTOR.services_by_name["Mnist37Service"].methods_by_name[rpc]
         try:
@@ -59,15 +59,15 @@ class Server(LocalServer):
             )
             return list(answer) if streams.server_streaming else answer
         except grpc.RpcError as error:
-            raise Refused(error) from None
+            raise FailedCall(error) from None
 
     def infer(self, request: Message, rpc: str = "ModelInfer") -> Any:
-        """Return the answer of the Open Inference Protocol; raise Refused for an error."""
+        """Return the answer of the Open Inference Protocol; raise FailedCall for an error."""
         stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(self.channel)
         try:
             return getattr(stub, rpc)(request, timeout=TIMEOUT)
         except grpc.RpcError as error:
-            raise Refused(error) from None
+            raise FailedCall(error) from None
 
     def train(self, epochs: int = 1) -> int:
         """Train; return the version."""
@@ -118,10 +118,10 @@ class Server(LocalServer):
         self.process.send_signal(signal.SIGCONT)
 
 
-def refusal(server: Server, rpc: str, request: Message, timeout: float = TIMEOUT) -> Refused:
+def refusal(server: Server, rpc: str, request: Message, timeout: float = TIMEOUT) -> FailedCall:
     """Return how a call is refused."""
     try:
         answer = server.call(rpc, request, timeout)
-    except Refused as refused:
+    except FailedCall as refused:
         return refused
     raise AssertionError(f"{rpc} is answered: {answer}")

@@ -17,7 +17,7 @@ from mnist37_server.follower.upstream import FollowStream, Upstream, describe
 STALL_SECONDS = 3.0
 # A thread notes the time this often. If its last note is older than PAUSE_SECONDS, this process was
 # paused: a message that waited in a buffer meanwhile tells what was the newest version then.
-TICK_SECONDS, PAUSE_SECONDS = 0.1, 0.5
+TICK_SECONDS, PAUSE_SECONDS = 0.2, 0.6
 # A start that this follower does not know is taken for one of another history only as long as the
 # owner was heard this lately: then the connection still stands.
 LATELY_SECONDS = 1.5

@@ -16,7 +16,7 @@ from mnist37_protos.inference import open_inference_pb2 as inference
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_server.engine.live_model import LiveModel
 from mnist37_server.storage.store import Store
-from support.following import SERVING, Refused, Server, refusal
+from support.following import SERVING, FailedCall, Server, refusal
 from support.scraping import wait_until
 from support.twin import datasets
 
@@ -42,7 +42,7 @@ def free_address() -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-def status(refused: Refused) -> tuple[grpc.StatusCode, str, float | None]:
+def status(refused: FailedCall) -> tuple[grpc.StatusCode, str, float | None]:
     return refused.code, refused.reason, refused.retry_after
 
 
@@ -184,6 +184,6 @@ def answered_version(server: Server) -> int | None:
     """Return the version of a prediction; None if it is refused."""
     try:
         version: int = server.call("Predict", PREDICT).version
-    except Refused:
+    except FailedCall:
         return None
     return version

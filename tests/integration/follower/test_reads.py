@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from mnist37_client import validation_images
 from mnist37_protos.inference import open_inference_pb2 as inference
 from mnist37_protos.v1 import mnist37_pb2 as pb
-from support.following import Refused, Server, refusal
+from support.following import FailedCall, Server, refusal
 from support.scraping import wait_until
 
 IMAGES, LABELS = validation_images()
@@ -187,5 +187,5 @@ def test_a_follower_loads_neither_torch_nor_sqlite(follower: Server) -> None:
 
 
 def test_a_callers_mistake_is_the_callers(follower: Server) -> None:
-    with pytest.raises(Refused, match="INVALID_FIELD"):
+    with pytest.raises(FailedCall, match="INVALID_FIELD"):
         follower.call("Predict", pb.PredictRequest(pixels=b"short"))
