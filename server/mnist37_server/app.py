@@ -85,6 +85,7 @@ def run(config: Config, open_store: Callable[[Path | None], Store] | None = None
         metrics.observe(role.collector())
         metrics.observe_tls(certificate.ends if certificate else None, handshakes.FAILED)
     health, in_flight = add_services(server, config, role.model, serving=role.is_ready)
+    role.begin(health)
     # The objects that exist now are never freed. Without freeze, a full garbage collection would
     # scan all of them, the compiler's included: now and then 0.2 s in which no call is answered.
     # With it, a full collection takes half a millisecond.
@@ -95,7 +96,6 @@ def run(config: Config, open_store: Callable[[Path | None], Store] | None = None
     serving = start_serving(server)
     # Should it end, nothing else would notice: the process would live on, and answer no call.
     threading.Thread(target=signals.report_end, args=(serving,), name="watch", daemon=True).start()
-    role.begin(health)
     fields = {"address": str(address), "device": str(role.model.device)}
     log.info("started", extra={**fields, **role.describe()})
     announce(

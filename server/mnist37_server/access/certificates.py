@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from mnist37_server.config import Config
+from mnist37_server.config import Config, Following
 from mnist37_server.errors import CannotStart
 
 WARNING_SECONDS = 30 * 86_400
@@ -42,6 +42,20 @@ def check_all(config: Config) -> Validity | None:
     if config.client_ca is not None:
         check_validity("--client-ca", config.client_ca)
     return check_validity("--tls-cert", config.tls_cert) if config.tls_cert is not None else None
+
+
+def check_following(following: Following) -> None:
+    """Log a warning for a certificate towards the owner that is not valid now, or not in 30 days.
+
+    Raises:
+        CannotStart: a certificate cannot be read.
+    """
+    for option, path in (
+        ("--follow-tls-ca", following.tls_ca),
+        ("--follow-tls-cert", following.tls_cert),
+    ):
+        if path is not None:
+            check_validity(option, path)
 
 
 def check_validity(option: str, path: Path) -> Validity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING
 from mnist37 import data
 from mnist37.host import Host
 from mnist37.training import Datasets
-from mnist37_server.access import tls
+from mnist37_server.access import certificates, tls
 from mnist37_server.config import Following
-from mnist37_server.domain.address import Address
+from mnist37_server.domain.address import WILDCARDS, Address, join
 from mnist37_server.follower.follow_loop import FollowLoop
 from mnist37_server.follower.followed_model import FollowedModel
 from mnist37_server.follower.replica import Replica
@@ -56,13 +57,15 @@ class Follower:
     def __init__(self, following: Following, address: Address) -> None:
         self._owner = following.owner
         tls.check_token_file(following)
+        credentials = tls.owner_credentials(following)
+        certificates.check_following(following)
         self._replica = Replica()
         upstream = Upstream(
             str(following.parsed_owner),
-            tls.owner_credentials(following),
+            credentials,
             following.token_file,
             name=f"follower-{secrets.token_hex(8)}",
-            advertised=following.advertise or str(address),
+            advertised=following.advertise or reachable(address),
         )
         self._loop = FollowLoop(upstream, self._replica)
         self.model = FollowedModel(
@@ -100,3 +103,10 @@ class Follower:
 
     def close(self) -> None:
         """Do nothing: a follower has no state."""
+
+
+def reachable(address: Address) -> str:
+    """Return where others probably reach a server; every address of a machine has its name."""
+    if address.host in WILDCARDS:
+        return join(socket.gethostname(), address.port)
+    return str(address)

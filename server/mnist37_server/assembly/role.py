@@ -37,7 +37,7 @@ class Role(Protocol):
         """Return the collector of the model's metrics."""
 
     def begin(self, health: Health) -> None:
-        """Begin the role's own work; call it once the services can be called."""
+        """Begin the role's own work, and tell the health what it needs to know."""
 
     def stop(self) -> None:
         """End the role's own work; reads go on."""

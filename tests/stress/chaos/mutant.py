@@ -22,7 +22,7 @@ def keep_old_snapshot() -> None:
     """Answer from the version that is held when the owner has another history."""
     receive = Replica.receive
 
-    def receive_starts(replica: Replica, update: Update) -> None:
+    def receive_starts(replica: Replica, update: Update, received_at: float) -> None:
         position = replica.position
         if update.starts and position is not None:
             lineage = Lineage(update.starts)
@@ -30,7 +30,7 @@ def keep_old_snapshot() -> None:
                 assert replica.feed is not None
                 replica._begin(replica.feed.newest, lineage, Versions())
                 return
-        receive(replica, update)
+        receive(replica, update, received_at)
 
     patch.object(Replica, "receive", receive_starts).start()
 
