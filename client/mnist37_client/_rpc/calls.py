@@ -62,8 +62,10 @@ def predict_bytes(
     exchanges: Exchanges, pixels: bytes, version: int | str | None = None, fresh: bool = False
 ) -> Exchange[Prediction]:
     """Call Predict for images of 784 bytes each that fit one message."""
-    request = build_message(pb.PredictRequest, **name_version(version))
-    request.pixels = pixels
+    if version is None:  # mostly it is: no argument to check
+        request = pb.PredictRequest(pixels=pixels)
+    else:
+        request = build_message(pb.PredictRequest, pixels=pixels, **name_version(version))
     count = len(pixels) // PIXELS
 
     def parse(response: pb.PredictResponse) -> Prediction:

@@ -16,7 +16,7 @@ from mnist37_client._rpc.channel import ConnectionSettings
 from mnist37_client._rpc.checks import decode
 from mnist37_client._rpc.requests import IMAGES_PER_CHUNK
 from mnist37_client._rpc.retry import is_temporary
-from mnist37_client._rpc.session import Read, Session
+from mnist37_client._rpc.session import Floor, Read, Session
 from mnist37_client.errors import (
     FailedPrecondition,
     HistoryLost,
@@ -73,17 +73,20 @@ class Exchanges:
         self.has_owner = settings.address is not None
         self._has_followers = settings.replicas is not None
 
-    def reads_from_followers(self, fresh: bool) -> bool:
+    def reads_from_followers(self, floor: Floor, fresh: bool) -> bool:
         """Return whether a read goes to followers first.
 
         Args:
+            floor: of the read.
             fresh: whether the caller wants the owner's answer.
         """
-        return self._has_followers and not fresh and not self.session.needs_owner
+        needs_owner = fresh or (self.has_owner and floor.unproven)
+        return self._has_followers and not needs_owner
 
     def images_per_message(self, fresh: bool) -> int:
         """Return the most images of a message of a read with many."""
-        return IMAGES_TO_FOLLOWERS if self.reads_from_followers(fresh) else IMAGES_PER_CHUNK
+        to_followers = self._has_followers and not fresh
+        return IMAGES_TO_FOLLOWERS if to_followers else IMAGES_PER_CHUNK
 
     def read(
         self,
@@ -110,7 +113,7 @@ class Exchanges:
             sent = self.session.floor
             sent.put_into(request)
             try:
-                if self.reads_from_followers(fresh):
+                if self.reads_from_followers(sent, fresh):
                     content = yield from self._read_from_followers(rpc, request, is_part)
                 else:
                     content = yield Call(rpc, request)

@@ -46,7 +46,8 @@ class SentBatches:
     def __init__(
         self, exchanges: Exchanges, batches: Iterator[ArrayLike] | AsyncIterator[ArrayLike]
     ) -> None:
-        self.to_followers = exchanges.reads_from_followers(fresh=False)
+        floor = exchanges.session.floor
+        self.to_followers = exchanges.reads_from_followers(floor, fresh=False)
         self._has_owner = exchanges.has_owner
         self._session = exchanges.session
         self._batches = batches

@@ -20,6 +20,10 @@ class Floor(NamedTuple):
     era: int = 0  # the number of times that the session began anew
     start: int = 0  # 0: the session has no position yet
     version: int = 0
+    # Positions that the client has seen too and that may be later, one for each start. No server has
+    # shown yet that their starts come after this one. Until the owner has, only it can answer a
+    # read: a follower that has this start may lack what is later.
+    unproven: tuple[tuple[int, int], ...] = ()
 
     def put_into(self, request: Read) -> None:
         """Set the floor of a request."""
@@ -30,6 +34,26 @@ class Floor(NamedTuple):
             request.ClearField("start")
             request.ClearField("min_version")
 
+    def raised_to(self, start: int, version: int, *, proves: bool) -> Floor:
+        """Return the floor at a position that is not earlier.
+
+        Args:
+            start: of the position.
+            version: of the position.
+            proves: whether the position is that of an owner that was asked for its proof.
+        """
+        settled = [each for each in self.unproven if proves or each[0] == start]
+        version = max(version, self.version, *(other for _, other in settled))
+        left = tuple(each for each in self.unproven if each not in settled)
+        return Floor(self.era, start, version, left)
+
+    def with_unproven(self, start: int, version: int) -> Floor:
+        """Return the floor with a position that may be later."""
+        versions = dict(self.unproven)
+        if version <= versions.get(start, -1):
+            return self
+        return self._replace(unproven=tuple({**versions, start: version}.items()))
+
 
 class Session:
     """The position of one client, whose threads share it.
@@ -38,25 +62,15 @@ class Session:
     """
 
     def __init__(self) -> None:
-        self.floor = Floor()
-        # Where the owner said to be, with a start of which no read has shown that it is later than
-        # the floor's. Until one has, only the owner can answer a read: a follower that still has
-        # the floor's start may lack what was written since.
-        self._unproven: tuple[int, int] | None = None
-        # guarded by _lock: the changes of floor and _unproven
+        # guarded by _lock: the changes of floor
         self._lock = threading.Lock()
-
-    @property
-    def needs_owner(self) -> bool:
-        """Return whether a follower's answer might be older than what the session has seen."""
-        return self._unproven is not None
+        self.floor = Floor()
 
     def record_read(self, sent: Floor, start: int, version: int) -> None:
-        """Raise the floor to the position of an answer.
+        """Raise the floor to the position of an answer to a read.
 
-        A position with another start than the session's is later only if the server has accepted
-        the session's start as one in its history. A start of 0 is an older server's, and changes
-        nothing.
+        A start that is not the session's is later if the server has accepted the session's start,
+        as one in its history. A start of 0 is an older server's, and changes nothing.
 
         Args:
             sent: the floor with which the request was sent.
@@ -64,16 +78,17 @@ class Session:
             version: of the answer.
         """
         floor = self.floor
-        if start == floor.start and version <= floor.version and self._unproven is None:
+        if start == floor.start and version <= floor.version and not floor.unproven:
             return  # mostly; without the lock
         with self._lock:
             floor = self.floor
-            if not start or sent.era != floor.era or floor.start not in (0, start, sent.start):
+            if not start or sent.era != floor.era:
                 return
-            if self._unproven is not None and self._unproven[0] == start:
-                version = max(version, self._unproven[1])
-                self._unproven = None
-            self.floor = Floor(floor.era, start, max(version, floor.version))
+            if floor.start in (0, start, sent.start):
+                proves = sent.unproven is floor.unproven
+                self.floor = floor.raised_to(start, version, proves=proves)
+            elif start != sent.start:  # otherwise it is earlier: the session has left that start
+                self.floor = floor.with_unproven(start, version)
 
     def record_owner(self, sent: Floor, start: int, version: int) -> None:
         """Raise the floor to a position that the owner named to a call without a floor, a write.
@@ -88,10 +103,9 @@ class Session:
             if not start or sent.era != floor.era:
                 return
             if floor.start in (0, start):
-                self.floor = Floor(floor.era, start, max(version, floor.version))
-                self._unproven = None
+                self.floor = floor.raised_to(start, version, proves=False)
             else:
-                self._unproven = start, version
+                self.floor = floor.with_unproven(start, version)
 
     def begin_anew(self, sent: Floor) -> bool:
         """Forget the position, for a server has this floor in no history; return whether it did.
@@ -104,5 +118,4 @@ class Session:
             if sent.era != floor.era or sent.start != floor.start:
                 return False
             self.floor = Floor(floor.era + 1)
-            self._unproven = None
             return True
