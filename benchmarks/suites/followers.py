@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import statistics
 import threading
@@ -20,16 +19,16 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from benchmarks import baselines, processes
 from benchmarks.harness import Aim, Benchmark, Figure, Measure, MissingRequirement, Options
 from benchmarks.load import h2load
+from benchmarks.load.follow import idle_readers, measure_delay
 from benchmarks.processes import BOTH, CORES, LOAD, SERVER, Server
-from benchmarks.suites.both import EPOCHS, measure_predict_p99
+from benchmarks.suites.both import measure_predict_p99
 from benchmarks.suites.commits import disk_server, measure_step_rate
 from benchmarks.suites.predict import IN_FLIGHT, answer_bytes, empty_server, request_body
 from benchmarks.suites.training import measure_rpc_epoch
 
 READERS = 16
 CLIENTS = 16
-SETTLE_SECONDS = 0.5
-CALLS = 8_000
+CALLS = 3_000
 
 
 @contextmanager
@@ -66,9 +65,9 @@ def trained_owner() -> Iterator[Server]:
 
 @contextmanager
 def followers_of(owner: Server, count: int) -> Iterator[list[Server]]:
-    """Start followers, each on the server's core or, where there are enough, on one of its own."""
+    """Start followers, which share two cores with their clients."""
     with ExitStack() as servers:
-        yield [servers.enter_context(follower(owner)) for _ in range(count)]
+        yield [servers.enter_context(follower(owner, frozenset(BOTH))) for _ in range(count)]
 
 
 @contextmanager
@@ -163,92 +162,6 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-class Readers:
-    """Readers of Follow in this process, which note when each version came.
-
-    Args:
-        address: HOST:PORT of the owner.
-        count: how many.
-    """
-
-    def __init__(self, address: str, count: int) -> None:
-        self._channels = [
-            grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
-            for _ in range(count)
-        ]
-        self._calls = [
-            mnist37_pb2_grpc.Mnist37ServiceStub(channel).Follow(pb.FollowRequest())
-            for channel in self._channels
-        ]
-        self.arrivals: list[list[tuple[float, int]]] = [[] for _ in self._calls]
-        self._threads = [
-            threading.Thread(target=self._read, args=pair)
-            for pair in zip(self._calls, self.arrivals, strict=True)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    @staticmethod
-    def _read(call: Iterator[pb.FollowResponse], arrivals: list[tuple[float, int]]) -> None:
-        try:
-            for message in call:
-                arrivals.append((time.perf_counter(), message.position.version))
-        except grpc.RpcError:
-            pass  # the benchmark has ended
-
-    def close(self) -> None:
-        for call in self._calls:
-            call.cancel()
-        for thread in self._threads:
-            thread.join()
-        for channel in self._channels:
-            channel.close()
-
-
-def measure_delay(address: str, readers: int, share: float) -> Measure:
-    """Return a measurement of the seconds from the answer to a write until a reader has it.
-
-    The answer comes after the commit and the publication, so a version can even come before it.
-
-    Args:
-        address: HOST:PORT of the owner.
-        readers: the number of Follows in this process.
-        share: which of the delays counts: 0.5 for the median, 0.99 for the 99th percentile.
-    """
-
-    def measure(seconds: float) -> float:
-        following = Readers(address, readers)
-        commits: list[tuple[float, int]] = []
-        with Client(address) as client, client.train(EPOCHS) as run:
-            end_time = time.perf_counter() + max(seconds, 1.0)
-            for progress in run:
-                commits.append((time.perf_counter(), progress.version))
-                if time.perf_counter() > end_time:
-                    break
-        time.sleep(SETTLE_SECONDS)
-        following.close()
-        delays = sorted(
-            delay for arrivals in following.arrivals for delay in delays_of(commits, arrivals)
-        )
-        return delays[min(len(delays) - 1, math.floor(share * len(delays)))]
-
-    return measure
-
-
-def delays_of(
-    commits: list[tuple[float, int]], arrivals: list[tuple[float, int]]
-) -> Iterator[float]:
-    """Yield for each commit after how many seconds its version, or a later one, had arrived."""
-    later = iter(arrivals)
-    arrival = next(later, None)
-    for committed_at, version in commits:
-        while arrival is not None and arrival[1] < version:
-            arrival = next(later, None)
-        if arrival is None:
-            return
-        yield max(0.0, arrival[0] - committed_at)
-
-
 @contextmanager
 def delay(options: Options, readers: int, share: float) -> Iterator[Measure]:
     """Start an owner and yield a measurement of how late its readers are during a run."""
@@ -258,12 +171,6 @@ def delay(options: Options, readers: int, share: float) -> Iterator[Measure]:
         processes.worker(LOAD, measure_delay, owner.address, readers, share) as measure,
     ):
         yield measure
-
-
-def idle_readers(address: str, count: int) -> Measure:
-    """Start readers of Follow; the measurement measures nothing."""
-    readers = Readers(address, count)
-    return lambda seconds: float(len(readers.arrivals))
 
 
 @contextmanager
@@ -368,7 +275,7 @@ def rows(options: Options) -> list[Benchmark]:
         ),
         Benchmark(
             key="followers-core",
-            name="CPU seconds a call: two followers / one, on one core",
+            name="CPU seconds a call: two followers / one, on two cores",
             unit="s",
             aim=Aim("at most", 1.25),
             a=partial(core_seconds_a_call, 2),

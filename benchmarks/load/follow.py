@@ -1,0 +1,123 @@
+"""Readers of Follow, and how late each version reaches them."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+from mnist37_client import Client
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_protos.v1 import mnist37_pb2_grpc
+
+from benchmarks.harness import Measure
+
+EPOCHS = 1_000_000  # far more than a measurement lasts
+SETTLE_SECONDS = 0.5
+
+
+class Readers:
+    """Readers of Follow in this process, which note when each version came.
+
+    Args:
+        address: HOST:PORT of the owner.
+        count: how many.
+    """
+
+    def __init__(self, address: str, count: int) -> None:
+        self._channels = [
+            grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+            for _ in range(count)
+        ]
+        self._calls: list[Any] = [
+            mnist37_pb2_grpc.Mnist37ServiceStub(channel).Follow(pb.FollowRequest())
+            for channel in self._channels
+        ]
+        # Seconds since 1970, and the version.
+        self.arrivals: list[list[tuple[float, int]]] = [[] for _ in self._calls]
+        self._threads = [
+            threading.Thread(target=self._read, args=pair, daemon=True)
+            for pair in zip(self._calls, self.arrivals, strict=True)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @staticmethod
+    def _read(call: Iterator[pb.FollowResponse], arrivals: list[tuple[float, int]]) -> None:
+        try:
+            for message in call:
+                arrivals.append((time.time(), message.position.version))
+        except grpc.RpcError:
+            pass  # the measurement has ended
+
+    def close(self) -> None:
+        """End the calls."""
+        for call in self._calls:
+            call.cancel()
+        for thread in self._threads:
+            thread.join()
+        for channel in self._channels:
+            channel.close()
+
+
+def idle_readers(address: str, count: int) -> Measure:
+    """Start readers of Follow; the measurement only counts them."""
+    readers = Readers(address, count)
+    return lambda seconds: float(len(readers.arrivals))
+
+
+def measure_delay(address: str, count: int, share: float) -> Measure:
+    """Return a measurement of the seconds from a commit until a reader has its version.
+
+    A commit's time is that at which its transaction began, so the delay includes the disk's.
+
+    Args:
+        address: HOST:PORT of the owner.
+        count: the number of readers in this process.
+        share: which of the delays counts: 0.5 for the median, 0.99 for the 99th percentile.
+    """
+
+    def measure(seconds: float) -> float:
+        readers = Readers(address, count)
+        with Client(address) as client:
+            with client.train(EPOCHS) as run:
+                end_time = time.perf_counter() + max(seconds, 1.0)
+                for _ in run:
+                    if time.perf_counter() > end_time:
+                        break
+            time.sleep(SETTLE_SECONDS)
+            commits = [
+                (version.committed_at.timestamp(), version.version)
+                for version in reversed(client.versions())
+            ]
+        readers.close()
+        delays = sorted(
+            delay for arrivals in readers.arrivals for delay in delays_of(commits, arrivals)
+        )
+        return delays[min(len(delays) - 1, math.floor(share * len(delays)))]
+
+    return measure
+
+
+def delays_of(
+    commits: list[tuple[float, int]], arrivals: list[tuple[float, int]]
+) -> Iterator[float]:
+    """Yield for each commit after how many seconds its newest version, or a later one, arrived.
+
+    Args:
+        commits: the time and the version of each, oldest first; versions that were committed
+            together have one time.
+        arrivals: the time and the version of each, oldest first.
+    """
+    newest = dict(commits)  # by the time of the commit
+    later = iter(arrivals)
+    arrival = next(later)
+    for committed_at, version in newest.items():
+        if committed_at < arrivals[0][0]:
+            continue  # before this reader came
+        while arrival[1] < version:
+            arrival = next(later)
+        yield arrival[0] - committed_at
