@@ -19,12 +19,8 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from benchmarks import baselines, processes
 from benchmarks.harness import Aim, Benchmark, Figure, Measure, MissingRequirement, Options
 from benchmarks.load import h2load
-from benchmarks.load.follow import idle_readers, measure_delay
 from benchmarks.processes import BOTH, CORES, LOAD, SERVER, Server
-from benchmarks.suites.both import measure_predict_p99
-from benchmarks.suites.commits import disk_server, measure_step_rate
 from benchmarks.suites.predict import IN_FLIGHT, answer_bytes, empty_server, request_body
-from benchmarks.suites.training import measure_rpc_epoch
 
 READERS = 16
 CLIENTS = 16
@@ -163,68 +159,6 @@ def cpu_seconds(pid: int) -> float:
 
 
 @contextmanager
-def delay(options: Options, readers: int, share: float) -> Iterator[Measure]:
-    """Start an owner and yield a measurement of how late its readers are during a run."""
-    processes.require_two_cores()
-    with (
-        disk_server(options) as owner,
-        processes.worker(LOAD, measure_delay, owner.address, readers, share) as measure,
-    ):
-        yield measure
-
-
-@contextmanager
-def owner_with_readers(options: Options, readers: int) -> Iterator[Server]:
-    """Start an owner and readers of Follow in a process beside it."""
-    with disk_server(options) as owner:
-        if not readers:
-            yield owner
-            return
-        with processes.worker(LOAD, idle_readers, owner.address, readers):
-            yield owner
-
-
-@contextmanager
-def epoch_rate(options: Options, readers: int) -> Iterator[Measure]:
-    """Yield a measurement of the epochs a second of a followed owner."""
-    with (
-        owner_with_readers(options, readers) as owner,
-        processes.worker(LOAD, measure_rpc_epoch, owner.address) as measure,
-    ):
-        yield lambda seconds: 1 / measure(seconds)
-
-
-@contextmanager
-def step_rate(options: Options, readers: int) -> Iterator[Measure]:
-    """Yield a measurement of the Steps a second of a followed owner."""
-    with (
-        owner_with_readers(options, readers) as owner,
-        processes.worker(LOAD, measure_step_rate, owner.address, CLIENTS) as measure,
-    ):
-        yield measure
-
-
-@contextmanager
-def predict_p99(options: Options, readers: int) -> Iterator[Measure]:
-    """Yield a measurement of Predict's p99 in seconds at a followed owner that does Steps."""
-    processes.require_two_cores()
-    with (
-        owner_with_readers(options, readers) as owner,
-        processes.worker(BOTH, measure_step_rate, owner.address, 1) as steps,
-        processes.worker(BOTH, measure_predict_p99, owner.address, None) as measure,
-    ):
-
-        def measure_during_steps(seconds: float) -> float:
-            steps.begin(seconds + 0.3)
-            time.sleep(0.15)
-            value = measure(seconds)
-            steps.result()
-            return value
-
-        yield measure_during_steps
-
-
-@contextmanager
 def combined_rate(count: int) -> Iterator[Measure]:
     """Yield a measurement of the Predicts a second of followers, each on a core of its own."""
     if len(CORES) < 2 * count + 1:
@@ -289,46 +223,6 @@ def rows(options: Options) -> list[Benchmark]:
             aim=Aim("at least", 0.95),
             a=partial(combined_rate, 4),
             b=partial(combined_rate, 1),
-        ),
-        *(
-            Benchmark(
-                key=f"followers-late-{readers}-p{percent}",
-                name=f"commit to a follower, p{percent} of {readers}, during a run",
-                unit="s",
-                aim=Aim("at most", bound),
-                a=partial(delay, options, readers, percent / 100),
-                figure=Figure.VALUE,
-                seconds=1.0,
-                pairs=3,
-            )
-            for readers, percent, bound in ((1, 50, 0.002), (1, 99, 0.010), (READERS, 99, 0.040))
-        ),
-        Benchmark(
-            key="followers-epochs",
-            name=f"epochs a second: with {READERS} readers of Follow / without",
-            unit="/s",
-            aim=Aim("at least", 0.97),
-            a=partial(epoch_rate, options, READERS),
-            b=partial(epoch_rate, options, 0),
-            seconds=0.4,
-        ),
-        Benchmark(
-            key="followers-steps",
-            name=f"Steps a second of 16 clients: with {READERS} readers of Follow / without",
-            unit="/s",
-            aim=Aim("at least", 0.85),
-            a=partial(step_rate, options, READERS),
-            b=partial(step_rate, options, 0),
-            seconds=0.4,
-        ),
-        Benchmark(
-            key="followers-p99",
-            name=f"Predict's p99 during Steps: with {READERS} readers of Follow / without",
-            unit="s",
-            aim=Aim("at most", 1.3),
-            a=partial(predict_p99, options, READERS),
-            b=partial(predict_p99, options, 0),
-            seconds=0.4,
         ),
         Benchmark(
             key="followers-ready",
