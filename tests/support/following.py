@@ -49,6 +49,11 @@ class Server(LocalServer):
         # A connection of its own, also to a server that was started again at the same address.
         return grpc.insecure_channel(self.address, [("grpc.use_local_subchannel_pool", 1)])
 
+    def __exit__(self, *failure: Any) -> None:
+        if "channel" in vars(self):
+            self.channel.close()
+        super().__exit__(*failure)
+
     def call(self, rpc: str, request: Message, timeout: float = TIMEOUT) -> Any:
         """Return the answer of Mnist37Service, a list for a stream; raise FailedCall."""
         method = getattr(mnist37_pb2_grpc.Mnist37ServiceStub(self.channel), rpc)

@@ -6,6 +6,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import grpc
 from google.rpc.error_details_pb2 import ErrorInfo
@@ -207,8 +208,8 @@ def owner_unreachable(address: str, cause: str) -> Unavailable:
 
 def describe(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
     """Return the code and the text of an error."""
-    assert isinstance(error, grpc.Call)
-    return error.code(), error.details() or ""
+    call = cast(grpc.Call, error)  # which every error of a call is too
+    return call.code(), call.details() or ""
 
 
 def error_info(error: grpc.RpcError) -> ErrorInfo | None:

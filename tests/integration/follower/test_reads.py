@@ -11,6 +11,9 @@ from google.protobuf.message import Message
 from mnist37_client import validation_images
 from mnist37_protos.inference import open_inference_pb2 as inference
 from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_server import errors
+from mnist37_server.domain.position import Position
+from mnist37_server.follower.upstream import Upstream
 from support.following import FailedCall, Server, refusal
 from support.scraping import wait_until
 
@@ -21,6 +24,8 @@ UNKNOWN = 10**6
 TENSOR = inference.ModelInferRequest.InferInputTensor(
     name="pixels", datatype="UINT8", shape=[70, 784]
 )
+
+COUNTS = {pb.SPLIT_UNSPECIFIED: len(LABELS), pb.SPLIT_TRAIN: 12_396, pb.SPLIT_VALID: 2_038}
 
 READS: list[tuple[str, Message]] = [
     ("Predict", pb.PredictRequest(pixels=PIXELS)),
@@ -68,7 +73,10 @@ def test_answers_are_the_owners_to_the_bit(
 ) -> None:
     tag = "best@1"
     for request in (request_, at(request_, version=0), at(request_, tag=tag)):
-        assert follower.call(rpc, request) == owner.call(rpc, request)
+        answer = follower.call(rpc, request)
+        assert answer == owner.call(rpc, request)
+        if isinstance(request, pb.GetLossRequest):
+            assert answer.count == COUNTS[request.split]
 
 
 def test_the_open_inference_protocol_is_answered(owner: Server, follower: Server) -> None:
@@ -134,6 +142,19 @@ def test_older_versions_come_from_the_owner_once(owner: Server, follower: Server
         grpc_method="GetModel",
     )
     assert after == before
+
+
+def test_a_version_is_fetched_from_an_owner_of_the_same_history_alone(owner: Server) -> None:
+    upstream = Upstream(owner.address, None, None, "any", "")
+    upstream.connect()
+    model = owner.model()
+    fetched, start = upstream.fetch("best@1", Position(model.start, model.version))
+    assert start == model.start
+    assert fetched.digest == owner.model(tag="best@1").digest
+    with pytest.raises(errors.Unavailable, match="the owner has another history") as refused:
+        upstream.fetch("best@1", Position(model.start + 1, 0))
+    assert refused.value.reason is errors.Reason.BEHIND
+    upstream.close()
 
 
 def test_a_tag_is_looked_up_again_each_time(owner: Server, follower: Server) -> None:

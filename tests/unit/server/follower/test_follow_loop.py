@@ -1,0 +1,157 @@
+"""Tests of the loop that follows: which messages it takes over, and when it connects anew."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import grpc
+import pytest
+from mnist37_server.domain.position import Position
+from mnist37_server.domain.snapshot import Origin
+from mnist37_server.follower import follow_loop
+from mnist37_server.follower.follow_loop import FollowLoop
+from mnist37_server.follower.replica import Replica, Update
+from support.scraping import wait_until
+
+START = 11
+TIMEOUT = 10
+
+
+class Ended(grpc.RpcError):
+    """The end of a stream, as gRPC raises it."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return "the connection broke"
+
+
+class Stream:
+    """An open Follow, whose messages are put in a queue; None ends it."""
+
+    def __init__(self) -> None:
+        self.messages: queue.SimpleQueue[Update | None] = queue.SimpleQueue()
+
+    def __iter__(self) -> Iterator[Update]:
+        while (message := self.messages.get()) is not None:
+            yield message
+        raise Ended
+
+    def end(self) -> None:
+        self.messages.put(None)
+
+
+class Owner:
+    """An owner whose messages are those that a test sends."""
+
+    address = "owner:1"
+
+    def __init__(self) -> None:
+        self.stream = Stream()  # the last one
+        self.held: list[Position | None] = []  # what the follower said, for each stream
+        self.connections = 0
+
+    def connect(self) -> None:
+        self.connections += 1
+
+    def close(self) -> None:
+        self.stream.end()
+
+    def follow(self, held: Position | None) -> Stream:
+        self.stream = Stream()
+        self.held.append(held)
+        return self.stream
+
+    def send(self, version: int, *starts: Position, content: bytes = bytes(3140)) -> None:
+        position = Position(START, version)
+        self.stream.messages.put(Update(position, content, Origin.STEP, None, starts))
+
+
+@pytest.fixture
+def owner() -> Owner:
+    return Owner()
+
+
+@pytest.fixture
+def replica() -> Replica:
+    return Replica()
+
+
+@pytest.fixture
+def loop(owner: Owner, replica: Replica) -> Iterator[FollowLoop]:
+    upstream: Any = owner
+    loop = FollowLoop(upstream, replica)
+    yield loop
+    loop.close()
+
+
+def has_streams(owner: Owner, count: int) -> bool:
+    return len(owner.held) == count
+
+
+def begin(loop: FollowLoop, owner: Owner, replica: Replica) -> None:
+    """Start the loop, and wait until it has version 5."""
+    loop.start()
+    assert wait_until(lambda: len(owner.held) == 1, TIMEOUT)
+    owner.send(5, Position(START, 0))
+    assert wait_until(lambda: loop.is_connected, TIMEOUT)
+    assert replica.position == Position(START, 5)
+
+
+def test_a_broken_stream_is_opened_again_with_what_is_held(
+    loop: FollowLoop, owner: Owner, replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin(loop, owner, replica)
+    assert loop.heard_lately()
+    for count in (2, 3, 4):
+        owner.stream.end()
+        assert wait_until(partial(has_streams, owner, count), TIMEOUT)
+        assert not loop.is_connected
+        assert not loop.heard_lately()
+    assert owner.held == [None, *[Position(START, 5)] * 3]
+    assert owner.connections == 4
+    assert caplog.text.count("the connection broke") == 1
+
+
+def test_a_message_that_came_while_the_process_was_paused_is_not_used(
+    loop: FollowLoop,
+    owner: Owner,
+    replica: Replica,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As after a pause: the thread that notes the time has not run yet.
+    monkeypatch.setattr(follow_loop, "TICK_SECONDS", 60)
+    monkeypatch.setattr(follow_loop, "PAUSE_SECONDS", 60)
+    begin(loop, owner, replica)
+    monkeypatch.setattr(follow_loop, "PAUSE_SECONDS", 0)
+    owner.send(6)
+    assert wait_until(lambda: "this process was paused for" in caplog.text, TIMEOUT)
+    assert replica.position == Position(START, 5)
+
+
+def test_a_silent_owner_is_connected_to_anew(
+    loop: FollowLoop,
+    owner: Owner,
+    replica: Replica,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(follow_loop, "STALL_SECONDS", 0.5)
+    begin(loop, owner, replica)
+    assert wait_until(lambda: owner.connections == 2, TIMEOUT)
+    assert "nothing came for 0.5 seconds" in caplog.text
+
+
+def test_a_wrong_message_ends_the_stream_and_is_not_used(
+    loop: FollowLoop, owner: Owner, replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin(loop, owner, replica)
+    owner.send(6, content=b"short")
+    assert wait_until(lambda: owner.connections == 2, TIMEOUT)
+    assert "the owner sent what no owner sends" in caplog.text
+    assert replica.position == Position(START, 5)
