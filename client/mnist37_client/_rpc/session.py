@@ -20,9 +20,9 @@ class Floor(NamedTuple):
     era: int = 0  # the number of times that the session began anew
     start: int = 0  # 0: the session has no position yet
     version: int = 0
-    # Positions that the client has seen too and that may be later, one for each start. No server
-    # has shown yet that their starts come after this one. Until the owner has, only it can answer a
-    # read: a follower that has this start may lack what is later.
+    # Positions that the client has seen too and that may be later, one for each start: it is not
+    # known yet which start comes first. Until the owner has answered with this floor, only it can
+    # answer a read: a follower that has this start may lack what is later.
     unproven: tuple[tuple[int, int], ...] = ()
 
     def put_into(self, request: Read) -> None:

@@ -64,14 +64,12 @@ GRPCS_OWN_CODES = {
     grpc.StatusCode.CANCELLED,
 }
 
+# A part of gRPC's text, with CANCELLED, for the end of the last attempt at a follower.
+ATTEMPT_TIMED_OUT = "perAttemptRecvTimeout exceeded"
+
 # gRPC's own texts for a call that has ended with CANCELLED; for each the exception and its text.
 CANCELLED_BY_GRPC: dict[str, tuple[type[Mnist37Error], str]] = {
     "Locally cancelled by application!": (Cancelled, "{address}: the call was cancelled"),
-    # The time limit of the last attempt at a follower; see replicas.py.
-    "retry perAttemptRecvTimeout exceeded": (
-        Unavailable,
-        "{address}: no follower answered soon enough",
-    ),
     # The server reset the call, as its core does where too many arrive.
     "CANCELLED": (Unavailable, "{address} dropped the call; it has too many, or waited too long"),
 }
@@ -174,9 +172,8 @@ def _exception(error: grpc.RpcError, address: str) -> Mnist37Error:
         return exception
     if code is grpc.StatusCode.UNAVAILABLE:
         return _unavailable(details, address)
-    if details in CANCELLED_BY_GRPC and code is grpc.StatusCode.CANCELLED:
-        kind, text = CANCELLED_BY_GRPC[details]
-        return kind(text.format(address=address))
+    if code is grpc.StatusCode.CANCELLED:
+        return _cancelled(details, address)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return deadline_exceeded(address)
     if code is grpc.StatusCode.INTERNAL and details == "Internal error from Core":
@@ -184,6 +181,16 @@ def _exception(error: grpc.RpcError, address: str) -> Mnist37Error:
         # status that the server sent is lost.
         return ended_while_sending(address)
     return EXCEPTIONS.get(code, ServerError)(details or f"{address}: {code.name} without a text")
+
+
+def _cancelled(details: str, address: str) -> Mnist37Error:
+    """Return the exception for CANCELLED; only the text of gRPC says what the cause is."""
+    if ATTEMPT_TIMED_OUT in details:
+        return Unavailable(f"{address}: no follower answered soon enough")
+    if details not in CANCELLED_BY_GRPC:  # the server's own text, which may have braces
+        return Cancelled(details or f"{address}: CANCELLED without a text")
+    kind, text = CANCELLED_BY_GRPC[details]
+    return kind(text.format(address=address))
 
 
 def ended_while_sending(address: str) -> Unavailable:

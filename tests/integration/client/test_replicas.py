@@ -1,0 +1,145 @@
+"""Tests of clients with two real followers: kills, pauses and the loss of the owner."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from mnist37_client.local_server import LocalServer
+from support.both_clients import IMAGES, AnyClient, MakeClient
+
+# What a read may take at most, on a machine that others use too; alone it is below 100 ms.
+SLOWEST_SECONDS = 1.5
+
+
+class Stack:
+    """An owner and two followers of it, which the tests share and end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._owner_options = ("--device", "cpu", "--state", str(folder))
+        self.owner = LocalServer(*self._owner_options)
+        self._follower_options = ("--device", "cpu", "--follow", self.owner.address)
+        self.followers = [LocalServer(*self._follower_options) for _ in range(2)]
+        self.replicas = [follower.address for follower in self.followers]
+
+    def repair(self) -> None:
+        """Start again what has ended, at the same addresses."""
+        if self.owner.process.poll() is not None:
+            self.owner = LocalServer(*self._owner_options, "--address", self.owner.address)
+        for index, follower in enumerate(self.followers):
+            if follower.process.poll() is not None:
+                options = (*self._follower_options, "--address", follower.address)
+                self.followers[index] = LocalServer(*options)
+
+    def stop(self) -> None:
+        for server in (*self.followers, self.owner):
+            server.kill()
+
+
+@pytest.fixture(scope="module")
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("owner"))
+    yield stack
+    stack.stop()
+
+
+@pytest.fixture
+def stack(shared_stack: Stack) -> Stack:
+    shared_stack.repair()
+    return shared_stack
+
+
+class Reader(threading.Thread):
+    """A thread that reads as fast as it can; `versions` has the answers, `slowest` seconds."""
+
+    def __init__(self, client: AnyClient) -> None:
+        super().__init__()
+        self._client = client
+        self.is_over = False
+        self.versions: list[int] = []
+        self.slowest = 0.0
+        self.errors: list[Exception] = []
+
+    def run(self) -> None:
+        while not self.is_over:
+            began = time.perf_counter()
+            try:
+                self.versions.append(self._client.predict(IMAGES[0]).version)
+            except Exception as error:  # noqa: BLE001 - the test names it
+                self.errors.append(error)
+            self.slowest = max(self.slowest, time.perf_counter() - began)
+
+
+@contextmanager
+def reading(client: AnyClient) -> Iterator[Reader]:
+    """Read in another thread; at the end assert that no read failed and that time went forwards."""
+    client.predict(IMAGES[0])
+    reader = Reader(client)
+    reader.start()
+    try:
+        yield reader
+    finally:
+        reader.is_over = True
+        reader.join()
+    assert not reader.errors
+    assert reader.versions == sorted(reader.versions)
+    assert len(reader.versions) > 100
+
+
+def test_a_client_sees_its_writes_at_followers(make: MakeClient, stack: Stack) -> None:
+    client = make(stack.owner.address, replicas=stack.replicas)
+    client.initialize()
+    assert {found.address for found in client.followers()} == set(stack.replicas)
+    with reading(client):
+        for _ in range(50):
+            version = client.step().version
+            assert client.predict(IMAGES[:3]).version == version
+            assert client.get_loss("valid").version == version
+        assert client.get_model().version == version
+        assert [each.version for each in client.predict_stream([IMAGES[:2], IMAGES[0]])] == 2 * [
+            version
+        ]
+        stack.owner.kill()
+        stack.repair()
+        version = client.step().version
+        assert client.predict(IMAGES[0]).version == version
+
+
+def test_the_kill_of_a_follower_is_not_noticed(make: MakeClient, stack: Stack) -> None:
+    client = make(stack.owner.address, replicas=stack.replicas)
+    with reading(client) as reader:
+        time.sleep(0.3)
+        stack.followers[0].kill()
+        time.sleep(0.7)
+    assert reader.slowest < SLOWEST_SECONDS
+
+
+def test_a_paused_follower_fails_no_call(make: MakeClient, stack: Stack) -> None:
+    client = make(stack.owner.address, replicas=stack.replicas)
+    with reading(client) as reader:
+        time.sleep(0.3)
+        follower = stack.followers[0].process
+        follower.send_signal(signal.SIGSTOP)
+        try:
+            time.sleep(3)
+        finally:
+            follower.send_signal(signal.SIGCONT)
+        time.sleep(0.3)
+    assert reader.slowest < SLOWEST_SECONDS
+
+
+def test_reads_go_on_without_the_owner(make: MakeClient, stack: Stack) -> None:
+    client = make(stack.owner.address, replicas=stack.replicas)
+    reader_only = make(None, replicas=stack.replicas)
+    version = client.step().version
+    assert client.predict(IMAGES[0]).version == version
+    stack.owner.kill()
+    for each in (client, reader_only):
+        with reading(each) as reader:
+            time.sleep(0.5)
+        assert set(reader.versions) == {version}
