@@ -13,7 +13,11 @@ from mnist37_client.errors import Unavailable
 LISTENING = "listening on "
 UNWANTED_VARIABLES = {
     f"MNIST37_{option}"
-    for option in ("TLS_CERT", "TLS_KEY", "CLIENT_CA", "TOKENS", "METRICS_ADDRESS")
+    for option in (
+        *("TLS_CERT", "TLS_KEY", "CLIENT_CA", "TOKENS", "METRICS_ADDRESS"),
+        *("FOLLOW", "FOLLOW_TLS_CA", "FOLLOW_TLS_CERT", "FOLLOW_TLS_KEY", "FOLLOW_TOKEN_FILE"),
+        *("ADVERTISE", "MAX_AGE"),
+    )
 }
 
 

@@ -157,6 +157,18 @@ def test_a_version_is_fetched_from_an_owner_of_the_same_history_alone(owner: Ser
     upstream.close()
 
 
+def test_a_slow_reader_is_sent_few_old_versions(owner: Server) -> None:
+    upstream = Upstream(owner.address, None, None, "", "")
+    upstream.connect()
+    updates = iter(upstream.follow(None))
+    next(updates)
+    newest = [owner.step() for _ in range(200)][-1]  # meanwhile nothing is read
+    versions = list(iter(lambda: next(updates).position.version, newest))
+    assert len(versions) <= 5, versions
+    assert versions == sorted(versions)
+    upstream.close()
+
+
 def test_a_tag_is_looked_up_again_each_time(owner: Server, follower: Server) -> None:
     for _ in range(2):
         version = owner.step()
