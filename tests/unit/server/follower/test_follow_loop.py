@@ -20,7 +20,7 @@ START = 11
 TIMEOUT = 10
 
 
-class Ended(grpc.RpcError):
+class BrokenStream(grpc.RpcError):
     """The end of a stream, as gRPC raises it."""
 
     def code(self) -> grpc.StatusCode:
@@ -39,7 +39,7 @@ class Stream:
     def __iter__(self) -> Iterator[Update]:
         while (message := self.messages.get()) is not None:
             yield message
-        raise Ended
+        raise BrokenStream
 
     def end(self) -> None:
         self.messages.put(None)
