@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from mnist37_client import Client
 from mnist37_client.local_server import LocalServer
 from support.both_clients import IMAGES, AnyClient, MakeClient
 
@@ -91,10 +96,39 @@ def reading(client: AnyClient) -> Iterator[Reader]:
     assert len(reader.versions) > 100
 
 
+def wait_for_followers(client: AnyClient, stack: Stack) -> None:
+    """Wait until both follow the owner, which may have begun only now."""
+    deadline = time.monotonic() + 10
+    while {found.address for found in client.followers()} != set(stack.replicas):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def run_command(stack: Stack, *arguments: str) -> str:
+    command = [sys.executable, "-m", "mnist37_client.cli", *arguments]
+    environment = {**os.environ, "MNIST37_ADDRESS": stack.owner.address}
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return process.stdout
+
+
+def test_the_commands(stack: Stack) -> None:
+    with Client(stack.owner.address) as client:
+        version = client.step().version
+        wait_for_followers(client, stack)
+    lines = run_command(stack, "followers").splitlines()
+    assert sorted(line.split()[-1] for line in lines) == sorted(stack.replicas)
+    objects = [json.loads(line) for line in run_command(stack, "followers", "--json").splitlines()]
+    assert {each["address"] for each in objects} == set(stack.replicas)
+    assert all(each["age"] >= 0 and each["start"] > 0 for each in objects)
+    replicas = ("--replicas", ",".join(stack.replicas))
+    assert f"version {version}" in run_command(stack, "model", *replicas)
+    assert f"version {version}" in run_command(stack, "loss", *replicas)
+
+
 def test_a_client_sees_its_writes_at_followers(make: MakeClient, stack: Stack) -> None:
     client = make(stack.owner.address, replicas=stack.replicas)
     client.initialize()
-    assert {found.address for found in client.followers()} == set(stack.replicas)
+    wait_for_followers(client, stack)
     with reading(client):
         for _ in range(50):
             version = client.step().version
