@@ -47,7 +47,7 @@ class AsyncioCalls:
         self._closed = False
         self._settings = settings
         self._followers = str(settings.replicas)  # for texts
-        self._exchanges = Exchanges(settings)
+        self._exchanges = Exchanges(settings, self._retry_policy)
         self._connections = LoopConnections(self._connect)
 
     async def close(self) -> None:
@@ -121,6 +121,8 @@ class AsyncioCalls:
         """Return the answer to a call, with retries."""
         attempts = self._retry_policy.attempts()
         timeout = call.time_limit(self.timeout)
+        if call.pause:
+            await asyncio.sleep(call.pause)
         while True:
             self._raise_if_closed()
             try:

@@ -38,7 +38,7 @@ class BlockingCalls:
         self._retry_policy = RetryPolicy(retry_for)
         self._closed = False
         self._followers = str(settings.replicas)  # for texts
-        self._exchanges = Exchanges(settings)
+        self._exchanges = Exchanges(settings, self._retry_policy)
         makers = grpc.insecure_channel, grpc.secure_channel, CHANNEL_OPTIONS
         self._channels: list[grpc.Channel] = []
         self._owner_stub = self._follower_stub = None
@@ -87,6 +87,8 @@ class BlockingCalls:
     def _call(self, call: Call) -> bytes:
         attempts = self._retry_policy.attempts()
         timeout = call.time_limit(self.timeout)
+        if call.pause:
+            time.sleep(call.pause)
         while True:
             try:
                 content: bytes = self._invoke(call.rpc, call.request, timeout, call.to_followers)

@@ -15,7 +15,7 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_client._rpc.channel import ConnectionSettings
 from mnist37_client._rpc.checks import decode
 from mnist37_client._rpc.requests import IMAGES_PER_CHUNK
-from mnist37_client._rpc.retry import is_temporary
+from mnist37_client._rpc.retry import RetryPolicy, is_temporary
 from mnist37_client._rpc.session import Floor, Read, Session
 from mnist37_client.errors import (
     FailedPrecondition,
@@ -38,6 +38,7 @@ class Call(NamedTuple):
     is_hint: bool = False  # its answer only explains an error: it must come soon
     to_followers: bool = False
     is_retried: bool = True
+    pause: float = 0.0  # seconds to wait before it
 
     def time_limit(self, timeout: float | None) -> float | None:
         """Return the time limit of the call in seconds, where the client's is `timeout`."""
@@ -66,10 +67,12 @@ class Exchanges:
 
     Args:
         settings: of the client's connections.
+        retry_policy: of the client.
     """
 
-    def __init__(self, settings: ConnectionSettings) -> None:
+    def __init__(self, settings: ConnectionSettings, retry_policy: RetryPolicy) -> None:
         self.session = Session()
+        self._retry_policy = retry_policy
         self.has_owner = settings.address is not None
         self._has_followers = settings.replicas is not None
 
@@ -127,16 +130,21 @@ class Exchanges:
             return result
 
     def _read_from_followers(self, rpc: str, request: Read, is_part: bool) -> Exchange[bytes]:
-        """Ask a follower, and the owner if that fails."""
-        try:
-            # Without an owner to ask then, the client retries as it does with a single server.
-            is_retried = not self.has_owner
-            return (yield Call(rpc, request, to_followers=True, is_retried=is_retried))
-        except Mnist37Error as error:
-            may_ask = asks_owner(error) or (is_part and isinstance(error, NotFound))
-            if not self.has_owner or not may_ask:
-                raise
-        return (yield Call(rpc, request))
+        """Ask a follower, and the owner if that fails; if it is away, begin again."""
+        if not self.has_owner:
+            return (yield Call(rpc, request, to_followers=True))
+        attempts = self._retry_policy.attempts()
+        pause = 0.0
+        while True:
+            try:
+                return (yield Call(rpc, request, to_followers=True, is_retried=False, pause=pause))
+            except Mnist37Error as error:
+                if not asks_owner(error) and not (is_part and isinstance(error, NotFound)):
+                    raise
+            try:
+                return (yield Call(rpc, request, is_retried=False))
+            except Mnist37Error as error:
+                pause = attempts.next_pause(error)
 
     def write(
         self, call: Call, kind: type[WriteAnswer], parse: Callable[[WriteAnswer], Result]

@@ -97,9 +97,11 @@ def reading(client: AnyClient) -> Iterator[Reader]:
 
 
 def wait_for_followers(client: AnyClient, stack: Stack) -> None:
-    """Wait until both follow the owner, which may have begun only now."""
+    """Wait until both have the newest version of the owner, which may have begun only now."""
     deadline = time.monotonic() + 10
-    while {found.address for found in client.followers()} != set(stack.replicas):
+    newest = client.get_model(fresh=True).version
+    expected = {(address, newest) for address in stack.replicas}
+    while {(found.address, found.version) for found in client.followers()} != expected:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -171,7 +173,7 @@ def test_reads_go_on_without_the_owner(make: MakeClient, stack: Stack) -> None:
     client = make(stack.owner.address, replicas=stack.replicas)
     reader_only = make(None, replicas=stack.replicas)
     version = client.step().version
-    assert client.predict(IMAGES[0]).version == version
+    wait_for_followers(client, stack)
     stack.owner.kill()
     for each in (client, reader_only):
         with reading(each) as reader:
