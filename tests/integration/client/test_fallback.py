@@ -152,6 +152,18 @@ def test_a_follower_that_does_not_listen_is_not_noticed(make: MakeClient, owner:
     assert [each.version for each in client.predict_stream(IMAGES[:3])] == [9, 9, 9]
 
 
+def test_a_retry_begins_at_the_followers(make: MakeClient, owner: Liar, follower: Liar) -> None:
+    client = make(owner.address, replicas=[follower.address], retry_for=10)
+    reads = Asked(FOLLOWER, 7)
+    follower.answers["Predict"] = reads.answer
+    client.predict(IMAGES[0])
+    owner.answers["Predict"] = refuse(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+    refusals = iter(2 * [refuse(grpc.StatusCode.UNAVAILABLE, "BEHIND")])  # for both attempts
+    follower.answers["Predict"] = lambda *call: next(refusals, reads.answer)(*call)
+    assert client.predict(IMAGES[0]).version == 7
+    assert len(reads) == 2
+
+
 @pytest.mark.parametrize("reason", FINAL)
 def test_a_followers_word_about_the_request_is_final(
     client: AnyClient, follower: Liar, reason: str
