@@ -159,7 +159,11 @@ def test_a_retry_begins_at_the_followers(make: MakeClient, owner: Liar, follower
     client.predict(IMAGES[0])
     owner.answers["Predict"] = refuse(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
     refusals = iter(2 * [refuse(grpc.StatusCode.UNAVAILABLE, "BEHIND")])  # for both attempts
-    follower.answers["Predict"] = lambda *call: next(refusals, reads.answer)(*call)
+
+    def refuse_first(content: Any, context: grpc.ServicerContext) -> list[bytes]:
+        return list(next(refusals, reads.answer)(content, context))
+
+    follower.answers["Predict"] = refuse_first
     assert client.predict(IMAGES[0]).version == 7
     assert len(reads) == 2
 
