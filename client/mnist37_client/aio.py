@@ -75,7 +75,7 @@ class AsyncClient(AsyncioCalls):
         Arguments, results and errors are those of Client.predict.
         """
         batcher = None
-        if version is None and not fresh:
+        if version is None and fresh is False:
             batcher = self._connections.current().batcher
         pixels = one_image_bytes(images) if batcher else None
         if batcher is None or pixels is None:

@@ -22,7 +22,8 @@ def check_address(address: str) -> str:
     if is_socket_file or _is_host_and_port(address):
         return address
     meant = probably_meant(address.removeprefix(UNIX))
-    hint = f"; {meant}, for example" if _is_host_and_port(meant) else ""
+    is_shown = meant.isprintable() and _is_host_and_port(meant)
+    hint = f"; {meant}, for example" if is_shown else ""
     raise InvalidInput(
         f"address: got {address!r}; must be HOST:PORT, PORT from 1 to 65535, or unix:PATH{hint}"
     )

@@ -6,6 +6,7 @@ a result. Client and AsyncClient carry it out; they differ by `await`.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Generator
 from typing import NamedTuple, TypeVar
 
@@ -20,9 +21,11 @@ from mnist37_client._rpc.session import Floor, Read, Session
 from mnist37_client.errors import (
     FailedPrecondition,
     HistoryLost,
+    InvalidInput,
     Mnist37Error,
     NotFound,
     Unauthenticated,
+    one_line,
 )
 
 # Of a message to followers. The time limit of an attempt is the same for all sizes.
@@ -88,6 +91,7 @@ class Exchanges:
 
     def images_per_message(self, fresh: bool) -> int:
         """Return the most images of a message of a read with many."""
+        _check_fresh(fresh)
         to_followers = self._has_followers and not fresh
         return IMAGES_TO_FOLLOWERS if to_followers else IMAGES_PER_CHUNK
 
@@ -112,6 +116,7 @@ class Exchanges:
             is_part: whether the request asks for the version of an earlier part of the read, which
                 a follower may have missed.
         """
+        _check_fresh(fresh)
         while True:
             sent = self.session.floor
             sent.put_into(request)
@@ -161,6 +166,11 @@ class Exchanges:
         result = parse(answer)
         self.session.record_owner(sent, answer.start, answer.version)
         return result
+
+
+def _check_fresh(fresh: bool) -> None:
+    if fresh is not False and fresh is not True:
+        raise InvalidInput(f"fresh: got {one_line(reprlib.repr(fresh))}; must be True or False")
 
 
 def asks_owner(error: Mnist37Error) -> bool:

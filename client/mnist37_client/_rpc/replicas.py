@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from mnist37_client._rpc.address import check_address
-from mnist37_client.errors import InvalidInput
+from mnist37_client.errors import InvalidInput, one_line
 
 DNS = "dns:///"
 
@@ -99,11 +99,10 @@ def parse_replicas(replicas: str | Iterable[str]) -> Replicas:
         replicas = [part.strip() for part in replicas.split(",")]
     try:
         addresses = tuple(dict.fromkeys(map(check_address, replicas)))
-    except TypeError as error:
-        got = reprlib.repr(replicas)
-        raise _invalid(f"got {got}") from error
     except InvalidInput as error:
-        raise InvalidInput(f"replicas: {error}") from error
+        raise InvalidInput(f"replicas: {one_line(str(error))}") from error
+    except Exception as error:  # what is no list may raise anything
+        raise _invalid(f"got {one_line(reprlib.repr(replicas))}") from error
     versions = {_ip_version(address) for address in addresses}
     if len(versions) != 1:
         raise _invalid("got none" if not addresses else "got IPv4 and IPv6 addresses in one list")

@@ -136,7 +136,7 @@ ODD: dict[str, Callable[[], Any]] = {
 
 # A call of each method that works; a test puts an odd value in the place of one argument.
 NORMAL: dict[str, dict[str, Any]] = {
-    "predict": {"images": ONE, "version": None},
+    "predict": {"images": ONE, "version": None, "fresh": False},
     "predict_stream": {"batches": [ONE]},
     "train": {
         "epochs": 2,
@@ -152,13 +152,20 @@ NORMAL: dict[str, dict[str, Any]] = {
         "request_id": None,
     },
     "step": {"images": ONE, "labels": LABELS[:4], "learning_rate": None, "request_id": None},
-    "get_loss": {"split": None, "images": ONE, "labels": LABELS[:4], "version": None},
+    "get_loss": {
+        "split": None,
+        "images": ONE,
+        "labels": LABELS[:4],
+        "version": None,
+        "fresh": False,
+    },
     "initialize": {"seed": None, "std": None, "request_id": None},
-    "get_model": {"version": None},
+    "get_model": {"version": None, "fresh": False},
     "versions": {"limit": 3},
     "restore": {"version": 0, "request_id": None},
     "import_model": {"weights": np.zeros(784), "bias": 0.0, "request_id": None},
     "tag_version": {"name": "odd", "version": 0, "request_id": None},
+    "followers": {},
     "tags": {},
     "delete_tag": {"name": "odd", "request_id": None},
     "runs": {"name": None, "state": None, "limit": 3},
