@@ -13,13 +13,16 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import grpc
 import pytest
 from mnist37_client import Client, Unavailable, health, validation_images
 from mnist37_client.cli.group import commands
 from mnist37_client.cli.run import COMMANDS
 from mnist37_client.local_server import LocalServer
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_protos.v1 import mnist37_pb2_grpc
 from PIL import Image
 
 CLI = (sys.executable, "-P", "-m", "mnist37_client.cli")
@@ -63,14 +66,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[LocalServer]:
-    """Return a server with a run, and write its model to a file."""
+    """Return a server with a run and a follower, and write its model to a file."""
     with LocalServer("--device", "cpu") as server:
         environment = {**os.environ, "MNIST37_ADDRESS": server.address}
         for arguments in (["train", "2"], ["export", "given.safetensors"]):
             subprocess.run(
                 [*CLI, *arguments], env=environment, cwd=folder, check=True, capture_output=True
             )
-        yield server
+        with grpc.insecure_channel(server.address) as channel:
+            stub: Any = mnist37_pb2_grpc.Mnist37ServiceStub(channel)
+            follow = stub.Follow(pb.FollowRequest(id="reader"))
+            next(follow)
+            yield server
+            follow.cancel()
 
 
 class Runner:
