@@ -19,7 +19,7 @@ from stress.chaos.book import IMAGES, Book, Position, Violation
 
 CALL_SECONDS = 1.0
 PAUSE_SECONDS = 0.004
-OLDER_SHARE = 0.2  # of the requests, for a version of some moments ago
+OTHERS_SHARE = 0.3  # of the requests, for a version of some moments ago, or of the future
 
 
 @dataclass
@@ -98,8 +98,8 @@ class Reader:
         floor, asked = self._floor, None
         if floor is not None:
             request.start, request.min_version = floor
-            if self._random.random() < OLDER_SHARE:
-                asked = request.version = max(0, floor.version - self._random.randrange(20))
+            if self._random.random() < OTHERS_SHARE:
+                asked = request.version = max(0, floor.version + self._random.randint(-20, 10))
         try:
             answer = stub.Predict(request, timeout=CALL_SECONDS)
         except grpc.RpcError as error:
@@ -124,7 +124,7 @@ class Reader:
         elif error.code() not in (
             grpc.StatusCode.UNAVAILABLE,
             grpc.StatusCode.DEADLINE_EXCEEDED,
-            grpc.StatusCode.NOT_FOUND,  # of an older version
+            grpc.StatusCode.NOT_FOUND,  # of another version than the newest
         ):
             self.counts["unexpected"] += 1
         time.sleep(5 * PAUSE_SECONDS)
