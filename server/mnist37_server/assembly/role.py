@@ -1,4 +1,4 @@
-"""What the two kinds of server have in common for the frame that serves them."""
+"""The role of a server, as the frame that serves it sees an owner or a follower."""
 
 from __future__ import annotations
 

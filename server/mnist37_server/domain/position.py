@@ -29,7 +29,7 @@ class Floor(NamedTuple):
 
 
 class Standing(Enum):
-    """How a server stands to a floor."""
+    """The relation of a server's history to a floor."""
 
     REACHED = auto()
     BEHIND = auto()  # the floor may be reached later

@@ -21,14 +21,18 @@ class FloorGate:
     Args:
         feed: has the newest version.
         knows_all_starts: returns whether the feed's lineage has the owner's present start. Then a
-            start that is not in it is of another history; otherwise it may become known.
+            start that is not in it is of another history; otherwise it may become known. None for
+            the owner itself, which learns of no other start.
     """
 
     def __init__(
         self, feed: SnapshotFeed, knows_all_starts: Callable[[], bool] | None = None
     ) -> None:
         self._feed = feed
-        self._knows_all_starts = knows_all_starts
+        self._may_change = {Standing.BEHIND}
+        if knows_all_starts is not None:
+            self._may_change.add(Standing.UNKNOWN)
+        self._knows_all_starts = knows_all_starts or (lambda: True)
         self._free_places = threading.BoundedSemaphore(WAITING_READS_MAX)
 
     def wait(self, floor: Floor) -> None:
@@ -39,17 +43,13 @@ class FloorGate:
             Unavailable: the floor was not reached in time, or too many reads wait.
         """
         standing = self._standing(floor)
-        if standing is Standing.BEHIND or (
-            standing is Standing.UNKNOWN and self._knows_all_starts is not None
-        ):
+        if standing in self._may_change:
             standing = self._wait_in_turn(floor)
         if standing is Standing.REACHED:
             return
         newest, lineage = self._feed.current
-        if standing is Standing.LOST or (
-            standing is Standing.UNKNOWN
-            and (self._knows_all_starts is None or self._knows_all_starts())
-        ):
+        is_foreign = standing is Standing.UNKNOWN and self._knows_all_starts()
+        if standing is Standing.LOST or is_foreign:
             raise history_lost(Position(lineage.start, newest.version), floor)
         raise behind_error(newest.version, floor)
 

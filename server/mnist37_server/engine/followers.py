@@ -117,8 +117,9 @@ class Followers:
             yield newest, lineage
             self._record_message(time.thread_time() - began)
             follower.sent = Position(lineage.start, newest.version)
-            time.sleep(self.rest_seconds(follower))
-            newest = follower.subscriber.next(HEARTBEAT_SECONDS) or newest
+            rest = self.rest_seconds(follower)
+            time.sleep(rest)
+            newest = follower.subscriber.next(max(0.0, HEARTBEAT_SECONDS - rest)) or newest
 
     def _record_message(self, thread_seconds: float) -> None:
         seconds = thread_seconds + CORE_SECONDS

@@ -1,4 +1,4 @@
-"""What a follower holds of its owner's model: the newest version, its history, older versions."""
+"""The replica of an owner's model: its newest version, its history, and older versions."""
 
 from __future__ import annotations
 

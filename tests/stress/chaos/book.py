@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 
 @dataclass
 class History:
-    """What an owner has written, by version."""
+    """The versions that an owner has written."""
 
     entries: dict[int, Entry] = field(default_factory=dict)
 

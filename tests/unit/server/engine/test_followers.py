@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from mnist37_server.domain.position import Lineage, Position
@@ -92,6 +93,19 @@ def test_a_silent_model_gives_a_sign_of_life(
     reader = Reader(followers, follower)
     wait_until(lambda: reader.versions == [0, 0, 0, 0])
     followers.disconnect(follower)
+
+
+def test_a_follower_that_has_to_rest_gets_its_sign_of_life_in_time(
+    feed: SnapshotFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.4)
+    followers = Followers(feed)
+    follower = followers.connect("", "", 0.35)
+    reader = Reader(followers, follower)
+    wait_until(lambda: len(reader.seen) >= 4)
+    followers.disconnect(follower)
+    gaps = [later - earlier for (earlier, _), (later, _) in pairwise(reader.seen)]
+    assert min(gaps) < 0.6
 
 
 def test_the_least_interval_is_kept(feed: SnapshotFeed) -> None:
