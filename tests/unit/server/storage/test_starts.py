@@ -81,3 +81,11 @@ def test_a_start_on_a_full_disk_is_stored_by_the_next_commit(tmp_path: Path) -> 
     commit(store, 5)
     store.close()
     assert begin(tmp_path, 33) == [Position(33, 5), Position(22, 3), Position(11, 0)]
+
+
+def test_a_database_without_starts_is_migrated(tmp_path: Path) -> None:
+    begin(tmp_path, 11, last=3)
+    with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
+        connection.executescript("DROP TABLE starts; PRAGMA user_version = 4")
+    assert begin(tmp_path, 22, last=4) == [Position(22, 3)]
+    assert begin(tmp_path, 33) == [Position(33, 4), Position(22, 3)]
