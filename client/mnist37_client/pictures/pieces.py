@@ -24,9 +24,10 @@ def find_runs(mask: Mask) -> Runs:
     height, width = mask.shape
     padded = np.zeros((height, width + 2), np.int8)
     padded[:, 1:-1] = mask
-    changes = np.diff(padded, axis=1)
-    rows, begins = np.nonzero(changes == 1)
-    return Runs(rows, begins, np.nonzero(changes == -1)[1])
+    changes = np.diff(padded, axis=1).ravel()
+    # numpy finds positions in one dimension in a fraction of the time that it takes in two.
+    rows, begins = np.divmod(np.flatnonzero(changes == 1), width + 1)
+    return Runs(rows, begins, np.flatnonzero(changes == -1) % (width + 1))
 
 
 @dataclass(frozen=True)

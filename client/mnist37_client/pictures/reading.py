@@ -116,8 +116,8 @@ def _to_grey(picture: Image.Image) -> Grey:
         picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
     elif picture.mode.startswith("I;16"):
         picture = picture.convert("I")  # Pillow reduces no other picture of 16 bits
-    elif picture.mode == "RGBA" and picture.getextrema()[-1] == (255, 255):
-        picture = picture.convert("RGB")  # opaque, as screenshots are: a sixth quicker
+    elif picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (255, 255):
+        picture = picture.convert("L")  # opaque, as screenshots are: a third of the time less
     factor = max(picture.size) // (2 * SIDE_WANTED)
     if factor > 1:
         picture = picture.reduce(factor)

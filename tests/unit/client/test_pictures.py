@@ -433,9 +433,8 @@ def test_a_large_photo_takes_little_time_and_memory(
     quick = {"PNG": {"compress_level": 1}, "WEBP": {"method": 0}}.get(kind, {})
     stored.save(tmp_path / "photo", kind, **quick)
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "photo")]
-    # Half a second of 12 megapixels, on a core that is not shared; shared ones take twice as long.
-    limit = 2 * (0.5 if megapixels == 12 else 2)
-    for _ in range(3):
+    limit = 0.5 if megapixels == 12 else 2
+    for _ in range(5):  # on a busy machine a measurement is longer than the work
         found = subprocess.run(command, capture_output=True, text=True, check=True)
         taken, peak = map(float, found.stdout.split())
         assert peak < memory
