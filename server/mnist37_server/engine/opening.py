@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import replace
 
@@ -9,9 +10,11 @@ from mnist37_server.domain.commands.commands import Initialize
 from mnist37_server.domain.position import Lineage
 from mnist37_server.domain.snapshot import Origin
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
-from mnist37_server.errors import CannotStart, Refusal
+from mnist37_server.errors import CannotStart, Exhausted, Refusal, StorageBusy
 from mnist37_server.storage.store import Store
 from mnist37_server.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 START_MAX = 2**63 - 1  # the largest integer that SQLite stores
 
@@ -33,7 +36,16 @@ def open_model(store: Store, trainer: Trainer) -> SnapshotFeed:
             snapshot = replace(trainer.snapshot(Origin.INITIALIZE), version=0)
             store.commit([snapshot], [])
         starts = store.begin_start(secrets.randbelow(START_MAX) + 1)
+        _commit_start(store)
     except Refusal as error:
         raise CannotStart(f"--state: {error}") from error
     trainer.reset(snapshot)
     return SnapshotFeed(snapshot, Lineage(starts))
+
+
+def _commit_start(store: Store) -> None:
+    """Commit the new start or, on a full disk, leave it to the next commit: reads need no disk."""
+    try:
+        store.commit_start()
+    except (Exhausted, StorageBusy) as error:
+        log.warning("the id of this start is stored with the next commit: %s", error)

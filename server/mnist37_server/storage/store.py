@@ -22,7 +22,7 @@ from mnist37_server.domain.records import RequestRecord, RunRecord, TagRecord, V
 from mnist37_server.domain.results import Progress
 from mnist37_server.domain.snapshot import Snapshot
 from mnist37_server.domain.version_cache import VersionCache
-from mnist37_server.errors import CannotStart, Exhausted, ShuttingDown, StorageBusy
+from mnist37_server.errors import CannotStart, ShuttingDown
 from mnist37_server.storage import database
 from mnist37_server.storage.failures import (
     discard_failed_commit,
@@ -234,12 +234,13 @@ class Store:
         return version
 
     def begin_start(self, start: int) -> list[Position]:
-        """Commit a new start, or on a full disk leave it to the next commit; return all starts."""
-        with self._writer_lock:
-            starts = self._starts.begin(Position(start, self._history.versions.newest() or 0))
-            with suppress(Exhausted, StorageBusy), self._transaction():
-                pass
-        return starts
+        """Begin a start, before any other thread is there, which the next commit stores; return all."""
+        return self._starts.begin(Position(start, self._history.versions.newest() or 0))
+
+    def commit_start(self) -> None:
+        """Commit the new start by itself; it raises what `commit` raises."""
+        with self._writer_lock, self._transaction():
+            pass
 
     @contextmanager
     def _transaction(self) -> Iterator[float]:

@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 from mnist37_server.domain.position import Position
 from mnist37_server.domain.snapshot import Origin, Snapshot
+from mnist37_server.engine.opening import open_model
 from mnist37_server.errors import Exhausted
 from mnist37_server.storage.store import Store
+from mnist37_server.training.trainer import Trainer
+from support.twin import datasets
+
+from mnist37.host import Host
 
 
 class FullDisk(sqlite3.Connection):
@@ -36,6 +41,7 @@ def begin(folder: Path, start: int, last: int | None = None) -> list[Position]:
     if store.latest() is None:
         commit(store, 0)
     starts = store.begin_start(start)
+    store.commit_start()
     newest = store.latest()
     assert newest is not None
     for version in range(newest.version + 1, (last or newest.version) + 1):
@@ -61,6 +67,7 @@ def test_the_newest_thousand_are_retained(tmp_path: Path) -> None:
     commit(store, 0)
     for start in range(1, 1010):
         found = store.begin_start(start)
+        store.commit_start()
     assert found[0] == Position(1009, 0)
     store.close()
     with sqlite3.connect(tmp_path / "mnist37.sqlite3") as connection:
@@ -74,6 +81,8 @@ def test_a_start_on_a_full_disk_is_stored_by_the_next_commit(tmp_path: Path) -> 
     store = Store(tmp_path, FullDisk)
     FullDisk.is_full = True
     assert store.begin_start(22) == [Position(22, 3), Position(11, 0)]
+    with pytest.raises(Exhausted):
+        store.commit_start()
     with pytest.raises(Exhausted):
         commit(store, 4)
     FullDisk.is_full = False
@@ -89,3 +98,17 @@ def test_a_database_without_starts_is_migrated(tmp_path: Path) -> None:
         connection.executescript("DROP TABLE starts; PRAGMA user_version = 4")
     assert begin(tmp_path, 22, last=4) == [Position(22, 3)]
     assert begin(tmp_path, 33) == [Position(33, 4), Position(22, 3)]
+
+
+def test_a_server_on_a_full_disk_predicts_and_says_that_its_start_is_not_stored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin(tmp_path, 11, last=3)
+    FullDisk.is_full = True
+    store = Store(tmp_path, FullDisk)
+    feed = open_model(store, Trainer(datasets(), Host()))
+    FullDisk.is_full = False
+    store.close()
+    newest, lineage = feed.current
+    assert (newest.version, lineage.starts[1:]) == (3, (Position(11, 0),))
+    assert "stored with the next commit: the state could not be stored" in caplog.text
