@@ -234,7 +234,7 @@ class Store:
         return version
 
     def begin_start(self, start: int) -> list[Position]:
-        """Begin a start, before any other thread is there, which the next commit stores; return all."""
+        """Begin a start, which the next commit stores; return all starts, newest first."""
         return self._starts.begin(Position(start, self._history.versions.newest() or 0))
 
     def commit_start(self) -> None:
