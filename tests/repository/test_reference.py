@@ -15,7 +15,7 @@ import mnist37_client
 import mnist37_client.cli.run as cli
 import pytest
 from mnist37_client import AsyncClient, Client, errors, validation_images
-from mnist37_client._rpc import status as client_status
+from mnist37_client._rpc.failures import status as client_status
 from mnist37_client.cli.group import commands
 from mnist37_client.local_server import LocalServer
 from mnist37_server.access.roles import REQUIRED_ROLES

@@ -23,7 +23,8 @@ from typing import NoReturn
 
 import click
 
-from mnist37_client.cli import followers, model, predict, server, streams, tags, training
+from mnist37_client.cli import streams
+from mnist37_client.cli.commands import followers, model, predict, server, tags, training
 from mnist37_client.cli.group import commands
 
 READER_GONE = 128 + 13  # as a shell reports a program that SIGPIPE has ended

@@ -10,7 +10,7 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 
 
 def make_stub(channel: grpc.Channel | grpc.aio.Channel) -> mnist37_pb2_grpc.Mnist37ServiceStub:
-    """Return a stub whose calls return the answers' bytes; _rpc/responses decodes them."""
+    """Return a stub whose calls return the answers' bytes; _rpc/messages/responses decodes them."""
     return mnist37_pb2_grpc.Mnist37ServiceStub(_BytesChannel(channel))
 
 

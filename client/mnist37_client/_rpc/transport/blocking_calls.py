@@ -9,14 +9,14 @@ from typing import Any, Self
 
 import grpc
 
-from mnist37_client._rpc.calls import CHANNEL_OPTIONS
 from mnist37_client._rpc.channel import ConnectionSettings
-from mnist37_client._rpc.exchanges import Call, Exchange, Exchanges, Result
-from mnist37_client._rpc.retry import RetryPolicy
-from mnist37_client._rpc.seconds import check_timeout
-from mnist37_client._rpc.sent_batches import SentBatches
-from mnist37_client._rpc.status import from_rpc, no_owner
-from mnist37_client._rpc.stub import make_stub
+from mnist37_client._rpc.failures.status import from_rpc, no_owner
+from mnist37_client._rpc.methods.calls import CHANNEL_OPTIONS
+from mnist37_client._rpc.methods.exchanges import Call, Exchange, Exchanges, Result
+from mnist37_client._rpc.methods.retry import RetryPolicy
+from mnist37_client._rpc.methods.seconds import check_timeout
+from mnist37_client._rpc.methods.sent_batches import SentBatches
+from mnist37_client._rpc.transport.stub import make_stub
 from mnist37_client.errors import Cancelled, Mnist37Error
 from mnist37_client.results import Prediction
 

@@ -91,7 +91,7 @@ def demo() -> None:
     """
     from rich.console import Console
 
-    from mnist37_client.cli import demo as demo_module
+    from mnist37_client.cli.commands import demo as demo_module
 
     # Until the server listens; without it, one that starts would be left behind.
     for number in demo_module.END_SIGNALS:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import ArrayLike
 
-from mnist37_client._rpc.checks import decode
-from mnist37_client._rpc.exchanges import Exchanges, asks_owner
-from mnist37_client._rpc.requests import predict_request
-from mnist37_client._rpc.responses import parse_prediction
-from mnist37_client._rpc.session import Floor
+from mnist37_client._rpc.messages.checks import decode
+from mnist37_client._rpc.messages.requests import predict_request
+from mnist37_client._rpc.messages.responses import parse_prediction
+from mnist37_client._rpc.methods.exchanges import Exchanges, asks_owner
+from mnist37_client._rpc.methods.session import Floor
 from mnist37_client.errors import HistoryLost, InvalidResponse, Mnist37Error
 from mnist37_client.images import to_images
 from mnist37_client.results import Prediction

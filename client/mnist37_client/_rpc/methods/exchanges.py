@@ -14,10 +14,10 @@ from google.protobuf.message import Message
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
 from mnist37_client._rpc.channel import ConnectionSettings
-from mnist37_client._rpc.checks import decode
-from mnist37_client._rpc.requests import IMAGES_PER_CHUNK
-from mnist37_client._rpc.retry import RetryPolicy, is_temporary
-from mnist37_client._rpc.session import Floor, Read, Session
+from mnist37_client._rpc.messages.checks import decode
+from mnist37_client._rpc.messages.requests import IMAGES_PER_CHUNK
+from mnist37_client._rpc.methods.retry import RetryPolicy, is_temporary
+from mnist37_client._rpc.methods.session import Floor, Read, Session
 from mnist37_client.errors import (
     FailedPrecondition,
     HistoryLost,

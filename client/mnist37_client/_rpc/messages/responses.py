@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
-from mnist37_client._rpc.checks import (
+from mnist37_client._rpc.messages.checks import (
     check_falls,
     check_version,
     decode,

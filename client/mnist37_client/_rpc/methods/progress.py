@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
-from mnist37_client._rpc.checks import decode
-from mnist37_client._rpc.responses import parse_epochs
-from mnist37_client._rpc.session import Session
+from mnist37_client._rpc.messages.checks import decode
+from mnist37_client._rpc.messages.responses import parse_epochs
+from mnist37_client._rpc.methods.session import Session
 from mnist37_client.errors import InvalidResponse
 from mnist37_client.results import Progress
 

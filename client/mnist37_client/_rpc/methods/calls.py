@@ -12,14 +12,14 @@ import numpy as np
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import ArrayLike, NDArray
 
-from mnist37_client._rpc import requests, responses
-from mnist37_client._rpc.exchanges import Call, Exchange, Exchanges, Result, WriteAnswer
-from mnist37_client._rpc.requests import (
+from mnist37_client._rpc.messages import requests, responses
+from mnist37_client._rpc.messages.requests import (
     MESSAGE_BYTES_MAX,
     build_message,
     ensure_request_id,
     name_version,
 )
+from mnist37_client._rpc.methods.exchanges import Call, Exchange, Exchanges, Result, WriteAnswer
 from mnist37_client.errors import DeadlineExceeded, InvalidInput, Mnist37Error
 from mnist37_client.images import PIXELS
 from mnist37_client.results import (

@@ -21,7 +21,7 @@ from mnist37_client.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mnist37_client._rpc.calls import SplitName
+    from mnist37_client._rpc.methods.calls import SplitName
     from mnist37_client.client import Client
 
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @reader_options
 def loss(client: Client, split: SplitName | None, version: int | str | None, as_json: bool) -> None:
     """Show the loss, the accuracy and the mistakes on the training and the validation images."""
-    from mnist37_client._rpc.calls import SPLITS
+    from mnist37_client._rpc.methods.calls import SPLITS
 
     for name in (split,) if split else SPLITS:
         result = client.get_loss(name, version=version)

@@ -14,8 +14,8 @@ from itertools import islice
 
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
-from mnist37_client._rpc.calls import predict_bytes
-from mnist37_client._rpc.exchanges import Call, Exchange, Exchanges
+from mnist37_client._rpc.methods.calls import predict_bytes
+from mnist37_client._rpc.methods.exchanges import Call, Exchange, Exchanges
 from mnist37_client.errors import Cancelled, InvalidInput, deadline_exceeded
 from mnist37_client.images import PIXELS
 from mnist37_client.results import Prediction

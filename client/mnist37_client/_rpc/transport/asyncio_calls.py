@@ -11,16 +11,16 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
-from mnist37_client._rpc.asyncio_errors import translate_errors
-from mnist37_client._rpc.batching import RequestBatcher
-from mnist37_client._rpc.calls import CHANNEL_OPTIONS
 from mnist37_client._rpc.channel import ConnectionSettings
-from mnist37_client._rpc.event_loops import LoopConnection, LoopConnections
-from mnist37_client._rpc.exchanges import Call, Exchange, Exchanges, Result
-from mnist37_client._rpc.retry import RetryPolicy
-from mnist37_client._rpc.seconds import check_timeout
-from mnist37_client._rpc.status import no_owner
-from mnist37_client._rpc.stub import make_stub
+from mnist37_client._rpc.failures.asyncio_errors import translate_errors
+from mnist37_client._rpc.failures.status import no_owner
+from mnist37_client._rpc.methods.calls import CHANNEL_OPTIONS
+from mnist37_client._rpc.methods.exchanges import Call, Exchange, Exchanges, Result
+from mnist37_client._rpc.methods.retry import RetryPolicy
+from mnist37_client._rpc.methods.seconds import check_timeout
+from mnist37_client._rpc.transport.batching import RequestBatcher
+from mnist37_client._rpc.transport.event_loops import LoopConnection, LoopConnections
+from mnist37_client._rpc.transport.stub import make_stub
 from mnist37_client.errors import Cancelled, Mnist37Error
 
 Method = Callable[..., Awaitable[bytes]]

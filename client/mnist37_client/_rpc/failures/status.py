@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from mnist37_client._rpc import intermediaries
+from mnist37_client._rpc.failures import intermediaries
 from mnist37_client.errors import (
     Aborted,
     AlreadyExists,

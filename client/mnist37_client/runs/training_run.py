@@ -10,10 +10,10 @@ from typing import Protocol, Self
 
 import grpc
 
-from mnist37_client._rpc.calls import run_ahead
-from mnist37_client._rpc.progress import ProgressBuffer, RunHandle
-from mnist37_client._rpc.retry import RetryPolicy
-from mnist37_client._rpc.status import from_rpc
+from mnist37_client._rpc.failures.status import from_rpc
+from mnist37_client._rpc.methods.calls import run_ahead
+from mnist37_client._rpc.methods.progress import ProgressBuffer, RunHandle
+from mnist37_client._rpc.methods.retry import RetryPolicy
 from mnist37_client.errors import Cancelled, Mnist37Error
 from mnist37_client.results import Progress, Run
 

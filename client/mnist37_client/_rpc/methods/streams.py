@@ -7,9 +7,9 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import ArrayLike
 
-from mnist37_client._rpc.checks import decode, invalid
-from mnist37_client._rpc.responses import parse_epochs, parse_run
-from mnist37_client._rpc.session import Session
+from mnist37_client._rpc.messages.checks import decode, invalid
+from mnist37_client._rpc.messages.responses import parse_epochs, parse_run
+from mnist37_client._rpc.methods.session import Session
 from mnist37_client.errors import InvalidInput
 from mnist37_client.results import Progress, Run
 

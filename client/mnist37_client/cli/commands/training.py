@@ -19,7 +19,7 @@ from mnist37_client.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mnist37_client._rpc.calls import RunStateName
+    from mnist37_client._rpc.methods.calls import RunStateName
     from mnist37_client.client import Client
     from mnist37_client.results import Progress
 

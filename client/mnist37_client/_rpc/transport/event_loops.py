@@ -14,7 +14,7 @@ from contextlib import suppress
 import grpc.aio
 from mnist37_protos.v1 import mnist37_pb2_grpc
 
-from mnist37_client._rpc.batching import RequestBatcher
+from mnist37_client._rpc.transport.batching import RequestBatcher
 from mnist37_client.errors import Mnist37Error
 
 LAST_EVENTS_SECONDS = 0.01

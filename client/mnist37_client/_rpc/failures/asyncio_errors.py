@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import grpc
 import grpc.aio
 
-from mnist37_client._rpc.status import ended_while_sending, from_rpc
+from mnist37_client._rpc.failures.status import ended_while_sending, from_rpc
 from mnist37_client.errors import Cancelled
 
 

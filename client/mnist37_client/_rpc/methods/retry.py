@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from mnist37_client._rpc.seconds import check_retry_for
+from mnist37_client._rpc.methods.seconds import check_retry_for
 from mnist37_client.errors import Mnist37Error, Unavailable
 
 PAUSE_MIN_SECONDS = 0.05  # doubled at each attempt
