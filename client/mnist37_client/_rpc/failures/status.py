@@ -74,6 +74,9 @@ CANCELLED_BY_GRPC: dict[str, tuple[type[Mnist37Error], str]] = {
     "CANCELLED": (Unavailable, "{address} dropped the call; it has too many, or waited too long"),
 }
 
+# With one address, and with a list of followers.
+NO_CONNECTION = "(?:failed to connect|connections to all backends failing)"
+
 # The texts by which gRPC reports that a call did not reach the server; for each the exception and
 # its text. The first pattern that matches counts.
 CONNECTION_FAILURES: tuple[tuple[str, type[Mnist37Error], str], ...] = (
@@ -110,14 +113,14 @@ CONNECTION_FAILURES: tuple[tuple[str, type[Mnist37Error], str], ...] = (
         "tls_ca, tls_cert, tls_key: one holds no valid PEM, or the key is not the certificate's",
     ),
     (
-        "failed to connect.*(?:Socket closed|reset by peer|Broken pipe)",
+        f"{NO_CONNECTION}.*(?:Socket closed|reset by peer|Broken pipe)",
         Unavailable,
         "{address} closed the connection; does it require TLS (tls_ca)? With TLS, it requires a"
         " certificate of yours (tls_cert, tls_key), or has refused it as expired, not yet valid or"
         " of another authority; its log says which",
     ),
     (
-        "failed to connect",
+        NO_CONNECTION,
         Unavailable,
         "no server listens at {address}; is the server running? (mnist37 serve)",
     ),
