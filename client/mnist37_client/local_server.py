@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mnist37_client import python_process
-from mnist37_client.local_process import LocalProcess
+from mnist37_client.processes import python_process
+from mnist37_client.processes.local_process import LocalProcess
 
 # MNIST37_TOKENS in this environment, for example, is for another server: the callers of a local one
 # have no token.

@@ -14,9 +14,9 @@ from mnist37_client.cli.terminal import draw_gallery, draw_loss_curve, show_prog
 from mnist37_client.client import Client
 from mnist37_client.errors import Unavailable
 from mnist37_client.images import validation_images
-from mnist37_client.local_process import LocalProcess
 from mnist37_client.local_server import LocalServer
-from mnist37_client.local_web import LocalWeb
+from mnist37_client.processes.local_process import LocalProcess
+from mnist37_client.processes.local_web import LocalWeb
 from mnist37_client.results import Prediction
 
 EPOCHS = 20

@@ -10,13 +10,13 @@ import sys
 
 import click
 
-from mnist37_client import python_process
 from mnist37_client.cli.group import commands
 from mnist37_client.cli.options import (
     connection_options,
     json_option,
     print_json,
 )
+from mnist37_client.processes import python_process
 
 
 @commands.command(

@@ -8,8 +8,8 @@ from collections.abc import Container
 from types import TracebackType
 from typing import Self
 
-from mnist37_client import python_process
 from mnist37_client.errors import Unavailable
+from mnist37_client.processes import python_process
 
 LISTENING = "listening on "
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from mnist37_client import python_process
-from mnist37_client.local_process import LocalProcess
+from mnist37_client.processes import python_process
+from mnist37_client.processes.local_process import LocalProcess
 
 
 class LocalWeb(LocalProcess):
