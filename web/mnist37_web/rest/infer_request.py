@@ -16,7 +16,8 @@ OUTPUT = "probability"
 VALUE_BYTES = {"UINT8": 1, "FP32": 4}  # of a pixel, for each datatype
 # 8 MiB hold 5,349 images at most, with 29 lists each if they are nested.
 LIMITS = Limits(commas=JSON_MAX, lists=200_000)
-NAMES = ("id", "parameters", "inputs", "outputs")
+# KServe's client sends the model's name here too; that in the path counts.
+NAMES = ("id", "parameters", "inputs", "outputs", "model_name", "model_version")
 INPUT_NAMES = ("name", "shape", "datatype", "parameters", "data")
 OUTPUT_NAMES = ("name", "parameters")
 ENTRIES_MAX = 64  # outputs, or parameters of one object
@@ -109,6 +110,7 @@ def parse_json(text: bytes, tail: memoryview | None) -> InferRequest:
     is_binary = take_flag("parameters", parameters, BINARY_OUTPUT)
     put_parameters("parameters", parameters, message.parameters)
     parameters = parse_parameters(f"{INPUT}.parameters", tensor.get("parameters"))
+    pixels: bytes | memoryview
     if BINARY_SIZE in parameters:
         size = parameters.pop(BINARY_SIZE)
         pixels = take_bytes(size, tail, tensor, datatype, shape)

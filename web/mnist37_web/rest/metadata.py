@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from mnist37_client import health
 from mnist37_client._rpc.checks import decode
@@ -91,14 +90,14 @@ def view(message: Message) -> dict[str, Any]:
     }
 
 
-def view_field(field: FieldDescriptor, value: Any) -> Any:  # noqa: ANN401
+def view_field(field: Any, value: Any) -> Any:  # noqa: ANN401
     """Return the value of a field: a list if it is repeated, the name of an enum's value."""
     if field.is_repeated:
         return [view_value(field, each) for each in value]
     return view_value(field, value)
 
 
-def view_value(field: FieldDescriptor, value: Any) -> Any:  # noqa: ANN401
+def view_value(field: Any, value: Any) -> Any:  # noqa: ANN401
     """Return a single value of a field."""
     if field.message_type is not None:
         return view(value)
