@@ -52,6 +52,11 @@ metadata = client.get_model_metadata(MODEL)
 assert metadata["versions"][0] == version
 assert metadata["inputs"] == [{"name": "pixels", "datatype": "UINT8", "shape": [-1, 784]}]
 assert metadata["outputs"] == [{"name": "probability", "datatype": "FP32", "shape": [-1]}]
+assert [model["version"] for model in client.get_model_repository_index()] == [version]
+config = client.get_model_config(MODEL)
+assert config["input"] == [{"name": "pixels", "data_type": "TYPE_UINT8", "dims": [784]}]
+assert config["max_batch_size"] > 1_000
+before = client.get_inference_statistics(MODEL)["model_stats"][0]
 floats = images.astype(np.float32) / np.float32(255)
 inputs = [
     (images, "UINT8"),
@@ -83,6 +88,10 @@ for (values, datatype), is_binary, model_version in product(inputs, (True, False
         assert (response["model_name"], response["model_version"]) == (MODEL, version)
         assert response["id"] == "a request"
 
+after = client.get_inference_statistics()["model_stats"][0]
+assert after["inference_count"] - before["inference_count"] == 48 * len(images)
+assert after["inference_stats"]["success"]["ns"] > before["inference_stats"]["success"]["ns"]
+
 good = [tensor(images, "UINT8")]
 assert_refused(404, client.get_model_metadata, MODEL, "999999999")
 assert_refused(404, client.infer, "mnist38", good)
@@ -101,6 +110,7 @@ assert_refused(400, client.infer, MODEL, good, "", with_class_count)
 async def infer_concurrently() -> None:
     async with aio.InferenceServerClient(address) as client:
         assert await client.is_model_ready(MODEL)
+        assert [model["name"] for model in await client.get_model_repository_index()] == [MODEL]
         for binary in (True, False):
             one = [tensor(images[:1], "UINT8", binary)]
             results = await asyncio.gather(*(client.infer(MODEL, one) for _ in range(20)))

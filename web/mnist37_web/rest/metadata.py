@@ -1,4 +1,4 @@
-"""What a server and its model are, from the server's messages: health, metadata."""
+"""What a server and its model are, from the server's messages: health, metadata, statistics."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mnist37_web.access.boundary import TOKEN
+from mnist37_web.access.json_bodies import Limits, check_names, load_object, show
+from mnist37_web.errors import bad_request
 from mnist37_web.replies.json_replies import JsonReply, describe_error
 from mnist37_web.services import services
 
 MODEL = "mnist37"
 METHODS = "/inference.GRPCInferenceService/"
 BINARY_TENSORS = "binary_tensor_data"  # the extension of HTTP that web itself has
+
+INDEX_BODY_MAX = 1_024  # bytes
+INDEX_LIMITS = Limits(commas=10, lists=10)
 
 M = TypeVar("M", bound=Message)
 
@@ -61,6 +66,35 @@ async def model_ready(request: Request) -> Response:
     return JsonReply({"name": message.name, "ready": True})
 
 
+async def config(request: Request) -> Response:
+    """Reply with the configuration of the model, for clients that make batches."""
+    message = pb.ModelConfigRequest(**names_of(request))
+    found = await ask(request, "ModelConfig", message, pb.ModelConfigResponse)
+    return JsonReply(view(found.config))
+
+
+async def statistics(request: Request) -> Response:
+    """Reply with the number of predictions, and how long they took."""
+    message = pb.ModelStatisticsRequest(**names_of(request))
+    found = await ask(request, "ModelStatistics", message, pb.ModelStatisticsResponse)
+    return JsonReply(view(found))
+
+
+async def index(request: Request) -> Response:
+    """Reply with the models of the server: the one that there is."""
+    body = await services(request).bodies.read(request, INDEX_BODY_MAX)
+    content = load_object(body, INDEX_LIMITS) if body else {}
+    check_names("", content, ("ready", "repository_name"))
+    name, is_ready = content.get("repository_name", ""), content.get("ready", False)
+    if not isinstance(name, str):
+        raise bad_request(f"repository_name: got {show(name)}; must be a text")
+    if not isinstance(is_ready, bool):
+        raise bad_request(f"ready: got {show(is_ready)}; must be true or false")
+    message = pb.RepositoryIndexRequest(repository_name=name, ready=is_ready)
+    found = await ask(request, "RepositoryIndex", message, pb.RepositoryIndexResponse)
+    return JsonReply(view(found)["models"])
+
+
 async def ask(request: Request, method: str, message: Message, kind: type[M]) -> M:
     """Return the server's answer to a message, with the token of a request."""
     with services(request).callers.of(request.scope[TOKEN]) as caller:
@@ -70,7 +104,7 @@ async def ask(request: Request, method: str, message: Message, kind: type[M]) ->
 def names_of(request: Request) -> dict[str, str]:
     """Return the model and the version in the path of a request."""
     parameters = request.path_params
-    return {"name": parameters["model"], "version": parameters.get("version", "")}
+    return {"name": parameters.get("model", ""), "version": parameters.get("version", "")}
 
 
 def not_ready(text: str, **fields: object) -> Response:

@@ -15,11 +15,15 @@ def routes() -> list[BaseRoute]:
         Route("/", metadata.server),
         Route("/health/live", metadata.live),
         Route("/health/ready", metadata.ready),
+        Route("/models/stats", metadata.statistics),
+        Route("/repository/index", metadata.index, methods=["POST"]),
     ]
     for path in VERSIONED:
         inner += [
             Route(path, metadata.model),
             Route(f"{path}/ready", metadata.model_ready),
+            Route(f"{path}/config", metadata.config),
+            Route(f"{path}/stats", metadata.statistics),
         ]
     below = Mount("/v2", app=Router(inner, redirect_slashes=False))
     return [Route("/v2", metadata.server), below]
