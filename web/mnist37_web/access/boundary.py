@@ -33,6 +33,7 @@ JSON = "application/json"
 REST, RPC = "/v2/", "/mnist37.v1.Mnist37Service/"
 # A page can have its browser send this header only after the browser has asked web.
 JSON_SIZE = b"inference-header-content-length"
+EXPECT = (b"expect", b"100-continue")
 SINGLE_HEADERS = {b"host", b"origin", b"content-type", b"authorization", b"content-length"}
 SECURITY_HEADERS = [
     (
@@ -70,6 +71,9 @@ class Boundary:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *SECURITY_HEADERS]
+                if message["status"] >= 400 and EXPECT in scope["headers"]:
+                    # After an error, the client may send its body or not: nobody could tell.
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:

@@ -89,6 +89,8 @@ class JsonCall:
         has_begun = False
         try:
             async for content in answers:
+                if requests is not None:
+                    requests.allow_next()
                 line = await convert(write, self._answer, content)
                 if not has_begun:
                     has_begun = True
@@ -109,7 +111,10 @@ class JsonCall:
 
 
 class Requests:
-    """The messages of a body with one JSON object a line, for the server as it takes them.
+    """The messages of a body with one JSON object a line, for the server one after the other.
+
+    The server gets a message when it has answered the one before. If it ended the call while grpc.aio
+    sends, its status would be lost, and with it the text that says what was wrong.
 
     Attributes:
         error: why the rest of the body was not read, if it was not.
@@ -124,6 +129,7 @@ class Requests:
         self._lines = lines
         self._kind = kind
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUED_LINES)
+        self._allowed = asyncio.Semaphore(1)
 
     async def read(self, receive: Receive) -> None:
         """Read the body, and then return when the client leaves.
@@ -143,7 +149,12 @@ class Requests:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the messages."""
         while (message := await self._queue.get()) is not None:
+            await self._allowed.acquire()
             yield message
+
+    def allow_next(self) -> None:
+        """Let the server have the next message."""
+        self._allowed.release()
 
 
 async def begin(send: Send) -> None:
