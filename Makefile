@@ -99,13 +99,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "setting up $(VENV), once; torch is large, this takes a few minutes ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[server,dev]'
+	  --constraint constraints.txt --editable '.[server,web,dev]'
 	@touch $@
 
 # What is measured against, and what draws it.
 $(BENCH): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[server,bench]'
+	  --constraint constraints.txt --editable '.[server,web,bench]'
 	@touch $@
 
 $(INTEROP)/.installed: tests/interop/requirements.txt

@@ -6,7 +6,7 @@ import codecs
 import json
 import os
 from collections.abc import Callable
-from functools import wraps
+from functools import reduce, wraps
 from typing import Any, TypeVar
 
 import click
@@ -29,28 +29,7 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
         metavar="HOST:PORT",
         help="Call the server at this address.",
     )
-    @_file_option(
-        "--tls-ca",
-        "Turn TLS on and accept a server whose certificate this authority, in PEM, signed; `public`"
-        " means the authorities that gRPC brings.",
-        "MNIST37_TLS_CA",
-    )
-    @_file_option(
-        "--tls-cert",
-        "Send this certificate, in PEM, to a server that requires one of its callers.",
-        "MNIST37_CLIENT_CERT",
-    )
-    @_file_option(
-        "--tls-key", "Use this private key, in PEM, with the certificate.", "MNIST37_CLIENT_KEY"
-    )
-    @click.option(
-        "--tls-server-name",
-        envvar="MNIST37_TLS_SERVER_NAME",
-        show_envvar=True,
-        metavar="NAME",
-        help="Expect this name in the server's certificate, if it differs from the name in the"
-        " address.",
-    )
+    @tls_options
     @wraps(command)
     def run_command(**values: object) -> None:
         # gRPC's core would print its own line about a TLS handshake, beside ours.
@@ -58,6 +37,51 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
         command(**values)
 
     return run_command
+
+
+def tls_options(command: F) -> F:
+    """Add the options for TLS to the server to a command."""
+    options = (
+        _file_option(
+            "--tls-ca",
+            "Turn TLS on and accept a server whose certificate this authority, in PEM, signed;"
+            " `public` means the authorities that gRPC brings.",
+            "MNIST37_TLS_CA",
+        ),
+        _file_option(
+            "--tls-cert",
+            "Send this certificate, in PEM, to a server that requires one of its callers.",
+            "MNIST37_CLIENT_CERT",
+        ),
+        _file_option(
+            "--tls-key", "Use this private key, in PEM, with the certificate.", "MNIST37_CLIENT_KEY"
+        ),
+        click.option(
+            "--tls-server-name",
+            envvar="MNIST37_TLS_SERVER_NAME",
+            show_envvar=True,
+            metavar="NAME",
+            help="Expect this name in the server's certificate, if it differs from the name in the"
+            " address.",
+        ),
+    )
+    return reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+
+def token_options(command: F) -> F:
+    """Add the options for the token of a client to a command."""
+    options = (
+        click.option(
+            "--token",
+            envvar="MNIST37_TOKEN",
+            show_envvar=True,
+            metavar="TOKEN",
+            help="Send this token. Other users of the machine can see a flag, but not an"
+            " environment variable.",
+        ),
+        _file_option("--token-file", "Read the token from this file.", "MNIST37_TOKEN_FILE"),
+    )
+    return reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
 def client_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -73,15 +97,7 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
         metavar="SECONDS",
         help="Retry for SECONDS when the server is away.",
     )
-    @click.option(
-        "--token",
-        envvar="MNIST37_TOKEN",
-        show_envvar=True,
-        metavar="TOKEN",
-        help="Send this token. Other users of the machine can see a flag, but not an environment"
-        " variable.",
-    )
-    @_file_option("--token-file", "Read the token from this file.", "MNIST37_TOKEN_FILE")
+    @token_options
     @click.option(
         "--insecure",
         is_flag=True,
@@ -113,7 +129,7 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
             tls_cert=tls_cert,
             tls_key=tls_key,
             tls_server_name=tls_server_name,
-            token=_token(token, token_file),
+            token=read_token(token, token_file),
             insecure=insecure,
         ) as client:
             command(client=client, **values)
@@ -148,8 +164,8 @@ def _file_option(name: str, help_text: str, variable: str) -> Callable[[F], F]:
     return click.option(name, envvar=variable, show_envvar=True, metavar="FILE", help=help_text)
 
 
-def _token(token: str | None, file: str | None) -> str | None:
-    """Return the token from the option or from the file, or None."""
+def read_token(token: str | None, file: str | None) -> str | None:
+    """Return the token from the option --token or from the file of --token-file, or None."""
     if file is None:
         return token and token.strip()
     if token is not None:

@@ -385,14 +385,20 @@ def test_a_transparency_that_is_too_long_is_refused_or_read_in_one_line() -> Non
     assert len(str(refused.value).splitlines()) == 1
 
 
+# Seconds that a photo takes, seconds that Pillow takes to decode it, and the peak of memory in MB.
 MEASURE = """
 import re, sys, time
 from pathlib import Path
 from mnist37_client import read_digit
 began = time.process_time()
 read_digit(sys.argv[1])
+taken = time.process_time() - began
 peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]
-print(time.process_time() - began, int(peak) / 1024)
+from PIL import Image
+began = time.process_time()
+with Image.open(sys.argv[1]) as photo:
+    photo.load()
+print(taken, time.process_time() - began, int(peak) / 1024)
 """
 
 
@@ -424,6 +430,7 @@ LARGE: list[tuple[int, str, str, float]] = [  # megapixels, format, mode, megaby
 ]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("megapixels", "kind", "mode", "memory"), LARGE)
 def test_a_large_photo_takes_little_time_and_memory(
     megapixels: int, kind: str, mode: str, memory: float, tmp_path: Path
@@ -436,11 +443,12 @@ def test_a_large_photo_takes_little_time_and_memory(
     limit = 0.5 if megapixels == 12 else 2
     for _ in range(5):  # on a busy machine a measurement is longer than the work
         found = subprocess.run(command, capture_output=True, text=True, check=True)
-        taken, peak = map(float, found.stdout.split())
+        taken, decoding, peak = map(float, found.stdout.split())
         assert peak < memory
-        if taken < limit:
+        # Of half a second, a decoder takes a fifth at most; on a slow processor both take longer.
+        if taken < max(limit, 5 * decoding):
             break
-    assert taken < limit
+    assert taken < max(limit, 5 * decoding)
 
 
 @pytest.mark.parametrize(("megapixels", "kind"), [(17, "WEBP"), (26, "BMP"), (51, "JPEG")])

@@ -1,0 +1,1 @@
+"""Who may call web, and how much a body may hold."""

@@ -1,0 +1,1 @@
+"""The sockets of web, and what a connection may do."""

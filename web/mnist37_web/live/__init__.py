@@ -1,0 +1,1 @@
+"""What the page shows of the server, and the runs that it keeps going."""

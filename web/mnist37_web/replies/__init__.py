@@ -1,0 +1,1 @@
+"""What web answers: JSON, and an error for each failure."""

@@ -1,0 +1,1 @@
+"""Every RPC of mnist37.v1 as JSON."""

@@ -1,0 +1,1 @@
+"""The server, as web calls it: connections, callers, live state."""
