@@ -15,6 +15,7 @@ from mnist37_server.services import mnist37_service, open_inference
 
 from mnist37_front.asgi.frames import Receive, Send
 from mnist37_front.asgi.server import AsgiServer, Scope
+from mnist37_front.http import HttpApplications
 from mnist37_front.settings import LOGGED, FrontSettings
 
 GRPC = b"application/grpc"
@@ -46,6 +47,7 @@ class Front:
             interceptor.intercept_service if interceptor else None,
             config.max_message_mib * 2**20,
         )
+        self.http = HttpApplications(settings)
         assert config.following is not None
         self.follower = Follower(config.following, config.parsed_address)
         if self._metrics:
@@ -73,7 +75,7 @@ class Front:
         health = health_service.add_to(
             server, services, threads, str(model.device), patient, serving=False
         )
-        open_inference.add_to(server, model, service.in_flight, health, threads, patient)
+        open_inference.add_to(server, model, service, health, threads, patient)
         return health
 
 
@@ -124,40 +126,35 @@ class Application:
                     await self._front.grpc(scope, receive, send)
                     return
                 break
-        await no_http(send)
+        await self._front.http(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup
         never_wait()  # this thread, which runs the event loop
         try:
-            self._begin()
+            front = self._begin()
         except CannotStart as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
-        await send({"type": "lifespan.startup.complete"})
-        await receive()  # lifespan.shutdown
+        async with front.http.running():
+            await send({"type": "lifespan.startup.complete"})
+            await receive()  # lifespan.shutdown
         self._end()
         await send({"type": "lifespan.shutdown.complete"})
 
-    def _begin(self) -> None:
+    def _begin(self) -> Front:
         with self._lock:
             if self._front is None:
                 self._front = Front(FrontSettings.from_environment())
                 self._front.begin()
             self._lives += 1
+            return self._front
 
     def _end(self) -> None:
         with self._lock:
             self._lives -= 1
             if self._front is not None and not self._lives:
                 self._front.close()
-
-
-async def no_http(send: Send) -> None:
-    """Reply that there is no page here."""
-    headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": 404, "headers": headers})
-    await send({"type": "http.response.body", "body": b'{"error":"no such route"}'})
 
 
 app = Application()

@@ -109,6 +109,24 @@ DEFAULT = FrontSettings()
     help="How many threads of Envoy serve connections.",
 )
 @click.option(
+    "--http/--no-http",
+    default=DEFAULT.http,
+    help="Show the page and serve the HTTP API on the same address.",
+)
+@click.option(
+    "--page-token-file", type=FILE, help="The file with the token by which the page acts."
+)
+@click.option(
+    "--password-file", type=FILE, help="Ask every request of HTTP for the password in this file."
+)
+@click.option(
+    "--host-name",
+    "host_names",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="A further name under which browsers reach the front; may be given several times.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default=DEFAULT.log_format,

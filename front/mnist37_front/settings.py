@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 from mnist37_server.config import Config, Following, check_pair
 from mnist37_server.domain.address import Address, parse
 from mnist37_server.errors import CannotStart
+from mnist37_web.errors import CannotStart as CannotStartWeb
+from mnist37_web.settings import Settings as WebSettings
+from mnist37_web.settings import Upstream
 
 VARIABLE = "MNIST37_FRONT_SETTINGS"  # of the environment of Envoy
 CONNECTIONS_MAX = 10_000
@@ -41,6 +44,7 @@ class FrontSettings:
     workers: int = 1  # threads of Envoy that serve connections
     log_format: str = "text"
     log_level: str = "info"
+    http: bool = True  # show the page and serve the HTTP API too
     page_token_file: Path | None = None  # has the token by which the page acts
     password_file: Path | None = None  # has the password that the page and the HTTP API ask for
     host_names: tuple[str, ...] = ()  # further names under which browsers reach the front
@@ -58,6 +62,8 @@ class FrontSettings:
                 " itself: give it the owner's file of tokens, or --insecure if everybody may"
                 " predict"
             )
+        if self.http:
+            self.web_settings()
         if not 1 <= self.workers <= 64:
             raise CannotStart(f"--workers: got {self.workers}; must be 1 to 64")
 
@@ -85,6 +91,28 @@ class FrontSettings:
             tokens=self.tokens,
             insecure=self.insecure,
         )
+
+    def web_settings(self) -> WebSettings:
+        """Return the settings of the page and the HTTP API; raise CannotStart if invalid.
+
+        They call the front itself, so that they predict while the owner is away.
+        """
+        try:
+            return WebSettings(
+                Upstream(f"unix:{self.internal_socket}"),
+                token=read_secret("--page-token-file", self.page_token_file),
+                address="localhost:0" if self.parsed_address.path else self.address,
+                https_cert=self.tls_cert,
+                https_key=self.tls_key,
+                password=read_secret("--password-file", self.password_file),
+                host_names=tuple(self.host_names),
+                insecure=self.insecure,
+            )
+        except CannotStartWeb as error:
+            text = (
+                str(error).replace("--https-cert", "--tls-cert").replace("--https-key", "--tls-key")
+            )
+            raise CannotStart(f"{text}; or --no-http for gRPC alone") from error
 
     @property
     def parsed_owner(self) -> Address:
@@ -118,6 +146,18 @@ class FrontSettings:
             if "Path" in str(field.type) and values[field.name] is not None:
                 values[field.name] = Path(values[field.name])
         return cls(**values)
+
+
+def read_secret(flag: str, file: Path | None) -> str | None:
+    """Return the text of a file without its margins, or None; raise CannotStart if it has none."""
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise CannotStart(f"{flag}: cannot read {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CannotStart(f"{flag}: {file} is not UTF-8") from error
 
 
 class Pair(NamedTuple):
