@@ -29,7 +29,11 @@ APPLICATION = {
     "loop": "uvloop",
 }
 # The methods that the front answers itself.
-OWN_PATHS = ("/mnist37.v1.Mnist37Service/Predict", "/inference.GRPCInferenceService/ModelInfer")
+OWN_PATHS = (
+    "/mnist37.v1.Mnist37Service/Predict",
+    "/inference.GRPCInferenceService/ModelInfer",
+    "/inference.GRPCInferenceService/ModelStatistics",  # of these predictions
+)
 HEALTH = "/grpc.health.v1.Health"
 # Limits. Those in seconds are for what a caller has not finished to send.
 HEADERS_SECONDS = 10
