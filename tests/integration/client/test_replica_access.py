@@ -79,7 +79,7 @@ def test_reads_go_to_followers_behind_tls_and_writes_to_the_owner(
     make: MakeClient, stack: GuardedStack
 ) -> None:
     version = stack.step()
-    replicas = [follower.address for follower in stack.followers[:2]]
+    replicas = [stack.followers[1].address, stack.followers[0].address]
     access = {**stack.access, "tls_server_name": "localhost"}  # 127.0.0.2 is in no certificate
     before = [answered(server) for server in (stack.owner, *stack.followers)]
     client = make(stack.owner.address, replicas=replicas, **access)
