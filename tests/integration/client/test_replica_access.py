@@ -156,6 +156,14 @@ def test_an_error_says_where_no_follower_listens(make: MakeClient, replicas: str
         make(None, replicas=replicas, retry_for=0).predict(IMAGES[0])
 
 
+def test_an_error_says_that_no_follower_is_ready(make: MakeClient) -> None:
+    with (
+        Server("--follow", "127.0.0.1:1") as follower,
+        pytest.raises(Unavailable, match=f"^{follower.address}: no follower is ready; they have"),
+    ):
+        make(None, replicas=[follower.address], retry_for=0).predict(IMAGES[0])
+
+
 @pytest.fixture(scope="module")
 def plain_owner() -> Iterator[Server]:
     with Server("--device", "cpu", *METRICS) as server:
