@@ -154,6 +154,6 @@ class Callers:
                     break
             else:
                 raise HttpError(
-                    503, f"{CALLERS_MAX} tokens are in use; try again", "TOO_MANY_CALLERS", 1
+                    503, f"{CALLERS_MAX} tokens are in use; try again", "TOO_MANY_TOKENS", 1
                 )
         return Caller(self._upstream, self._channel, token)

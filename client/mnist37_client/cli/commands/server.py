@@ -10,13 +10,13 @@ import sys
 
 import click
 
-from mnist37_client import python_process
 from mnist37_client.cli.group import commands
 from mnist37_client.cli.options import (
     connection_options,
     json_option,
     print_json,
 )
+from mnist37_client.processes import python_process
 
 
 @commands.command(
@@ -84,7 +84,10 @@ def token(role: str, name: str, as_json: bool) -> None:
 
 
 @commands.command()
-def demo() -> None:
+@click.option(
+    "--web", "shows_page", is_flag=True, help="Start a server and its page, and print the address."
+)
+def demo(shows_page: bool) -> None:
     """Show the whole service in a minute.
 
     The command starts a server, trains 20 epochs and recognises digits.
@@ -92,8 +95,12 @@ def demo() -> None:
     from rich.console import Console
 
     from mnist37_client.cli.commands import demo as demo_module
+    from mnist37_client.cli.commands.web import check_installed
+
+    if shows_page:
+        check_installed()
 
     # Until the server listens; without it, one that starts would be left behind.
     for number in demo_module.END_SIGNALS:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
-    demo_module.run(Console())
+    demo_module.run_page(Console()) if shows_page else demo_module.run(Console())
