@@ -112,7 +112,7 @@ class FollowedModel(OwnersWork, SnapshotReads):
             age_seconds=self.replica.age,
             resets=self.replica.resets,
             connected=self._loop.is_connected,
-            images_predicted=self.images_predicted,
+            images_predicted=self.predictions.images,
         )
 
     @property

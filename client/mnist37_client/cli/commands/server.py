@@ -10,6 +10,7 @@ import sys
 
 import click
 
+from mnist37_client.cli.commands.front import check_installed as check_front_installed
 from mnist37_client.cli.group import commands
 from mnist37_client.cli.options import (
     connection_options,
@@ -18,17 +19,27 @@ from mnist37_client.cli.options import (
 )
 from mnist37_client.processes import python_process
 
+FRONT = "--front"
+
 
 @commands.command(
     add_help_option=False, context_settings={"ignore_unknown_options": True}, options_metavar=""
 )
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def serve(options: tuple[str, ...]) -> None:
-    """Start a server; `mnist37 serve --help` lists its options."""
+    """Start a server; `mnist37 serve --help` lists its options.
+
+    With --front, start a native front before it too.
+    """
     # The server is another package, with a compiler: run it, do not import it.
+    package: tuple[str, ...] = ("mnist37_server",)
+    if FRONT in options:
+        check_front_installed()
+        package = ("mnist37_front", "serve")
     # Signals wait until its first lines take them over: Python would print a stack trace.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-    command = [*python_process.command("mnist37_server"), *options]
+    rest = [option for option in options if option != FRONT]
+    command = [*python_process.command(package[0]), *package[1:], *rest]
     os.execve(sys.executable, command, python_process.environment())
 
 
