@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -156,11 +157,10 @@ def start(command: click.Command, name: str) -> NoReturn:
     """
     try:
         result = command(prog_name=name, standalone_mode=False)
-        status = 0
         if isinstance(result, FrontSettings | Pair):
             from mnist37_front.running import run
 
-            status = run(result) if isinstance(result, FrontSettings) else run(*result)
+            end(run(result) if isinstance(result, FrontSettings) else run(*result))
         sys.stdout.flush()
     except click.ClickException as error:
         fail(name, error.format_message(), error.exit_code)
@@ -168,13 +168,18 @@ def start(command: click.Command, name: str) -> NoReturn:
         fail(name, str(error), 2)
     except OSError as error:
         fail(name, f"the output cannot be written: {error.strerror}", 1)
-    logging.shutdown()
-    sys.exit(status)
+    end(0)
 
 
 def fail(name: str, text: str, status: int) -> NoReturn:
     """Print why the front cannot start, if stderr takes it, and end the process."""
-    logging.shutdown()
+    logging.shutdown()  # first what was logged
     with suppress(OSError):
         click.echo(f"{name}: {text}", err=True)
-    sys.exit(status)
+    end(status)
+
+
+def end(status: int) -> NoReturn:
+    """End the process; it does not matter whether stdout takes what was not written yet."""
+    logging.shutdown()
+    os._exit(status)

@@ -68,6 +68,7 @@ def serve(settings: FrontSettings, owner: OwnerProcess | None, signals: process.
         if owner is not None:
             wait_until_serving(settings, envoy, signals)
         if not signals.has_come:
+            log.info("started", extra={"address": settings.address, "owner": settings.owner})
             announce(f"listening on {settings.address}")
         while not signals.has_come:
             if envoy.process.poll() is not None:

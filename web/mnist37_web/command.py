@@ -128,6 +128,7 @@ def start() -> NoReturn:
         settings = main(prog_name="mnist37 web", standalone_mode=False)
         if isinstance(settings, Settings):
             serve(settings)
+            streams.discard_output()  # what stdout did not take does not matter
         sys.stdout.flush()
     except click.ClickException as error:
         fail(error.format_message(), error.exit_code)

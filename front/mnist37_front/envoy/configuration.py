@@ -64,6 +64,7 @@ def configure(settings: FrontSettings, module: str) -> Config:
     internal = {"pipe": {"path": str(settings.internal_socket), "mode": 0o600}}
     listeners.append(listener("internal", internal, settings, module, None))
     return {
+        "node": {"id": "front", "cluster": "mnist37"},  # Envoy asks for it, to watch certificates
         "admin": {"address": {"pipe": {"path": str(settings.admin_socket), "mode": 0o600}}},
         "static_resources": {"listeners": listeners, "clusters": [owner_cluster(settings)]},
         "overload_manager": overload_manager(),

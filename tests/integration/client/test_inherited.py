@@ -37,7 +37,10 @@ ARGUMENTS = {
     "token": ("train", "--name", "caf\u00e9"),
     "train": ("2",),
     "serve": ("--device", "cpu", "--state", ":memory:"),
+    "web": ("--address", "127.0.0.1:0"),
+    "front": ("--address", "127.0.0.1:0"),
 }
+SERVERS = {"serve", "web", "front"}  # they go on until a signal, and log on stderr
 LOCALES = {
     "utf-8": {"LC_ALL": "C.UTF-8"},
     "iso-8859-1": {"PYTHONIOENCODING": "iso-8859-1"},
@@ -99,6 +102,7 @@ class Runner:
             if not name.startswith(("MNIST37_", "LC_", "LANG", "PYTHON", "COLUMNS"))
         }
         inherited = {"PYTHONWARNINGS": "error", "MNIST37_ADDRESS": self._address, "TERM": "xterm"}
+        inherited["MNIST37_FRONT_OWNER"] = self._address
         arguments = self._arguments
         if self.command == "untag":
             arguments = [*arguments, self._make_tag()]
@@ -115,7 +119,7 @@ class Runner:
         )
         assert process.stderr is not None
         errors = ""
-        if self.command == "serve":
+        if self.command in SERVERS:
             while " started " not in errors:
                 line = process.stderr.readline()
                 assert line, errors
@@ -194,7 +198,7 @@ def test_a_command_in_each_locale_and_with_each_kind_of_stdout(
     statuses = {"full": 1, "gone": 141}
     for kind, future in lost.items():
         ended = future.result()
-        if command == "serve":  # serving does not depend on it
+        if command in SERVERS:  # serving does not depend on it
             assert (ended.status, said(command, ended)) == (0, ""), kind
             continue
         assert ended.status == statuses[kind] or (kind, ended.status) == ("gone", 1), kind
@@ -204,7 +208,7 @@ def test_a_command_in_each_locale_and_with_each_kind_of_stdout(
 
 def said(command: str, ended: Outcome) -> str:
     """Return what a command said on stderr beyond what is promised: a server has its log there."""
-    if command != "serve":
+    if command not in SERVERS:
         return ended.errors
     return "".join(
         line

@@ -88,6 +88,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say where."""
         await super().startup(sockets)
+        log.info("started address=%s", self._url)
         with suppress(OSError):  # its reader may be gone
             print(f"listening on {self._url}", flush=True)
 
