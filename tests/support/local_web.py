@@ -36,6 +36,8 @@ class Reply(NamedTuple):
 class LocalWeb:
     """A process of `mnist37 web` on a free port, ready when the constructor returns.
 
+    A subclass may set another `command`.
+
     Args:
         server: HOST:PORT of the server that it calls.
         options: further options of `mnist37 web`.
@@ -43,6 +45,8 @@ class LocalWeb:
     Raises:
         RuntimeError: web did not start; the message has its log.
     """
+
+    command: tuple[str, ...] = python_process.command("mnist37_web")
 
     def __init__(self, server: str, *options: str) -> None:
         self._result: tuple[int, str] | None = None  # exit status and log
@@ -54,7 +58,7 @@ class LocalWeb:
         address = () if "--address" in options else ("--address", "127.0.0.1:0")
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when web has ended
         self.process = subprocess.Popen(
-            [*python_process.command("mnist37_web"), "--server", server, *address, *options],
+            [*self.command, "--server", server, *address, *options],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,

@@ -47,7 +47,7 @@ def build(settings: Settings, ports: Callable[[], set[int]]) -> tuple[App, Calla
     app.router.redirect_slashes = False
 
     def stop() -> None:
-        app.state.services.live.close()
+        app.state.services.stop()
 
     inference = Inference(app, lambda: app.state.services)
     return Boundary(inference, settings, ports), stop
