@@ -13,7 +13,7 @@ from pathlib import Path
 
 import grpc
 from mnist37_client import Client
-from mnist37_client._rpc.requests import ensure_request_id
+from mnist37_client._rpc.messages.requests import ensure_request_id
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 

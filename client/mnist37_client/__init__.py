@@ -50,7 +50,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     from mnist37_client.aio import AsyncClient
-    from mnist37_client.async_training_run import AsyncTrainingRun
     from mnist37_client.client import Client
     from mnist37_client.errors import (
         Aborted,
@@ -84,7 +83,8 @@ if TYPE_CHECKING:
         Tag,
         Version,
     )
-    from mnist37_client.training_run import TrainingRun
+    from mnist37_client.runs.async_training_run import AsyncTrainingRun
+    from mnist37_client.runs.training_run import TrainingRun
 else:
 
     def __getattr__(name: str) -> object:
@@ -104,9 +104,9 @@ else:
 
 _NAMES = {
     "aio": ("AsyncClient",),
-    "async_training_run": ("AsyncTrainingRun",),
+    "runs.async_training_run": ("AsyncTrainingRun",),
     "client": ("Client",),
-    "training_run": ("TrainingRun",),
+    "runs.training_run": ("TrainingRun",),
     "images": ("validation_images",),
     "pictures": ("read_digit",),
     "results": (

@@ -8,15 +8,15 @@ from functools import partial
 
 from numpy.typing import ArrayLike
 
-from mnist37_client._rpc import calls, requests
-from mnist37_client._rpc.asyncio_calls import AsyncioCalls
-from mnist37_client._rpc.batching import BATCHED_IMAGES_MAX
-from mnist37_client._rpc.calls import RunStateName, ScheduleName, SplitName
 from mnist37_client._rpc.channel import ConnectionSettings, Pem, ReplicaNames
-from mnist37_client._rpc.progress import ProgressBuffer
-from mnist37_client._rpc.sent_batches import SentBatches
-from mnist37_client._rpc.streams import WatchedRun, iterate_async
-from mnist37_client.async_training_run import AsyncTrainingRun
+from mnist37_client._rpc.messages import requests
+from mnist37_client._rpc.methods import calls
+from mnist37_client._rpc.methods.calls import RunStateName, ScheduleName, SplitName
+from mnist37_client._rpc.methods.progress import ProgressBuffer
+from mnist37_client._rpc.methods.sent_batches import SentBatches
+from mnist37_client._rpc.methods.streams import WatchedRun, iterate_async
+from mnist37_client._rpc.transport.asyncio_calls import AsyncioCalls
+from mnist37_client._rpc.transport.batching import BATCHED_IMAGES_MAX
 from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT
 from mnist37_client.errors import Mnist37Error
 from mnist37_client.images import one_image_bytes, to_images
@@ -31,6 +31,7 @@ from mnist37_client.results import (
     Tag,
     Version,
 )
+from mnist37_client.runs.async_training_run import AsyncTrainingRun
 
 
 class AsyncClient(AsyncioCalls):

@@ -7,13 +7,14 @@ from functools import partial
 
 from numpy.typing import ArrayLike
 
-from mnist37_client._rpc import calls, requests
-from mnist37_client._rpc.blocking_calls import BlockingCalls
-from mnist37_client._rpc.calls import RunStateName, ScheduleName, SplitName
 from mnist37_client._rpc.channel import ConnectionSettings, Pem, ReplicaNames
-from mnist37_client._rpc.progress import ProgressBuffer
-from mnist37_client._rpc.sent_batches import SentBatches
-from mnist37_client._rpc.streams import WatchedRun, iterate
+from mnist37_client._rpc.messages import requests
+from mnist37_client._rpc.methods import calls
+from mnist37_client._rpc.methods.calls import RunStateName, ScheduleName, SplitName
+from mnist37_client._rpc.methods.progress import ProgressBuffer
+from mnist37_client._rpc.methods.sent_batches import SentBatches
+from mnist37_client._rpc.methods.streams import WatchedRun, iterate
+from mnist37_client._rpc.transport.blocking_calls import BlockingCalls
 from mnist37_client.images import one_image_bytes, to_images
 from mnist37_client.results import (
     Follower,
@@ -26,7 +27,7 @@ from mnist37_client.results import (
     Tag,
     Version,
 )
-from mnist37_client.training_run import TrainingRun
+from mnist37_client.runs.training_run import TrainingRun
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_TIMEOUT = 30.0

@@ -10,7 +10,7 @@ import grpc
 
 from mnist37_client._rpc.address import check_address, to_loopback
 from mnist37_client._rpc.channel import ConnectionSettings, Pem
-from mnist37_client._rpc.status import from_rpc
+from mnist37_client._rpc.failures.status import from_rpc
 from mnist37_client.errors import Unavailable
 
 CHECK = "/grpc.health.v1.Health/Check"

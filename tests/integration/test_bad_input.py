@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 import pytest
 from mnist37_client import InvalidInput, validation_images
-from mnist37_client._rpc.status import from_rpc
+from mnist37_client._rpc.failures.status import from_rpc
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
-from mnist37_client._rpc.status import from_rpc
+from mnist37_client._rpc.failures.status import from_rpc
 from mnist37_client.errors import Exhausted
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc

@@ -12,6 +12,7 @@ PACKAGES = {
     "mnist37": "mnist37",
     "mnist37_server": "server/mnist37_server",
     "mnist37_client": "client/mnist37_client",
+    "mnist37_web": "web/mnist37_web",
     "benchmarks": "benchmarks",
 }
 LINES_MAX = 300  # of a module
@@ -43,13 +44,32 @@ def test_no_modules_import_each_other_in_a_cycle(package: str) -> None:
     assert not rest
 
 
-def test_the_servers_folders_hold_few_modules() -> None:
-    server = ROOT / PACKAGES["mnist37_server"]
-    folders = [path for path in server.iterdir() if (path / "__init__.py").exists()]
-    assert {folder.name for folder in folders} == {
-        *("command_line", "assembly", "services", "access", "follower", "engine", "training"),
+def folders(package: str) -> dict[str, int]:
+    """Return the number of modules in each folder of a package, by its path in the package."""
+    top = ROOT / PACKAGES[package]
+    folders = [path.parent for path in top.rglob("__init__.py")]
+    return {
+        str(folder.relative_to(top)): len(list(folder.glob("*.py"))) - 1  # without __init__
+        for folder in folders
+    }
+
+
+@pytest.mark.parametrize("package", ["mnist37_server", "mnist37_client", "mnist37_web"])
+def test_the_folders_hold_few_modules(package: str) -> None:
+    assert {folder: n for folder, n in folders(package).items() if n > MODULES_MAX} == {}
+
+
+def test_the_servers_folders() -> None:
+    server = folders("mnist37_server")
+    assert server["."] <= 5
+    assert {folder for folder in server if "/" not in folder} == {
+        *(".", "command_line", "assembly", "services", "access", "follower", "engine", "training"),
         *("storage", "observability", "rpc", "domain"),
     }
-    for folder in (server, *folders):
-        modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
-        assert len(modules) <= (5 if folder == server else MODULES_MAX), folder
+
+
+def test_the_clients_folders() -> None:
+    assert set(folders("mnist37_client")) == {
+        *(".", "runs", "processes", "pictures", "cli", "cli/commands"),
+        *("_rpc", "_rpc/transport", "_rpc/methods", "_rpc/messages", "_rpc/failures"),
+    }

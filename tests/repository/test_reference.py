@@ -15,7 +15,7 @@ import mnist37_client
 import mnist37_client.cli.run as cli
 import pytest
 from mnist37_client import AsyncClient, Client, errors, validation_images
-from mnist37_client._rpc import status as client_status
+from mnist37_client._rpc.failures import status as client_status
 from mnist37_client.cli.group import commands
 from mnist37_client.local_server import LocalServer
 from mnist37_server.access.roles import REQUIRED_ROLES
@@ -23,6 +23,7 @@ from mnist37_server.command_line import main as serve
 from mnist37_server.errors import Reason
 from mnist37_server.rpc import status
 from mnist37_server.services import open_inference, tensors
+from mnist37_web.command import main as web
 from prometheus_client.parser import text_string_to_metric_families
 from support.pages import ROOT, names, plain, table
 from support.scraping import Scrape
@@ -59,6 +60,13 @@ def test_the_flags_of_serve() -> None:
         (option.opts[0], f"{prefix}_{option.name}".upper(), default(option))
         for option in options(serve)
     ]
+
+
+def test_the_flags_of_web() -> None:
+    assert [
+        (plain(row["flag"]), row["environment"], row["default"])
+        for row in table("docs/page.md", "flag", "environment", "default", "meaning")
+    ] == [(option.opts[0], option.envvar, default(option)) for option in options(web)]
 
 
 def test_the_flags_that_reach_a_server() -> None:

@@ -26,7 +26,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status.rpc_status import to_status
 from mnist37_client import InvalidInput
-from mnist37_client._rpc.status import from_rpc
+from mnist37_client._rpc.failures.status import from_rpc
 from mnist37_client.cli.safetensors_file import load_model
 from mnist37_client.errors import Mnist37Error
 from mnist37_client.images import to_images, to_labels

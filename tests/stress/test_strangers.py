@@ -19,7 +19,7 @@ import grpc
 import pytest
 from mnist37_client import AsyncClient, Cancelled, Client, Unavailable, validation_images
 from mnist37_client import health as client_health
-from mnist37_client._rpc.status import from_rpc
+from mnist37_client._rpc.failures.status import from_rpc
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from support.raw_http2 import (

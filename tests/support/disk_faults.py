@@ -49,12 +49,17 @@ class FaultyDisk:
 
     def serve(self, *options: str) -> LocalServer:
         """Start a server whose state is on this disk."""
-        variables = [f"{name}={value}" for name, value in self.variables.items()]
 
         class Server(LocalServer):
-            command = ("env", *variables, *LocalServer.command)
+            command = self.server_command
 
         return Server("--device", "cpu", *options)
+
+    @property
+    def server_command(self) -> tuple[str, ...]:
+        """Return the `command` of a LocalServer whose state is on this disk."""
+        variables = [f"{name}={value}" for name, value in self.variables.items()]
+        return ("env", *variables, *LocalServer.command)
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command whose files are on this disk, to its end."""

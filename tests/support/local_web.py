@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
-import subprocess
-import tempfile
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-from mnist37_client import python_process
-
-LISTENING = "listening on "
+from mnist37_client.processes.local_web import LocalWeb as LocalPage
 
 
 class Reply(NamedTuple):
@@ -33,42 +28,24 @@ class Reply(NamedTuple):
         return [json.loads(line) for line in self.body.splitlines()]
 
 
-class LocalWeb:
+class LocalWeb(LocalPage):
     """A process of `mnist37 web` on a free port, ready when the constructor returns.
 
-    A subclass may set another `command`.
+    Attributes:
+        url: SCHEME://HOST:PORT.
+        address: HOST:PORT.
 
     Args:
         server: HOST:PORT of the server that it calls.
         options: further options of `mnist37 web`.
 
     Raises:
-        RuntimeError: web did not start; the message has its log.
+        Unavailable: web did not start; the message has its log.
     """
 
-    command: tuple[str, ...] = python_process.command("mnist37_web")
-
     def __init__(self, server: str, *options: str) -> None:
-        self._result: tuple[int, str] | None = None  # exit status and log
-        environment = {
-            name: value
-            for name, value in python_process.environment().items()
-            if not name.startswith("MNIST37_")
-        }
-        address = () if "--address" in options else ("--address", "127.0.0.1:0")
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when web has ended
-        self.process = subprocess.Popen(
-            [*self.command, "--server", server, *address, *options],
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env=environment,
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line.startswith(LISTENING):
-            raise RuntimeError(f"web did not start: {self._wait()[1].strip()}")
-        self.url = line.removeprefix(LISTENING).strip()
+        super().__init__(server, *options)
+        self.url = self.address
         self.address = self.url.partition("://")[2]
 
     def request(
@@ -113,28 +90,3 @@ class LocalWeb:
         """Make a call of mnist37.v1 as JSON and return the reply."""
         content = {} if body is None else body
         return self.post(f"/mnist37.v1.Mnist37Service/{method}", content, **options)
-
-    def stop(self) -> tuple[int, str]:
-        """Shut web down and return its exit status and its log."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        return self._wait()
-
-    def _wait(self) -> tuple[int, str]:
-        if not self._result:
-            self.process.communicate(timeout=30)
-            with self._log:
-                self._log.seek(0)
-                self._result = self.process.returncode, self._log.read()
-        return self._result
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()

@@ -16,7 +16,7 @@ from rich.progress import Progress as Bar
 
 from mnist37_client.errors import Mnist37Error
 from mnist37_client.results import Progress, Run
-from mnist37_client.training_run import TrainingRun
+from mnist37_client.runs.training_run import TrainingRun
 
 ROWS_MAX = 25  # of the table of a run, apart from the first epoch
 WAIT_SECONDS = 1.0  # of silence, before a run is asked what it waits for

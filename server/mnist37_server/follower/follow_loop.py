@@ -9,8 +9,10 @@ import time
 
 import grpc
 
+from mnist37_server.domain.position import Position
+from mnist37_server.follower.owner_failures import explain
 from mnist37_server.follower.replica import InvalidUpdate, Replica
-from mnist37_server.follower.upstream import FollowStream, Upstream, describe
+from mnist37_server.follower.upstream import FollowStream, Upstream
 
 # The owner sends a message at least once a second. After this long without one it is paused, or
 # the network is broken.
@@ -21,6 +23,9 @@ TICK_SECONDS, PAUSE_SECONDS = 0.2, 0.6
 # A start that this follower does not know is taken for one of another history only as long as the
 # owner was heard this lately: then the connection still stands.
 LATELY_SECONDS = 1.5
+# The end of a stream that is at least this old is no fault if the next stream begins at once: an
+# owner with --max-connection-age ends each connection. Ends that come sooner are a fault.
+STEADY_SECONDS = 1.0
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 0.1, 2.0
 
 log = logging.getLogger(__name__)
@@ -47,7 +52,9 @@ class FollowLoop:
         self._is_connected = False  # whether a message has come on it
         self._ticked_at = time.monotonic()  # the last note of the thread that notes the time
         self._stall = ""  # why `_watch` has ended the stream
+        self._opened_at = 0.0  # when the last stream was opened
         self._failure = ""  # the last one that was logged since the owner was heard
+        self._unlogged_end = ""  # of the stream before, while it is not known to be a fault
         self._threads = [
             threading.Thread(target=self._run, name="follow", daemon=True),
             threading.Thread(target=self._watch, name="follow-watch", daemon=True),
@@ -81,12 +88,12 @@ class FollowLoop:
     def _run(self) -> None:
         delay = RETRY_SECONDS_MIN
         while not self._is_closed.is_set():
+            is_end = False  # of the stream, by the owner or the network
             try:
                 self._follow()
-                failure = "the owner ended the stream"
+                failure, is_end = "the owner ended the stream", True
             except grpc.RpcError as error:
-                code, text = describe(error)
-                failure = f"{code.name}: {text}"
+                failure, is_end = explain(error), True
             except InvalidUpdate as error:
                 failure = f"the owner sent what no owner sends: {error}"
             except Stalled as error:
@@ -99,15 +106,22 @@ class FollowLoop:
             was_connected, self._is_connected = self._is_connected, False
             if was_connected:
                 delay = RETRY_SECONDS_MIN
-            self._log_failure(was_connected, failure)
+            was_steady = time.monotonic() - self._opened_at >= STEADY_SECONDS
+            if was_connected and was_steady and is_end:
+                self._unlogged_end = failure
+            else:
+                self._log_unlogged_end()
+                self._log_failure(was_connected, failure)
             # Followers that have lost one owner do not all come back at the same moment.
             self._is_closed.wait(delay * random.uniform(0.5, 1))
             delay = min(2 * delay, RETRY_SECONDS_MAX)
 
     def _follow(self) -> None:
         self._upstream.connect()
-        self._heard_at, self._stall = time.monotonic(), ""
-        stream = self._upstream.follow(self._replica.position)
+        self._opened_at, self._stall = time.monotonic(), ""
+        self._heard_at = self._opened_at
+        held = self._replica.position
+        stream = self._upstream.follow(held)
         self._stream = stream
         try:
             for update in stream:
@@ -118,14 +132,7 @@ class FollowLoop:
                 self._heard_at = now
                 if not self._is_connected:
                     self._is_connected = True
-                    self._failure = ""
-                    log.info(
-                        "following the owner",
-                        extra={
-                            "owner": self._upstream.address,
-                            "version": update.position.version,
-                        },
-                    )
+                    self._log_connection(update.position, held)
         except grpc.RpcError:
             if self._stall:  # `_watch` has ended it
                 raise Stalled(self._stall) from None
@@ -153,6 +160,26 @@ class FollowLoop:
                     stream.end()
             # At last: until here the other thread finds the note too old by itself.
             self._ticked_at = now
+
+    def _log_connection(self, position: Position, held: Position | None) -> None:
+        """Log that the owner is followed; on a new connection to the process before, for debugging.
+
+        Args:
+            position: of the first message.
+            held: the position before it.
+        """
+        fields: dict[str, object] = {"owner": self._upstream.address, "version": position.version}
+        if self._unlogged_end and held is not None and held.start == position.start:
+            fields["end"] = self._unlogged_end
+            log.debug("following the owner on a new connection", extra=fields)
+        else:
+            log.info("following the owner", extra=fields)
+        self._failure = self._unlogged_end = ""
+
+    def _log_unlogged_end(self) -> None:
+        if self._unlogged_end:
+            self._log_failure(True, self._unlogged_end)
+            self._unlogged_end = ""
 
     def _log_failure(self, was_connected: bool, failure: str) -> None:
         """Log each failure once, and not at every attempt to connect."""

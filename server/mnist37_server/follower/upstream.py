@@ -21,6 +21,7 @@ from mnist37_server.follower.replica import InvalidUpdate, Update
 SERVICE = f"/{pb.DESCRIPTOR.services_by_name['Mnist37Service'].full_name}/"
 FETCH_SECONDS = 5.0  # for a version that is not held
 CONNECT_MS = 2_000
+OPENED_ANEW = "the connection is being opened anew"
 # A follower that reads slowly must miss versions, and not find old ones in its buffers: a message
 # has 3.2 kB. gRPC would widen the window as it measures the connection.
 WINDOW_BYTES = 8_192
@@ -159,7 +160,7 @@ class Upstream:
         except grpc.RpcError as error:
             raise refusal_of(error, self.address) from error
         except ValueError as error:  # the channel was closed meanwhile
-            raise owner_unreachable(self.address, "the connection is being opened anew") from error
+            raise owner_unreachable(self.address, OPENED_ANEW) from error
         # How the version was made is not part of the answer, and no read tells it.
         content = answer.weights + struct.pack("<f", answer.bias)
         return Snapshot(answer.version, content, 0, Origin.IMPORT), answer.start
@@ -195,6 +196,10 @@ def refusal_of(error: grpc.RpcError, address: str) -> Refusal:
         return Unavailable(
             "the owner has another history by now, which this follower is about to get; ask again"
         )
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return owner_unreachable(address, f"no answer came within {FETCH_SECONDS:g} seconds")
+    if code is grpc.StatusCode.CANCELLED:  # with the connection, which nobody else cancels
+        return owner_unreachable(address, OPENED_ANEW)
     return owner_unreachable(address, f"{code.name}: {text}")
 
 

@@ -1,4 +1,4 @@
-"""TLS handshakes that fail: a line of the log, and a count.
+"""TLS handshakes of callers that fail: a line of the log, and a count.
 
 gRPC's core tells nobody of them but its own trace on stderr. Here stderr becomes a pipe, from which
 a thread takes the trace; the server's log has the old stderr. Without TLS nothing of this happens.
@@ -21,6 +21,8 @@ FAILURE = re.compile(
     rb"endpoint_peer_address=(?:ipv[46]:)?([^,}]+)",
     re.DOTALL,
 )
+# Of a connection that this process opens, as a follower: the loop that follows logs its failure.
+OUTGOING = re.compile(rb"endpoint_peer_address=[^}]*grpc\.server_uri=")
 # By what the core says; for what OpenSSL says, its name is the key.
 REASONS = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the peer sent no certificate",
@@ -81,7 +83,7 @@ class FailedHandshakes:
 
     def _take(self, record: bytes) -> None:
         failure = FAILURE.search(record)
-        if failure is not None:
+        if failure is not None and not OUTGOING.search(record):
             text, peer = (part.decode(errors="replace") for part in failure.groups())
             self.record(peer, explain(text))
 

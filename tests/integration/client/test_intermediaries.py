@@ -27,7 +27,7 @@ from mnist37_client import (
     Unauthenticated,
     Unavailable,
 )
-from mnist37_client._rpc.asyncio_errors import translate_errors
+from mnist37_client._rpc.failures.asyncio_errors import translate_errors
 from mnist37_client.local_server import LocalServer
 from support.both_clients import IMAGES, AnyClient, MakeClient
 from support.raw_http2 import RawServer, http_answer, reset

@@ -24,7 +24,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from mnist37_client import Client, InvalidResponse, Mnist37Error, Prediction, Run, Unavailable
-from mnist37_client._rpc.stub import make_stub
+from mnist37_client._rpc.transport.stub import make_stub
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from support.both_clients import IMAGES, AnyClient, MakeClient

@@ -26,13 +26,13 @@ from mnist37_client import (
     Unavailable,
     validation_images,
 )
-from mnist37_client._rpc.batching import (
+from mnist37_client._rpc.transport.batching import (
     BATCHED_IMAGES_MAX,
     IMAGES_PER_MESSAGE,
     MESSAGES_IN_FLIGHT,
     RequestBatcher,
 )
-from mnist37_client._rpc.event_loops import LoopConnection
+from mnist37_client._rpc.transport.event_loops import LoopConnection
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import NDArray

@@ -13,10 +13,10 @@ import grpc
 import numpy as np
 import pytest
 from mnist37_client import Aborted, AlreadyExists, AsyncClient, Cancelled, Client, Model
-from mnist37_client._rpc.progress import ProgressBuffer
-from mnist37_client._rpc.retry import RetryPolicy
-from mnist37_client._rpc.session import Session
-from mnist37_client.async_training_run import AsyncTrainingRun
+from mnist37_client._rpc.methods.progress import ProgressBuffer
+from mnist37_client._rpc.methods.retry import RetryPolicy
+from mnist37_client._rpc.methods.session import Session
+from mnist37_client.runs.async_training_run import AsyncTrainingRun
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import NDArray
 from support.both_clients import (

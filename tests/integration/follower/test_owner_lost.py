@@ -144,6 +144,27 @@ def test_a_restored_backup_is_another_history(leave: ExitStack, tmp_path: Path) 
     assert "the owner has another history" in follower.stop()[1]
 
 
+def test_an_owner_that_renews_its_connections_is_not_lost(leave: ExitStack) -> None:
+    options = ("--device", "cpu", "--max-connection-age", "1", "--message-timeout", "1")
+    owner = leave.enter_context(Server(*options))
+    options = ("--follow", owner.address, "--log-level", "debug", "--max-age", "1.5")
+    follower = leave.enter_context(Server(*options)).wait_until_serving()
+    deadline = time.monotonic() + 5  # a connection is 1.8 to 2.2 s old when its streams end
+    while time.monotonic() < deadline:
+        assert answered_version(follower) is not None
+        time.sleep(0.02)
+    follower.wait_for(owner.step())
+    owner.kill()
+    assert wait_until(lambda: answered_version(follower) is None)
+    log = follower.stop()[1]
+    before, lost, after = log.partition("WARNING the owner is lost")
+    assert before.count("INFO following the owner") == 1, log
+    assert before.count("DEBUG following the owner on a new connection") >= 2, log
+    assert "WARNING" not in before, log
+    assert lost, log
+    assert "the owner is lost" not in after, log
+
+
 def test_neither_a_paused_owner_nor_a_paused_follower_makes_an_answer_too_old(
     leave: ExitStack, owner: Server
 ) -> None:

@@ -1,110 +1,22 @@
-"""Tests of a follower's settings: TLS and tokens on the way to the owner, and refused flags."""
+"""Tests of a follower's settings, and of the greatest age of a connection to its owner."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 from mnist37_client import Unavailable
-from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_server.access import tls
 from mnist37_server.config import Config, Following
 from mnist37_server.errors import CannotStart
-from mnist37_server.follower.follow_loop import FollowLoop
-from mnist37_server.follower.replica import Replica
-from mnist37_server.follower.upstream import Upstream
-from support.following import TIMEOUT, Server
+from support.following import Server
 from support.scraping import wait_until
 
-ROLES = ("predict", "follow", "train")
 # Nobody listens there: a follower that starts would wait.
 FOLLOW = ("--follow", "127.0.0.1:1")
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a token for each role, and the file for a server, `tokens`."""
-    folder = tmp_path_factory.mktemp("tokens")
-    lines = []
-    for role in ROLES:
-        secret = f"secret-of-{role}"
-        (folder / role).write_text(f"{secret}\n")
-        lines.append(f"{role} {hashlib.sha256(secret.encode()).hexdigest()}\n")
-    (folder / "tokens").write_text("".join(lines))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def guarded(pki: Path, tokens: Path) -> Iterator[str]:
-    """Return the address of an owner with mutual TLS and tokens."""
-    flags = {
-        "--tls-cert": pki / "server.pem",
-        "--tls-key": pki / "server.key",
-        "--client-ca": pki / "ca.pem",
-        "--tokens": tokens / "tokens",
-    }
-    arguments = [str(part) for flag in flags.items() for part in flag]
-    with Server("--device", "cpu", *arguments) as server:
-        yield server.address
-
-
-def following(owner: str, pki: Path, token_file: Path) -> Following:
-    return Following(
-        owner, pki / "ca.pem", pki / "client.pem", pki / "client.key", token_file, max_age=None
-    )
-
-
-def test_a_token_of_the_role_follow_and_mutual_tls_suffice(
-    guarded: str, pki: Path, tokens: Path
-) -> None:
-    settings = following(guarded, pki, tokens / "follow")
-    arguments = {
-        "--follow": settings.owner,
-        "--follow-tls-ca": settings.tls_ca,
-        "--follow-tls-cert": settings.tls_cert,
-        "--follow-tls-key": settings.tls_key,
-        "--follow-token-file": settings.token_file,
-        "--advertise": "follower.example:50051",
-    }
-    flags = [str(part) for flag in arguments.items() for part in flag]
-    with Server(*flags) as follower:
-        follower.wait_until_serving()
-        assert follower.model(tag=None).version == 0
-        credentials = tls.owner_credentials(settings)
-        assert credentials is not None
-        with grpc.secure_channel(guarded, credentials) as channel:
-            listed = channel.unary_unary(
-                "/mnist37.v1.Mnist37Service/ListFollowers",
-                pb.ListFollowersRequest.SerializeToString,
-                pb.ListFollowersResponse.FromString,
-            )(
-                pb.ListFollowersRequest(),
-                timeout=TIMEOUT,
-                metadata=(("authorization", "Bearer secret-of-follow"),),
-            )
-        assert [known.address for known in listed.followers] == ["follower.example:50051"]
-
-
-def test_a_token_of_the_role_predict_does_not_suffice_and_a_better_one_is_read_from_the_file(
-    guarded: str, pki: Path, tokens: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = tmp_path / "token"
-    file.write_text((tokens / "predict").read_text())
-    settings = following(guarded, pki, file)
-    replica = Replica()
-    upstream = Upstream(guarded, tls.owner_credentials(settings), file, "any", "")
-    loop = FollowLoop(upstream, replica)
-    loop.start()
-    assert wait_until(lambda: "the token's role is predict" in caplog.text, TIMEOUT)
-    assert replica.position is None
-    file.write_text((tokens / "follow").read_text())
-    assert wait_until(lambda: replica.position is not None, TIMEOUT)
-    loop.close()
 
 
 def test_a_connection_ends_at_its_greatest_age() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from mnist37_client._rpc.retry import RetryAttempts, RetryPolicy
+from mnist37_client._rpc.methods.retry import RetryAttempts, RetryPolicy
 from mnist37_client.errors import Exhausted, Mnist37Error, Unavailable
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mnist37_client._rpc.session import Floor, Session
+from mnist37_client._rpc.methods.session import Floor, Session
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
 STARTS = (11, 22, 33)

@@ -69,8 +69,10 @@ class Live:
         while True:
             await self._has_browsers.wait()
             tasks = [
-                asyncio.create_task(self._repeat(fetch))
-                for fetch in (self._follow, self._watch_runs, self._measure, self._send_curve)
+                asyncio.create_task(self._repeat(self._follow, self._report)),
+                asyncio.create_task(self._repeat(self._watch_runs)),
+                asyncio.create_task(self._repeat(self._measure)),
+                asyncio.create_task(self._repeat(self._send_curve)),
             ]
             try:
                 while self._browsers:
@@ -162,21 +164,24 @@ class Live:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def _repeat(self, fetch: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(
+        self,
+        fetch: Callable[[], Awaitable[None]],
+        report: Callable[[errors.Mnist37Error], None] = lambda _: None,
+    ) -> None:
         """Call a function again and again; what the server refuses is tried again in a second."""
         while True:
             try:
                 await fetch()
             except errors.Mnist37Error as error:
-                if isinstance(error, errors.Unavailable | errors.Unauthenticated):
-                    self._report(str(error))
+                report(error)
                 await asyncio.sleep(1)
 
-    def _report(self, problem: str) -> None:
-        """Tell the browsers that the server does not answer."""
-        content = {"reachable": False, "problem": problem, "may_write": False}
+    def _report(self, error: errors.Mnist37Error) -> None:
+        """Tell the browsers that the server does not answer, unless they know."""
         if self._is_reachable or "server" not in self._state:
             self._is_reachable = False
+            content = {"reachable": False, "problem": str(error), "may_write": False}
             self._publish("server", content)
 
     async def _follow(self) -> None:

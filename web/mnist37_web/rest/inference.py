@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 from mnist37_client import errors
-from mnist37_client._rpc.checks import decode, invalid
+from mnist37_client._rpc.messages.checks import decode, invalid
 from mnist37_protos.inference import open_inference_pb2 as pb
 
 from mnist37_web.access.bodies import BINARY_MAX, JSON_MAX

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 from mnist37_client import health
-from mnist37_client._rpc.checks import decode
+from mnist37_client._rpc.messages.checks import decode
 from mnist37_client.errors import Unavailable
 from mnist37_protos.inference import open_inference_pb2 as pb
 from starlette.requests import Request

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from mnist37_client._rpc.checks import decode
+from mnist37_client._rpc.messages.checks import decode
 from mnist37_client.errors import one_line
 
 from mnist37_web.access.json_bodies import Limits, check_limits

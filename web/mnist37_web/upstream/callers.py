@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc.aio
 from mnist37_client import AsyncClient
-from mnist37_client._rpc.asyncio_errors import translate_errors
-from mnist37_client._rpc.calls import CHANNEL_OPTIONS
+from mnist37_client._rpc.failures.asyncio_errors import translate_errors
+from mnist37_client._rpc.methods.calls import CHANNEL_OPTIONS
 
 from mnist37_web.errors import HttpError
 from mnist37_web.settings import Upstream

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 from collections.abc import Iterator
 from functools import partial
@@ -115,6 +116,72 @@ def test_a_broken_stream_is_opened_again_with_what_is_held(
     assert owner.held == [None, *[Position(START, 5)] * 3]
     assert owner.connections == 4
     assert caplog.text.count("the connection broke") == 1
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Have each stream count as one that was open for long, and log all."""
+    monkeypatch.setattr(follow_loop, "STEADY_SECONDS", 0)
+    caplog.set_level(logging.DEBUG)
+
+
+def levels(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
+    """Return the levels of the lines with a text, in the order they were logged."""
+    return [record.levelname for record in caplog.records if text in record.getMessage()]
+
+
+@pytest.mark.usefixtures("steady")
+def test_the_end_of_a_steady_stream_is_no_loss_if_the_next_one_begins_at_once(
+    loop: FollowLoop, owner: Owner, replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin(loop, owner, replica)
+    for count in (2, 3):
+        owner.stream.end()
+        assert wait_until(partial(has_streams, owner, count), TIMEOUT)
+        owner.send(5, Position(START, 0))
+        assert wait_until(lambda: loop.is_connected, TIMEOUT)
+    assert levels(caplog, "following the owner") == ["INFO", "DEBUG", "DEBUG"]
+    assert levels(caplog, "the owner is lost") == []
+
+
+@pytest.mark.usefixtures("steady")
+def test_the_end_of_a_steady_stream_is_a_loss_if_the_next_one_does_not_begin(
+    loop: FollowLoop, owner: Owner, replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin(loop, owner, replica)
+    for count in (2, 3):
+        owner.stream.end()
+        assert wait_until(partial(has_streams, owner, count), TIMEOUT)
+    assert levels(caplog, "the owner is lost: UNAVAILABLE: the connection broke") == ["WARNING"]
+    owner.send(5, Position(START, 0))
+    assert wait_until(lambda: loop.is_connected, TIMEOUT)
+    assert levels(caplog, "following the owner") == ["INFO", "INFO"]
+
+
+@pytest.mark.usefixtures("steady")
+def test_a_start_of_the_owner_is_logged(
+    loop: FollowLoop, owner: Owner, replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin(loop, owner, replica)
+    owner.stream.end()
+    assert wait_until(partial(has_streams, owner, 2), TIMEOUT)
+    new = Position(START + 1, 5)
+    update = Update(new, b"", Origin.STEP, None, (new, Position(START, 0)))
+    owner.stream.messages.put(update)
+    assert wait_until(lambda: loop.is_connected, TIMEOUT)
+    assert levels(caplog, "following the owner") == ["INFO", "INFO"]
+
+
+def test_a_stream_that_ends_soon_is_a_loss_each_time(
+    loop: FollowLoop, owner: Owner, replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin(loop, owner, replica)
+    for count in (2, 3):
+        owner.stream.end()
+        assert wait_until(partial(has_streams, owner, count), TIMEOUT)
+        owner.send(5, Position(START, 0))
+        assert wait_until(lambda: loop.is_connected, TIMEOUT)
+    assert levels(caplog, "the owner is lost") == ["WARNING"] * 2
 
 
 def test_a_message_that_came_while_the_process_was_paused_is_not_used(

@@ -13,9 +13,9 @@ import pytest
 from google.protobuf.any_pb2 import Any as Any_
 from google.rpc.status_pb2 import Status
 from mnist37_client import errors as client_errors
-from mnist37_client._rpc import status as client_status
-from mnist37_client._rpc.asyncio_errors import translate_errors
-from mnist37_client._rpc.status import from_rpc
+from mnist37_client._rpc.failures import status as client_status
+from mnist37_client._rpc.failures.asyncio_errors import translate_errors
+from mnist37_client._rpc.failures.status import from_rpc
 from mnist37_client.errors import Mnist37Error
 from mnist37_server import errors as server_errors
 from mnist37_server.errors import Reason, Refusal

@@ -1,0 +1,1 @@
+"""Translation of what fails in a call into the exceptions of mnist37_client.errors."""

@@ -1,0 +1,1 @@
+"""The commands of `mnist37`, one module a theme."""

@@ -1,0 +1,1 @@
+"""The handles of training runs, for threads and for asyncio."""
