@@ -48,6 +48,7 @@ class Front:
             config.max_message_mib * 2**20,
         )
         self.http = HttpApplications(settings)
+        self._end_pipe = settings.end_pipe
         assert config.following is not None
         self.follower = Follower(config.following, config.parsed_address)
         if self._metrics:
@@ -57,6 +58,13 @@ class Front:
     def begin(self) -> None:
         """Follow the owner."""
         self.follower.begin(self.health)
+        threading.Thread(target=self._await_end, name="end", daemon=True).start()
+
+    def _await_end(self) -> None:
+        """Say that the front is no longer serving as soon as the launcher ends it."""
+        with self._end_pipe.open("rb") as pipe:
+            pipe.read()
+        self.health.begin_shutdown()
 
     def close(self) -> None:
         """Say that the front is no longer serving, and end its connection to the owner."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache
 
 from mnist37_web.access.boundary import App
 from mnist37_web.app import build
 
 from mnist37_front.asgi.frames import Message, Receive, Send
 from mnist37_front.asgi.server import Scope
-from mnist37_front.envoy.admin import Admin
 from mnist37_front.settings import FrontSettings
 
 
@@ -42,17 +40,8 @@ class HttpApplications:
             yield
             return
         loop = asyncio.get_running_loop()
-        admin = Admin(self._settings.admin_socket)
-
-        @cache
-        def ports() -> set[int]:
-            return {
-                int(address.rpartition(":")[2])
-                for address in admin.addresses()
-                if not address.startswith("unix:")
-            }
-
-        app, stop = build(self._settings.web_settings(), ports)
+        port = self._settings.parsed_address.port
+        app, stop = build(self._settings.web_settings(), lambda: {port})
         events: asyncio.Queue[Message] = asyncio.Queue()
         answers: asyncio.Queue[Message] = asyncio.Queue()
 

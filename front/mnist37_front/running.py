@@ -7,19 +7,22 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mnist37_server.access import certificates, tls
 from mnist37_server.app import announce
 from mnist37_server.domain.address import join
 from mnist37_server.errors import CannotStart
 from mnist37_server.observability import logs
 from mnist37_server.rpc import process
+from mnist37_server.rpc.listening import find_port
 
 from mnist37_front.envoy.process import Envoy
-from mnist37_front.owner import OwnerProcess
+from mnist37_front.owner import OwnerProcess, OwnerTokens
 from mnist37_front.settings import LOGGED, FrontSettings
 
 PAUSE_SECONDS = 0.1
@@ -41,13 +44,15 @@ def run(settings: FrontSettings, owner_command: tuple[str, ...] = ()) -> int:
     logs.configure(settings.log_format, settings.log_level, LOGGED)
     check_files(settings)
     with private_folder() as folder:
-        settings = replace(settings, folder=folder)
+        settings = replace(with_port(settings), folder=folder)
         signals.begin_serving()
         owner = None
         if owner_command:
             socket = folder / "owner.sock"
-            owner = OwnerProcess(owner_command, socket)
-            settings = replace(settings, owner=f"unix:{socket}")
+            tokens = None if settings.tokens is None else OwnerTokens(settings.tokens, folder)
+            owner = OwnerProcess(owner_command, socket, tokens)
+            token_file = None if tokens is None else tokens.token_file
+            settings = replace(settings, owner=f"unix:{socket}", owner_token_file=token_file)
         try:
             return serve(settings, owner, signals)
         finally:
@@ -60,8 +65,10 @@ def serve(settings: FrontSettings, owner: OwnerProcess | None, signals: process.
     envoy = Envoy(settings)
     try:
         envoy.wait_until_ready(lambda: signals.has_come)
+        if owner is not None:
+            wait_until_serving(settings, envoy, signals)
         if not signals.has_come:
-            announce(f"listening on {name(settings, envoy)}")
+            announce(f"listening on {settings.address}")
         while not signals.has_come:
             if envoy.process.poll() is not None:
                 log.critical("Envoy has ended with status %s", envoy.process.returncode)
@@ -69,6 +76,8 @@ def serve(settings: FrontSettings, owner: OwnerProcess | None, signals: process.
             if owner is not None and owner.process.poll() is not None:
                 log.critical("the server has ended with status %s", owner.process.returncode)
                 return 1
+            if owner is not None and owner.tokens is not None:
+                owner.tokens.refresh()
             time.sleep(PAUSE_SECONDS)
         log.info("stopping")
     finally:
@@ -87,12 +96,29 @@ def private_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def name(settings: FrontSettings, envoy: Envoy) -> str:
-    """Return where the front listens: the host that it was given, with the port that it has."""
+def with_port(settings: FrontSettings) -> FrontSettings:
+    """Return the settings with a free port in place of port 0.
+
+    Raises:
+        CannotStart: the host is none of this machine, or the port is in use.
+    """
     address = settings.parsed_address
     if address.path is not None:
-        return str(address)
-    return join(address.host, int(envoy.admin.addresses()[0].rpartition(":")[2]))
+        return settings
+    _, port = find_port("--address", address)
+    return replace(settings, address=join(address.host, port))
+
+
+def wait_until_serving(settings: FrontSettings, envoy: Envoy, signals: process.StopSignals) -> None:
+    """Wait until the front has the first version of its owner, which it can only miss at first."""
+    with grpc.insecure_channel(f"unix:{settings.internal_socket}") as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        while not signals.has_come and envoy.process.poll() is None:
+            with suppress(grpc.RpcError):
+                answer = check(health_pb2.HealthCheckRequest(), timeout=1)
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+            time.sleep(PAUSE_SECONDS / 5)
 
 
 def check_files(settings: FrontSettings) -> None:

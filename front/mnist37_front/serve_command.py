@@ -9,13 +9,11 @@ import click
 from click.core import ParameterSource
 from mnist37_server.command_line.command import Command
 from mnist37_server.command_line.options import add_options
-from mnist37_server.errors import CannotStart
 
-from mnist37_front.command import FILE
 from mnist37_front.settings import FrontSettings, Pair
 
-# The options that are for the front alone: the owner listens on a socket file of this user's.
-FRONTS_ALONE = ("address", "tls_cert", "tls_key", "client_ca", "insecure", "owner_token_file")
+# The options that the owner gets from the front: it listens on a socket file of this user's.
+FRONTS_ALONE = ("address", "tls_cert", "tls_key", "client_ca", "insecure", "tokens")
 # The options that both get.
 SHARED = (
     "tokens",
@@ -31,11 +29,6 @@ SHARED = (
     cls=Command, context_settings={"show_default": True, "auto_envvar_prefix": "MNIST37"}
 )
 @add_options
-@click.option(
-    "--owner-token-file",
-    type=FILE,
-    help="With --tokens: a file with a token of the role follow, for the front.",
-)
 @click.pass_context
 def serve(context: click.Context, /, **settings: Any) -> Pair:  # noqa: ANN401 - the options
     """Serve one live model behind a native front.
@@ -45,10 +38,6 @@ def serve(context: click.Context, /, **settings: Any) -> Pair:  # noqa: ANN401 -
     """
     if settings["follow"] is not None:
         raise click.UsageError("--follow cannot be used with --front; `mnist37 front` follows")
-    if settings["tokens"] is not None and settings["owner_token_file"] is None:
-        raise CannotStart(
-            "--owner-token-file: missing; with --tokens, the front needs a token of the role follow"
-        )
     names = {*FRONTS_ALONE, *SHARED} - {"address", "insecure"}
     fronts = {name: settings[name] for name in names}
     front = FrontSettings(

@@ -130,6 +130,11 @@ class FrontSettings:
         return self.folder / "internal.sock"
 
     @property
+    def end_pipe(self) -> Path:
+        """Return the named pipe on which the launcher says that the end begins."""
+        return self.folder / "end"
+
+    @property
     def admin_socket(self) -> Path:
         """Return the socket of Envoy's administration, which only this user reaches."""
         return self.folder / "admin.sock"

@@ -10,9 +10,9 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import grpc
@@ -26,6 +26,7 @@ from mnist37_protos.v1 import mnist37_pb2 as v1
 from mnist37_protos.v1.mnist37_pb2_grpc import Mnist37ServiceStub
 from mnist37_server.domain.position import Floor, Position
 from mnist37_server.domain.snapshot import Images
+from mnist37_server.rpc.drain import InFlightCalls
 from mnist37_server.services import health, mnist37_service, open_inference
 from mnist37_server.services.field_limits import FIELDS_MAX
 from numpy.typing import NDArray
@@ -377,11 +378,15 @@ def test_an_open_stream_does_not_delay_the_end_of_the_server(server: LocalServer
         assert time.monotonic() - began < 5, "the time of --shutdown-grace is 10"
 
 
-class BrokenModel(UncalledModel):
-    """A model with a fault that shows at every second prediction."""
+class ScriptedModel(UncalledModel):
+    """A model whose predictions do what a test says, in this process.
 
-    def __init__(self) -> None:
-        self._calls = 0
+    Args:
+        script: called in each prediction.
+    """
+
+    def __init__(self, script: Callable[[], object]) -> None:
+        self._script = script
 
     def predict(
         self,
@@ -389,31 +394,38 @@ class BrokenModel(UncalledModel):
         version: int | str | None = None,  # noqa: ARG002 - named as in the protocol
         floor: Floor | None = None,  # noqa: ARG002
     ) -> tuple[NDArray[np.float32], Position]:
-        self._calls += 1
-        if self._calls % 2:
-            raise RuntimeError("the secret /path")
+        self._script()
         return np.zeros(len(images), np.float32), Position(1, 7)
 
 
-def test_a_fault_of_the_server_is_an_id_for_the_caller_and_is_logged(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    server, model = grpc.server(ThreadPoolExecutor(4)), BrokenModel()
+@contextmanager
+def served(script: Callable[[], object]) -> Iterator[tuple[Any, InFlightCalls]]:
+    """Serve such a model; return a stub, and the calls for which a shutdown waits."""
+    server, model = grpc.server(ThreadPoolExecutor(4)), ScriptedModel(script)
     service = mnist37_service.add_to(server, model, model)
     probes = ThreadPoolExecutor(4)
     serving = health.add_to(server, [open_inference.SERVICE], probes, "cpu")
     open_inference.add_to(server, model, service, serving, probes)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    with (
-        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
-        caplog.at_level(logging.ERROR, "mnist37_server.rpc.status"),
-    ):
-        stub = GRPCInferenceServiceStub(channel)
-        requests = [infer(id="first"), infer(id="second")]
-        first, second = stub.ModelStreamInfer(iter(requests), timeout=TIMEOUT)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield GRPCInferenceServiceStub(channel), service.in_flight
     server.stop(0).wait(TIMEOUT)
     probes.shutdown()
+
+
+def test_a_fault_of_the_server_is_an_id_for_the_caller_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    faults = iter([RuntimeError("the secret /path")])
+
+    def fail_once() -> None:
+        for fault in faults:
+            raise fault
+
+    with served(fail_once) as (stub, _), caplog.at_level(logging.ERROR, "mnist37_server"):
+        requests = [infer(id="first"), infer(id="second")]
+        first, second = stub.ModelStreamInfer(iter(requests), timeout=TIMEOUT)
     assert first.error_message.startswith("internal error ")
     assert "secret" not in first.error_message
     assert first.infer_response.id == "first"
@@ -422,3 +434,36 @@ def test_a_fault_of_the_server_is_an_id_for_the_caller_and_is_logged(
     assert first.error_message == record.getMessage()
     assert vars(record)["method"] == "ModelStreamInfer"
     assert record.exc_info
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["unary", "streaming"])
+def test_a_shutdown_waits_for_the_answer_and_not_for_the_stream(streaming: bool) -> None:
+    asked, go_on, threads = threading.Event(), threading.Event(), []
+
+    def wait() -> None:
+        threads.append(threading.current_thread().name)
+        asked.set()
+        assert go_on.wait(TIMEOUT)
+
+    def requests() -> Iterator[pb.ModelInferRequest]:
+        yield infer()
+        go_on.wait(TIMEOUT)
+        time.sleep(1)
+
+    never = threading.Event()
+    with served(wait) as (stub, in_flight), ThreadPoolExecutor(1) as waiting:
+        call = stub.ModelStreamInfer(requests()) if streaming else stub.ModelInfer.future(infer())
+        assert asked.wait(TIMEOUT)
+        idle = waiting.submit(in_flight.wait_until_idle, TIMEOUT, never)
+        time.sleep(4 * in_flight.PAUSE_SECONDS)
+        assert not idle.done(), "the request has no answer"
+        go_on.set()
+        began = time.monotonic()
+        idle.result(TIMEOUT)
+        assert time.monotonic() - began < 0.8
+        if streaming:
+            assert next(call).infer_response.model_version == "7"
+            call.cancel()
+            assert threads[0].startswith("long-call"), "where a stream keeps no other call waiting"
+        else:
+            assert call.result(TIMEOUT).model_version == "7"

@@ -145,7 +145,8 @@ def codes() -> dict[str, str]:
 
 def test_the_reasons() -> None:
     seconds = {reason.name: delay for reason, delay in status.RETRY_AFTER_SECONDS.items()}
-    expected = {reason.name: (codes()[reason.name], seconds.get(reason.name)) for reason in Reason}
+    code = codes()
+    expected = {reason.name: (code[reason.name], seconds.get(reason.name)) for reason in Reason}
     for reason, delay in client_status.REFUSED_BY_GRPC.values():
         expected[reason] = ("RESOURCE_EXHAUSTED", delay)
     rows = table(ERRORS, "reason", "code", "metadata", "retry after")

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import http.client
-import json
 import socket
 from pathlib import Path
+from typing import NamedTuple
 
 SECONDS = 2.0  # that an answer may take
+
+
+class Calls(NamedTuple):
+    """The counts of the calls that came to Envoy."""
+
+    active: int
+    total: int
 
 
 class SocketConnection(http.client.HTTPConnection):
@@ -41,22 +48,16 @@ class Admin:
         except OSError:
             return False
 
-    def addresses(self) -> list[str]:
-        """Return the addresses on which the front listens, without its internal socket."""
-        found = json.loads(self._call("GET", "/listeners?format=json"))["listener_statuses"]
-        return [
-            describe(item["local_address"]) for item in found if item["name"].startswith("front-")
-        ]
-
     def drain(self) -> None:
         """Take no new connections, and tell the callers on the others to go elsewhere."""
         self._call("POST", "/drain_listeners?graceful&skip_exit")
 
-    def active_calls(self) -> int:
-        """Return the number of calls in progress."""
-        name = "http.front.downstream_rq_active"
-        answer = self._call("GET", f"/stats?filter=^{name}$").decode()
-        return int(answer.rpartition(":")[2] or 0)
+    def calls(self) -> Calls:
+        """Return the counts of the calls."""
+        names = ("downstream_rq_active", "downstream_rq_total")
+        answer = self._call("GET", f"/stats?filter=^http.front.({'|'.join(names)})$").decode()
+        counts = dict(line.split(": ") for line in answer.splitlines())
+        return Calls(*(int(counts.get(f"http.front.{name}", 0)) for name in names))
 
     def _call(self, method: str, path: str) -> bytes:
         connection = SocketConnection(self._path)
@@ -67,11 +68,3 @@ class Admin:
             raise ConnectionError(str(error)) from error
         finally:
             connection.close()
-
-
-def describe(address: dict[str, dict[str, str | int]]) -> str:
-    """Return one of Envoy's addresses as HOST:PORT or unix:PATH."""
-    if "pipe" in address:
-        return f"unix:{address['pipe']['path']}"
-    host, port = address["socket_address"]["address"], address["socket_address"]["port_value"]
-    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"

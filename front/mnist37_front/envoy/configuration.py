@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import ipaddress
 import json
-import socket
 from typing import Any
 
 import grpc
@@ -13,7 +12,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from mnist37_server.domain.address import Address
-from mnist37_server.errors import CannotStart, Reason
+from mnist37_server.errors import Reason
+from mnist37_server.rpc.listening import find_port
 
 from mnist37_front.envoy.tls import downstream_tls, upstream_tls
 from mnist37_front.settings import CONNECTIONS_MAX, FrontSettings
@@ -29,7 +29,11 @@ APPLICATION = {
     "loop": "uvloop",
 }
 # The methods that the front answers itself.
-OWN_PATHS = ("/mnist37.v1.Mnist37Service/Predict", "/inference.GRPCInferenceService/ModelInfer")
+OWN_PATHS = (
+    "/mnist37.v1.Mnist37Service/Predict",
+    "/inference.GRPCInferenceService/ModelInfer",
+    "/inference.GRPCInferenceService/ModelStatistics",  # of these predictions
+)
 HEALTH = "/grpc.health.v1.Health"
 # Limits. Those in seconds are for what a caller has not finished to send.
 HEADERS_SECONDS = 10
@@ -50,7 +54,7 @@ def configure(settings: FrontSettings, module: str) -> Config:
         module: the path of pyvoy's module.
 
     Raises:
-        CannotStart: the address to listen on has no host of this machine.
+        CannotStart: the address to listen on is none of this machine's, or in use.
     """
     tls = downstream_tls(settings)
     listeners = [
@@ -70,14 +74,17 @@ def listening_addresses(address: Address) -> list[Config]:
     """Return Envoy's addresses for all addresses of a host, or for a socket file."""
     if address.path is not None:
         return [{"pipe": {"path": str(address.path)}}]
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise CannotStart(f"--address: {address.host!r} is no host of this machine") from error
-    hosts = dict.fromkeys(str(item[4][0]) for item in found)
-    if address.port == 0 and len(hosts) > 1:
-        hosts = dict.fromkeys(list(hosts)[:1])  # one free port is not free at every address
-    return [{"socket_address": {"address": host, "port_value": address.port}} for host in hosts]
+    hosts, port = find_port("--address", address)
+    return [
+        {
+            "socket_address": {
+                "address": host,
+                "port_value": port,
+                **({"ipv4_compat": True} if host == "::" else {}),
+            }
+        }
+        for host in hosts
+    ]
 
 
 def listener(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from mnist37_front.settings import FrontSettings
 
 START_SECONDS = 60.0  # the first start on a machine compiles the kernels
 PAUSE_SECONDS = 0.02
+QUIET_SECONDS = 0.5
 PR_SET_PDEATHSIG = 1
 
 
@@ -36,6 +38,7 @@ class Envoy:
 
     def __init__(self, settings: FrontSettings) -> None:
         self._settings = settings
+        os.mkfifo(settings.end_pipe, 0o600)
         self.admin = Admin(settings.admin_socket)
         configuration = configure(settings, module_path())
         self.process = subprocess.Popen(
@@ -82,12 +85,10 @@ class Envoy:
         """
         deadline = time.monotonic() + self._settings.shutdown_grace
         if self.process.poll() is None:
-            try:
+            with suppress(OSError):  # it does not answer any more
+                self._say_end()
                 self.admin.drain()
-                while self.admin.active_calls() and time.monotonic() < deadline and not hurry():
-                    time.sleep(PAUSE_SECONDS)
-            except OSError:
-                pass  # it does not answer any more
+                self._wait_until_idle(deadline, hurry)
             self.process.terminate()
             try:
                 self.process.wait(max(1.0, deadline - time.monotonic()))
@@ -95,6 +96,24 @@ class Envoy:
                 self.process.kill()
         status = self.process.wait()
         return 0 if status in (0, -signal.SIGTERM, -signal.SIGKILL) else 1
+
+    def _say_end(self) -> None:
+        """Let the application say that it is no longer serving."""
+        pipe = os.open(self._settings.end_pipe, os.O_WRONLY | os.O_NONBLOCK)
+        os.close(pipe)
+
+    def _wait_until_idle(self, deadline: float, hurry: Callable[[], bool]) -> None:
+        """Wait until no call has begun or ended for a while: the others are streams that wait."""
+        counts, quiet_since = self.admin.calls(), time.monotonic()
+        while time.monotonic() < deadline and not hurry():
+            previous, counts = counts, self.admin.calls()
+            if not counts.active:
+                return
+            if counts != previous:
+                quiet_since = time.monotonic()
+            elif time.monotonic() - quiet_since > QUIET_SECONDS:
+                return
+            time.sleep(PAUSE_SECONDS)
 
 
 def executable() -> str:

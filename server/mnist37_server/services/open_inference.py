@@ -169,7 +169,7 @@ class OpenInferenceServicer:
         began = perf_counter()
         request = fields.request
         with self._in_flight:
-            check_model(request.model_name)
+            check_model(request.model_name)  # what is for another model is not counted
             predictions = self._model.predictions
             try:
                 version = self._parse_version(request.model_name, request.model_version)
