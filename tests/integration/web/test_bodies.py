@@ -78,6 +78,20 @@ def test_a_hostile_body_is_refused_and_others_are_answered(web: LocalWeb, name: 
     assert min(slowest) < 0.5
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("lists", "the body has 2,796,199 lists; must be at most 200,000"),
+        ("objects", "the body has 2,796,199 objects; must be at most 200"),
+        ("escapes", "the body has 1,398,099 backslashes; must be at most 10,000"),
+    ],
+)
+def test_what_a_text_may_hold_is_counted_before_it_is_parsed(
+    web: LocalWeb, name: str, text: str
+) -> None:
+    assert web.post(INFER, HOSTILE[name](JSON_MAX)).json["error"] == text
+
+
 def test_memory_comes_back_after_hostile_bodies(web: LocalWeb) -> None:
     bodies = [make(MIB) for make in HOSTILE.values()]
 

@@ -7,7 +7,9 @@ import json
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 from mnist37_client import Client
 from mnist37_client.local_server import LocalServer
@@ -89,3 +91,20 @@ def test_a_full_server_is_429() -> None:
         assert int(reply.headers["Retry-After"]) >= 1
         assert json.loads(reply.body)["code"] == "RESOURCE_EXHAUSTED"
         run.cancel()
+
+
+def test_a_server_that_is_not_serving_is_not_ready() -> None:
+    # As while it shuts down: it says so, for some milliseconds, before it refuses calls.
+    not_serving = grpc.unary_unary_rpc_method_handler(lambda *_: b"\x08\x02")
+    health = grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": not_serving})
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((health,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with LocalWeb(f"127.0.0.1:{port}") as web:
+        reply = web.get("/v2/health/ready")
+    server.stop(None)
+    assert reply.status == 503
+    assert reply.json["ready"] is False
+    assert reply.json["error"] == "the server is not serving"
+    assert reply.headers["Retry-After"] == "1"
