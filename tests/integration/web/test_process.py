@@ -95,7 +95,9 @@ def test_a_full_server_is_429() -> None:
 
 def test_a_server_that_is_not_serving_is_not_ready() -> None:
     # As while it shuts down: it says so, for some milliseconds, before it refuses calls.
-    not_serving = grpc.unary_unary_rpc_method_handler(lambda *_: b"\x08\x02")
+    not_serving: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
+        lambda *_: b"\x08\x02"
+    )
     health = grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": not_serving})
     server = grpc.server(ThreadPoolExecutor(1))
     server.add_generic_rpc_handlers((health,))
