@@ -16,9 +16,19 @@ from rich.live import Live
 from benchmarks import processes, report
 from benchmarks.harness import Benchmark, MissingRequirement, Options, Result, run
 from benchmarks.processes import BOTH, LOAD
-from benchmarks.suites import both, commits, device, follow, followers, predict, small, training
+from benchmarks.suites import (
+    both,
+    commits,
+    device,
+    follow,
+    followers,
+    predict,
+    rest,
+    small,
+    training,
+)
 
-THEMES = (predict, training, both, commits, follow, followers, small, device)
+THEMES = (predict, rest, training, both, commits, follow, followers, small, device)
 RESULTS = Path(__file__).parent / "results"
 PAGE = processes.ROOT / "docs" / "performance.md"  # its table is written by a run of all rows
 

@@ -24,8 +24,65 @@ def frame(message: bytes) -> bytes:
     return struct.pack(">BI", 0, len(message)) + message
 
 
-class ClosedLoop:
-    """A closed loop of calls with one body, over one connection.
+class Loop:
+    """A closed loop of requests with one body.
+
+    Args:
+        url: of each request.
+        body: of each request.
+        answer_bytes: the minimum size of each response's body, in bytes.
+        in_flight: the number of requests in flight.
+        options: further ones of h2load.
+
+    Raises:
+        MissingRequirement: h2load is not installed.
+    """
+
+    def __init__(
+        self, url: str, body: bytes, answer_bytes: int, in_flight: int, options: tuple[str, ...]
+    ) -> None:
+        if shutil.which("h2load") is None:
+            raise MissingRequirement("needs h2load: apt install nghttp2-client")
+        self._body = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed with the object
+        self._body.write(body)
+        self._body.flush()
+        self._answer_bytes = answer_bytes
+        self._in_flight = in_flight
+        self._rate = 100.0  # requests a second: a guess, then the last measurement
+        self._command = ["h2load", *options, f"--data={self._body.name}", url]
+
+    def __call__(self, seconds: float) -> float:
+        """Run the loop for about so many seconds and return the requests a second.
+
+        Raises:
+            RuntimeError: not all requests were answered.
+        """
+        # h2load gets a number of calls, not a duration, so that the responses can be counted.
+        self._rate = self.run(max(self._in_flight, round(self._rate * seconds)))
+        return self._rate
+
+    def run(self, count: int) -> float:
+        """Run the loop for `count` requests and return the requests a second.
+
+        Raises:
+            RuntimeError: not all requests were answered.
+        """
+        command = [*self._command, f"--requests={count}"]
+        process = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS
+        )
+        report = re.search(
+            r"finished in .*?, ([\d.]+) req/s.*?(\d+) succeeded.*?traffic:.*?\((\d+)\) data",
+            process.stdout,
+            re.DOTALL,
+        )
+        if report is None or int(report[2]) != count or int(report[3]) < count * self._answer_bytes:
+            raise RuntimeError(f"not all of {count} calls were answered:\n{process.stdout}")
+        return float(report[1])
+
+
+class ClosedLoop(Loop):
+    """A closed loop of calls of gRPC with one body, over one connection.
 
     Args:
         address: HOST:PORT of the server.
@@ -48,46 +105,27 @@ class ClosedLoop:
         in_flight: int,
         headers: tuple[str, ...] = (),
     ) -> None:
-        if shutil.which("h2load") is None:
-            raise MissingRequirement("needs h2load: apt install nghttp2-client")
-        self._body = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed with the object
-        self._body.write(body)
-        self._body.flush()
-        self._answer_bytes = answer_bytes
-        self._in_flight = in_flight
-        self._rate = 100.0  # calls a second: a guess, then the last measurement
         headers = ("content-type: application/grpc", "te: trailers", *headers)
-        self._command = [
-            *("h2load", "--clients=1", f"--max-concurrent-streams={in_flight}"),
+        options = (
+            *("--clients=1", f"--max-concurrent-streams={in_flight}"),
             *(f"--header={header}" for header in headers),
-            *(f"--data={self._body.name}", f"http://{address}{SERVICE}/{rpc}"),
-        ]
-
-    def __call__(self, seconds: float) -> float:
-        """Run the loop for about so many seconds and return the calls a second.
-
-        Raises:
-            RuntimeError: not all calls were answered.
-        """
-        # h2load gets a number of calls, not a duration, so that the responses can be counted.
-        self._rate = self.run(max(self._in_flight, round(self._rate * seconds)))
-        return self._rate
-
-    def run(self, count: int) -> float:
-        """Run the loop for `count` calls and return the calls a second.
-
-        Raises:
-            RuntimeError: not all calls were answered.
-        """
-        command = [*self._command, f"--requests={count}"]
-        process = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS
         )
-        report = re.search(
-            r"finished in .*?, ([\d.]+) req/s.*?(\d+) succeeded.*?traffic:.*?\((\d+)\) data",
-            process.stdout,
-            re.DOTALL,
-        )
-        if report is None or int(report[2]) != count or int(report[3]) < count * self._answer_bytes:
-            raise RuntimeError(f"not all of {count} calls were answered:\n{process.stdout}")
-        return float(report[1])
+        super().__init__(f"http://{address}{SERVICE}/{rpc}", body, answer_bytes, in_flight, options)
+
+
+class KeptConnections(Loop):
+    """A closed loop of requests of JSON over HTTP/1.1, over connections that are kept.
+
+    Args:
+        url: of each request, an http one.
+        body: of each request.
+        answer_bytes: the minimum size of each response's body, in bytes.
+        in_flight: the number of connections, each with one request in flight.
+
+    Raises:
+        MissingRequirement: h2load is not installed.
+    """
+
+    def __init__(self, url: str, body: bytes, answer_bytes: int, in_flight: int) -> None:
+        options = ("--h1", f"--clients={in_flight}", "--header=content-type: application/json")
+        super().__init__(url, body, answer_bytes, in_flight, options)

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
@@ -17,7 +17,7 @@ from mnist37_client import Client, validation_images
 from benchmarks import baselines, processes
 from benchmarks.harness import Aim, Benchmark, Figure, Measure, Options
 from benchmarks.load import h2load, http2
-from benchmarks.processes import LOAD, Server
+from benchmarks.processes import LOAD, SERVER, Server
 
 Target = Callable[[], AbstractContextManager[Server]]  # starts a server
 
@@ -29,15 +29,18 @@ TOKEN = "of-the-benchmarks-alone"
 
 
 @contextmanager
-def trained_server(*flags: str, token: str | None = None) -> Iterator[Server]:
+def trained_server(
+    *flags: str, token: str | None = None, cores: Set[int] = SERVER
+) -> Iterator[Server]:
     """Start a server, train it briefly, and check its predictions before and after the context.
 
     Args:
         flags: further flags of `mnist37 serve`.
         token: the client's access token, if the server requires one.
+        cores: the cores that the server is pinned to.
     """
     with (
-        processes.mnist37(*flags) as server,
+        processes.mnist37(*flags, cores=cores) as server,
         Client(server.address, token=token) as client,
     ):
         client.train(baselines.EPOCHS).wait()

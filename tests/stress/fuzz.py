@@ -21,7 +21,7 @@ def fuzz(name: str, inputs: int, corpus: str) -> None:
     import atheris
 
     with atheris.instrument_imports(
-        ["mnist37_server", "mnist37_client", "PIL", "stress.fuzz_targets"]
+        ["mnist37_server", "mnist37_client", "mnist37_web", "PIL", "stress.fuzz_targets"]
     ):
         from stress.fuzz_targets import TARGETS
     target = TARGETS[name]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import io
+import json
 import logging
 import shutil
 import struct
@@ -22,6 +23,7 @@ from typing import Any
 import grpc
 import numpy as np
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status.rpc_status import to_status
@@ -43,6 +45,11 @@ from mnist37_server.rpc.status import CODES, details
 from mnist37_server.services import tensors
 from mnist37_server.services.messages import requests as request_parsers
 from mnist37_server.services.messages.predict_codec import decode
+from mnist37_web.errors import HttpError
+from mnist37_web.replies.json_replies import error_reply
+from mnist37_web.rest import infer_request
+from mnist37_web.rest.infer_answer import InferAnswer
+from mnist37_web.rpc_json import transcoding
 from PIL import Image
 from safetensors.numpy import save
 
@@ -380,6 +387,57 @@ def _infer_requests() -> Iterator[bytes]:
             yield typed.SerializeToString()
 
 
+def rest(content: bytes) -> None:
+    """Assert that the body of a prediction is valid, or is refused with a text that fits.
+
+    The first byte says how many of the bytes behind it are JSON: all, 0, or twice that number.
+    """
+    sizes = {0: None, 1: "0"}
+    first, body = content[:1], content[1:]
+    try:
+        request = infer_request.parse(
+            body, sizes.get(first[0], str(2 * first[0])) if first else None
+        )
+    except HttpError as error:
+        check_http_error(error)
+        return
+    count = request.shape[0] * 784
+    assert request.shape[1:] in ([784], [28, 28])
+    assert len(request.pixels) == count * infer_request.VALUE_BYTES[request.datatype]
+    message = request.message or inference.ModelInferRequest()
+    assert inference.ModelInferRequest.FromString(message.SerializeToString()) == message
+    answer = InferAnswer("mnist37", "1", np.zeros(1, np.float32))
+    headers, reply = answer.reply(request.id, request.is_binary)
+    size = int(dict(headers).get(b"inference-header-content-length", len(reply)))
+    assert json.loads(reply[:size]).get("id") == request.id
+
+
+def transcoder(content: bytes) -> None:
+    """Assert that JSON becomes a message which keeps its value as JSON, or is refused."""
+    for kind in JSON_KINDS:
+        try:
+            message = transcoding.parse(kind, content)
+        except HttpError as error:
+            check_http_error(error)
+            continue
+        again = transcoding.parse(kind, transcoding.write(kind, message))
+        assert kind.FromString(again) == kind.FromString(message) or b"NaN" in content
+
+
+def check_http_error(error: HttpError) -> None:
+    """Assert that an error of web has one line that is not long."""
+    assert error.status in (400, 413)
+    text = json.loads(bytes(error_reply(error).body))["error"]
+    assert 0 < len(text) < 2_200
+    assert "\n" not in text
+
+
+JSON_KINDS = [
+    GetMessageClass(method.input_type)
+    for method in pb.DESCRIPTOR.services_by_name["Mnist37Service"].methods
+]
+_pixels = b",".join([b"9"] * 784)
+_tensor = b'{"name":"pixels","shape":[1,784],"datatype":"%b","data":[%b]}'
 _batch = pb.Batch(pixels=bytes(784), labels=b"\1")
 _tensors = {"weight": np.zeros((1, 784), np.float32), "bias": np.zeros(1, np.float32)}
 
@@ -424,4 +482,34 @@ TARGETS = {
     "picture": Target(picture, [bytes([mode, 9, 20, 1]) + bytes(range(99)) for mode in range(8)]),
     "safetensors": Target(safetensors, [save(_tensors), save({}), save(_tensors, {"a": "b"})]),
     "arrays": Target(arrays, [bytes([kind, 19]) + bytes(range(64)) for kind in range(14)]),
+    "rest": Target(
+        rest,
+        [
+            b'\0{"inputs":[' + _tensor % (b"UINT8", _pixels) + b'],"id":"a"}',
+            b'\0{"inputs":[' + _tensor % (b"FP32", _pixels.replace(b"9", b"0.5")) + b"]}",
+            b'\0{"inputs":[' + _tensor % (b"UINT8", b"[" + _pixels + b"]") + b"]}",
+            b"\1" + bytes(784),
+            bytes([64])
+            + (
+                b'{"inputs":[{"name":"pixels","shape":[1,784],"datatype":"UINT8","parameters":'
+                b'{"binary_data_size":784}}]}'
+            ).ljust(128)
+            + bytes(784),
+            b'\0{"inputs":['
+            + _tensor % (b"UINT8", _pixels)
+            + b'],"parameters":{"start":1,"a":"b"},'
+            b'"outputs":[{"name":"probability","parameters":{"binary_data":true}}]}',
+        ],
+    ),
+    "json": Target(
+        transcoder,
+        [
+            b'{"split":"SPLIT_VALID","version":"3","tag":"a"}',
+            b'{"epochs":3,"learningRate":1e-3,"seed":"1","schedule":"SCHEDULE_LINEAR"}',
+            b'{"batch":{"pixels":"AAAA","labels":"AQ=="},"requestId":"\\u00e4"}',
+            b'{"states":["RUN_STATE_FINISHED",2],"pageSize":1,"pageToken":null}',
+            b'{"position":{"start":"1","version":2},"minInterval":"0.5s"}',
+            b'{"weights":"AAAA","bias":"NaN"}',
+        ],
+    ),
 }

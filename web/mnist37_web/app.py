@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from mnist37_web.access.boundary import App, Boundary
 from mnist37_web.errors import HttpError
+from mnist37_web.openapi import routes as openapi
 from mnist37_web.page import routes as page
 from mnist37_web.replies.json_replies import reply_to_failure, reply_to_routing
 from mnist37_web.rest import routes as rest
@@ -34,8 +35,9 @@ def build(settings: Settings, ports: Callable[[], set[int]]) -> tuple[App, Calla
             app.state.services = services
             yield
 
+    programs = [*rest.routes(), *rpc_json.routes()]
     app = Starlette(
-        routes=[*rest.routes(), *rpc_json.routes(), *page.routes()],
+        routes=[*programs, openapi.route(programs), *page.routes()],
         lifespan=lifespan,
         exception_handlers={
             HTTPException: reply_to_routing,
@@ -47,7 +49,7 @@ def build(settings: Settings, ports: Callable[[], set[int]]) -> tuple[App, Calla
     app.router.redirect_slashes = False
 
     def stop() -> None:
-        app.state.services.live.close()
+        app.state.services.stop()
 
     inference = Inference(app, lambda: app.state.services)
     return Boundary(inference, settings, ports), stop

@@ -29,6 +29,12 @@ class Services:
     live: Live
     runs: OwnRuns
     validation: Validation
+    stopping: asyncio.Event  # set when web begins to shut down
+
+    def stop(self) -> None:
+        """End the streams."""
+        self.live.close()
+        self.stopping.set()
 
 
 def services(request: Request) -> Services:
@@ -44,7 +50,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     own = callers.own(settings.token)
     runs = OwnRuns(callers.own(settings.token, RETRY_RUNS_FOR).client)
     live = Live(own, runs.owns)
-    services = Services(callers, own, Bodies(), live, runs, Validation(own.client))
+    services = Services(callers, own, Bodies(), live, runs, Validation(own.client), asyncio.Event())
     task = asyncio.create_task(live.run())
     try:
         yield services

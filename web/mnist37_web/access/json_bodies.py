@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from typing import Any, NamedTuple
 
@@ -42,15 +43,29 @@ def check_limits(text: bytes, limits: Limits) -> None:
 
 def load_object(text: bytes, limits: Limits) -> dict[str, Any]:
     """Return a JSON object; raise HttpError if the text is none, or exceeds its limits."""
-    if len(text) > SMALL_BYTES:
-        check_limits(text, limits)
     try:
-        content = orjson.loads(text)
+        if len(text) > SMALL_BYTES:
+            check_limits(text, limits)
+            content = load_without_collector(text)
+        else:
+            content = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise bad_request(f"the body is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise bad_request("the body is not a JSON object")
     return content
+
+
+def load_without_collector(text: bytes) -> Any:  # noqa: ANN401
+    """Return the value of a JSON text; a tree has no cycles, so the garbage collector rests.
+
+    It would begin again and again while the lists are made: for 155,000 of them, 0.2 s more.
+    """
+    gc.disable()
+    try:
+        return orjson.loads(text)
+    finally:
+        gc.enable()
 
 
 def check_members(text: bytes, members: int) -> None:

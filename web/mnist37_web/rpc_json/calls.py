@@ -20,7 +20,7 @@ from mnist37_web.errors import HttpError, bad_request
 from mnist37_web.replies.json_replies import JsonReply, describe_error
 from mnist37_web.rpc_json.transcoding import convert, parse, write
 from mnist37_web.services import Services
-from mnist37_web.upstream.callers import SECONDS, Caller
+from mnist37_web.upstream.callers import SECONDS
 
 TIMEOUT = "X-Timeout-Seconds"
 TIMEOUT_MAX = 86_400.0
@@ -50,30 +50,20 @@ class JsonCall:
         with web.bodies.hold() as held, web.callers.of(scope[TOKEN]) as caller:
             if self._takes_stream:
                 lines = held.read_lines(receive, JSON_MAX)
-                await self._exchange(caller, Requests(lines, self._request), receive, send, seconds)
+                requests = Requests(lines, self._request)
+                answers = until(web.stopping, caller.stream(self._path, aiter(requests), seconds))
+                await race(requests.read(receive), self._send_lines(answers, send, requests))
                 return
             body = await held.read(receive, headers.get("content-length"), JSON_MAX)
             message = await convert(parse, self._request, body)
             if self._answers_stream:
-                answers = caller.stream(self._path, message, seconds)
+                answers = until(web.stopping, caller.stream(self._path, message, seconds))
                 await while_connected(receive, self._send_lines(answers, send))
                 return
             call = caller.call(self._path, message, SECONDS if seconds is None else seconds)
             answer = await while_connected(receive, call)
             reply = JsonReply(await convert(write, self._answer, answer))
         await reply(scope, receive, send)
-
-    async def _exchange(
-        self,
-        caller: Caller,
-        requests: Requests,
-        receive: Receive,
-        send: Send,
-        seconds: float | None,
-    ) -> None:
-        """Send the lines of the body as they come, and answer as the server does."""
-        answers = caller.stream(self._path, aiter(requests), seconds)
-        await race(requests.read(receive), self._send_lines(answers, send, requests))
 
     async def _send_lines(
         self,
@@ -155,6 +145,30 @@ class Requests:
     def allow_next(self) -> None:
         """Let the server have the next message."""
         self._allowed.release()
+
+
+async def until(stop: asyncio.Event, answers: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """Yield the answers of a stream.
+
+    Raises:
+        HttpError: web shuts down.
+    """
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        while True:
+            answer = asyncio.ensure_future(anext(answers, None))
+            await asyncio.wait((stopped, answer), return_when=asyncio.FIRST_COMPLETED)
+            if stopped.done():
+                raise HttpError(503, "mnist37 web is shutting down", "SHUTTING_DOWN")
+            content = answer.result()
+            if content is None:
+                return
+            yield content
+    finally:
+        for task in (stopped, answer):
+            task.cancel()
+        await asyncio.gather(stopped, answer, return_exceptions=True)
+        await answers.aclose()
 
 
 async def begin(send: Send) -> None:

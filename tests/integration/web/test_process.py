@@ -1,0 +1,112 @@
+"""Tests of the process: its end by a signal, and calls in flight then."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from mnist37_client import Client
+from mnist37_client.local_server import LocalServer
+from support.local_web import LocalWeb, Reply
+
+INFER = "/v2/models/mnist37/infer"
+IMAGE = {"name": "pixels", "datatype": "UINT8", "shape": [1, 784], "data": [9] * 784}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_web_with_status_0(address: str, number: signal.Signals) -> None:
+    with LocalWeb(address) as web:
+        assert web.post(INFER, {"inputs": [IMAGE]}).status == 200
+        idle = http.client.HTTPConnection(web.address, timeout=10)
+        idle.request("GET", "/v2/health/live")
+        idle.getresponse().read()
+        start = time.monotonic()
+        web.process.send_signal(number)
+        web.process.wait(10)  # a second signal would end the calls in flight
+        status, log = web.stop()
+        assert (status, log) == (0, "")
+        assert time.monotonic() - start < 5
+        idle.close()
+
+
+def test_a_run_in_flight_ends_with_web(server: LocalServer) -> None:
+    replies: list[Reply] = []
+    with LocalWeb(server.address) as web, Client(server.address) as client:
+        thread = threading.Thread(
+            target=lambda: replies.append(web.call("Train", {"epochs": 1_000_000}))
+        )
+        thread.start()
+        while client.get_model().version < 100:
+            time.sleep(0.02)
+        start = time.monotonic()
+        assert web.stop() == (0, "")
+        assert time.monotonic() - start < 4  # web waits 5 s for calls that have an end
+        thread.join(20)
+        (reply,) = replies
+        last = json.loads(reply.body.splitlines()[-1])
+        assert last == {"error": "mnist37 web is shutting down", "reason": "SHUTTING_DOWN"}
+        deadline = time.monotonic() + 10
+        while client.runs(limit=1)[0].state != "interrupted":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_a_server_that_is_away_is_503(server: LocalServer) -> None:
+    with LocalWeb(server.address) as web:
+        server.stop()
+        for reply in (
+            web.get("/v2/health/ready"),
+            web.get("/v2/models/mnist37/ready"),
+            web.post(INFER, {"inputs": [IMAGE]}),
+            web.call("GetModel"),
+            web.call("Train", {"epochs": 1}),
+        ):
+            assert (reply.status, reply.json["code"]) == (503, "UNAVAILABLE")
+            assert reply.headers["Retry-After"] == "1"
+        assert web.get("/v2/health/live").status == 200
+        with LocalServer("--device", "cpu", "--address", server.address):
+            deadline = time.monotonic() + 10
+            while web.get("/v2/health/ready").status != 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert web.post(INFER, {"inputs": [IMAGE]}).status == 200
+
+
+def test_a_full_server_is_429() -> None:
+    with (
+        LocalServer("--device", "cpu", "--max-streams", "1") as server,
+        LocalWeb(server.address) as web,
+        Client(server.address) as client,
+    ):
+        run = client.train(1_000_000)
+        next(iter(run))
+        reply = web.call("Train", {"epochs": 1})
+        assert reply.status == 429, reply.body
+        assert int(reply.headers["Retry-After"]) >= 1
+        assert json.loads(reply.body)["code"] == "RESOURCE_EXHAUSTED"
+        run.cancel()
+
+
+def test_a_server_that_is_not_serving_is_not_ready() -> None:
+    # As while it shuts down: it says so, for some milliseconds, before it refuses calls.
+    not_serving: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
+        lambda *_: b"\x08\x02"
+    )
+    health = grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": not_serving})
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((health,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with LocalWeb(f"127.0.0.1:{port}") as web:
+        reply = web.get("/v2/health/ready")
+    server.stop(None)
+    assert reply.status == 503
+    assert reply.json["ready"] is False
+    assert reply.json["error"] == "the server is not serving"
+    assert reply.headers["Retry-After"] == "1"
