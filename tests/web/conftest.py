@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 from collections.abc import Iterator
 from typing import Any
 
@@ -95,3 +96,11 @@ def trained(client: Client) -> Client:
     client.initialize(std=0)
     client.train(epochs=20).wait()
     return client
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder for pictures of the page: MNIST37_SHOTS, for people who look at them."""
+    folder = Path(os.environ.get("MNIST37_SHOTS") or tmp_path_factory.mktemp("shots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -109,11 +109,11 @@ async function call(name, fields = {}) {
 }
 
 let problemTimer;
-/** Show what went wrong for a while; then, or without a text, that the server is away, if it is. */
+/** Show what went wrong for a while, below the outage of the server, which stays until its end. */
 function showProblem(text = "") {
   const problem = byId("problem");
   clearTimeout(problemTimer);
-  problem.textContent = text || state.outage;
+  problem.textContent = [state.outage, text].filter(Boolean).join("\n");
   problem.hidden = !problem.textContent;
   if (text) problemTimer = setTimeout(showProblem, 12000);
 }
