@@ -120,11 +120,11 @@ class Attacker:
 
 
 class _EmptyPage(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # noqa: N802 - the library's name
+    def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
         self.end_headers()
         self.wfile.write(b"<!doctype html><title>Win a prize</title><body>")
 
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002, ARG002
+    def log_message(self, format: str, *arguments: object) -> None:
         """Print nothing."""

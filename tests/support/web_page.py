@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request
-
 from support.drawings import Drawing
 
 PHONE = {"width": 360, "height": 780}
@@ -43,7 +42,7 @@ class WebPage:
         """Open the page, and wait until it shows a model."""
         self.page.goto(self.url)
         self.wait_for("#server", "connected")
-        self.until(lambda: self.text("#version") != "–")
+        self.until(lambda: self.text("#version")[0].isdigit())
 
     def _note(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
-from pathlib import Path
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from mnist37_client import Client
 from playwright.sync_api import Browser, BrowserContext, Playwright, sync_playwright
+from support.browser import start_chromium
 from support.web_page import DESKTOP, Launch, Open, WebPage
 from support.web_process import LocalWeb
-
-CHROMIUM = os.environ.get("MNIST37_CHROMIUM") or shutil.which("chromium")
-FLAGS = [
-    "--no-sandbox",  # root has no other way to start it, in a container for example
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +27,7 @@ def launch(playwright: Playwright) -> Iterator[Launch]:
     browsers = []
 
     def launch(*flags: str) -> Browser:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
+        browser = start_chromium(playwright, *flags)
         browsers.append(browser)
         return browser
 

@@ -114,7 +114,10 @@ def processor_seconds(process: int) -> float:
 
 def test_many_browsers_cost_the_server_no_more_than_one() -> None:
     used: dict[int, dict[str, float]] = {}
-    with LocalServer("--metrics-address", "127.0.0.1:0") as server, Client(server.address) as client:
+    with (
+        LocalServer("--metrics-address", "127.0.0.1:0") as server,
+        Client(server.address) as client,
+    ):
         assert server.process.stdout is not None
         url = server.process.stdout.readline().split()[-1]
         client.train(epochs=5).wait()
@@ -158,7 +161,7 @@ def test_too_many_browsers_are_refused(address: str) -> None:
 
 @pytest.mark.usefixtures("client")
 def test_a_page_that_is_open_slows_no_training(open_page: Open, address: str) -> None:
-    """Pairs with and without a page; docs say 5 %, and the bound here allows for neighbours."""
+    """The aim is 0.95, in pairs with and without a page; the bound allows for other programs."""
     ratios = []
     with Client(address) as client:
         client.train(epochs=50).wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mnist37_client import Client
@@ -110,9 +111,9 @@ def test_beyond_this_machine_it_starts_with_https_and_a_password_alone(
     password.write_text("correct horse battery\n")
     certificate = ("--https-cert", str(pki / "server.pem"), "--https-key", str(pki / "server.key"))
     everywhere = ("--address", "0.0.0.0:0")
-    for options in ((), certificate, ("--password-file", str(password))):
+    for given in ((), certificate, ("--password-file", str(password))):
         with pytest.raises(RuntimeError, match="other machines can reach 0\\.0\\.0\\.0; add --"):
-            LocalWeb(address, *everywhere, *options)
+            LocalWeb(address, *everywhere, *given)
     options = (*everywhere, *certificate, "--password-file", str(password))
     with LocalWeb(address, *options) as web, Client(address) as client:
         client.initialize(std=0)
@@ -124,7 +125,7 @@ def test_beyond_this_machine_it_starts_with_https_and_a_password_alone(
         page.wait_for("#pad-caption", "A 3 that")
         page.train(2, 1)
         page.wait_for("#run", "is finished: epoch 2 of 2")
-        wrong = {"username": "", "password": "wrong horse battery"}
+        wrong: Any = {"username": "", "password": "wrong horse battery"}
         context = browser.new_context(ignore_https_errors=True, http_credentials=wrong)
         reply = context.new_page().goto(url)
         assert reply is not None

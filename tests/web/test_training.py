@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
-import pytest
 from mnist37_client import Client, errors
 from support.drawings import seven, three
-from support.scraping import wait_until
-from support.web_page import Open, WebPage
+from support.web_page import WebPage
 
 
 def losses(page: WebPage) -> str:
@@ -104,11 +104,9 @@ def test_a_run_of_another_caller(client: Client, page: WebPage) -> None:
     page.wait_for("#run", "is interrupted")
 
 
-def suppressed(call: object) -> None:
-    try:
-        call()  # type: ignore[operator]
-    except errors.Mnist37Error:
-        pass
+def suppressed(call: Callable[[], object]) -> None:
+    with suppress(errors.Mnist37Error):
+        call()
 
 
 def test_a_refusal_is_shown_and_goes(client: Client, page: WebPage) -> None:
@@ -163,9 +161,7 @@ def test_the_history(trained: Client, page: WebPage) -> None:
     trained.delete_tag("good")
 
 
-def test_a_page_that_nobody_sees_holds_no_connection(
-    client: Client, open_page: Open, page: WebPage
-) -> None:
+def test_a_page_that_nobody_sees_holds_no_connection(client: Client, page: WebPage) -> None:
     """A browser has six connections to a server; hidden pages must leave them to those seen."""
     page.page.evaluate(
         """() => { Object.defineProperty(document, 'hidden', { configurable: true, value: true });

@@ -97,8 +97,8 @@ class Live:
         self._is_closing = True
         self._wake()
 
-    async def events(self) -> AsyncIterator[bytes]:
-        """Yield the state, and then its changes as they come, for one browser.
+    def events(self) -> AsyncIterator[bytes]:
+        """Return the state, and then its changes as they come, for one browser.
 
         A browser that reads slowly gets the whole state again, not all changes.
 
@@ -112,6 +112,9 @@ class Live:
                 "TOO_MANY_BROWSERS",
                 10,
             )
+        return self._events_for_one()
+
+    async def _events_for_one(self) -> AsyncIterator[bytes]:
         self._browsers += 1
         self._has_browsers.set()
         try:
