@@ -1,5 +1,6 @@
 # The images, all of one wheel: docker build --target NAME .
 #   client       the client, the command line, the examples: no torch
+#   web          the page and the HTTP API, a client of a server
 #   server       on the CPU: no torch either
 #   server-gpu   with torch, and what it takes to compile kernels for a CUDA device
 #   tests        what proves that a running stack works
@@ -29,6 +30,19 @@ RUN pip install --constraint constraints.txt --requirement needs/base.txt
 CMD ["mnist37", "--help"]
 COPY docker/when-serving.sh /usr/local/bin/
 COPY examples examples
+COPY --from=wheel /dist /dist
+RUN pip install --no-deps /dist/*.whl
+USER 10001:10001
+
+FROM base AS web
+COPY constraints.txt ./
+COPY --from=needs /needs/base.txt /needs/web.txt needs/
+RUN pip install --constraint constraints.txt -r needs/base.txt -r needs/web.txt
+ENV MNIST37_WEB_ADDRESS=0.0.0.0:8037
+EXPOSE 8037
+HEALTHCHECK --interval=30s --timeout=10s --start-period=10s \
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8037/v2/health/live')"]
+ENTRYPOINT ["mnist37", "web"]
 COPY --from=wheel /dist /dist
 RUN pip install --no-deps /dist/*.whl
 USER 10001:10001

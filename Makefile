@@ -10,11 +10,12 @@ TEST_WEB := $(VENV)/.installed-test-web
 INTEROP := .venv-interop
 OLDEST_TRITON := 3.6.0
 TRITON := .triton-$(OLDEST_TRITON)
+PERF := .perf-analyzer
 PROTOS := mnist37_protos/v1/mnist37.proto mnist37_protos/inference/open_inference.proto
 STUBS := $(foreach proto,$(PROTOS),$(addprefix $(proto:.proto=_pb2),.py .pyi _grpc.py))
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I protos
 
-.PHONY: demo test test-web picture check soak fuzz endure attack chaos pictures bench device device-compile interop protos stack clean
+.PHONY: demo test test-web picture check soak fuzz endure attack chaos pictures bench device device-compile interop perf protos stack clean
 
 demo: $(INSTALLED)
 	@$(BIN)/mnist37 demo
@@ -80,6 +81,10 @@ device-compile: $(INSTALLED) $(TRITON)/.installed
 interop: $(INSTALLED) $(INTEROP)/.installed
 	MNIST37_INTEROP=$(INTEROP) $(BIN)/python -m pytest --quiet tests/interop
 
+# NVIDIA's perf_analyzer against a server; where it cannot run, it says what is missing.
+perf: $(INSTALLED) $(PERF)/.installed
+	@$(BIN)/python -m benchmarks.perf_analyzer $(PERF)/perf_analyzer/bin/perf_analyzer
+
 # The stack in containers: its tests, then a server that is killed three times in the midst of a run.
 stack: $(INSTALLED)
 	$(COMPOSE) up --build --exit-code-from tests
@@ -100,7 +105,7 @@ protos: $(INSTALLED)
 	$(PROTOC) --python_out=protos --pyi_out=protos --grpc_python_out=protos $(PROTOS)
 
 clean:
-	rm -rf $(VENV) $(INTEROP) $(TRITON)
+	rm -rf $(VENV) $(INTEROP) $(TRITON) $(PERF)
 
 # Everything at the versions in constraints.txt; again when those or the needs change.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -126,6 +131,12 @@ $(TEST_WEB): $(INSTALLED)
 $(INTEROP)/.installed: tests/interop/requirements.txt
 	@test -x $(INTEROP)/bin/python || $(PYTHON) -m venv $(INTEROP)
 	@$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# For a platform by name: elsewhere pip takes a placeholder of an earlier version instead.
+$(PERF)/.installed: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --only-binary :all: --platform manylinux_2_38_x86_64 --target $(PERF) perf-analyzer==2.60.0
 	@touch $@
 
 $(TRITON)/.installed: $(INSTALLED)

@@ -162,7 +162,9 @@ def add_services(
         server, services, probe_pool, str(model.device), slow_strangers, serving
     )
     reflection.add_to(server, [*services, health_service.NAME], probe_pool, slow_strangers)
-    open_inference.add_to(server, model, service.in_flight, health, probe_pool, slow_callers)
+    open_inference.add_to(
+        server, model, service, health, probe_pool, slow_callers, config.max_message_mib
+    )
     return health, service.in_flight
 
 

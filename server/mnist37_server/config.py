@@ -58,7 +58,7 @@ class Config:
     max_message_mib: int = 64  # the size limit of a message, in MiB
     max_rpcs: int = 2048  # calls in flight at a time, waiting ones included; 0: no limit
     max_pending_writes: int = 256  # of these, callers that wait for a write or a run
-    max_streams: int = 256  # of these, PredictStreams and WatchRuns; and as many Trains
+    max_streams: int = 256  # of these, streams of predictions and WatchRuns; and as many Trains
     max_followers: int = 64  # Follow streams at a time
     message_timeout: float = 60.0  # seconds to send a message in, and to read an answer in
     keepalive: float = 60.0  # seconds without data from a peer until the server sends it a ping

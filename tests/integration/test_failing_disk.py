@@ -260,12 +260,13 @@ def test_a_log_that_a_reader_made_grow_shrinks_again(server: LocalServer, state:
     with (
         Client(server.address) as client,
         connect(state) as reader,
+        ThreadPoolExecutor(16) as callers,
     ):
         client.train(10).wait()
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM versions").fetchall()
         while log_bytes() < 17 * 2**20:
-            client.train(300, batch_size=12_396).wait()
+            list(callers.map(lambda _: client.step(), range(200)))
         reader.execute("COMMIT")
         assert wait_until(lambda: bool(client.step()) and log_bytes() <= 16 * 2**20, TIMEOUT)
 

@@ -95,7 +95,7 @@ class Server:
         self._probes = ThreadPoolExecutor(50)
         services = [mnist37_service.SERVICE, open_inference.SERVICE]
         serving = health.add_to(self._server, services, self._probes, "cpu")
-        open_inference.add_to(self._server, self.model, servicer.in_flight, serving, self._probes)
+        open_inference.add_to(self._server, self.model, servicer, serving, self._probes)
         self._server.start()
         self._channel = grpc.insecure_channel(str(address))
         self.predict_bytes: Any = self._channel.unary_unary("/mnist37.v1.Mnist37Service/Predict")

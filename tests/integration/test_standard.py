@@ -73,11 +73,11 @@ class InProcessServer(NamedTuple):
 def in_process() -> Iterator[InProcessServer]:
     server = grpc.server(ThreadPoolExecutor(SHORT_CALL_THREADS))
     model = LiveModel(datasets(), Host(), Store(None))
-    in_flight = mnist37_service.add_to(server, model, model).in_flight
+    service = mnist37_service.add_to(server, model, model)
     probes = ThreadPoolExecutor(1024)
     health = health_service.add_to(server, [MNIST37, INFERENCE], probes, "cpu")
     reflection_service.add_to(server, [MNIST37, INFERENCE, health_service.NAME], probes)
-    open_inference.add_to(server, model, in_flight, health, probes)
+    open_inference.add_to(server, model, service, health, probes)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield InProcessServer(port, health)
@@ -131,6 +131,10 @@ def test_during_shutdown_health_is_not_serving_and_predictions_work(
     assert stub.ServerLive(inference.ServerLiveRequest()).live
     assert not stub.ServerReady(inference.ServerReadyRequest()).ready
     assert not stub.ModelReady(inference.ModelReadyRequest(name="mnist37")).ready
+    (model,) = stub.RepositoryIndex(inference.RepositoryIndexRequest()).models
+    assert (model.state, model.reason) == ("UNAVAILABLE", "the server is not serving")
+    assert (model.name, model.version) == ("mnist37", "0")
+    assert not stub.RepositoryIndex(inference.RepositoryIndexRequest(ready=True)).models
     assert len(stub.ModelInfer(infer()).raw_output_contents[0]) == 3 * 4
 
 

@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from mnist37_client import Client, validation_images
 from mnist37_protos.inference import open_inference_pb2
 from numpy.typing import NDArray
+from support.local_web import LocalWeb
 
 pytestmark = pytest.mark.skipif(
     "MNIST37_INTEROP" not in os.environ, reason="make interop installs the clients"
@@ -44,9 +46,23 @@ def run(program: str, *arguments: str) -> str:
     return process.stdout
 
 
-@pytest.mark.parametrize("script", ["with_tritonclient.py", "with_kserve.py"])
+@pytest.fixture(scope="module")
+def web(address: str) -> Iterator[LocalWeb]:
+    with LocalWeb(address) as web:
+        yield web
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["with_tritonclient.py", "with_kserve.py", "with_tritonclient_http.py", "with_kserve_http.py"],
+)
 def test_a_client_of_the_protocol(
-    client: Client, address: str, images: NDArray[np.uint8], tmp_path: Path, script: str
+    client: Client,
+    address: str,
+    web: LocalWeb,
+    images: NDArray[np.uint8],
+    tmp_path: Path,
+    script: str,
 ) -> None:
     client.train(epochs=2).wait()
     expected = client.predict(images)
@@ -55,7 +71,8 @@ def test_a_client_of_the_protocol(
     np.save(files[1], expected.probabilities)
     protocol = tmp_path / "protocol"
     protocol.write_bytes(open_inference_pb2.DESCRIPTOR.serialized_pb)
-    arguments = [address, *files, str(expected.version), str(protocol)]
+    called = web.address if script.endswith("_http.py") else address
+    arguments = [called, *files, str(expected.version), str(protocol)]
     output = run("python", str(HERE / script), *arguments)
     assert f"{len(images)} images from version {expected.version}" in output
 

@@ -19,7 +19,7 @@ from mnist37_client.local_server import LocalServer
 from support.pages import ROOT, names, table
 
 from benchmarks import __main__ as bench
-from benchmarks import baselines, harness, processes, report
+from benchmarks import baselines, harness, perf_analyzer, processes, report
 from benchmarks.harness import (
     Aim,
     Benchmark,
@@ -271,3 +271,73 @@ def test_the_readme_s_example_is_a_row() -> None:
 def test_training_losses_are_autograds() -> None:
     # The row training-losses has to run on every machine.
     assert training.measure_loss_error()(0.1) < 1e-6
+
+
+def program(path: Path, script: str) -> Path:
+    """Write a shell script that stands for perf_analyzer."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (
+            'echo "x: libc.so.6: version \\`GLIBC_2.38\' not found (required by x)" >&2; exit 1',
+            r"^perf_analyzer needs glibc 2\.38, and this system has .*MNIST37_PERF_LIBRARIES name",
+        ),
+        (
+            "echo 'x: libssl.so.3: cannot open shared object file' >&2; exit 127",
+            r"^perf_analyzer does not start here: x: libssl\.so\.3: cannot open shared object file",
+        ),
+        ("exit 3", "^perf_analyzer does not start here: exit 3$"),
+    ],
+    ids=["glibc", "library", "status"],
+)
+def test_perf_analyzer_says_in_a_line_why_it_cannot_run(
+    tmp_path: Path, script: str, said: str
+) -> None:
+    path = program(tmp_path / "perf_analyzer", script)
+    with pytest.raises(perf_analyzer.CannotRun, match=said) as caught:
+        perf_analyzer.find_command(path, {})
+    assert "\n" not in str(caught.value)
+
+
+def test_perf_analyzer_can_have_libraries_of_its_own(tmp_path: Path) -> None:
+    path = program(tmp_path / "perf_analyzer", "exit 0")
+    assert perf_analyzer.find_command(path, {}) == [str(path)]
+    variable = {perf_analyzer.VARIABLE: str(tmp_path)}
+    with pytest.raises(perf_analyzer.CannotRun, match=r"there is no ld-linux-x86-64\.so\.2 in /"):
+        perf_analyzer.find_command(path, variable)
+    loader = program(tmp_path / perf_analyzer.LOADER, f'test "$3" = {path}')
+    command = perf_analyzer.find_command(path, variable)
+    assert (command[0], command[1], command[3]) == (str(loader), "--library-path", str(path))
+    assert command[2].startswith(f"{tmp_path}:/lib/")
+
+
+REPORT = """
+  Client:
+    Request count: 3831
+    Throughput: 67669.9 infer/sec
+    p50 latency: 1208 usec
+    p99 latency: 15129 usec
+  Server:
+    Inference count: 245312
+    Execution count: 3833
+    Successful request count: 3833
+    Avg request latency: 89 usec (overhead 1 usec + queue 3 usec + compute input 38 usec + \
+compute infer 32 usec + compute output 15 usec)
+"""
+
+
+def test_a_report_of_perf_analyzer_is_read_and_its_counts_are_checked() -> None:
+    report = perf_analyzer.parse(REPORT, 64)
+    assert (report["rate"], report["p99"], report["compute"]) == (67669.9, 15129, 32)
+    for wrong, said in (
+        (REPORT.replace("245312", "245313"), "do not fit one another"),
+        (REPORT.replace("3831", "2831"), "are not those of the calls"),
+        (REPORT.replace("Execution", "Other"), "the report has no executions"),
+    ):
+        with pytest.raises(RuntimeError, match=said):
+            perf_analyzer.parse(wrong, 64)

@@ -12,6 +12,7 @@ PACKAGES = {
     "mnist37": "mnist37",
     "mnist37_server": "server/mnist37_server",
     "mnist37_client": "client/mnist37_client",
+    "mnist37_web": "web/mnist37_web",
     "benchmarks": "benchmarks",
 }
 LINES_MAX = 300  # of a module
@@ -53,7 +54,7 @@ def folders(package: str) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("package", ["mnist37_server", "mnist37_client"])
+@pytest.mark.parametrize("package", ["mnist37_server", "mnist37_client", "mnist37_web"])
 def test_the_folders_hold_few_modules(package: str) -> None:
     assert {folder: n for folder, n in folders(package).items() if n > MODULES_MAX} == {}
 
@@ -69,6 +70,6 @@ def test_the_servers_folders() -> None:
 
 def test_the_clients_folders() -> None:
     assert set(folders("mnist37_client")) == {
-        *(".", "runs", "pictures", "cli", "cli/commands"),
+        *(".", "runs", "processes", "pictures", "cli", "cli/commands"),
         *("_rpc", "_rpc/transport", "_rpc/methods", "_rpc/messages", "_rpc/failures"),
     }

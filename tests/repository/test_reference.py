@@ -23,6 +23,7 @@ from mnist37_server.command_line import main as serve
 from mnist37_server.errors import Reason
 from mnist37_server.rpc import status
 from mnist37_server.services import open_inference, tensors
+from mnist37_web.command import main as web
 from prometheus_client.parser import text_string_to_metric_families
 from support.pages import ROOT, names, plain, table
 from support.scraping import Scrape
@@ -59,6 +60,13 @@ def test_the_flags_of_serve() -> None:
         (option.opts[0], f"{prefix}_{option.name}".upper(), default(option))
         for option in options(serve)
     ]
+
+
+def test_the_flags_of_web() -> None:
+    assert [
+        (plain(row["flag"]), row["environment"], row["default"])
+        for row in table("docs/page.md", "flag", "environment", "default", "meaning")
+    ] == [(option.opts[0], option.envvar, default(option)) for option in options(web)]
 
 
 def test_the_flags_that_reach_a_server() -> None:
@@ -137,7 +145,8 @@ def codes() -> dict[str, str]:
 
 def test_the_reasons() -> None:
     seconds = {reason.name: delay for reason, delay in status.RETRY_AFTER_SECONDS.items()}
-    expected = {reason.name: (codes()[reason.name], seconds.get(reason.name)) for reason in Reason}
+    code = codes()
+    expected = {reason.name: (code[reason.name], seconds.get(reason.name)) for reason in Reason}
     for reason, delay in client_status.REFUSED_BY_GRPC.values():
         expected[reason] = ("RESOURCE_EXHAUSTED", delay)
     rows = table(ERRORS, "reason", "code", "metadata", "retry after")

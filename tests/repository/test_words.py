@@ -47,12 +47,13 @@ FROZEN = {
 
 # A path in a text: from a folder at the top to a file, or to a folder of tests or benchmarks.
 PATH = re.compile(
-    r"(?<![\w./-])(?:(?:benchmarks|client|docker|docs|examples|mnist37|protos|server|tests)/"
+    r"(?<![\w./-])(?:(?:benchmarks|client|docker|docs|examples|mnist37|protos|server|tests|web)/"
     r"[\w./-]*\.(?:py|md|proto|yaml|yml|sh|txt|json|npz)|(?:tests|benchmarks|examples)(?:/\w+)+)\b"
 )
 FILES_WITH_PATHS = [
     *("Makefile", "Dockerfile", "docker-compose.yml", ".ci/run", "pyproject.toml"),
-    *("docs/kubernetes.yaml", "docs/kubernetes-gpu.yaml", "benchmarks/on_device.py"),
+    *("docs/kubernetes.yaml", "docs/kubernetes-gpu.yaml", "docs/kubernetes-web.yaml"),
+    "benchmarks/on_device.py",
     *(str(page.relative_to(ROOT)) for page in pages() if page.name != "CHANGELOG.md"),
 ]
 

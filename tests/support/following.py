@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Self, cast
 
@@ -66,11 +67,12 @@ class Server(LocalServer):
         except grpc.RpcError as error:
             raise FailedCall(error) from None
 
-    def infer(self, request: Message, rpc: str = "ModelInfer") -> Any:
-        """Return the answer of the Open Inference Protocol; raise FailedCall for an error."""
+    def infer(self, request: Message | Iterator[Message], rpc: str = "ModelInfer") -> Any:
+        """Return the answer of the Open Inference Protocol, a list for a stream; or FailedCall."""
         stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(self.channel)
         try:
-            return getattr(stub, rpc)(request, timeout=TIMEOUT)
+            answer = getattr(stub, rpc)(request, timeout=TIMEOUT)
+            return list(answer) if isinstance(request, Iterator) else answer
         except grpc.RpcError as error:
             raise FailedCall(error) from None
 

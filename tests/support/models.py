@@ -12,6 +12,7 @@ from mnist37_server.engine.followers import Followers
 from mnist37_server.engine.read_model import Reading
 from mnist37_server.engine.run_watch import RunWatch
 from mnist37_server.engine.writes.subscription import Subscription
+from mnist37_server.observability.prediction_counts import PredictionCounts
 from numpy.typing import NDArray
 
 from mnist37.losses import Evaluation
@@ -24,6 +25,7 @@ class UncalledModel:
     """
 
     device = "cpu"
+    predictions = PredictionCounts()
 
     def unexpected_call(self) -> AssertionError:
         return AssertionError("the test does not expect a call of this method")

@@ -34,7 +34,7 @@ class WebPage:
         self.complaints: list[str] = []
         self.page: Page = context.new_page()
         self.page.set_default_timeout(10_000)
-        self.page.on("request", lambda request: self.requests.append(request))  # noqa: PLW0108
+        self.page.on("request", lambda request: self.requests.append(request))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", self._note)
 

@@ -11,8 +11,8 @@ import pytest
 from mnist37_client import Client
 from playwright.sync_api import Browser, BrowserContext, Playwright, sync_playwright
 from support.browser import start_chromium
+from support.local_web import LocalWeb
 from support.web_page import DESKTOP, Launch, Open, WebPage
-from support.web_process import LocalWeb
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from support.browser import start_chromium
 from support.drawings import three
+from support.local_web import LocalWeb
 from support.web_page import WebPage
-from support.web_process import LocalWeb
 
 SIZE: Any = {"width": 1280, "height": 752}  # the upper part, to the end of the curve
 

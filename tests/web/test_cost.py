@@ -15,9 +15,9 @@ import pytest
 from mnist37_client import Client
 from mnist37_client.local_server import LocalServer
 from support.drawings import three
+from support.local_web import LocalWeb
 from support.scraping import Scrape
 from support.web_page import Open, WebPage
-from support.web_process import LocalWeb
 
 START_MAX = 1.0  # seconds
 ANSWER_MAX = 0.030  # seconds, p50, from the end of a stroke to its answer on the page

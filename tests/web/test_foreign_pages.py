@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mnist37_client import Client
+from mnist37_client import Client, errors
 from mnist37_client.local_server import LocalServer
 from playwright.sync_api import Browser
 from support.attacker import ATTACK, READS, WRITES, Attacker
+from support.local_web import LocalWeb
 from support.web_page import Launch, Open
-from support.web_process import LocalWeb
 
 TOKEN = "w" * 32
 
@@ -112,7 +112,9 @@ def test_beyond_this_machine_it_starts_with_https_and_a_password_alone(
     certificate = ("--https-cert", str(pki / "server.pem"), "--https-key", str(pki / "server.key"))
     everywhere = ("--address", "0.0.0.0:0")
     for given in ((), certificate, ("--password-file", str(password))):
-        with pytest.raises(RuntimeError, match="other machines can reach 0\\.0\\.0\\.0; add --"):
+        with pytest.raises(
+            errors.Unavailable, match="other machines can reach 0\\.0\\.0\\.0; add --"
+        ):
             LocalWeb(address, *everywhere, *given)
     options = (*everywhere, *certificate, "--password-file", str(password))
     with LocalWeb(address, *options) as web, Client(address) as client:

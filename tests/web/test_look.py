@@ -10,8 +10,8 @@ from axe_playwright_python.sync_playwright import Axe
 from mnist37_client import Client
 from mnist37_client.local_server import LocalServer
 from support.drawings import three
+from support.local_web import LocalWeb
 from support.web_page import DESKTOP, PHONE, Open, WebPage
-from support.web_process import LocalWeb
 
 SCREENS = {"phone": PHONE, "tablet": {"width": 900, "height": 1000}, "desktop": DESKTOP}
 SCREENS["large"] = {"width": 3840, "height": 2160}

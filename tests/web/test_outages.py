@@ -8,8 +8,8 @@ from pathlib import Path
 from mnist37_client import Client
 from mnist37_client.local_server import LocalServer
 from support.drawings import three
+from support.local_web import LocalWeb
 from support.web_page import Open
-from support.web_process import LocalWeb
 
 
 def test_a_killed_server_comes_back_and_the_run_goes_on(open_page: Open, tmp_path: Path) -> None:

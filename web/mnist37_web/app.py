@@ -13,6 +13,9 @@ from mnist37_web.access.boundary import App, Boundary
 from mnist37_web.errors import HttpError
 from mnist37_web.page import routes as page
 from mnist37_web.replies.json_replies import reply_to_failure, reply_to_routing
+from mnist37_web.rest import routes as rest
+from mnist37_web.rest.inference import Inference
+from mnist37_web.rpc_json import routes as rpc_json
 from mnist37_web.services import open_services
 from mnist37_web.settings import Settings
 
@@ -32,7 +35,7 @@ def build(settings: Settings, ports: Callable[[], set[int]]) -> tuple[App, Calla
             yield
 
     app = Starlette(
-        routes=page.routes(),
+        routes=[*rest.routes(), *rpc_json.routes(), *page.routes()],
         lifespan=lifespan,
         exception_handlers={
             HTTPException: reply_to_routing,
@@ -46,4 +49,5 @@ def build(settings: Settings, ports: Callable[[], set[int]]) -> tuple[App, Calla
     def stop() -> None:
         app.state.services.live.close()
 
-    return Boundary(app, settings, ports), stop
+    inference = Inference(app, lambda: app.state.services)
+    return Boundary(inference, settings, ports), stop

@@ -71,6 +71,7 @@ class ConnectionSettings:
         self._options: list[Option] = []
         self._credentials = _credentials(tls_ca, tls_cert, tls_key, tls_server_name)
         self._token = token
+        self._server_name = tls_server_name
         if tls_server_name is not None:
             if not isinstance(tls_server_name, str) or not tls_server_name.isprintable():
                 got = reprlib.repr(tls_server_name)
@@ -114,7 +115,7 @@ class ConnectionSettings:
         assert self.replicas is not None
         target, addresses = self.replicas
         # By default the name in a certificate would have to be the whole list.
-        authority: list[Option] = [("grpc.default_authority", addresses[0])]
+        authority: list[Option] = [("grpc.default_authority", self._server_name or addresses[0])]
         all_options = [*options, *authority, *REPLICA_OPTIONS]
         return self._channel(plain, secure, target, addresses, all_options)
 

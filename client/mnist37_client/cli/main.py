@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from mnist37_client import python_process
+from mnist37_client.processes import python_process
 
 
 def main() -> None:

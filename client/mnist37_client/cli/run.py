@@ -24,12 +24,21 @@ from typing import NoReturn
 import click
 
 from mnist37_client.cli import streams
-from mnist37_client.cli.commands import followers, model, predict, server, tags, training, web
+from mnist37_client.cli.commands import (
+    followers,
+    front,
+    model,
+    predict,
+    server,
+    tags,
+    training,
+    web,
+)
 from mnist37_client.cli.group import commands
 
 READER_GONE = 128 + 13  # as a shell reports a program that SIGPIPE has ended
 # The import of these modules adds their commands to the group.
-COMMANDS = (followers, model, predict, server, tags, training, web)
+COMMANDS = (followers, front, model, predict, server, tags, training, web)
 
 
 def run() -> None:

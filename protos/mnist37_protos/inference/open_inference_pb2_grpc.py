@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class GRPCInferenceServiceStub:
-    """The Open Inference Protocol over gRPC (version 2, as KServe and Triton speak it), as far as
-    mnist37 answers it. Package, names and numbers are the protocol's; the words are about this server.
+    """The Open Inference Protocol over gRPC (version 2, as KServe and Triton speak it), and Triton's
+    extensions of it that read, as far as mnist37 answers them. Package, names and numbers are the
+    protocol's and Triton's; the words are about this server.
 
     There is one model, `mnist37`. A version of it is a version of mnist37.v1: a decimal number.
     An empty version is the newest, which changes while the model is trained.
@@ -78,11 +79,32 @@ class GRPCInferenceServiceStub:
                 request_serializer=mnist37__protos_dot_inference_dot_open__inference__pb2.ModelInferRequest.SerializeToString,
                 response_deserializer=mnist37__protos_dot_inference_dot_open__inference__pb2.ModelInferResponse.FromString,
                 _registered_method=True)
+        self.ModelStreamInfer = channel.stream_stream(
+                '/inference.GRPCInferenceService/ModelStreamInfer',
+                request_serializer=mnist37__protos_dot_inference_dot_open__inference__pb2.ModelInferRequest.SerializeToString,
+                response_deserializer=mnist37__protos_dot_inference_dot_open__inference__pb2.ModelStreamInferResponse.FromString,
+                _registered_method=True)
+        self.ModelConfig = channel.unary_unary(
+                '/inference.GRPCInferenceService/ModelConfig',
+                request_serializer=mnist37__protos_dot_inference_dot_open__inference__pb2.ModelConfigRequest.SerializeToString,
+                response_deserializer=mnist37__protos_dot_inference_dot_open__inference__pb2.ModelConfigResponse.FromString,
+                _registered_method=True)
+        self.ModelStatistics = channel.unary_unary(
+                '/inference.GRPCInferenceService/ModelStatistics',
+                request_serializer=mnist37__protos_dot_inference_dot_open__inference__pb2.ModelStatisticsRequest.SerializeToString,
+                response_deserializer=mnist37__protos_dot_inference_dot_open__inference__pb2.ModelStatisticsResponse.FromString,
+                _registered_method=True)
+        self.RepositoryIndex = channel.unary_unary(
+                '/inference.GRPCInferenceService/RepositoryIndex',
+                request_serializer=mnist37__protos_dot_inference_dot_open__inference__pb2.RepositoryIndexRequest.SerializeToString,
+                response_deserializer=mnist37__protos_dot_inference_dot_open__inference__pb2.RepositoryIndexResponse.FromString,
+                _registered_method=True)
 
 
 class GRPCInferenceServiceServicer:
-    """The Open Inference Protocol over gRPC (version 2, as KServe and Triton speak it), as far as
-    mnist37 answers it. Package, names and numbers are the protocol's; the words are about this server.
+    """The Open Inference Protocol over gRPC (version 2, as KServe and Triton speak it), and Triton's
+    extensions of it that read, as far as mnist37 answers them. Package, names and numbers are the
+    protocol's and Triton's; the words are about this server.
 
     There is one model, `mnist37`. A version of it is a version of mnist37.v1: a decimal number.
     An empty version is the newest, which changes while the model is trained.
@@ -139,6 +161,38 @@ class GRPCInferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ModelStreamInfer(self, request_iterator, context):
+        """The rest is Triton's. Triton's further methods, such as those that load and unload a model, are
+        UNIMPLEMENTED.
+
+        One answer to each request, in order. An error of one request is its answer, and the stream goes
+        on; a message that is no ModelInferRequest ends it with INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ModelConfig(self, request, context):
+        """What goes into the model and what comes out, for clients that make batches.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ModelStatistics(self, request, context):
+        """How many predictions there were, by this protocol and by mnist37.v1, and how long they took.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RepositoryIndex(self, request, context):
+        """The models of the server: the one that there is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GRPCInferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -172,6 +226,26 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
                     request_deserializer=mnist37__protos_dot_inference_dot_open__inference__pb2.ModelInferRequest.FromString,
                     response_serializer=mnist37__protos_dot_inference_dot_open__inference__pb2.ModelInferResponse.SerializeToString,
             ),
+            'ModelStreamInfer': grpc.stream_stream_rpc_method_handler(
+                    servicer.ModelStreamInfer,
+                    request_deserializer=mnist37__protos_dot_inference_dot_open__inference__pb2.ModelInferRequest.FromString,
+                    response_serializer=mnist37__protos_dot_inference_dot_open__inference__pb2.ModelStreamInferResponse.SerializeToString,
+            ),
+            'ModelConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.ModelConfig,
+                    request_deserializer=mnist37__protos_dot_inference_dot_open__inference__pb2.ModelConfigRequest.FromString,
+                    response_serializer=mnist37__protos_dot_inference_dot_open__inference__pb2.ModelConfigResponse.SerializeToString,
+            ),
+            'ModelStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.ModelStatistics,
+                    request_deserializer=mnist37__protos_dot_inference_dot_open__inference__pb2.ModelStatisticsRequest.FromString,
+                    response_serializer=mnist37__protos_dot_inference_dot_open__inference__pb2.ModelStatisticsResponse.SerializeToString,
+            ),
+            'RepositoryIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.RepositoryIndex,
+                    request_deserializer=mnist37__protos_dot_inference_dot_open__inference__pb2.RepositoryIndexRequest.FromString,
+                    response_serializer=mnist37__protos_dot_inference_dot_open__inference__pb2.RepositoryIndexResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'inference.GRPCInferenceService', rpc_method_handlers)
@@ -181,8 +255,9 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GRPCInferenceService:
-    """The Open Inference Protocol over gRPC (version 2, as KServe and Triton speak it), as far as
-    mnist37 answers it. Package, names and numbers are the protocol's; the words are about this server.
+    """The Open Inference Protocol over gRPC (version 2, as KServe and Triton speak it), and Triton's
+    extensions of it that read, as far as mnist37 answers them. Package, names and numbers are the
+    protocol's and Triton's; the words are about this server.
 
     There is one model, `mnist37`. A version of it is a version of mnist37.v1: a decimal number.
     An empty version is the newest, which changes while the model is trained.
@@ -349,6 +424,114 @@ class GRPCInferenceService:
             '/inference.GRPCInferenceService/ModelInfer',
             mnist37__protos_dot_inference_dot_open__inference__pb2.ModelInferRequest.SerializeToString,
             mnist37__protos_dot_inference_dot_open__inference__pb2.ModelInferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelStreamInfer(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/inference.GRPCInferenceService/ModelStreamInfer',
+            mnist37__protos_dot_inference_dot_open__inference__pb2.ModelInferRequest.SerializeToString,
+            mnist37__protos_dot_inference_dot_open__inference__pb2.ModelStreamInferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/ModelConfig',
+            mnist37__protos_dot_inference_dot_open__inference__pb2.ModelConfigRequest.SerializeToString,
+            mnist37__protos_dot_inference_dot_open__inference__pb2.ModelConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/ModelStatistics',
+            mnist37__protos_dot_inference_dot_open__inference__pb2.ModelStatisticsRequest.SerializeToString,
+            mnist37__protos_dot_inference_dot_open__inference__pb2.ModelStatisticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RepositoryIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/RepositoryIndex',
+            mnist37__protos_dot_inference_dot_open__inference__pb2.RepositoryIndexRequest.SerializeToString,
+            mnist37__protos_dot_inference_dot_open__inference__pb2.RepositoryIndexResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,10 @@ REQUIRED_ROLES: Mapping[str, Mapping[Role | None, tuple[str, ...]]] = {
             "ServerMetadata",
             "ModelMetadata",
             "ModelInfer",
+            "ModelStreamInfer",
+            "ModelConfig",
+            "ModelStatistics",
+            "RepositoryIndex",
         ),
     },
     # Probes and tools have no token. These services reveal nothing secret.

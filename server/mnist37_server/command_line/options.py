@@ -74,7 +74,7 @@ OPTIONS = [
         type=click.IntRange(1),
         default=DEFAULT.max_streams,
         metavar="N",
-        help="How many PredictStreams and WatchRuns may be open, and how many Trains.",
+        help="How many streams of predictions and WatchRuns may be open, and how many Trains.",
     ),
     click.option(
         "--max-followers",

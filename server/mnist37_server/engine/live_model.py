@@ -188,7 +188,7 @@ class LiveModel(SnapshotReads):
             version=self.feed.newest.version,
             steps=self._trainer.steps_done,
             images_trained=self._trainer.images_done,
-            images_predicted=self.images_predicted,
+            images_predicted=self.predictions.images,
             pending_writes=self._queue.depth(),
             runs_in_progress=self._queue.running_run() is not None,
             state_bytes=self._store.size(),

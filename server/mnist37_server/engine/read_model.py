@@ -16,6 +16,7 @@ from mnist37_server.domain.records import QueuedRun, RunRecord, TagRecord, Versi
 from mnist37_server.domain.snapshot import Images, Snapshot
 from mnist37_server.engine.followers import Followers
 from mnist37_server.engine.writes.subscription import Subscription
+from mnist37_server.observability.prediction_counts import PredictionCounts
 
 if TYPE_CHECKING:  # a follower has no store, and does not load SQLite
     from mnist37_server.engine.run_watch import RunWatch
@@ -37,6 +38,10 @@ class ReadModel(Protocol):
     if it is not reached in time, Unavailable. The position of an answer is the server's start and
     the version.
     """
+
+    @property
+    def predictions(self) -> PredictionCounts:
+        """Return the counts of the predictions; those that fail in `predict` are included."""
 
     @property
     def start(self) -> int:

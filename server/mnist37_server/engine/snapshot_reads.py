@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +13,18 @@ from mnist37_server.domain.examples import Batch, Split
 from mnist37_server.domain.position import Floor, Position
 from mnist37_server.domain.snapshot import Images, Snapshot
 from mnist37_server.engine.read_model import Reading
+from mnist37_server.observability.prediction_counts import PredictionCounts
 
 
 class SnapshotReads(ABC):
     """The reads of a model, each of which is answered from the one snapshot that `at` returns.
 
     Attributes:
-        images_predicted: the number of images predicted so far.
+        predictions: the counts of the predictions so far.
     """
 
     def __init__(self) -> None:
-        # guarded by _images_predicted_lock: images_predicted
-        self._images_predicted_lock = threading.Lock()
-        self.images_predicted = 0
+        self.predictions = PredictionCounts()
 
     @abstractmethod
     def at(self, version: int | str | None = None, floor: Floor | None = None) -> Reading:
@@ -43,10 +42,15 @@ class SnapshotReads(ABC):
         Raises:
             NotFound, FailedPrecondition, Unavailable: as in `at`.
         """
-        snapshot, server_start = self.at(version, floor)
-        probabilities = snapshot.predict(images)
-        with self._images_predicted_lock:
-            self.images_predicted += len(images)
+        began = perf_counter()
+        try:
+            snapshot, server_start = self.at(version, floor)
+            found = perf_counter()
+            probabilities = snapshot.predict(images)
+        except Exception:
+            self.predictions.add_failure(perf_counter() - began)
+            raise
+        self.predictions.add(len(images), began, found, perf_counter())
         return probabilities, Position(server_start, snapshot.version)
 
     def predict_bytes(
@@ -72,10 +76,15 @@ class SnapshotReads(ABC):
         Raises:
             NotFound, FailedPrecondition, Unavailable: as in `at`.
         """
-        snapshot, server_start = self.at(version, floor)
-        probabilities = snapshot.predict_bytes(message, offset, count)
-        with self._images_predicted_lock:
-            self.images_predicted += count
+        began = perf_counter()
+        try:
+            snapshot, server_start = self.at(version, floor)
+            found = perf_counter()
+            probabilities = snapshot.predict_bytes(message, offset, count)
+        except Exception:
+            self.predictions.add_failure(perf_counter() - began)
+            raise
+        self.predictions.add(count, began, found, perf_counter())
         return probabilities, Position(server_start, snapshot.version)
 
     def evaluate(

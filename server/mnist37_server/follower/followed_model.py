@@ -16,7 +16,7 @@ from mnist37_server.engine.floors import FloorGate
 from mnist37_server.engine.read_model import Reading
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
 from mnist37_server.engine.snapshot_reads import SnapshotReads
-from mnist37_server.errors import Reason, Unavailable
+from mnist37_server.errors import Reason, Unavailable, version_not_retained
 from mnist37_server.follower.follow_loop import FollowLoop
 from mnist37_server.follower.owners_work import OwnersWork
 from mnist37_server.follower.replica import Replica
@@ -24,6 +24,7 @@ from mnist37_server.rpc.threads.elastic_pool import replace_waiting_thread
 from mnist37_server.training.evaluator import Evaluator
 
 FETCHES_MAX = 64  # reads that wait for the owner at a time
+VERSION_MAX = 2**64 - 1
 
 # Returns a version, by its number or a tag, and the owner's start; the owner's history must have
 # the position.
@@ -112,7 +113,7 @@ class FollowedModel(OwnersWork, SnapshotReads):
             age_seconds=self.replica.age,
             resets=self.replica.resets,
             connected=self._loop.is_connected,
-            images_predicted=self.images_predicted,
+            images_predicted=self.predictions.images,
         )
 
     @property
@@ -146,6 +147,8 @@ class FollowedModel(OwnersWork, SnapshotReads):
             held = versions.get(version)
             if held is not None:
                 return Reading(held, lineage.start)
+        if isinstance(version, int) and version > VERSION_MAX:  # no message can ask for it
+            raise version_not_retained(version, newest.version)
         if not self._free_fetches.acquire(blocking=False):
             raise Unavailable(
                 f"{FETCHES_MAX} reads wait for the owner {self._owner} already; ask again",

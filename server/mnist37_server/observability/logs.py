@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from types import TracebackType
 
 from pythonjsonlogger import json as json_logging
@@ -26,20 +27,22 @@ DRAIN_SECONDS = 2.0  # how long the end of the process waits for the log's reade
 log = logging.getLogger(__name__)
 
 
-def configure(log_format: str, level: str) -> None:
+def configure(log_format: str, level: str, packages: Iterable[str] = ("mnist37_server",)) -> None:
     """Set up logging on stderr, warnings and uncaught exceptions included.
 
     Args:
         log_format: text or json.
-        level: the lowest level that is logged of the server: debug, info, warning or error. Of
+        level: the lowest level that is logged of the packages: debug, info, warning or error. Of
             libraries, nothing below warning is logged.
+        packages: the project's own.
     """
     handler = BackgroundHandler(BackgroundStream(sys.stderr))
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     handler.addFilter(HeaderFilter())
     min_level = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(min_level, logging.WARNING), handlers=[handler], force=True)
-    logging.getLogger("mnist37_server").setLevel(min_level)
+    for package in packages:
+        logging.getLogger(package).setLevel(min_level)
     logging.captureWarnings(True)
     sys.excepthook = log_uncaught
     threading.excepthook = log_uncaught_in_thread

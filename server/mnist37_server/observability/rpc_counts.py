@@ -14,6 +14,7 @@ from grpc import StatusCode
 
 from mnist37_server.observability.histogram import Histogram
 from mnist37_server.rpc.handlers import Handler
+from mnist37_server.rpc.threads.elastic_pool import MustWait
 
 # Seconds: Prometheus' usual buckets, with smaller and larger ones added, since a Predict takes less
 # than a millisecond and a Train takes minutes.
@@ -124,6 +125,10 @@ def count_unary(method: MethodCounts, behavior: Behavior) -> Behavior:
             method.handlers_started += 1
         try:
             response = behavior(request, context)
+        except MustWait:  # the call begins again on another thread
+            with lock:
+                method.handlers_started -= 1
+            raise
         except BaseException:
             method.end_handler(context, StatusCode.UNKNOWN)
             raise

@@ -81,6 +81,11 @@ class StopSignals:
         """Return the number of the first signal, or SERVING_ENDED."""
         return self._first.get()
 
+    @property
+    def has_come(self) -> bool:
+        """Return whether a signal has come for which `wait` was not called."""
+        return not self._first.empty()
+
     def report_end(self, serving: threading.Thread) -> None:
         """Have `wait` return SERVING_ENDED when grpcio's serving thread has ended."""
         serving.join()

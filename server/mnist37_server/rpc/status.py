@@ -11,7 +11,7 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
-from typing import NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -78,16 +78,21 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 
 
+class Failure(NamedTuple):
+    """What a caller is told of a request that fails."""
+
+    code: grpc.StatusCode
+    text: str
+    details: tuple[Message, ...]  # google.rpc messages
+
+
 def refuse(
     context: grpc.ServicerContext,
     error: Exception,
     method: str | None = None,
     request: object = None,
 ) -> NoReturn:
-    """End the RPC with the status that belongs to an exception.
-
-    For an unexpected exception the caller gets only an id. The log has the same id, with the stack
-    trace.
+    """End the RPC with the status that belongs to an exception, and log it.
 
     Args:
         context: the RPC's.
@@ -95,16 +100,31 @@ def refuse(
         method: the name of the RPC's method, for the log.
         request: the RPC's message; the log names its request_id if it has one.
     """
+    failure = log_failure(error, method, request)
+    abort(context, failure.code, failure.text, *failure.details)
+
+
+def log_failure(error: Exception, method: str | None = None, request: object = None) -> Failure:
+    """Log why a request fails; return what its caller is told.
+
+    For an unexpected exception the caller gets only an id. The log has the same id, with the stack
+    trace.
+
+    Args:
+        error: why the request fails.
+        method: the name of the RPC's method, for the log.
+        request: the message; the log names its request_id if it has one.
+    """
     code = CODES.get(type(error))  # type: ignore[arg-type]
     fields = {"method": method, "request_id": getattr(request, "request_id", None) or None}
     if isinstance(error, Refusal) and code is not None:
         log.debug("refused", extra={**fields, "code": code.name, "reason": error.reason.name})
-        abort(context, code, str(error), *details(error))
+        return Failure(code, str(error), tuple(details(error)))
     error_id = uuid.uuid4().hex[:12]
     fields["code"] = "INTERNAL"
     log.error("internal error %s", error_id, exc_info=error, extra=fields)
     info = error_info(Reason.INTERNAL, {"id": error_id})
-    abort(context, grpc.StatusCode.INTERNAL, f"internal error {error_id}", info)
+    return Failure(grpc.StatusCode.INTERNAL, f"internal error {error_id}", (info,))
 
 
 def details(error: Refusal) -> Iterator[Message]:

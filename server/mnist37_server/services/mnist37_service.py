@@ -18,7 +18,7 @@ from mnist37_server.domain.examples import count_images
 from mnist37_server.domain.results import StepResult, WriteResult, progress_of
 from mnist37_server.engine.read_model import ReadModel, WriteModel
 from mnist37_server.engine.writes.subscription import ResultT, Subscription
-from mnist37_server.errors import CallerCancelled
+from mnist37_server.errors import CallerCancelled, InvalidArgument
 from mnist37_server.rpc.admission import StreamLimit
 from mnist37_server.rpc.drain import InFlightCalls
 from mnist37_server.rpc.registration import Codec, register
@@ -36,21 +36,17 @@ from mnist37_server.services.follow import follow
 from mnist37_server.services.messages import requests, responses
 from mnist37_server.services.messages.predict_codec import PredictFields, decode, encode
 from mnist37_server.services.messages.run_pages import list_runs
+from mnist37_server.services.messages.watched_runs import watch_run
 
 RPCS_MAX = 2048  # calls at a time, by default
-STREAMS_MAX = 256  # of these, PredictStreams and WatchRuns
+STREAMS_MAX = 256  # of these, streams of predictions and WatchRuns
 
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["Mnist37Service"]
 SERVICE = DESCRIPTOR.full_name
 RPCS = {method.name for method in DESCRIPTOR.methods}
 SHORT_RPCS = {"Predict", "GetModel"}  # they run on the server's own threads
-READ_RPCS = {
-    "GetLoss",
-    "ListVersions",
-    "ListTags",
-    "ListRuns",
-    "ListFollowers",
-}  # they take longer, and wait for the disk alone
+# They take longer, and wait for the disk alone.
+READ_RPCS = {"GetLoss", "ListVersions", "ListTags", "ListRuns", "ListFollowers"}
 
 # Bytes of pixels, those of 64 images. Up to this size a prediction takes no longer than the check
 # whether the caller still waits, so there is no check.
@@ -68,18 +64,28 @@ class Mnist37Servicer:
     Args:
         model: the model to read.
         writes: the model to write to.
-        max_streams: how many PredictStreams and WatchRuns can be open at a time.
+        long_calls: the pool for the calls that wait.
+        max_streams: how many streams of predictions and WatchRuns can be open at a time.
+
+    Attributes:
+        in_flight, streams, long_calls: the count of the calls in flight, the limit of the open
+            streams, and the pool; the server's other service shares them.
     """
 
     def __init__(
-        self, model: ReadModel, writes: WriteModel, max_streams: int = STREAMS_MAX
+        self,
+        model: ReadModel,
+        writes: WriteModel,
+        long_calls: LifoThreadPool,
+        max_streams: int = STREAMS_MAX,
     ) -> None:
         self._model = model
         self._writes = writes
-        self._streams = StreamLimit(max_streams, "streams")
+        self.streams = StreamLimit(max_streams, "streams")
         # The queue bounds the callers of runs, but a caller that reads nothing stays after its run.
         self._runs = StreamLimit(max_streams, "streams of runs")
         self.in_flight = InFlightCalls()
+        self.long_calls = long_calls
 
     @unary_handler
     def Predict(self, request: PredictFields, context: grpc.ServicerContext) -> bytes:
@@ -93,13 +99,17 @@ class Mnist37Servicer:
         self, requests: Iterator[PredictFields], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         """Yield the prediction for each request, in order."""
-        with self._streams:
+        with self.streams:
             yield from map(self._predict, requests)
 
     def _predict(self, fields: PredictFields) -> bytes:
         message, offset, size, version, floor = fields
         with self.in_flight:
-            count = count_images(size)
+            try:
+                count = count_images(size)
+            except InvalidArgument:
+                self._model.predictions.add_failure(0.0)
+                raise
             return encode(*self._model.predict_bytes(message, offset, count, version, floor))
 
     @cancellable_unary_handler
@@ -229,19 +239,9 @@ class Mnist37Servicer:
     ) -> Iterator[pb.WatchRunResponse]:
         """Yield the state of a run, its curve and, if asked for, its further epochs."""
         number = request.run if request.HasField("run") else None
-        with self._streams, closing(self._model.watch(number)) as watch:
+        with self.streams, closing(self._model.watch(number)) as watch:
             context.add_callback(watch.close)
-            current = watch.record()
-            if current is not None:
-                yield pb.WatchRunResponse(run=responses.run_message(*current))
-            for progress in responses.progress_messages([watch.curve()], request.coalesce):
-                yield pb.WatchRunResponse(progress=progress)
-            if request.follow:
-                for progress in responses.progress_messages(watch.follow(), request.coalesce):
-                    yield pb.WatchRunResponse(progress=progress)
-                final = watch.record()
-                if final is not None:
-                    yield pb.WatchRunResponse(run=responses.run_message(*final))
+            yield from watch_run(watch, request)
 
     def _update(
         self,
@@ -283,16 +283,16 @@ def add_to(
         model: the model to read.
         writes: the model to write to.
         max_rpcs: how many calls the server accepts at a time.
-        max_streams: how many PredictStreams and WatchRuns can be open at a time.
+        max_streams: how many streams of predictions and WatchRuns can be open at a time.
         slow_callers: the limits for callers that are slow to send or to read.
 
     Returns:
         The service.
     """
-    servicer = Mnist37Servicer(model, writes, max_streams)
-    assign_pool(ElasticThreadPool(READ_THREADS, "read"), servicer, READ_RPCS)
-    # All others wait: for their turn, for a run, for the next request. Each has a thread.
+    # Calls that wait: for their turn, for a run, for the next request. Each has a thread.
     long_calls = LifoThreadPool(max_rpcs, "long-call")
+    servicer = Mnist37Servicer(model, writes, long_calls, max_streams)
+    assign_pool(ElasticThreadPool(READ_THREADS, "read"), servicer, READ_RPCS)
     assign_pool(long_calls, servicer, RPCS - SHORT_RPCS - READ_RPCS)
     register(server, DESCRIPTOR, servicer, slow_callers or SlowCallers(), CODECS)
     return servicer

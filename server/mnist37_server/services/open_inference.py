@@ -1,34 +1,41 @@
-"""The service of the Open Inference Protocol, for the same live model.
+"""The service of the Open Inference Protocol and of Triton's extensions that read.
 
-Each RPC decodes, calls the engine once and encodes.
+It serves the same live model. Each RPC decodes, calls the engine once and encodes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version as installed_version
+from time import perf_counter
 
 import grpc
 from mnist37_protos.inference import open_inference_pb2 as pb
 
 from mnist37_server.domain.commands.checks import is_tag
 from mnist37_server.engine.read_model import ReadModel
-from mnist37_server.errors import NotFound, version_not_retained
-from mnist37_server.rpc.drain import InFlightCalls
+from mnist37_server.errors import NotFound, Unavailable, version_not_retained
 from mnist37_server.rpc.registration import Codec, register
 from mnist37_server.rpc.slow_callers import SlowCallers
-from mnist37_server.rpc.status import cancellable_unary_handler
+from mnist37_server.rpc.status import cancellable_unary_handler, log_failure, stream_handler
 from mnist37_server.rpc.threads.thread_pools import assign_pool
-from mnist37_server.services import tensors
+from mnist37_server.services import tensors, triton_messages
 from mnist37_server.services.floor_parameters import add_start, parse_floor
 from mnist37_server.services.health import Health
+from mnist37_server.services.mnist37_service import Mnist37Servicer
 
 MODEL = "mnist37"
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 SERVICE = DESCRIPTOR.full_name
 RPCS = {method.name for method in DESCRIPTOR.methods}
-# These run on the threads of the short calls. Probes call the others, which have their own threads.
+# These run on the threads of the short calls, and those on the threads of the calls that wait.
+# Probes call the others, which have their own threads.
 SHORT_RPCS = {"ModelInfer"}
+LONG_RPCS = {"ModelStreamInfer"}
+# The parameter of an answer in a stream by which Triton's clients know the last one to a request.
+FINAL = "triton_final_response"
+MESSAGE_MIB_MAX = 64  # by default
 
 
 class OpenInferenceServicer:
@@ -36,14 +43,23 @@ class OpenInferenceServicer:
 
     Args:
         model: the model to read.
-        in_flight: the counter of the calls in flight; predictions are added to it.
+        service: the server's own service; both have one count of calls and one limit of streams.
         health: the health service, which says whether the server is shutting down.
+        max_message_mib: the size limit of a message, in MiB.
     """
 
-    def __init__(self, model: ReadModel, in_flight: InFlightCalls, health: Health) -> None:
+    def __init__(
+        self,
+        model: ReadModel,
+        service: Mnist37Servicer,
+        health: Health,
+        max_message_mib: int = MESSAGE_MIB_MAX,
+    ) -> None:
         self._model = model
-        self._in_flight = in_flight
+        self._in_flight = service.in_flight
+        self._streams = service.streams
         self._health = health
+        self._config = triton_messages.model_config(MODEL, max_message_mib)
         self._server_version = installed_version("mnist37")
 
     @cancellable_unary_handler
@@ -74,8 +90,10 @@ class OpenInferenceServicer:
     def ServerMetadata(
         self, request: pb.ServerMetadataRequest, context: grpc.ServicerContext
     ) -> pb.ServerMetadataResponse:
-        """Return the name and the version of the server."""
-        return pb.ServerMetadataResponse(name="mnist37", version=self._server_version)
+        """Return the name and the version of the server, and its extensions of Triton's."""
+        return pb.ServerMetadataResponse(
+            name="mnist37", version=self._server_version, extensions=triton_messages.EXTENSIONS
+        )
 
     @cancellable_unary_handler
     def ModelMetadata(
@@ -86,7 +104,7 @@ class OpenInferenceServicer:
         return pb.ModelMetadataResponse(
             name=MODEL,
             versions=map(str, self._model.version_numbers()),
-            platform="pytorch",
+            platform=triton_messages.PLATFORM,
             inputs=tensors.INPUTS,
             outputs=tensors.OUTPUTS,
         )
@@ -96,15 +114,89 @@ class OpenInferenceServicer:
         self, fields: tensors.InferFields, context: grpc.ServicerContext
     ) -> pb.ModelInferResponse:
         """Return the probability that each image is a 3."""
+        return self._infer(fields)
+
+    @stream_handler
+    def ModelStreamInfer(
+        self, requests: Iterator[tensors.InferFields], context: grpc.ServicerContext
+    ) -> Iterator[pb.ModelStreamInferResponse]:
+        """Yield the answer to each request, in order; an error is the answer to one request."""
+        with self._streams:
+            yield from map(self._answer, requests)
+
+    @cancellable_unary_handler
+    def ModelConfig(
+        self, request: pb.ModelConfigRequest, context: grpc.ServicerContext
+    ) -> pb.ModelConfigResponse:
+        """Return the configuration of the model, which is that of each version."""
+        self._model.at(self._parse_version(request.name, request.version))
+        return pb.ModelConfigResponse(config=self._config)
+
+    @cancellable_unary_handler
+    def ModelStatistics(
+        self, request: pb.ModelStatisticsRequest, context: grpc.ServicerContext
+    ) -> pb.ModelStatisticsResponse:
+        """Return how much the model has predicted, and how long it took."""
+        version = self._parse_version(request.name or MODEL, request.version)
+        if request.version not in ("", triton_messages.ALL_VERSIONS):
+            self._model.at(version)
+        totals = self._model.predictions.read()
+        statistics = triton_messages.model_statistics(MODEL, request.version, totals)
+        return pb.ModelStatisticsResponse(model_stats=[statistics])
+
+    @cancellable_unary_handler
+    def RepositoryIndex(
+        self, request: pb.RepositoryIndexRequest, context: grpc.ServicerContext
+    ) -> pb.RepositoryIndexResponse:
+        """Return the model with its newest version and its state."""
+        if request.repository_name:
+            name = tensors.shorten(request.repository_name)
+            raise NotFound(f"repository_name: there is no {name} here; leave it empty")
+        version, reason = "", "" if self._health.serving else "the server is not serving"
+        try:
+            version = str(self._model.at().snapshot.version)
+        except Unavailable as error:  # a follower that has no version, or one that is too old
+            reason = str(error)
+        if reason and request.ready:
+            return pb.RepositoryIndexResponse()
+        state = triton_messages.UNAVAILABLE if reason else triton_messages.READY
+        return pb.RepositoryIndexResponse(
+            models=[{"name": MODEL, "version": version, "state": state, "reason": reason}]
+        )
+
+    def _infer(self, fields: tensors.InferFields) -> pb.ModelInferResponse:
+        """Predict, and count what the model does not see: refused requests, and conversions."""
+        began = perf_counter()
         request = fields.request
         with self._in_flight:
-            version = self._parse_version(request.model_name, request.model_version)
-            tensors.check_request(request)
-            floor = parse_floor(request.parameters)
-            probabilities, (start, number) = self._model.predict(
-                tensors.parse_images(fields), version, floor
-            )
-            return add_start(request, tensors.build_response(request, probabilities, number), start)
+            check_model(request.model_name)  # what is for another model is not counted
+            predictions = self._model.predictions
+            try:
+                version = self._parse_version(request.model_name, request.model_version)
+                tensors.check_request(request)
+                floor = parse_floor(request.parameters)
+                images = tensors.parse_images(fields)
+            except Exception:
+                predictions.add_failure(perf_counter() - began)
+                raise
+            parsed = perf_counter()
+            probabilities, (start, number) = self._model.predict(images, version, floor)
+            predicted = perf_counter()
+            response = tensors.build_response(request, probabilities, number)
+            add_start(request, response, start)
+            predictions.add_conversion(parsed - began, perf_counter() - predicted)
+            return response
+
+    def _answer(self, fields: tensors.InferFields) -> pb.ModelStreamInferResponse:
+        """Return the answer to a request of a stream, or the text of its error."""
+        text = ""
+        try:
+            response = self._infer(fields)
+        except Exception as error:  # noqa: BLE001 - the stream goes on after any exception
+            text = log_failure(error, "ModelStreamInfer", fields.request).text
+            response = pb.ModelInferResponse(id=fields.request.id)
+        response.parameters[FINAL].bool_param = True
+        return pb.ModelStreamInferResponse(error_message=text, infer_response=response)
 
     def _parse_version(self, model: str, version: str) -> int | str | None:
         """Return the version that a request names: its number, or a tag; None means the newest.
@@ -112,9 +204,7 @@ class OpenInferenceServicer:
         Raises:
             NotFound: the model does not exist, or the text is neither a number nor a tag.
         """
-        if model != MODEL:
-            name = tensors.shorten(model)
-            raise NotFound(f"model: there is no {name} here; there is {MODEL}", model=name)
+        check_model(model)
         if not version:
             return None
         if version.isascii() and version.isdecimal() and len(version) <= 20:
@@ -124,26 +214,39 @@ class OpenInferenceServicer:
         return version
 
 
+def check_model(name: str) -> None:
+    """Raise NotFound unless this is the name of the model."""
+    if name != MODEL:
+        shown = tensors.shorten(name)
+        raise NotFound(f"model: there is no {shown} here; there is {MODEL}", model=shown)
+
+
 def add_to(
     server: grpc.Server,
     model: ReadModel,
-    in_flight: InFlightCalls,
+    service: Mnist37Servicer,
     health: Health,
     probes: ThreadPoolExecutor,
     slow_callers: SlowCallers | None = None,
+    max_message_mib: int = MESSAGE_MIB_MAX,
 ) -> None:
     """Add the service to a server, whose own threads run the predictions.
 
     Args:
         server: the server, not started yet.
         model: the model to read.
-        in_flight: the counter of the calls in flight.
+        service: the server's own service, on whose threads for long calls the streams run.
         health: the health service.
         probes: the pool for all other calls.
         slow_callers: the limits for callers that are slow to send or to read.
+        max_message_mib: the size limit of a message, in MiB.
     """
-    servicer = OpenInferenceServicer(model, in_flight, health)
-    assign_pool(probes, servicer, RPCS - SHORT_RPCS)
+    servicer = OpenInferenceServicer(model, service, health, max_message_mib)
+    assign_pool(service.long_calls, servicer, LONG_RPCS)
+    assign_pool(probes, servicer, RPCS - SHORT_RPCS - LONG_RPCS)
     # Without protobuf, which copies the message on its way in.
-    codecs = {"ModelInfer": Codec(tensors.decode, pb.ModelInferResponse.SerializeToString)}
+    codecs = {
+        "ModelInfer": Codec(tensors.decode, pb.ModelInferResponse.SerializeToString),
+        "ModelStreamInfer": Codec(tensors.decode, pb.ModelStreamInferResponse.SerializeToString),
+    }
     register(server, DESCRIPTOR, servicer, slow_callers or SlowCallers(), codecs)

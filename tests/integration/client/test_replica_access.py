@@ -79,7 +79,7 @@ def test_reads_go_to_followers_behind_tls_and_writes_to_the_owner(
     make: MakeClient, stack: GuardedStack
 ) -> None:
     version = stack.step()
-    replicas = [follower.address for follower in stack.followers[:2]]
+    replicas = [stack.followers[1].address, stack.followers[0].address]
     access = {**stack.access, "tls_server_name": "localhost"}  # 127.0.0.2 is in no certificate
     before = [answered(server) for server in (stack.owner, *stack.followers)]
     client = make(stack.owner.address, replicas=replicas, **access)
@@ -154,6 +154,14 @@ def test_an_error_says_which_part_of_tls_is_wrong(
 def test_an_error_says_where_no_follower_listens(make: MakeClient, replicas: str) -> None:
     with pytest.raises(Unavailable, match=f"no server listens at {replicas}; is the server run"):
         make(None, replicas=replicas, retry_for=0).predict(IMAGES[0])
+
+
+def test_an_error_says_that_no_follower_is_ready(make: MakeClient) -> None:
+    with (
+        Server("--follow", "127.0.0.1:1") as follower,
+        pytest.raises(Unavailable, match=f"^{follower.address}: no follower is ready; they have"),
+    ):
+        make(None, replicas=[follower.address], retry_for=0).predict(IMAGES[0])
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,12 @@ def test_a_follower_serves_from_its_first_version_on_whatever_becomes_of_its_own
         assert status(refused) == UNREACHABLE
         assert address in refused.text
     assert not follower.infer(inference.ModelReadyRequest(name="mnist37"), "ModelReady").ready
+    (model,) = follower.infer(inference.RepositoryIndexRequest(), "RepositoryIndex").models
+    assert (model.state, model.version) == ("UNAVAILABLE", "")
+    assert address in model.reason
+    assert not follower.infer(
+        inference.RepositoryIndexRequest(ready=True), "RepositoryIndex"
+    ).models
     assert refusal(follower, "Step", pb.StepRequest()).reason == "NOT_OWNER"
     assert follower.metric("mnist37_follower_connected") == 0
     assert follower.metric("mnist37_follower_age_seconds") is None

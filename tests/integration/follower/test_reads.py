@@ -92,6 +92,32 @@ def test_the_open_inference_protocol_is_answered(owner: Server, follower: Server
     assert str(owner.model().version) in versions
 
 
+def test_tritons_extensions_are_answered(owner: Server, follower: Server) -> None:
+    config = inference.ModelConfigRequest(name="mnist37")
+    assert follower.infer(config, "ModelConfig") == owner.infer(config, "ModelConfig")
+    index = inference.RepositoryIndexRequest(ready=True)
+    assert follower.infer(index, "RepositoryIndex") == owner.infer(index, "RepositoryIndex")
+    request = inference.ModelInferRequest(
+        model_name="mnist37", inputs=[TENSOR], raw_input_contents=[PIXELS]
+    )
+
+    def statistics(server: Server) -> Any:
+        (entry,) = server.infer(inference.ModelStatisticsRequest(), "ModelStatistics").model_stats
+        return entry
+
+    before, owners = statistics(follower), statistics(owner)
+    requests = [request, at(request, model_version="x"), request]
+    first, wrong, last = follower.infer(iter(requests), "ModelStreamInfer")
+    assert first == last
+    assert first.infer_response.raw_output_contents == owner.infer(request).raw_output_contents
+    assert "there is no tag 'x'" in wrong.error_message
+    after = statistics(follower)
+    assert after.inference_count - before.inference_count == 2 * 70
+    assert after.execution_count - before.execution_count == 2
+    assert after.inference_stats.fail.count - before.inference_stats.fail.count == 1
+    assert statistics(owner).execution_count - owners.execution_count == 1, "its own alone"
+
+
 def test_every_method_has_been_tried() -> None:
     tried = {rpc for rpc, _ in [*READS, *OWNERS_WORK]}
     assert tried == {

@@ -385,7 +385,7 @@ def test_a_transparency_that_is_too_long_is_refused_or_read_in_one_line() -> Non
     assert len(str(refused.value).splitlines()) == 1
 
 
-# The seconds that a photo takes, the seconds that Pillow takes to decode it, and the peak of memory.
+# Seconds that a photo takes, seconds that Pillow takes to decode it, and the peak of memory in MB.
 MEASURE = """
 import re, sys, time
 from pathlib import Path

@@ -12,7 +12,7 @@ import base64
 import binascii
 import hmac
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from mnist37_web.errors import HttpError
@@ -23,11 +23,17 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TOKEN = "mnist37.token"  # the caller's token in the scope of a request
 PAGE = "/page/"  # the routes that act with web's own token
 OPEN_PATHS = {"/v2/health/live", "/v2/health/ready"}  # for probes, which have no password
+JSON = "application/json"
+REST, RPC = "/v2/", "/mnist37.v1.Mnist37Service/"
+# A page can have its browser send this header only after the browser has asked web.
+JSON_SIZE = b"inference-header-content-length"
+EXPECT = (b"expect", b"100-continue")
 SINGLE_HEADERS = {b"host", b"origin", b"content-type", b"authorization", b"content-length"}
 SECURITY_HEADERS = [
     (
@@ -65,6 +71,9 @@ class Boundary:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *SECURITY_HEADERS]
+                if message["status"] >= 400 and EXPECT in scope["headers"]:
+                    # After an error, the client may send its body or not: nobody could tell.
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
@@ -91,8 +100,8 @@ class Boundary:
         is_named = self._check_host(host, scope.get("server"))
         is_page = scope["path"].startswith(PAGE)
         self._check_origin(headers.get(b"origin"), host, is_named, is_page)
-        if scope["method"] == "POST":
-            check_type(headers.get(b"content-type", ""), scope["path"])
+        if scope["method"] == "POST" and headers.get(b"content-type") != JSON:
+            check_type(headers.get(b"content-type"), scope["path"], scope["headers"])
         if scope["path"] in OPEN_PATHS:
             return None
         return self._parse_authorization(headers.get(b"authorization"))
@@ -182,17 +191,42 @@ def check_token(token: str) -> str:
     return token
 
 
-def check_type(content_type: str, path: str) -> None:
-    """Raise HttpError unless the body of a POST has a type that its route reads."""
-    accepted = ["application/json"]
-    if path.endswith("/infer"):
+def check_type(content_type: str | None, path: str, headers: Headers) -> None:
+    """Raise HttpError unless the body of a POST has a type that its route reads.
+
+    Args:
+        content_type: the header, if the request has one.
+        path: of the route.
+        headers: of the request.
+    """
+    accepted = [JSON]
+    if path.startswith(REST):
+        if content_type is None and not may_be_from_page(headers):
+            return  # tritonclient.http sends none
         accepted.append("application/octet-stream")
-    if content_type.partition(";")[0].strip().lower() not in accepted:
+    elif path.startswith(RPC):
+        accepted.append("application/x-ndjson")
+    if (content_type or "").partition(";")[0].strip().lower() not in accepted:
+        got = "missing" if content_type is None else f"got {content_type[:100]!r}"
         raise HttpError(
-            415,
-            f"Content-Type: got {content_type[:100]!r}; must be {' or '.join(accepted)}",
-            "CONTENT_TYPE",
+            415, f"Content-Type: {got}; must be {' or '.join(accepted)}", "CONTENT_TYPE"
         )
+
+
+def may_be_from_page(headers: Headers) -> bool:
+    """Return whether a POST without a type may be one that a browser sends for a foreign page.
+
+    A browser sends the Origin with every POST, and old ones that do not have a User-Agent that
+    begins with Mozilla. A page can change neither without the browser's question beforehand.
+    """
+    names = {name for name, _ in headers}
+    if JSON_SIZE in names:
+        return False
+    if b"origin" in names or any(name.startswith(b"sec-fetch-") for name in names):
+        return True
+    return any(
+        name == b"user-agent" and value.lower().startswith(b"mozilla") for name, value in headers
+    )
 
 
 def split_host(host: str) -> tuple[str, int | None]:

@@ -18,9 +18,12 @@ CONNECTIONS_MAX = 800  # below the 1,024 files that a process may open by defaul
 class LimitedProtocol(HttpToolsProtocol):
     """A connection of HTTP/1.1.
 
-    Uvicorn waits for the headers of a request without a limit of time or size.
+    Uvicorn waits for the headers of a request without a limit of time or size. And a request may be
+    answered before all of its body has come. The rest is then read and discarded, for a time: to
+    close at once would reset the connection, and many clients would not see the answer.
     """
 
+    _has_more_body = False  # of the newest request
     _deadline: asyncio.TimerHandle | None = None
     _header_bytes = 0
 
@@ -41,7 +44,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Read what a peer sends, if its headers are not too large."""
         if self._deadline is None and self._is_between_requests():
             self._await_headers()
-        if self._deadline is not None:
+        if self._deadline is not None and not self._has_more_body:
             self._header_bytes += len(data)
             if self._header_bytes > HEADERS_BYTES and not self._ends_headers(data):
                 self._refuse(
@@ -55,7 +58,18 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin the request."""
         self._stop_waiting()
+        self._has_more_body = True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """End the body of the request."""
+        self._has_more_body = False
+        if self._deadline is not None:  # the request was answered before
+            self._stop_waiting()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Reply to what is no request of HTTP."""
@@ -77,6 +91,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _time_out(self) -> None:
+        if self._has_more_body:  # of a request that was answered
+            self.transport.abort()
+            return
         self._refuse(
             408, f"no complete request came in {HEADERS_SECONDS:.0f} s", "REQUEST_TOO_SLOW"
         )

@@ -63,7 +63,7 @@ def error_reply(error: Exception) -> JsonReply:
         headers["Retry-After"] = str(max(1, math.ceil(seconds)))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if status in (408, 413):
+    if status == 408:
         headers["Connection"] = "close"  # the rest of the body is not read
     return JsonReply(body, status, headers)
 

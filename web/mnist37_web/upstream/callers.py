@@ -76,13 +76,14 @@ class Caller:
         return answer
 
     async def stream(
-        self, method: str, messages: bytes | AsyncIterator[bytes]
+        self, method: str, messages: bytes | AsyncIterator[bytes], seconds: float | None = None
     ) -> AsyncGenerator[bytes]:
         """Make a call and yield the messages of its answer, serialized.
 
         Args:
             method: its full name: /PACKAGE.SERVICE/METHOD, whose answer is a stream.
             messages: the request, or the requests of a stream.
+            seconds: that the call may take; None means no limit.
 
         Raises:
             Mnist37Error: the call failed.
@@ -90,7 +91,7 @@ class Caller:
         is_stream = not isinstance(messages, bytes)
         kind: Any = self._channel.stream_stream if is_stream else self._channel.unary_stream
         with translate_errors(self._address, lambda: False):
-            call = kind(method)(messages, metadata=self._metadata)
+            call = kind(method)(messages, timeout=seconds, metadata=self._metadata)
         try:
             with translate_errors(self._address, lambda: False):
                 async for answer in call:
@@ -154,6 +155,6 @@ class Callers:
                     break
             else:
                 raise HttpError(
-                    503, f"{CALLERS_MAX} tokens are in use; try again", "TOO_MANY_CALLERS", 1
+                    503, f"{CALLERS_MAX} tokens are in use; try again", "TOO_MANY_TOKENS", 1
                 )
         return Caller(self._upstream, self._channel, token)

@@ -74,9 +74,6 @@ CANCELLED_BY_GRPC: dict[str, tuple[type[Mnist37Error], str]] = {
     "CANCELLED": (Unavailable, "{address} dropped the call; it has too many, or waited too long"),
 }
 
-# With one address, and with a list of followers.
-NO_CONNECTION = "(?:failed to connect|connections to all backends failing)"
-
 # The texts by which gRPC reports that a call did not reach the server; for each the exception and
 # its text. The first pattern that matches counts.
 CONNECTION_FAILURES: tuple[tuple[str, type[Mnist37Error], str], ...] = (
@@ -113,14 +110,22 @@ CONNECTION_FAILURES: tuple[tuple[str, type[Mnist37Error], str], ...] = (
         "tls_ca, tls_cert, tls_key: one holds no valid PEM, or the key is not the certificate's",
     ),
     (
-        f"{NO_CONNECTION}.*(?:Socket closed|reset by peer|Broken pipe)",
+        # With one address, and with a list of followers.
+        "(?:failed to connect|connections to all backends failing)"
+        ".*(?:Socket closed|reset by peer|Broken pipe)",
         Unavailable,
         "{address} closed the connection; does it require TLS (tls_ca)? With TLS, it requires a"
         " certificate of yours (tls_cert, tls_key), or has refused it as expired, not yet valid or"
         " of another authority; its log says which",
     ),
     (
-        NO_CONNECTION,
+        "backend unhealthy",
+        Unavailable,
+        "{address}: no follower is ready; they have not reached their owner yet, or are shutting"
+        " down",
+    ),
+    (
+        "[Ff]ailed to connect|connection attempt timed out",
         Unavailable,
         "no server listens at {address}; is the server running? (mnist37 serve)",
     ),

@@ -1,9 +1,10 @@
-"""The demonstration: a new server, a run of 20 epochs, and its predictions on four images."""
+"""The demonstrations: a new server, a run and its predictions; or a new server and its page."""
 
 from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,11 @@ from rich.console import Console
 
 from mnist37_client.cli.terminal import draw_gallery, draw_loss_curve, show_progress
 from mnist37_client.client import Client
+from mnist37_client.errors import Unavailable
 from mnist37_client.images import validation_images
 from mnist37_client.local_server import LocalServer
+from mnist37_client.processes.local_process import LocalProcess
+from mnist37_client.processes.local_web import LocalWeb
 from mnist37_client.results import Prediction
 
 EPOCHS = 20
@@ -49,11 +53,28 @@ def run(console: Console) -> None:
     console.print(f"validation accuracy {is_correct.mean():.4f}")
 
 
-def stop_by_signals(server: LocalServer) -> None:
-    """Have the signals whose default would leave a server behind end it with this process."""
+def run_page(console: Console) -> None:
+    """Start a server and its page, and keep both until Ctrl-C."""
+    console.print("starting a server, its model in memory, and its page ...")
+    with LocalServer() as server:
+        stop_by_signals(server)
+        with LocalWeb(server.address) as page:
+            stop_by_signals(page, server)
+            console.print(f"open {page.address} in a browser", highlight=False, soft_wrap=True)
+            console.print("Ctrl-C ends it, and the model with it")
+            with suppress(KeyboardInterrupt):
+                page.process.wait()
+    status, log = page.stop()
+    if status > 0:
+        raise Unavailable(f"the page has ended: {log.strip()}")
+
+
+def stop_by_signals(*processes: LocalProcess) -> None:
+    """Have the signals whose default would leave processes behind end them with this one."""
 
     def end(number: int, _: object) -> None:
-        server.process.terminate()
+        for local in processes:
+            local.process.terminate()
         # An exception in the midst of a call could leave a lock of gRPC's channel taken.
         os._exit(128 + number)
 

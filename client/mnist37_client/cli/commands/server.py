@@ -10,13 +10,16 @@ import sys
 
 import click
 
-from mnist37_client import python_process
+from mnist37_client.cli.commands.front import check_installed as check_front_installed
 from mnist37_client.cli.group import commands
 from mnist37_client.cli.options import (
     connection_options,
     json_option,
     print_json,
 )
+from mnist37_client.processes import python_process
+
+FRONT = "--front"
 
 
 @commands.command(
@@ -24,11 +27,19 @@ from mnist37_client.cli.options import (
 )
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def serve(options: tuple[str, ...]) -> None:
-    """Start a server; `mnist37 serve --help` lists its options."""
+    """Start a server; `mnist37 serve --help` lists its options.
+
+    With --front, start a native front before it too.
+    """
     # The server is another package, with a compiler: run it, do not import it.
+    package: tuple[str, ...] = ("mnist37_server",)
+    if FRONT in options:
+        check_front_installed()
+        package = ("mnist37_front", "serve")
     # Signals wait until its first lines take them over: Python would print a stack trace.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-    command = [*python_process.command("mnist37_server"), *options]
+    rest = [option for option in options if option != FRONT]
+    command = [*python_process.command(package[0]), *package[1:], *rest]
     os.execve(sys.executable, command, python_process.environment())
 
 
@@ -84,7 +95,10 @@ def token(role: str, name: str, as_json: bool) -> None:
 
 
 @commands.command()
-def demo() -> None:
+@click.option(
+    "--web", "shows_page", is_flag=True, help="Start a server and its page, and print the address."
+)
+def demo(shows_page: bool) -> None:
     """Show the whole service in a minute.
 
     The command starts a server, trains 20 epochs and recognises digits.
@@ -92,8 +106,12 @@ def demo() -> None:
     from rich.console import Console
 
     from mnist37_client.cli.commands import demo as demo_module
+    from mnist37_client.cli.commands.web import check_installed
+
+    if shows_page:
+        check_installed()
 
     # Until the server listens; without it, one that starts would be left behind.
     for number in demo_module.END_SIGNALS:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
-    demo_module.run(Console())
+    demo_module.run_page(Console()) if shows_page else demo_module.run(Console())

@@ -8,8 +8,8 @@ import sys
 
 import click
 
-from mnist37_client import python_process
 from mnist37_client.cli.group import commands
+from mnist37_client.processes import python_process
 
 
 @commands.command(
@@ -19,7 +19,14 @@ from mnist37_client.cli.group import commands
 def web(options: tuple[str, ...]) -> None:
     """Show a page on which the model learns; `mnist37 web --help` lists its options."""
     # Another package, with dependencies of its own: run it, do not import it.
-    if importlib.util.find_spec("starlette") is None:
-        raise click.ClickException("web needs more than the client: pip install 'mnist37[web]'")
+    check_installed()
     command = [*python_process.command("mnist37_web"), *options]
     os.execve(sys.executable, command, python_process.environment())
+
+
+def check_installed() -> None:
+    """Raise ClickException unless the packages of the page are there."""
+    if importlib.util.find_spec("starlette") is None:
+        raise click.ClickException(
+            "the page needs more than the client: pip install 'mnist37[web]'"
+        )

@@ -35,7 +35,11 @@ P = ParamSpec("P")
 
 log = logging.getLogger(__name__)
 
-_current = threading.local()  # pool: the pool to which the thread belongs
+_current = threading.local()  # pool: the pool to which the thread belongs; never_waits
+
+
+class MustWait(BaseException):
+    """The end of a call on a thread that never waits; the call is to begin again on another one."""
 
 
 def replace_waiting_thread() -> AbstractContextManager[None]:
@@ -43,9 +47,19 @@ def replace_waiting_thread() -> AbstractContextManager[None]:
 
     Without it the pool notices only after 50 ms that the thread is blocked. On a thread of another
     kind of pool the context does nothing.
+
+    Raises:
+        MustWait: the thread is one that never waits.
     """
+    if getattr(_current, "never_waits", False):
+        raise MustWait
     pool: ElasticThreadPool | None = getattr(_current, "pool", None)
     return nullcontext() if pool is None else pool._replace_thread()
+
+
+def never_wait() -> None:
+    """Let the calling thread raise MustWait from now on where it would have to wait."""
+    _current.never_waits = True
 
 
 class ElasticThreadPool(ThreadPoolExecutor):

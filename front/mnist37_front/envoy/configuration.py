@@ -1,0 +1,295 @@
+"""The configuration of Envoy: listeners, routes, limits, and the connection to the owner."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+from typing import Any
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from mnist37_server.domain.address import Address
+from mnist37_server.errors import Reason
+from mnist37_server.rpc.listening import find_port
+
+from mnist37_front.envoy.tls import downstream_tls, upstream_tls
+from mnist37_front.settings import CONNECTIONS_MAX, FrontSettings
+
+Config = dict[str, Any]
+
+EXTENSIONS = "type.googleapis.com/envoy.extensions."
+OWNER = "owner"  # the name of the cluster
+APPLICATION = {
+    "app": "mnist37_front.app:app",
+    "interface": "asgi",
+    "root_path": "",
+    "loop": "uvloop",
+}
+# The methods that the front answers itself.
+OWN_PATHS = (
+    "/mnist37.v1.Mnist37Service/Predict",
+    "/inference.GRPCInferenceService/ModelInfer",
+    "/inference.GRPCInferenceService/ModelStatistics",  # of these predictions
+)
+HEALTH = "/grpc.health.v1.Health"
+# Limits. Those in seconds are for what a caller has not finished to send.
+HEADERS_SECONDS = 10
+IDLE_CONNECTION_SECONDS = 60
+HEADERS_KIB = 64
+STREAMS_MAX = 1_024  # of a connection
+CONNECTION_WINDOW = 4 << 20  # bytes of a connection that were sent and not read yet
+STREAM_WINDOW = 1 << 20
+HEAP_BYTES = 1 << 30  # from here on the front sheds load
+OWNER_CALLS_MAX = 4_096  # that are passed on at a time
+
+
+def configure(settings: FrontSettings, module: str) -> Config:
+    """Return the configuration of Envoy.
+
+    Args:
+        settings: of the front.
+        module: the path of pyvoy's module.
+
+    Raises:
+        CannotStart: the address to listen on is none of this machine's, or in use.
+    """
+    tls = downstream_tls(settings)
+    listeners = [
+        listener(f"front-{number}", address, settings, module, tls)
+        for number, address in enumerate(listening_addresses(settings.parsed_address))
+    ]
+    internal = {"pipe": {"path": str(settings.internal_socket), "mode": 0o600}}
+    listeners.append(listener("internal", internal, settings, module, None))
+    return {
+        "admin": {"address": {"pipe": {"path": str(settings.admin_socket), "mode": 0o600}}},
+        "static_resources": {"listeners": listeners, "clusters": [owner_cluster(settings)]},
+        "overload_manager": overload_manager(),
+    }
+
+
+def listening_addresses(address: Address) -> list[Config]:
+    """Return Envoy's addresses for all addresses of a host, or for a socket file."""
+    if address.path is not None:
+        return [{"pipe": {"path": str(address.path)}}]
+    hosts, port = find_port("--address", address)
+    return [
+        {
+            "socket_address": {
+                "address": host,
+                "port_value": port,
+                **({"ipv4_compat": True} if host == "::" else {}),
+            }
+        }
+        for host in hosts
+    ]
+
+
+def listener(
+    name: str, address: Config, settings: FrontSettings, module: str, tls: Config | None
+) -> Config:
+    """Return a listener with all routes."""
+    connection_manager = {
+        "@type": f"{EXTENSIONS}filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "front",
+        "generate_request_id": False,
+        "server_header_transformation": "PASS_THROUGH",
+        "max_request_headers_kb": HEADERS_KIB,
+        "request_headers_timeout": f"{HEADERS_SECONDS}s",
+        "stream_idle_timeout": "0s",  # a run that waits for its turn is silent
+        "common_http_protocol_options": {"idle_timeout": f"{IDLE_CONNECTION_SECONDS}s"},
+        "http2_protocol_options": {
+            "max_concurrent_streams": STREAMS_MAX,
+            "initial_stream_window_size": STREAM_WINDOW,
+            "initial_connection_window_size": CONNECTION_WINDOW,
+            "connection_keepalive": {"interval": "60s", "timeout": "20s"},
+        },
+        "local_reply_config": {"mappers": local_replies()},
+        "http_filters": [
+            {
+                "name": "pyvoy",
+                "typed_config": {
+                    "@type": f"{EXTENSIONS}filters.http.dynamic_modules.v3.DynamicModuleFilter",
+                    "dynamic_module_config": {"module": {"local": {"filename": module}}},
+                    "filter_config": {
+                        "@type": "type.googleapis.com/google.protobuf.StringValue",
+                        "value": json.dumps(APPLICATION),
+                    },
+                    "filter_name": "pyvoy",
+                    "terminal_filter": False,
+                },
+            },
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": f"{EXTENSIONS}filters.http.router.v3.Router"},
+            },
+        ],
+        "route_config": {
+            "name": "front",
+            "virtual_hosts": [
+                {"name": "front", "domains": ["*"], "routes": routes(settings.message_timeout)}
+            ],
+        },
+    }
+    chain: Config = {
+        "filters": [
+            {
+                "name": "envoy.filters.network.http_connection_manager",
+                "typed_config": connection_manager,
+            }
+        ]
+    }
+    if tls is not None:
+        chain["transport_socket"] = tls
+        chain["transport_socket_connect_timeout"] = f"{HEADERS_SECONDS}s"
+    return {
+        "name": name,
+        "address": address,
+        "per_connection_buffer_limit_bytes": STREAM_WINDOW,
+        "filter_chains": [chain],
+    }
+
+
+def routes(message_timeout: float) -> list[Config]:
+    """Return the routes: the front's own methods, then those of the owner, then HTTP.
+
+    Args:
+        message_timeout: the seconds in which a call of the front's own methods must have ended:
+            nearly all of them pass while its caller sends the message.
+    """
+    http: Config = {"cluster": OWNER}  # a route has a cluster; the application answers before that
+    duration = {"max_stream_duration": f"{message_timeout}s", "grpc_timeout_header_max": "0s"}
+    own: Config = {**http, "max_stream_duration": duration}
+    watch: Config = {**http, "max_stream_duration": {"grpc_timeout_header_max": "0s"}}
+    passed_on = {
+        "match": {"prefix": "/", "grpc": {}},
+        "route": {
+            "cluster": OWNER,
+            "timeout": "0s",
+            "max_stream_duration": {"grpc_timeout_header_max": "0s"},
+        },
+        "typed_per_filter_config": {
+            "pyvoy": {
+                "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
+                "disabled": True,
+            }
+        },
+    }
+    return [
+        *({"match": {"path": path}, "route": own} for path in OWN_PATHS),
+        {"match": {"path": f"{HEALTH}/Watch"}, "route": watch},
+        {"match": {"prefix": f"{HEALTH}/"}, "route": own},
+        passed_on,
+        {"match": {"prefix": "/"}, "route": http},
+    ]
+
+
+def owner_cluster(settings: FrontSettings) -> Config:
+    """Return the cluster of the one server that owns the model."""
+    owner = settings.parsed_owner
+    address: Config
+    if owner.path is not None:
+        kind, address = "STATIC", {"pipe": {"path": str(owner.path)}}
+    else:
+        kind = "STATIC" if is_ip(owner.host) else "STRICT_DNS"
+        address = {"socket_address": {"address": owner.host, "port_value": owner.port}}
+    thresholds = {
+        "max_connections": 1_024,
+        "max_pending_requests": OWNER_CALLS_MAX,
+        "max_requests": OWNER_CALLS_MAX,
+    }
+    cluster: Config = {
+        "name": OWNER,
+        "type": kind,
+        "connect_timeout": "2.5s",
+        "circuit_breakers": {"thresholds": [thresholds]},
+        "load_assignment": {
+            "cluster_name": OWNER,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": f"{EXTENSIONS}upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {
+                    "http2_protocol_options": {
+                        "connection_keepalive": {"interval": "30s", "timeout": "20s"}
+                    }
+                },
+            }
+        },
+    }
+    if (tls := upstream_tls(settings)) is not None:
+        cluster["transport_socket"] = tls
+    return cluster
+
+
+def is_ip(host: str) -> bool:
+    """Return whether a host is an address of IP, and no name."""
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
+
+
+def local_replies() -> list[Config]:
+    """Return the replies that Envoy makes itself, as the contract has them.
+
+    A call that cannot be passed on fails with UNAVAILABLE and says when to try again.
+    """
+    text = "the front cannot reach the owner of the model; try again"
+    status = Status(code=grpc.StatusCode.UNAVAILABLE.value[0], message=text)
+    info = ErrorInfo(reason=Reason.OWNER_UNREACHABLE.name, domain="mnist37")
+    status.details.add().Pack(info)
+    status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=1)))
+    encoded = base64.b64encode(status.SerializeToString()).rstrip(b"=").decode()
+    return [
+        {
+            "filter": {"response_flag_filter": {"flags": ["UF", "UH", "UC", "UO", "LR", "URX"]}},
+            "body_format_override": {"text_format_source": {"inline_string": text}},
+            "headers_to_add": [
+                {
+                    "header": {"key": "grpc-status-details-bin", "value": encoded},
+                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                }
+            ],
+        }
+    ]
+
+
+def overload_manager() -> Config:
+    """Return what Envoy does before its memory or its connections run out."""
+
+    def action(name: str, threshold: float) -> Config:
+        trigger = {
+            "name": "envoy.resource_monitors.fixed_heap",
+            "threshold": {"value": threshold},
+        }
+        return {"name": f"envoy.overload_actions.{name}", "triggers": [trigger]}
+
+    return {
+        "refresh_interval": "0.25s",
+        "resource_monitors": [
+            {
+                "name": "envoy.resource_monitors.fixed_heap",
+                "typed_config": {
+                    "@type": f"{EXTENSIONS}resource_monitors.fixed_heap.v3.FixedHeapConfig",
+                    "max_heap_size_bytes": HEAP_BYTES,
+                },
+            },
+            {
+                "name": "envoy.resource_monitors.global_downstream_max_connections",
+                "typed_config": {
+                    "@type": f"{EXTENSIONS}resource_monitors.downstream_connections.v3"
+                    ".DownstreamConnectionsConfig",
+                    "max_active_downstream_connections": CONNECTIONS_MAX,
+                },
+            },
+        ],
+        "actions": [
+            action("shrink_heap", 0.8),
+            action("disable_http_keepalive", 0.9),
+            action("stop_accepting_requests", 0.95),
+        ],
+    }

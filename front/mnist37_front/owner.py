@@ -1,0 +1,99 @@
+"""The server that owns the model, where the front starts it too: its process, and its tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from mnist37_server.command_line import main as serve
+from mnist37_server.errors import CannotStart
+
+from mnist37_front.envoy.process import die_with_parent
+
+LISTENING = "listening on "
+
+
+class OwnerTokens:
+    """The owner's file of tokens: the operator's, and one more for the front.
+
+    Args:
+        source: the operator's file.
+        folder: of the front, where the owner's file and that of the front's token are.
+
+    Raises:
+        CannotStart: the operator's file cannot be read.
+    """
+
+    def __init__(self, source: Path, folder: Path) -> None:
+        self._source = source
+        self._content = b""
+        self.file = folder / "tokens"
+        self.token_file = folder / "token"
+        secret = secrets.token_urlsafe(32)
+        self._line = f"\nfollow {hashlib.sha256(secret.encode()).hexdigest()}\n".encode()
+        self.token_file.touch(mode=0o600)
+        self.token_file.write_text(secret)
+        try:
+            self._write(source.read_bytes())
+        except OSError as error:
+            raise CannotStart(f"--tokens: cannot read {source}: {error.strerror}") from error
+
+    def refresh(self) -> None:
+        """Write the owner's file again if the operator's has changed."""
+        with suppress(OSError):  # it is being replaced, or gone: what was read last holds
+            content = self._source.read_bytes()
+            if content != self._content:
+                self._write(content)
+
+    def _write(self, content: bytes) -> None:
+        new = self.file.with_suffix(".new")
+        new.touch(mode=0o600)
+        new.write_bytes(content + self._line)
+        new.replace(self.file)
+        self._content = content
+
+
+class OwnerProcess:
+    """A server on a socket file, ready when the constructor returns.
+
+    Args:
+        command: starts it.
+        socket: the file to listen on.
+        tokens: of the server; None if its callers need none.
+
+    Raises:
+        CannotStart: the server did not start; its own lines say why.
+    """
+
+    def __init__(self, command: tuple[str, ...], socket: Path, tokens: OwnerTokens | None) -> None:
+        self.tokens = tokens
+        options_tokens = () if tokens is None else ("--tokens", str(tokens.file))
+        # Its options come from the command, and not a second time from the environment.
+        options = {f"MNIST37_{option.name}".upper() for option in serve.params}
+        environment = {name: value for name, value in os.environ.items() if name not in options}
+        self.process = subprocess.Popen(
+            [*command, "--address", f"unix:{socket}", *options_tokens],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the launcher, which ends the server in order
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - it calls the system alone
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line.startswith(LISTENING):
+            self.process.wait()
+            raise CannotStart("the server did not start; the lines above say why")
+
+    def stop(self) -> int:
+        """End the server in order and return its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.communicate()
+        return self.process.returncode

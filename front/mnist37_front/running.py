@@ -1,0 +1,134 @@
+"""The launcher of a front: it starts Envoy, says where it listens, and ends it in order."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from mnist37_server.access import certificates, tls
+from mnist37_server.app import announce
+from mnist37_server.domain.address import join
+from mnist37_server.errors import CannotStart
+from mnist37_server.observability import logs
+from mnist37_server.rpc import process
+from mnist37_server.rpc.listening import find_port
+
+from mnist37_front.envoy.process import Envoy
+from mnist37_front.owner import OwnerProcess, OwnerTokens
+from mnist37_front.settings import LOGGED, FrontSettings
+
+PAUSE_SECONDS = 0.1
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: FrontSettings, owner_command: tuple[str, ...] = ()) -> int:
+    """Serve until a signal ends the front; return the exit status.
+
+    Args:
+        settings: of the front.
+        owner_command: starts the server that owns the model; empty if it runs already.
+
+    Raises:
+        CannotStart: the front or the server cannot start with one of the settings.
+    """
+    signals = process.prepare()
+    logs.configure(settings.log_format, settings.log_level, LOGGED)
+    check_files(settings)
+    with private_folder() as folder:
+        settings = replace(with_port(settings), folder=folder)
+        signals.begin_serving()
+        owner = None
+        if owner_command:
+            socket = folder / "owner.sock"
+            tokens = None if settings.tokens is None else OwnerTokens(settings.tokens, folder)
+            owner = OwnerProcess(owner_command, socket, tokens)
+            token_file = None if tokens is None else tokens.token_file
+            settings = replace(settings, owner=f"unix:{socket}", owner_token_file=token_file)
+        try:
+            return serve(settings, owner, signals)
+        finally:
+            if owner is not None:
+                owner.stop()
+
+
+def serve(settings: FrontSettings, owner: OwnerProcess | None, signals: process.StopSignals) -> int:
+    """Serve until a signal comes, or a process ends by itself; return the exit status."""
+    envoy = Envoy(settings)
+    try:
+        envoy.wait_until_ready(lambda: signals.has_come)
+        if owner is not None:
+            wait_until_serving(settings, envoy, signals)
+        if not signals.has_come:
+            announce(f"listening on {settings.address}")
+        while not signals.has_come:
+            if envoy.process.poll() is not None:
+                log.critical("Envoy has ended with status %s", envoy.process.returncode)
+                return 1
+            if owner is not None and owner.process.poll() is not None:
+                log.critical("the server has ended with status %s", owner.process.returncode)
+                return 1
+            if owner is not None and owner.tokens is not None:
+                owner.tokens.refresh()
+            time.sleep(PAUSE_SECONDS)
+        log.info("stopping")
+    finally:
+        status = envoy.stop(signals.hurry.is_set)
+    log.info("stopped")
+    return status
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """Yield a folder that only this user may enter, and delete it at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="mnist37-front-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def with_port(settings: FrontSettings) -> FrontSettings:
+    """Return the settings with a free port in place of port 0.
+
+    Raises:
+        CannotStart: the host is none of this machine, or the port is in use.
+    """
+    address = settings.parsed_address
+    if address.path is not None:
+        return settings
+    _, port = find_port("--address", address)
+    return replace(settings, address=join(address.host, port))
+
+
+def wait_until_serving(settings: FrontSettings, envoy: Envoy, signals: process.StopSignals) -> None:
+    """Wait until the front has the first version of its owner, which it can only miss at first."""
+    with grpc.insecure_channel(f"unix:{settings.internal_socket}") as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        while not signals.has_come and envoy.process.poll() is None:
+            with suppress(grpc.RpcError):
+                answer = check(health_pb2.HealthCheckRequest(), timeout=1)
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+            time.sleep(PAUSE_SECONDS / 5)
+
+
+def check_files(settings: FrontSettings) -> None:
+    """Raise CannotStart if a file of the settings cannot be used: Envoy's own words are hard."""
+    config = settings.server_config()
+    tls.credentials(config)
+    certificates.check_all(config)
+    assert config.following is not None
+    try:
+        tls.check_token_file(config.following)
+        tls.owner_credentials(config.following)
+    except CannotStart as error:
+        raise CannotStart(str(error).replace("--follow-", "--owner-")) from None

@@ -1,0 +1,58 @@
+"""The command `mnist37 serve --front`: a server and its front, with the options of the server."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from mnist37_server.command_line.command import Command
+from mnist37_server.command_line.options import add_options
+
+from mnist37_front.settings import FrontSettings, Pair
+
+# The options that the owner gets from the front: it listens on a socket file of this user's.
+FRONTS_ALONE = ("address", "tls_cert", "tls_key", "client_ca", "insecure", "tokens")
+# The options that both get.
+SHARED = (
+    "tokens",
+    "max_message_mib",
+    "message_timeout",
+    "shutdown_grace",
+    "log_format",
+    "log_level",
+)
+
+
+@click.command(
+    cls=Command, context_settings={"show_default": True, "auto_envvar_prefix": "MNIST37"}
+)
+@add_options
+@click.pass_context
+def serve(context: click.Context, /, **settings: Any) -> Pair:  # noqa: ANN401 - the options
+    """Serve one live model behind a native front.
+
+    The options are those of `mnist37 serve`. The server listens on a socket file, and the front on
+    --address. --metrics-address is the server's.
+    """
+    if settings["follow"] is not None:
+        raise click.UsageError("--follow cannot be used with --front; `mnist37 front` follows")
+    names = {*FRONTS_ALONE, *SHARED} - {"address", "insecure"}
+    fronts = {name: settings[name] for name in names}
+    front = FrontSettings(
+        owner="unix:/nonexistent",  # in the front's folder, which does not exist yet
+        address=settings["address"],
+        insecure=settings["insecure"],
+        **fronts,
+    )
+    options = []
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if name in FRONTS_ALONE or source in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP):
+            continue
+        options.append(parameter.opts[0])
+        if not (isinstance(parameter, click.Option) and parameter.is_flag):
+            options.append(str(settings[name]))
+    return Pair(front, (sys.executable, "-P", "-m", "mnist37_server", *options))

@@ -1,0 +1,12 @@
+"""A server behind a native front, in the place of a server alone."""
+
+from __future__ import annotations
+
+from mnist37_client.local_server import LocalServer
+from mnist37_client.processes import python_process
+
+
+class FrontedServer(LocalServer):
+    """The processes of `mnist37 serve --front`, ready when the constructor returns."""
+
+    command = (*python_process.command("mnist37_front"), "serve")
