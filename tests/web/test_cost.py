@@ -125,7 +125,7 @@ def test_many_browsers_cost_the_server_no_more_than_one() -> None:
             with LocalWeb(server.address) as web, browsers(web, count):
                 time.sleep(1.5)
                 before, begin = calls(url), processor_seconds(server.process.pid)
-                deadline = time.monotonic() + 4
+                deadline = time.monotonic() + 3
                 while time.monotonic() < deadline:
                     client.step(learning_rate=0.001)
                     time.sleep(0.02)
@@ -165,7 +165,7 @@ def test_a_page_that_is_open_slows_no_training(open_page: Open, address: str) ->
     ratios = []
     with Client(address) as client:
         client.train(epochs=50).wait()
-        for _ in range(4):
+        for _ in range(3):
             without = rate(client)
             page = open_page()
             page.page.wait_for_timeout(300)

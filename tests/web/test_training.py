@@ -19,13 +19,13 @@ def losses(page: WebPage) -> str:
 
 def test_a_run_to_its_end(client: Client, page: WebPage) -> None:
     page.click("forget-zero")
-    page.train(20, 1)
-    page.wait_for("#run", "is finished: epoch 20 of 20")
+    page.train(21, 1)
+    page.wait_for("#run", "is finished: epoch 21 of 21")
     (run,) = client.runs(limit=1)
-    assert (run.epochs, run.learning_rate, run.schedule) == (20, 1.0, "constant")
+    assert (run.epochs, run.learning_rate, run.schedule) == (21, 1.0, "constant")
     accuracy = client.get_loss("valid").accuracy
     page.wait_for("#accuracy", f"{100 * accuracy:.2f} %")
-    page.until(lambda: "epochs 1 to 20" in losses(page))
+    page.until(lambda: "epochs 1 to 21" in losses(page))
     page.page.wait_for_timeout(100)
     assert is_painted(page, "--three")
     assert is_painted(page, "--seven")
@@ -57,7 +57,7 @@ def test_a_run_is_stopped(client: Client, page: WebPage) -> None:
 
 def test_a_schedule(client: Client, page: WebPage) -> None:
     page.train(3, 1, schedule="cosine", final_rate="0.25")
-    page.wait_for("#run", "is finished")
+    page.wait_for("#run", "is finished: epoch 3 of 3")
     (run,) = client.runs(limit=1)
     assert (run.schedule, run.final_learning_rate) == ("cosine", 0.25)
 
@@ -111,7 +111,7 @@ def suppressed(call: Callable[[], object]) -> None:
 
 def test_a_refusal_is_shown_and_goes(client: Client, page: WebPage) -> None:
     page.train(5, 1)
-    page.wait_for("#run", "is finished")
+    page.wait_for("#run", "is finished: epoch 5 of 5")
     page.page.evaluate("document.getElementById('epochs').max = ''")
     page.train(2_000_000, 1)
     page.wait_for("#problem", "epochs")
