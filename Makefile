@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH := $(VENV)/.installed-bench
+TEST_WEB := $(VENV)/.installed-test-web
 INTEROP := .venv-interop
 OLDEST_TRITON := 3.6.0
 TRITON := .triton-$(OLDEST_TRITON)
@@ -14,7 +15,7 @@ PROTOS := mnist37_protos/v1/mnist37.proto mnist37_protos/inference/open_inferenc
 STUBS := $(foreach proto,$(PROTOS),$(addprefix $(proto:.proto=_pb2),.py .pyi _grpc.py))
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I protos
 
-.PHONY: demo test check soak fuzz endure attack chaos pictures bench device device-compile interop perf protos stack clean
+.PHONY: demo test test-web picture check soak fuzz endure attack chaos pictures bench device device-compile interop perf protos stack clean
 
 demo: $(INSTALLED)
 	@$(BIN)/mnist37 demo
@@ -22,6 +23,20 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest --quiet -m alone
+
+# The page in a real browser, Debian's Chromium or the one that MNIST37_CHROMIUM names.
+test-web: $(TEST_WEB) chromium-there
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal tests/web \
+	  --ignore tests/web/test_cost.py
+	$(BIN)/python -m pytest --quiet tests/web/test_cost.py
+
+# The picture in the README: the page with a drawing, after a training from zero.
+picture: $(TEST_WEB) chromium-there
+	PYTHONPATH=tests $(BIN)/python tests/web/picture.py docs/page.png
+
+chromium-there:
+	@command -v $(or $(MNIST37_CHROMIUM),chromium) >/dev/null || \
+	  { echo "needs Chromium: apt-get install chromium, or MNIST37_CHROMIUM=FILE"; exit 1; }
 
 # A server that is killed 1,000 times at random, and must end as if it never was.
 soak: $(INSTALLED)
@@ -106,6 +121,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(BENCH): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[server,web,bench]'
+	@touch $@
+
+$(TEST_WEB): $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[server,web,test-web]'
 	@touch $@
 
 $(INTEROP)/.installed: tests/interop/requirements.txt

@@ -61,7 +61,6 @@ class Live:
         self._is_closing = False
         self._position: tuple[int, int] | None = None  # start and version of the newest model
         self._measured: tuple[int, int] | None = None  # the position of the last loss
-        self._is_reachable = False
         self._curve = Curve()
 
     async def run(self) -> None:
@@ -98,8 +97,8 @@ class Live:
         self._is_closing = True
         self._wake()
 
-    async def events(self) -> AsyncIterator[bytes]:
-        """Yield the state, and then its changes as they come, for one browser.
+    def events(self) -> AsyncIterator[bytes]:
+        """Return the state, and then its changes as they come, for one browser.
 
         A browser that reads slowly gets the whole state again, not all changes.
 
@@ -113,6 +112,9 @@ class Live:
                 "TOO_MANY_BROWSERS",
                 10,
             )
+        return self._events_for_one()
+
+    async def _events_for_one(self) -> AsyncIterator[bytes]:
         self._browsers += 1
         self._has_browsers.set()
         try:
@@ -178,10 +180,9 @@ class Live:
                 await asyncio.sleep(1)
 
     def _report(self, error: errors.Mnist37Error) -> None:
-        """Tell the browsers that the server does not answer, unless they know."""
-        if self._is_reachable or "server" not in self._state:
-            self._is_reachable = False
-            content = {"reachable": False, "problem": str(error), "may_write": False}
+        """Tell the browsers why the server does not answer, unless they know."""
+        content = {"reachable": False, "problem": str(error), "may_write": False}
+        if format_event("server", content) != self._state.get("server"):
             self._publish("server", content)
 
     async def _follow(self) -> None:
@@ -231,7 +232,6 @@ class Live:
         return False
 
     def _publish_server(self, may_write: bool) -> None:
-        self._is_reachable = True
         self._publish("server", {"reachable": True, "problem": "", "may_write": may_write})
 
     def _publish_model(self, start: int, version: int, parameters: bytes) -> None:
@@ -242,14 +242,17 @@ class Live:
             self._publish("model", {"version": version, "parameters": encoded})
 
     async def _watch_runs(self) -> None:
-        """Publish the newest run and its progress, and then wait for a newer run."""
-        number = None
+        """Publish the newest run and its progress until it ends, and then wait for news.
+
+        A run that the server's end has interrupted goes on when its caller is back.
+        """
+        seen: tuple[int | None, str] | None = None
         with suppress(errors.NotFound):  # no run has begun yet
             async for item in self._caller.client.watch_run(follow=True):
                 if isinstance(item, Run):
-                    if item.run != number:
+                    if seen is None or item.run != seen[0]:
                         self._curve.begin()
-                    number = item.run
+                    seen = item.run, item.state
                     self._publish("run", view_run(item, self._owns(item.request_id)))
                 else:
                     self._curve.add(item)
@@ -258,15 +261,15 @@ class Live:
             await asyncio.sleep(2 * INTERVAL)
             if position != self._position:
                 position = self._position
-                if await self._newest_run() != number:
+                if await self._newest_run() != seen:
                     return
 
-    async def _newest_run(self) -> int | None:
-        """Return the number of the newest run that has begun, or None."""
+    async def _newest_run(self) -> tuple[int | None, str] | None:
+        """Return the number and the state of the newest run that has begun, or None."""
         with suppress(errors.NotFound):
             async for item in self._caller.client.watch_run():
                 if isinstance(item, Run):
-                    return item.run
+                    return item.run, item.state
         return None
 
     async def _send_curve(self) -> None:

@@ -13,7 +13,7 @@ const SILENCE_MAX = 40000; // milliseconds; web sends a comment every 15 s
 const byId = (id) => document.getElementById(id);
 const number = (value) => value.toLocaleString("en-US");
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
-const certainty = (share) => (share > 0.9995 ? "more than 99.9 %" : percent(share));
+const certainty = (share, moreThan = "more than ") => (share > 0.9995 ? `${moreThan}99.9 %` : percent(share));
 const sigmoid = (score) => 1 / (1 + Math.exp(-score));
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -109,12 +109,13 @@ async function call(name, fields = {}) {
 }
 
 let problemTimer;
-function showProblem(text, stays = false) {
+/** Show what went wrong for a while, below the outage of the server, which stays until its end. */
+function showProblem(text = "") {
   const problem = byId("problem");
   clearTimeout(problemTimer);
-  problem.textContent = text;
-  problem.hidden = !text;
-  if (text && !stays) problemTimer = setTimeout(() => showProblem(""), 12000);
+  problem.textContent = [state.outage, text].filter(Boolean).join("\n");
+  problem.hidden = !problem.textContent;
+  if (text) problemTimer = setTimeout(showProblem, 12000);
 }
 
 /** Return a handler that shows the error of an action, if it fails. */
@@ -136,6 +137,7 @@ const state = {
   answer: null, // the server's last answer to the image on the pad: {probability, version}
   accuracy: null,
   reachable: false,
+  outage: "", // why the server does not answer
   mayWrite: false,
   run: null,
   points: [],
@@ -281,6 +283,8 @@ function undo() {
 /** Put an image of the validation set on the pad, in place of a drawing. */
 function show({ pixels, digit }) {
   Object.assign(state, { strokes: [], shown: { pixels: fromBase64(pixels), digit } });
+  stroke = null;
+  pen.isDown = false;
   changePad();
 }
 
@@ -292,31 +296,39 @@ for (const digit of [3, 7]) {
 
 // ---------------------------------------------------------------- answer
 
-let asked = 0; // the number of the last question
 let askTimer = null;
 let lastAsked = 0;
+let isAsking = false;
+let isAnswerOld = false; // whether the drawing has changed since the question that is on its way
 
-/** Ask the server about the image on the pad, at most once in ASK_EVERY; never about an empty pad. */
+/** Ask the server about the image on the pad: one question at a time, never about an empty pad, and
+ * at most one in ASK_EVERY while a stroke is drawn. */
 function ask() {
   showAnswer();
+  isAnswerOld = true;
   if (askTimer !== null) return;
   askTimer = setTimeout(() => {
     askTimer = null;
-    lastAsked = performance.now();
     askNow();
   }, stroke ? Math.max(0, lastAsked + ASK_EVERY - performance.now()) : 0);
 }
 
 const askNow = reporting(async () => {
-  const question = ++asked;
   const pixels = image();
-  if (!pixels || !state.reachable) return;
+  if (isAsking || !pixels || !state.reachable) return;
+  lastAsked = performance.now();
+  isAsking = true;
+  isAnswerOld = false;
   const fields = { pixels: toBase64(pixels) };
   if (state.pinned) fields.version = String(state.pinned.version);
-  const answer = await call("predict", fields);
-  if (question !== asked) return; // the drawing has changed since
-  state.answer = answer;
-  showAnswer();
+  try {
+    const answer = await call("predict", fields);
+    if (!isAnswerOld) state.answer = answer;
+  } finally {
+    isAsking = false;
+    if (isAnswerOld) ask();
+    else showAnswer();
+  }
 });
 
 /** Return the probability of a 3: the server's, or by the formula when its model has moved on. */
@@ -331,46 +343,57 @@ function showAnswer() {
   const inks = Array.from(pixels ?? [], (ink) => ink / 255);
   const products = model ? inks.map((ink, index) => ink * model.weights[index]) : [];
   const sum = products.reduce((a, b) => a + b, 0);
-  paint(byId("sees").getContext("2d"), inks, (ink) => [colour("--ink"), ink]);
+  const white = colour("--ink");
+  paint(byId("sees").getContext("2d"), inks, (ink) => [white, ink]);
   paintSigned(byId("weights"), model ? Array.from(model.weights) : []);
   paintSigned(byId("counted"), products);
   byId("pinned").hidden = !state.pinned;
   if (!pixels || !model) {
-    say(pixels ? "No model yet." : "The pad is empty.", null);
+    say(pixels ? "No model yet." : "The pad is empty.");
     byId("sums").textContent = "";
     return;
   }
   const score = sum + model.bias;
   const three = probability(score);
-  say(sentence(three, model.version), three);
-  const bias = `${model.bias < 0 ? "−" : "+"} ${Math.abs(model.bias).toFixed(2)}`;
-  byId("sums").textContent = `sum ${signed(sum)} ${bias} bias = ${signed(score)}; `
-    + `sigmoid(${signed(score)}) = ${three.toFixed(4)}, the probability of a 3`;
+  say(...sentence(three, model.version), three);
+  byId("sums").replaceChildren(
+    "sum ", data("sum", sum, signed(sum)), model.bias < 0 ? " − " : " + ",
+    data("bias", model.bias, Math.abs(model.bias).toFixed(2)), " bias = ",
+    data("score", score, signed(score)), `; sigmoid(${signed(score)}) = `,
+    data("probability", three, three.toFixed(4)), ", the probability of a 3",
+  );
 }
 
 const signed = (value) => value.toFixed(2).replace("-", "−");
 
+/** Return a number as people read it, whose element has all its digits. */
+function data(id, value, text) {
+  const element = document.createElement("data");
+  Object.assign(element, { id, value, textContent: text });
+  return element;
+}
+
+/** Return the answer in words, and what belongs to it. */
 function sentence(three, version) {
   const digit = three > 0.5 ? 3 : 7;
   const confidence = digit === 3 ? three : 1 - three;
-  const shown = certainty(confidence);
-  const of = `version ${number(version)}`;
+  const details = `${certainty(confidence)}, version ${number(version)}`;
   if (state.accuracy !== null && state.accuracy < 0.7 && !state.pinned) {
-    return `${digit}, it guesses (${shown}): ${of} has hardly been trained.`;
+    return [`${digit}, it guesses`, `${details}, which has hardly been trained`];
   }
-  return confidence < 0.6 ? `Perhaps a ${digit} (${shown}, ${of}).` : `It is a ${digit} (${shown}, ${of}).`;
+  return [confidence < 0.6 ? `Perhaps a ${digit}` : `It is a ${digit}`, details];
 }
 
 let announceTimer;
-function say(text, three) {
-  byId("sentence").textContent = text;
+function say(text, details = "", three = null) {
+  byId("sentence").firstChild.textContent = text;
+  byId("details").textContent = details && ` (${details})`;
   const marker = byId("marker");
   marker.hidden = three === null;
   if (three !== null) marker.style.left = `${100 * three}%`;
   byId("bar").setAttribute("aria-label", three === null ? "No answer yet" : `Probability of a 3: ${percent(three)}`);
-  if (three === null) return;
   clearTimeout(announceTimer); // while a model trains, a screen reader could not keep up
-  announceTimer = setTimeout(() => announce(text), 900);
+  if (three !== null) announceTimer = setTimeout(() => announce(`${text} (${details})`), 900);
 }
 
 function announce(text) {
@@ -412,7 +435,8 @@ const pin = reporting(async (version) => {
 // ---------------------------------------------------------------- training
 
 byId("schedule").addEventListener("change", () => {
-  byId("final").hidden = byId("schedule").value === "constant";
+  // Disabled too: the browser would refuse to send the form for a number that nobody sees.
+  byId("final").hidden = byId("final-rate").disabled = byId("schedule").value === "constant";
 });
 
 byId("train-form").addEventListener("submit", reporting(async (event) => {
@@ -428,6 +452,7 @@ byId("train-form").addEventListener("submit", reporting(async (event) => {
 const onClick = (id, action) => byId(id).addEventListener("click", reporting(action));
 onClick("stop", () => call("stop"));
 onClick("step", async () => {
+  if (!byId("rate").reportValidity()) return;
   const { loss, version } = await call("step", { learning_rate: byId("rate").valueAsNumber });
   announce(`version ${number(version)}, loss ${loss.toFixed(4)}`);
 });
@@ -437,7 +462,10 @@ onClick("forget-zero", () => call("initialize", { std: 0 }));
 function showRun() {
   const { run, points } = state;
   const isRunning = run?.state === "running";
+  byId("train").disabled = isRunning && run.own;
   byId("stop").disabled = !(isRunning && run.own);
+  // The server does them when the run has ended.
+  for (const button of document.querySelectorAll(".waits")) button.disabled = isRunning;
   if (!run) return;
   const [epoch, training, validation, accuracy] = points.at(-1) ?? [0];
   const name = run.name ? ` “${run.name}”` : "";
@@ -446,7 +474,7 @@ function showRun() {
     text += `, training loss ${training.toFixed(4)}, validation loss ${validation.toFixed(4)}, `
       + `accuracy ${percent(accuracy, 2)}`;
   }
-  if (isRunning && !run.own) text += ". Another caller began it, and only that caller can stop it";
+  if (isRunning && !run.own) text += ". Another caller began it, and can stop it; a run of this page waits for its end";
   byId("run").textContent = `${text}.`;
   const summary = epoch ? `Losses of run ${run.run}, epochs 1 to ${epoch}: training from ${points[0][1]} to `
     + `${training}, validation from ${points[0][2]} to ${validation}` : "No curve yet";
@@ -529,11 +557,12 @@ const refreshErrors = reporting(async () => {
 function errorItem({ pixels, digit, probability: three }) {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = SIDE;
-  paint(canvas.getContext("2d"), fromBase64(pixels), (ink) => [colour("--ink"), ink / 255]);
+  const white = colour("--ink");
+  paint(canvas.getContext("2d"), fromBase64(pixels), (ink) => [white, ink / 255]);
   const said = three > 0.5 ? 3 : 7;
   const button = document.createElement("button");
   button.type = "button";
-  button.append(canvas, `a ${digit}, says ${said} (${certainty(said === 3 ? three : 1 - three)})`);
+  button.append(canvas, `a ${digit}, says ${said} (${certainty(said === 3 ? three : 1 - three, ">")})`);
   button.addEventListener("click", () => {
     show({ pixels, digit });
     byId("pad-section").scrollIntoView({ block: "nearest" });
@@ -556,7 +585,12 @@ function historyRow(name, origin, version) {
   const row = document.createElement("tr");
   const use = document.createElement("td");
   use.append(smallButton("Predict", `Predict with ${name}`, () => pin(version)));
-  if (state.mayWrite) use.append(" ", smallButton("Restore", `Restore ${name}`, () => restore(version)));
+  if (state.mayWrite) {
+    const button = smallButton("Restore", `Restore ${name}`, () => restore(version));
+    button.className = "waits";
+    button.disabled = state.run?.state === "running";
+    use.append(" ", button);
+  }
   for (const text of [name, origin]) {
     const cell = document.createElement("td");
     cell.textContent = text;
@@ -594,7 +628,8 @@ const handlers = {
     byId("server").textContent = reachable ? "connected" : "away";
     byId("train-form").hidden = !mayWrite;
     byId("readonly").hidden = mayWrite || !reachable;
-    showProblem(reachable ? "" : `The server does not answer: ${problem}`, true);
+    state.outage = reachable ? "" : `The server does not answer: ${problem}`;
+    showProblem();
     if (isNews && reachable) ask();
   },
   model(content) {
@@ -627,7 +662,9 @@ async function listen() {
     clearTimeout(watchdog);
     watchdog = setTimeout(() => controller.abort(), SILENCE_MAX);
   };
+  const leave = () => document.hidden && controller.abort();
   isAlive();
+  document.addEventListener("visibilitychange", leave);
   try {
     const reply = await fetch("page/events", {
       method: "POST",
@@ -651,17 +688,28 @@ async function listen() {
     }
   } finally {
     clearTimeout(watchdog);
+    document.removeEventListener("visibilitychange", leave);
+  }
+}
+
+/** Wait until somebody sees the page. A browser has six connections for all of a server's pages, so
+ * pages that nobody sees must not hold one each. */
+async function seen() {
+  while (document.hidden) {
+    await new Promise((resolve) => { document.addEventListener("visibilitychange", resolve, { once: true }); });
   }
 }
 
 async function listenForEver() {
   for (;;) {
     let problem = "mnist37 web has ended; the page goes on when it is back";
+    await seen();
     try {
       await listen();
     } catch (error) {
       if (!(error instanceof TypeError) && error.name !== "AbortError") problem = error.message;
     }
+    if (document.hidden) continue;
     handlers.server({ reachable: false, problem, may_write: state.mayWrite });
     await new Promise((resolve) => { setTimeout(resolve, 1000); });
   }
