@@ -9,6 +9,7 @@ have called `never_wait`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -38,6 +39,9 @@ Intercept: TypeAlias = "Callable[[Continuation, grpc.HandlerCallDetails], Handle
 
 THREADS = 160  # for calls that wait: 64 for a floor, 64 for the owner, and large messages
 LARGE_BYTES = 1 << 20  # of a message; a larger one would keep the event loop for a millisecond
+
+
+log = logging.getLogger(__name__)
 
 
 class CallDetails(NamedTuple):
@@ -92,6 +96,11 @@ class AsgiServer:
                 await self._call(handler, context, receive, send)
         except Disconnected:
             pass
+        except Exception:
+            # The handlers turn theirs into statuses. Without one the caller would take a call that
+            # has failed for one that has succeeded.
+            log.exception("a call has failed: %s", scope["path"])
+            await end(send, context, grpc.StatusCode.INTERNAL)
         finally:
             context.end()
 
@@ -139,7 +148,10 @@ class AsgiServer:
         message = await self._read(call, context, receive, send)
         if message is STOPPED:
             return
-        answers = call(iter([] if message is None else [message]), context)
+        answers = outcome(call, iter([] if message is None else [message]), context)
+        if answers is None:
+            await end(send, context, context.code() or grpc.StatusCode.UNKNOWN)
+            return
         encode: Any = handler.response_serializer or bytes
         loop = asyncio.get_running_loop()
         gone = asyncio.ensure_future(wait_until_gone(receive))
