@@ -46,6 +46,7 @@ class Front:
         self.grpc = AsgiServer(
             interceptor.intercept_service if interceptor else None,
             config.max_message_mib * 2**20,
+            config.message_timeout,
         )
         self.http = HttpApplications(settings)
         self._end_pipe = settings.end_pipe

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from mnist37_client.local_server import LocalServer
 from mnist37_client.processes import python_process
 
@@ -10,3 +12,8 @@ class FrontedServer(LocalServer):
     """The processes of `mnist37 serve --front`, ready when the constructor returns."""
 
     command = (*python_process.command("mnist37_front"), "serve")
+
+
+def put_before_servers(module: ModuleType) -> None:
+    """Have each server that the tests of a module start be one behind a front."""
+    vars(module)["LocalServer"] = FrontedServer

@@ -59,11 +59,15 @@ class AsgiServer:
     Args:
         intercept: of an interceptor; None if there is none.
         message_bytes_max: the most bytes of a message.
+        message_seconds_max: how long a caller may take to send one.
     """
 
-    def __init__(self, intercept: Intercept | None, message_bytes_max: int) -> None:
+    def __init__(
+        self, intercept: Intercept | None, message_bytes_max: int, message_seconds_max: float
+    ) -> None:
         self._intercept = intercept or (lambda proceed, details: proceed(details))
         self._bytes_max = message_bytes_max
+        self._seconds_max = message_seconds_max
         self._handlers: dict[str, Handler] = {}
         self._threads = ThreadPoolExecutor(THREADS, "wait")
 
@@ -181,16 +185,28 @@ class AsgiServer:
     async def _read(self, call: object, context: AsgiContext, receive: Receive, send: Send) -> Any:  # noqa: ANN401 - bytes, None or STOPPED
         """Return the message of a call, or STOPPED after a status that says what is wrong with it.
 
-        A call that is refused needs no message. Envoy ends a call whose message takes too long.
+        A call that is refused needs no message.
         """
         if getattr(call, "__name__", "") == "refuse_call":
             return None
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        # asyncio.timeout would cost a call 5 us.
+        timer = loop.call_later(self._seconds_max, task.cancel)
         try:
             return await read_message(receive, self._bytes_max)
         except InvalidFrame as error:
             context.set_details(str(error))
             await end(send, context, error.code)
-            return STOPPED
+        except asyncio.CancelledError:
+            if loop.time() < timer.when():
+                raise
+            task.uncancel()
+            context.set_details("the caller took too long to send its message")
+            await end(send, context, grpc.StatusCode.CANCELLED)
+        finally:
+            timer.cancel()
+        return STOPPED
 
 
 END = object()  # of a stream

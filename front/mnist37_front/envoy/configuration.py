@@ -34,7 +34,7 @@ OWN_PATHS = (
     "/inference.GRPCInferenceService/ModelInfer",
     "/inference.GRPCInferenceService/ModelStatistics",  # of these predictions
 )
-HEALTH = "/grpc.health.v1.Health"
+HEALTH = "/grpc.health.v1.Health/"
 # Limits. Those in seconds are for what a caller has not finished to send.
 HEADERS_SECONDS = 10
 IDLE_CONNECTION_SECONDS = 60
@@ -58,11 +58,11 @@ def configure(settings: FrontSettings, module: str) -> Config:
     """
     tls = downstream_tls(settings)
     listeners = [
-        listener(f"front-{number}", address, settings, module, tls)
+        listener(f"front-{number}", address, module, tls)
         for number, address in enumerate(listening_addresses(settings.parsed_address))
     ]
     internal = {"pipe": {"path": str(settings.internal_socket), "mode": 0o600}}
-    listeners.append(listener("internal", internal, settings, module, None))
+    listeners.append(listener("internal", internal, module, None))
     return {
         "node": {"id": "front", "cluster": "mnist37"},  # Envoy asks for it, to watch certificates
         "admin": {"address": {"pipe": {"path": str(settings.admin_socket), "mode": 0o600}}},
@@ -88,9 +88,7 @@ def listening_addresses(address: Address) -> list[Config]:
     ]
 
 
-def listener(
-    name: str, address: Config, settings: FrontSettings, module: str, tls: Config | None
-) -> Config:
+def listener(name: str, address: Config, module: str, tls: Config | None) -> Config:
     """Return a listener with all routes."""
     connection_manager = {
         "@type": f"{EXTENSIONS}filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -129,9 +127,7 @@ def listener(
         ],
         "route_config": {
             "name": "front",
-            "virtual_hosts": [
-                {"name": "front", "domains": ["*"], "routes": routes(settings.message_timeout)}
-            ],
+            "virtual_hosts": [{"name": "front", "domains": ["*"], "routes": routes()}],
         },
     }
     chain: Config = {
@@ -153,17 +149,9 @@ def listener(
     }
 
 
-def routes(message_timeout: float) -> list[Config]:
-    """Return the routes: the front's own methods, then those of the owner, then HTTP.
-
-    Args:
-        message_timeout: the seconds in which a call of the front's own methods must have ended:
-            nearly all of them pass while its caller sends the message.
-    """
-    http: Config = {"cluster": OWNER}  # a route has a cluster; the application answers before that
-    duration = {"max_stream_duration": f"{message_timeout}s", "grpc_timeout_header_max": "0s"}
-    own: Config = {**http, "max_stream_duration": duration}
-    watch: Config = {**http, "max_stream_duration": {"grpc_timeout_header_max": "0s"}}
+def routes() -> list[Config]:
+    """Return the routes: the front's own methods, then those of the owner, then HTTP."""
+    own: Config = {"cluster": OWNER}  # a route has a cluster; the application answers before that
     passed_on = {
         "match": {"prefix": "/", "grpc": {}},
         "route": {
@@ -180,10 +168,9 @@ def routes(message_timeout: float) -> list[Config]:
     }
     return [
         *({"match": {"path": path}, "route": own} for path in OWN_PATHS),
-        {"match": {"path": f"{HEALTH}/Watch"}, "route": watch},
-        {"match": {"prefix": f"{HEALTH}/"}, "route": own},
+        {"match": {"prefix": HEALTH}, "route": own},
         passed_on,
-        {"match": {"prefix": "/"}, "route": http},
+        {"match": {"prefix": "/"}, "route": own},
     ]
 
 

@@ -1,6 +1,5 @@
-from integration import test_limits as original
-from integration.test_limits import *  # noqa: F403
-from support.fronted import FrontedServer
+"""The server's own tests of limits, with a front before each server."""
 
-if hasattr(original, "LocalServer"):
-    original.LocalServer = FrontedServer
+from __future__ import annotations
+
+from integration.test_limits import *  # noqa: F403

@@ -1,6 +1,9 @@
+"""The server's own tests of the RPCs, with a front before each server."""
+
+from __future__ import annotations
+
 from integration import test_rpcs as original
 from integration.test_rpcs import *  # noqa: F403
-from support.fronted import FrontedServer
+from support.fronted import put_before_servers
 
-if hasattr(original, "LocalServer"):
-    original.LocalServer = FrontedServer
+put_before_servers(original)

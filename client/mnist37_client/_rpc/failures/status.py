@@ -112,7 +112,7 @@ CONNECTION_FAILURES: tuple[tuple[str, type[Mnist37Error], str], ...] = (
     (
         # With one address, and with a list of followers.
         "(?:failed to connect|connections to all backends failing)"
-        ".*(?:Socket closed|reset by peer|Broken pipe)",
+        ".*(?:Socket closed|reset by peer|Broken pipe|TSI_DATA_CORRUPTED)",
         Unavailable,
         "{address} closed the connection; does it require TLS (tls_ca)? With TLS, it requires a"
         " certificate of yours (tls_cert, tls_key), or has refused it as expired, not yet valid or"

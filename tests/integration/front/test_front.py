@@ -1,0 +1,160 @@
+"""Tests of what a native front adds to a server: it reads on alone, and ends in order."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import grpc
+import pytest
+from mnist37_client import Client, Unavailable, health, validation_images
+from mnist37_client.local_server import UNWANTED_VARIABLES, LocalServer
+from mnist37_client.processes import python_process
+from mnist37_client.processes.local_process import LocalProcess
+from support.fronted import FrontedServer
+from support.scraping import wait_until
+
+IMAGES, LABELS = validation_images()
+PREDICT = "/mnist37.v1.Mnist37Service/Predict"
+
+
+class Front(LocalProcess):
+    """A process of `mnist37 front`, ready when the constructor returns."""
+
+    def __init__(self, owner: str, *options: str) -> None:
+        address = () if "--address" in options else ("--address", "127.0.0.1:0")
+        command = (*python_process.command("mnist37_front"), "--owner", owner, *address, *options)
+        super().__init__("the front", command, UNWANTED_VARIABLES)
+
+
+def ready(front: Front) -> Client:
+    """Return a client of a front, when it has a version."""
+    assert wait_until(lambda: is_serving(front), 30)
+    return Client(front.address, timeout=10)
+
+
+def is_serving(front: Front) -> bool:
+    """Return whether a front says that it is serving."""
+    try:
+        health.check(front.address)
+    except Unavailable:
+        return False
+    return True
+
+
+@pytest.fixture
+def front(server: LocalServer) -> Iterator[Front]:
+    with Front(server.address) as front, ready(front):
+        yield front
+
+
+@pytest.fixture
+def server() -> Iterator[LocalServer]:
+    with LocalServer("--device", "cpu") as server:
+        yield server
+
+
+def test_an_answer_has_the_owners_bits_and_follows_its_versions(
+    server: LocalServer, front: Front
+) -> None:
+    with Client(server.address) as owner, Client(front.address) as client:
+        for _ in range(3):
+            version = client.step().version
+            seen = client.predict(IMAGES)
+            assert seen.version >= version  # the client's floor: it never sees an older version
+            exact = owner.predict(IMAGES, version=seen.version)
+            assert seen.probabilities.tobytes() == exact.probabilities.tobytes()
+
+
+def test_reads_go_on_while_the_owner_is_away_and_writes_say_when_to_try_again(
+    server: LocalServer, front: Front
+) -> None:
+    with Client(front.address, retry_for=0, timeout=10) as client:
+        before = client.predict(IMAGES[:5])
+        server.kill()
+        for _ in range(20):
+            assert client.predict(IMAGES[:5]).version == before.version
+        with pytest.raises(Unavailable, match="cannot reach the owner") as refused:
+            client.step()
+        assert refused.value.reason == "OWNER_UNREACHABLE"
+        assert refused.value.retry_after == 1
+
+
+def test_the_page_and_the_http_api_are_on_the_same_port_and_predict_without_the_owner(
+    server: LocalServer, front: Front
+) -> None:
+    base = f"http://{front.address}"
+    with urllib.request.urlopen(base) as page:
+        assert "mnist37" in page.read().decode()
+    pixels = IMAGES[0].reshape(1, 784).tolist()
+    body = {"inputs": [{"name": "pixels", "datatype": "UINT8", "shape": [1, 784], "data": pixels}]}
+    request = urllib.request.Request(
+        f"{base}/v2/models/mnist37/infer",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with Client(server.address) as owner:
+        expected = owner.predict(IMAGES[:1]).probabilities[0]
+    server.kill()
+    with urllib.request.urlopen(request) as answer:
+        (probability,) = json.load(answer)["outputs"][0]["data"]
+    assert probability == pytest.approx(expected, abs=1e-7)
+
+
+def test_a_killed_launcher_ends_envoy_and_the_owner() -> None:
+    with FrontedServer() as server:
+        port = int(server.address.rpartition(":")[2])
+        server.kill()
+        assert wait_until(lambda: not listens(port), 5)
+
+
+def listens(port: int) -> bool:
+    """Return whether a process listens on a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_caller_that_sends_nothing_of_its_message_is_ended_in_time(server: LocalServer) -> None:
+    with (
+        Front(server.address, "--message-timeout", "1") as front,
+        ready(front),
+        grpc.insecure_channel(front.address) as channel,
+    ):
+        messages: SimpleQueue[bytes] = SimpleQueue()  # to which nothing comes
+        call: Any = channel.stream_unary(PREDICT)
+        began = time.monotonic()
+        with pytest.raises(grpc.RpcError):
+            call(iter(messages.get, b""), timeout=20)
+        messages.put(b"")
+        assert time.monotonic() - began < 5
+
+
+def test_two_fronts_cannot_have_one_port(server: LocalServer, front: Front) -> None:
+    with pytest.raises(Unavailable, match="the port is in use; name another HOST:PORT"):
+        Front(server.address, "--address", front.address)
+
+
+def test_a_front_beyond_this_machine_needs_protection(server: LocalServer) -> None:
+    with pytest.raises(Unavailable, match="--tls-cert and --tls-key"):
+        Front(server.address, "--address", "0.0.0.0:0")
+
+
+def test_an_owner_with_tokens_needs_them_at_the_front_too(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("x" * 40)
+    with pytest.raises(Unavailable, match="--tokens: missing; the owner asks for tokens"):
+        Front("127.0.0.1:1", "--owner-token-file", str(tmp_path / "token"))
+
+
+def test_a_front_loads_no_torch(front: Front) -> None:
+    maps = subprocess.run(
+        ["pgrep", "--parent", str(front.process.pid)], capture_output=True, text=True, check=True
+    )
+    for pid in maps.stdout.split():
+        assert "torch" not in Path(f"/proc/{pid}/maps").read_text()
