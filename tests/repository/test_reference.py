@@ -18,6 +18,7 @@ from mnist37_client import AsyncClient, Client, errors, validation_images
 from mnist37_client._rpc.failures import status as client_status
 from mnist37_client.cli.group import commands
 from mnist37_client.local_server import LocalServer
+from mnist37_front.command import front
 from mnist37_server.access.roles import REQUIRED_ROLES
 from mnist37_server.command_line import main as serve
 from mnist37_server.errors import Reason
@@ -67,6 +68,17 @@ def test_the_flags_of_web() -> None:
         (plain(row["flag"]), row["environment"], row["default"])
         for row in table("docs/page.md", "flag", "environment", "default", "meaning")
     ] == [(option.opts[0], option.envvar, default(option)) for option in options(web)]
+
+
+def test_the_flags_of_front() -> None:
+    prefix = front.context_settings["auto_envvar_prefix"]
+    assert [
+        (plain(row["flag"]), row["environment"], row["default"])
+        for row in table("docs/front.md", "flag", "environment", "default", "meaning")
+    ] == [
+        (option.opts[0], f"{prefix}_{option.name}".upper(), default(option))
+        for option in options(front)
+    ]
 
 
 def test_the_flags_that_reach_a_server() -> None:

@@ -29,18 +29,20 @@ class AsgiContext(grpc.ServicerContext):
         timeout: the header grpc-timeout, or None.
     """
 
+    # Defaults of the class: most calls set none of them, and there is a context for each call.
+    _code: grpc.StatusCode | None = None
+    _details = ""
+    _trailing: Pairs = ()
+    _callbacks: tuple[Callable[[], None], ...] = ()
+    _is_active = True
+
     def __init__(self, metadata: Pairs, timeout: bytes | None) -> None:
         self._metadata = metadata
-        self._deadline = parse_deadline(timeout)
-        self._code: grpc.StatusCode | None = None
-        self._details = ""
-        self._trailing: Pairs = ()
-        self._callbacks: list[Callable[[], None]] = []
-        self._is_active = True
+        self._deadline = inf if timeout is None else parse_deadline(timeout)
 
     def is_active(self) -> bool:
         """Return whether the caller still waits."""
-        return self._is_active and time.monotonic() < self._deadline
+        return self._is_active and (self._deadline == inf or time.monotonic() < self._deadline)
 
     def time_remaining(self) -> float:
         """Return the seconds until the deadline; infinity without one."""
@@ -49,7 +51,7 @@ class AsgiContext(grpc.ServicerContext):
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """Call a function at the end of the call; return False if it has ended."""
         if self._is_active:
-            self._callbacks.append(callback)
+            self._callbacks = (*self._callbacks, callback)
         return self._is_active
 
     def end(self) -> None:
@@ -133,9 +135,9 @@ class AsgiContext(grpc.ServicerContext):
         """Do nothing: no handler here sends metadata before its answer."""
 
 
-def parse_deadline(timeout: bytes | None) -> float:
+def parse_deadline(timeout: bytes) -> float:
     """Return the moment on time.monotonic's clock at which a grpc-timeout ends."""
-    match = TIMEOUT.fullmatch(timeout) if timeout is not None else None
+    match = TIMEOUT.fullmatch(timeout)
     if match is None:
         return inf
     return time.monotonic() + int(match[1]) * UNIT_SECONDS[match[2]]

@@ -65,7 +65,7 @@ class AsgiServer:
     def __init__(
         self, intercept: Intercept | None, message_bytes_max: int, message_seconds_max: float
     ) -> None:
-        self._intercept = intercept or (lambda proceed, details: proceed(details))
+        self._intercept = intercept
         self._bytes_max = message_bytes_max
         self._seconds_max = message_seconds_max
         self._handlers: dict[str, Handler] = {}
@@ -88,8 +88,11 @@ class AsgiServer:
             elif name == b"grpc-timeout":
                 timeout = value
         context = AsgiContext(metadata, timeout)
-        details: Any = CallDetails(scope["path"], metadata)
-        handler = self._intercept(self._find, details)
+        if self._intercept is None:
+            handler = self._handlers.get(scope["path"])
+        else:
+            details: Any = CallDetails(scope["path"], metadata)
+            handler = self._intercept(self._find, details)
         try:
             if handler is None:
                 context.set_details(f"Method not found: {scope['path'][:200]}")
