@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import grpc
 from mnist37_server.app import CONTRACTS, create_auth_interceptor
 from mnist37_server.assembly.follower import Follower
 from mnist37_server.errors import CannotStart
@@ -13,8 +14,10 @@ from mnist37_server.rpc.threads.elastic_pool import ElasticThreadPool, never_wai
 from mnist37_server.services import health as health_service
 from mnist37_server.services import mnist37_service, open_inference
 
-from mnist37_front.asgi.frames import Receive, Send
-from mnist37_front.asgi.server import AsgiServer, Scope
+from mnist37_front.asgi.context import AsgiContext
+from mnist37_front.asgi.frames import Receive, Send, trailers
+from mnist37_front.asgi.server import AsgiServer, CallDetails, Scope, outcome
+from mnist37_front.envoy.configuration import AUTHORIZE
 from mnist37_front.http import HttpApplications
 from mnist37_front.settings import LOGGED, FrontSettings
 
@@ -34,7 +37,7 @@ class Front:
     def __init__(self, settings: FrontSettings) -> None:
         logs.configure(settings.log_format, settings.log_level, LOGGED)
         config = settings.server_config()
-        auth = create_auth_interceptor(config)
+        auth = self._auth = create_auth_interceptor(config)
         self._metrics: Any = None
         if config.parsed_metrics_address is not None:
             from mnist37_server.observability.prometheus import MetricsEndpoint
@@ -66,6 +69,27 @@ class Front:
         with self._end_pipe.open("rb") as pipe:
             pipe.read()
         self.health.begin_shutdown()
+
+    async def authorize(self, scope: Scope, send: Send) -> None:
+        """Answer Envoy whether a call may be passed on, by its path and its token."""
+        metadata = tuple(
+            (name.decode(), value.decode("latin-1"))
+            for name, value in scope["headers"]
+            if name == b"authorization"
+        )
+        details: Any = CallDetails(scope["path"].removeprefix(AUTHORIZE), metadata)
+        refusal: Any = self._auth.authorize(details) if self._auth else None
+        status, headers, text = 200, [], b""
+        if refusal is not None:
+            context = AsgiContext(metadata, None)
+            outcome(refusal.stream_stream, iter(()), context)
+            code = context.code() or grpc.StatusCode.UNAUTHENTICATED
+            status = 403 if code is grpc.StatusCode.PERMISSION_DENIED else 401
+            found = dict(trailers(context, code))
+            headers = [(name, found[name]) for name in (b"grpc-status-details-bin",)]
+            text = context.details().encode()
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": text})
 
     def close(self) -> None:
         """Say that the front is no longer serving, and end its connection to the owner."""
@@ -129,6 +153,9 @@ class Application:
             await self._live(receive, send)
             return
         assert self._front is not None
+        if scope["path"].startswith(AUTHORIZE):
+            await self._front.authorize(scope, send)
+            return
         for name, value in scope["headers"]:
             if name == b"content-type":
                 if value.startswith(GRPC):

@@ -21,7 +21,8 @@ from mnist37_front.settings import CONNECTIONS_MAX, FrontSettings
 Config = dict[str, Any]
 
 EXTENSIONS = "type.googleapis.com/envoy.extensions."
-OWNER = "owner"  # the name of the cluster
+OWNER, SELF = "owner", "self"  # the names of the clusters
+AUTHORIZE = "/-/authorize"  # before the path of a call: whether it may be passed on
 APPLICATION = {
     "app": "mnist37_front.app:app",
     "interface": "asgi",
@@ -58,15 +59,18 @@ def configure(settings: FrontSettings, module: str) -> Config:
     """
     tls = downstream_tls(settings)
     listeners = [
-        listener(f"front-{number}", address, module, tls)
+        listener(f"front-{number}", address, module, tls, settings.tokens is not None)
         for number, address in enumerate(listening_addresses(settings.parsed_address))
     ]
     internal = {"pipe": {"path": str(settings.internal_socket), "mode": 0o600}}
-    listeners.append(listener("internal", internal, module, None))
+    listeners.append(listener("internal", internal, module, None, settings.tokens is not None))
     return {
         "node": {"id": "front", "cluster": "mnist37"},  # Envoy asks for it, to watch certificates
         "admin": {"address": {"pipe": {"path": str(settings.admin_socket), "mode": 0o600}}},
-        "static_resources": {"listeners": listeners, "clusters": [owner_cluster(settings)]},
+        "static_resources": {
+            "listeners": listeners,
+            "clusters": [owner_cluster(settings), self_cluster(settings)],
+        },
         "overload_manager": overload_manager(),
     }
 
@@ -88,7 +92,9 @@ def listening_addresses(address: Address) -> list[Config]:
     ]
 
 
-def listener(name: str, address: Config, module: str, tls: Config | None) -> Config:
+def listener(
+    name: str, address: Config, module: str, tls: Config | None, asks_for_tokens: bool
+) -> Config:
     """Return a listener with all routes."""
     connection_manager = {
         "@type": f"{EXTENSIONS}filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -107,6 +113,7 @@ def listener(name: str, address: Config, module: str, tls: Config | None) -> Con
         },
         "local_reply_config": {"mappers": local_replies()},
         "http_filters": [
+            *([authorization()] if asks_for_tokens else []),
             {
                 "name": "pyvoy",
                 "typed_config": {
@@ -127,7 +134,9 @@ def listener(name: str, address: Config, module: str, tls: Config | None) -> Con
         ],
         "route_config": {
             "name": "front",
-            "virtual_hosts": [{"name": "front", "domains": ["*"], "routes": routes()}],
+            "virtual_hosts": [
+                {"name": "front", "domains": ["*"], "routes": routes(asks_for_tokens)}
+            ],
         },
     }
     chain: Config = {
@@ -149,29 +158,69 @@ def listener(name: str, address: Config, module: str, tls: Config | None) -> Con
     }
 
 
-def routes() -> list[Config]:
+def routes(asks_for_tokens: bool) -> list[Config]:
     """Return the routes: the front's own methods, then those of the owner, then HTTP."""
-    own: Config = {"cluster": OWNER}  # a route has a cluster; the application answers before that
+
+    def without(*filters: str) -> Config:
+        disabled = {
+            "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
+            "disabled": True,
+        }
+        return {"typed_per_filter_config": dict.fromkeys(filters, disabled)} if filters else {}
+
+    # A route has a cluster; the application answers before that.
+    own: Config = {"route": {"cluster": OWNER}}
+    own |= without(*(["authorization"] if asks_for_tokens else []))
     passed_on = {
-        "match": {"prefix": "/", "grpc": {}},
-        "route": {
-            "cluster": OWNER,
-            "timeout": "0s",
-            "max_stream_duration": {"grpc_timeout_header_max": "0s"},
-        },
-        "typed_per_filter_config": {
-            "pyvoy": {
-                "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
-                "disabled": True,
-            }
-        },
+        "cluster": OWNER,
+        "timeout": "0s",
+        "max_stream_duration": {"grpc_timeout_header_max": "0s"},
     }
     return [
-        *({"match": {"path": path}, "route": own} for path in OWN_PATHS),
-        {"match": {"prefix": HEALTH}, "route": own},
-        passed_on,
-        {"match": {"prefix": "/"}, "route": own},
+        *({"match": {"path": path}, **own} for path in OWN_PATHS),
+        {"match": {"prefix": HEALTH}, **own},
+        {"match": {"prefix": "/", "grpc": {}}, "route": passed_on, **without("pyvoy")},
+        {"match": {"prefix": "/"}, **own},
     ]
+
+
+def authorization() -> Config:
+    """Return the filter that asks the application whether a call may be passed on.
+
+    So a call without a valid token never reaches the owner.
+    """
+
+    def named(*names: str) -> Config:
+        return {"patterns": [{"exact": name, "ignore_case": True} for name in names]}
+
+    return {
+        "name": "authorization",
+        "typed_config": {
+            "@type": f"{EXTENSIONS}filters.http.ext_authz.v3.ExtAuthz",
+            "allowed_headers": named("authorization"),
+            "http_service": {
+                "server_uri": {"uri": "http://front", "cluster": SELF, "timeout": "5s"},
+                "path_prefix": AUTHORIZE,
+                "authorization_response": {
+                    "allowed_client_headers": named("grpc-status-details-bin")
+                },
+            },
+        },
+    }
+
+
+def self_cluster(settings: FrontSettings) -> Config:
+    """Return the cluster of the front itself, by its internal socket."""
+    address = {"pipe": {"path": str(settings.internal_socket)}}
+    return {
+        "name": SELF,
+        "type": "STATIC",
+        "connect_timeout": "2.5s",
+        "load_assignment": {
+            "cluster_name": SELF,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }
 
 
 def owner_cluster(settings: FrontSettings) -> Config:

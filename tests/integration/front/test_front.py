@@ -14,12 +14,20 @@ from typing import Any
 
 import grpc
 import pytest
-from mnist37_client import Client, Unavailable, health, validation_images
+from mnist37_client import (
+    Client,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+    health,
+    validation_images,
+)
 from mnist37_client.local_server import UNWANTED_VARIABLES, LocalServer
 from mnist37_client.processes import python_process
 from mnist37_client.processes.local_process import LocalProcess
 from support.fronted import FrontedServer
-from support.scraping import wait_until
+from support.guarding import secret, token_file, tokens_file
+from support.scraping import Scrape, wait_until
 
 IMAGES, LABELS = validation_images()
 PREDICT = "/mnist37.v1.Mnist37Service/Predict"
@@ -158,3 +166,33 @@ def test_a_front_loads_no_torch(front: Front) -> None:
     )
     for pid in maps.stdout.split():
         assert "torch" not in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_a_call_without_a_valid_token_never_reaches_the_owner(tmp_path: Path) -> None:
+    tokens = str(tokens_file(tmp_path / "tokens", "predict", "follow", "train"))
+    guards = ("--tokens", tokens)
+    with (
+        LocalServer("--device", "cpu", "--metrics-address", "127.0.0.1:0", *guards) as server,
+        Front(
+            server.address, *guards, "--owner-token-file", str(token_file(tmp_path, "follow"))
+        ) as front,
+    ):
+        assert server.process.stdout is not None
+        metrics = server.process.stdout.readline().split()[-1]
+        assert wait_until(lambda: is_serving(front), 30)
+        refusals = {
+            None: (Unauthenticated, "TOKEN_MISSING"),
+            "unknown": (Unauthenticated, "TOKEN_INVALID"),
+            secret("predict"): (PermissionDenied, "ROLE_INSUFFICIENT"),
+        }
+        for token, (kind, reason) in refusals.items():
+            with (
+                Client(front.address, token=token, retry_for=0) as client,
+                pytest.raises(kind) as refused,
+            ):
+                client.step()
+            assert refused.value.reason == reason
+        assert Scrape(metrics).codes("Step") == {}
+        with Client(front.address, token=secret("train")) as client:
+            client.step()
+        assert Scrape(metrics).codes("Step") == {"OK": 1}
