@@ -15,7 +15,7 @@ PROTOS := mnist37_protos/v1/mnist37.proto mnist37_protos/inference/open_inferenc
 STUBS := $(foreach proto,$(PROTOS),$(addprefix $(proto:.proto=_pb2),.py .pyi _grpc.py))
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I protos
 
-.PHONY: demo test test-web picture check soak fuzz endure attack chaos pictures bench device device-compile interop perf protos stack clean
+.PHONY: demo test test-web picture page-cost check soak fuzz endure attack chaos pictures bench device device-compile interop perf protos stack clean
 
 demo: $(INSTALLED)
 	@$(BIN)/mnist37 demo
@@ -28,9 +28,12 @@ test: $(INSTALLED)
 test-web: $(TEST_WEB) chromium-there
 	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal tests/web \
 	  --ignore tests/web/test_cost.py
+
+# What the page costs: its start, an answer, training beside it, many browsers; on a quiet machine.
+page-cost: $(TEST_WEB) chromium-there
 	$(BIN)/python -m pytest --quiet tests/web/test_cost.py
 
-# The picture in the README: the page with a drawing, after a training from zero.
+# The picture page-cost in the README: the page with a drawing, after a training from zero.
 picture: $(TEST_WEB) chromium-there
 	PYTHONPATH=tests $(BIN)/python tests/web/picture.py docs/page.png
 

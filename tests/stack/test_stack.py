@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import urllib.request
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -44,6 +46,27 @@ def test_the_predictor_predicts(stack: Stack) -> None:
 
     before = predictions()
     assert wait_until(lambda: predictions() > before + 3, 60)
+
+
+def test_the_page_and_the_http_api_answer(stack: Stack) -> None:
+    def page() -> str:
+        try:
+            with urllib.request.urlopen(f"{stack.web}/", timeout=5) as answer:
+                return str(answer.read().decode())
+        except OSError:  # it is starting
+            return ""
+
+    assert wait_until(lambda: "page.js" in page(), 60)
+    pixels = {"name": "pixels", "datatype": "UINT8", "shape": [1, 784]}
+    body = {"inputs": [{**pixels, "data": IMAGES[0].reshape(-1).tolist()}]}
+    request = urllib.request.Request(
+        f"{stack.web}/v2/models/mnist37/infer",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        (probability,) = json.load(answer)["outputs"][0]["data"]
+    assert 0 <= probability <= 1
 
 
 def test_each_answer_is_from_one_version(client: Client) -> None:

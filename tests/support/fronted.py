@@ -6,6 +6,8 @@ from types import ModuleType
 
 from mnist37_client.local_server import LocalServer
 from mnist37_client.processes import python_process
+from mnist37_front.envoy.process import environment, module_path
+from mnist37_server.errors import CannotStart
 
 
 class FrontedServer(LocalServer):
@@ -17,3 +19,13 @@ class FrontedServer(LocalServer):
 def put_before_servers(module: ModuleType) -> None:
     """Have each server that the tests of a module start be one behind a front."""
     vars(module)["LocalServer"] = FrontedServer
+
+
+def missing() -> str:
+    """Return what a front lacks on this machine, or an empty text."""
+    try:
+        module_path()
+        environment()
+    except CannotStart as error:
+        return str(error)
+    return ""

@@ -1,6 +1,6 @@
-"""A stack that works while it is tested: a server, a trainer, and a service that predicts.
+"""A stack that works while it is tested: a server, its page, a trainer, and a predictor.
 
-If MNIST37_METRICS and MNIST37_ADDRESS are set, it is the stack in containers at these addresses.
+If MNIST37_METRICS is set, it is the stack in containers, at the addresses in the variables.
 Otherwise the same programs run as processes on this machine.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mnist37_client import Client, Unavailable
 from mnist37_client.local_server import LocalServer
+from mnist37_client.processes.local_web import LocalWeb
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -27,6 +28,7 @@ class Stack:
 
     address: str  # HOST:PORT
     metrics: str  # a URL
+    web: str  # a URL, of the page and the HTTP API
 
 
 @contextmanager
@@ -46,7 +48,8 @@ def running_example(name: str, *arguments: str) -> Iterator[None]:
 def running_stack() -> Iterator[Stack]:
     """Yield the stack in containers, or start one of processes and stop it at the end."""
     if "MNIST37_METRICS" in os.environ:
-        stack = Stack(os.environ["MNIST37_ADDRESS"], os.environ["MNIST37_METRICS"])
+        variables = ("MNIST37_ADDRESS", "MNIST37_METRICS", "MNIST37_WEB")
+        stack = Stack(*(os.environ[name] for name in variables))
         wait_for_server(stack.address)
         yield stack
         return
@@ -54,10 +57,11 @@ def running_stack() -> Iterator[Stack]:
         assert server.process.stdout is not None
         metrics = server.process.stdout.readline().split()[-1]
         with (
+            LocalWeb(server.address) as web,
             running_example("trainer.py", server.address, "20", "0.5"),
             running_example("predictor.py", server.address, "1"),
         ):
-            yield Stack(server.address, metrics)
+            yield Stack(server.address, metrics, web.address)
 
 
 def wait_for_server(address: str, seconds: float = 120) -> None:

@@ -24,6 +24,7 @@ from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 from PIL import Image
+from support import fronted
 
 CLI = (sys.executable, "-P", "-m", "mnist37_client.cli")
 # A new command needs a line only if it has to have arguments.
@@ -181,6 +182,8 @@ class Runner:
 def test_a_command_in_each_locale_and_with_each_kind_of_stdout(
     command: str, server: LocalServer, folder: Path
 ) -> None:
+    if command == "front" and (reason := fronted.missing()):
+        pytest.skip(reason)
     runner = Runner(command, server.address, folder)
     shown: dict[str, Callable[[dict[str, str]], Outcome]] = {
         **dict.fromkeys(LOCALES, runner.piped),

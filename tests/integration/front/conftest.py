@@ -6,7 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 from mnist37_client.local_server import LocalServer
-from support.fronted import FrontedServer
+from support.fronted import FrontedServer, missing
+
+
+@pytest.fixture(scope="session", autouse=True)
+def needs_a_front() -> None:
+    """Skip the tests where a front cannot run: Python may have no shared library."""
+    if reason := missing():
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
