@@ -66,7 +66,7 @@ class WebPage:
 
     def text(self, selector: str) -> str:
         """Return the text of an element."""
-        return self[selector].inner_text()
+        return str(self[selector].inner_text())
 
     def number(self, name: str) -> float:
         """Return a number of the formula, with all its digits."""

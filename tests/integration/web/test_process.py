@@ -110,3 +110,10 @@ def test_a_server_that_is_not_serving_is_not_ready() -> None:
     assert reply.json["ready"] is False
     assert reply.json["error"] == "the server is not serving"
     assert reply.headers["Retry-After"] == "1"
+
+
+def test_a_browser_asks_anew_whether_the_page_has_changed(web: LocalWeb) -> None:
+    page = web.get("/page.js")
+    assert page.headers["Cache-Control"] == "no-cache"
+    unchanged = web.get("/page.js", headers={"If-None-Match": page.headers["ETag"]})
+    assert (unchanged.status, unchanged.body) == (304, b"")

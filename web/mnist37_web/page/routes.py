@@ -40,7 +40,17 @@ def routes() -> list[BaseRoute]:
         restore,
     )
     page = [Route(PAGE + call.__name__, call, methods=["POST"]) for call in endpoints]
-    return [*page, Mount("/", StaticFiles(directory=STATIC, html=True))]
+    return [*page, Mount("/", PageFiles(directory=STATIC, html=True))]
+
+
+class PageFiles(StaticFiles):
+    """The files of the page, which a browser asks about anew: they change with a release."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:  # noqa: ANN401
+        """Return a file, or that it has not changed."""
+        response = super().file_response(*arguments, **options)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 async def fields_of(request: Request, **types: type) -> tuple[Services, dict[str, Any]]:
