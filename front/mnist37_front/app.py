@@ -17,7 +17,7 @@ from mnist37_server.services import mnist37_service, open_inference
 from mnist37_front.asgi.context import AsgiContext
 from mnist37_front.asgi.frames import Receive, Send, trailers
 from mnist37_front.asgi.server import AsgiServer, CallDetails, Scope, outcome
-from mnist37_front.envoy.configuration import AUTHORIZE
+from mnist37_front.envoy.routes import AUTHORIZE
 from mnist37_front.http import HttpApplications
 from mnist37_front.settings import LOGGED, FrontSettings
 

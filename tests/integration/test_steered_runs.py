@@ -276,6 +276,9 @@ def test_runs_are_listed_by_name_and_state(client: Client, stub: Any) -> None:
         assert everything == [(found.run, found.queue_position) for found in listed]
         for call in queued:
             call.cancel()
+        # Before the run ends, after which one of them would begin.
+        request = pb.ListRunsRequest(states=[pb.RUN_STATE_QUEUED])
+        assert wait_until(lambda: not stub.ListRuns(request).runs)
     finished = stub.ListRuns(pb.ListRunsRequest(name=name, states=[pb.RUN_STATE_FINISHED])).runs
     assert len(finished) == 5
     numbers = [found.run for found in finished]
