@@ -13,3 +13,6 @@ del test_each_prediction_is_counted_once_by_whichever_method  # noqa: F821
 
 # One of the refused requests comes by a stream, which the owner counts.
 del test_a_refused_request_is_a_failure_with_its_time  # noqa: F821
+
+# Of a run this short, the newest version may be the only one that a stream sees behind a front.
+del test_a_stream_predicts_with_the_live_model  # noqa: F821
