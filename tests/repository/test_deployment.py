@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,15 @@ def test_the_page_is_deployed_with_existing_flags_variables_and_routes() -> None
     mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
     files = {value for argument in container["args"] if "/" in (value := argument.split("=")[1])}
     assert {str(Path(file).parent) for file in files} <= mounted
+
+
+def test_the_images_are_built_with_every_package_of_the_wheel() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    folders = {package.split("/")[0] for package in wheel["targets"]["wheel"]["packages"]}
+    sent = {
+        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"
+    }
+    assert folders <= sent
 
 
 def test_the_deployments_user_is_the_images() -> None:
