@@ -128,6 +128,8 @@ class FollowLoop:
                 # Before anything else: the process may be paused at each line.
                 now = time.monotonic()
                 self._check_stall(now)
+                if self._stall:  # `_watch` has noted the time since this message came
+                    raise Stalled(self._stall)
                 self._replica.receive(update, now)
                 self._heard_at = now
                 if not self._is_connected:

@@ -201,6 +201,17 @@ def test_a_message_that_came_while_the_process_was_paused_is_not_used(
     assert replica.position == Position(START, 5)
 
 
+def test_a_message_is_not_used_when_the_other_thread_has_noted_the_pause_first(
+    loop: FollowLoop, owner: Owner, replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin(loop, owner, replica)
+    # It has noted the time already, and the end of the stream comes after the message.
+    loop._stall = "this process was paused for 2.0 seconds"
+    owner.send(6)
+    assert wait_until(lambda: "this process was paused for" in caplog.text, TIMEOUT)
+    assert replica.position == Position(START, 5)
+
+
 def test_a_silent_owner_is_connected_to_anew(
     loop: FollowLoop,
     owner: Owner,
