@@ -23,7 +23,7 @@ from mnist37_server.rpc.listening import find_port
 
 from mnist37_front.envoy.process import Envoy
 from mnist37_front.owner import OwnerProcess, OwnerTokens
-from mnist37_front.settings import LOGGED, FrontSettings
+from mnist37_front.settings import LOGGED, FrontSettings, with_fronts_flags
 
 PAUSE_SECONDS = 0.1
 
@@ -132,4 +132,4 @@ def check_files(settings: FrontSettings) -> None:
         tls.check_token_file(config.following)
         tls.owner_credentials(config.following)
     except CannotStart as error:
-        raise CannotStart(str(error).replace("--follow-", "--owner-")) from None
+        raise CannotStart(with_fronts_flags(str(error))) from None

@@ -70,27 +70,30 @@ class FrontSettings:
     def server_config(self) -> Config:
         """Return the settings of the server's parts in the front; raise CannotStart if invalid."""
         check_pair("--owner-tls-cert", self.owner_tls_cert, "--owner-tls-key", self.owner_tls_key)
-        following = Following(
-            self.owner,
-            tls_ca=self.owner_tls_ca,
-            tls_cert=self.owner_tls_cert,
-            tls_key=self.owner_tls_key,
-            token_file=self.owner_token_file,
-            max_age=self.max_age,
-        )
-        return Config(
-            address=self.address,
-            following=following,
-            max_message_mib=self.max_message_mib,
-            message_timeout=self.message_timeout,
-            metrics_address=self.metrics_address,
-            shutdown_grace=self.shutdown_grace,
-            tls_cert=self.tls_cert,
-            tls_key=self.tls_key,
-            client_ca=self.client_ca,
-            tokens=self.tokens,
-            insecure=self.insecure,
-        )
+        try:
+            following = Following(
+                self.owner,
+                tls_ca=self.owner_tls_ca,
+                tls_cert=self.owner_tls_cert,
+                tls_key=self.owner_tls_key,
+                token_file=self.owner_token_file,
+                max_age=self.max_age,
+            )
+            return Config(
+                address=self.address,
+                following=following,
+                max_message_mib=self.max_message_mib,
+                message_timeout=self.message_timeout,
+                metrics_address=self.metrics_address,
+                shutdown_grace=self.shutdown_grace,
+                tls_cert=self.tls_cert,
+                tls_key=self.tls_key,
+                client_ca=self.client_ca,
+                tokens=self.tokens,
+                insecure=self.insecure,
+            )
+        except CannotStart as error:
+            raise CannotStart(with_fronts_flags(str(error))) from None
 
     def web_settings(self) -> WebSettings:
         """Return the settings of the page and the HTTP API; raise CannotStart if invalid.
@@ -151,6 +154,11 @@ class FrontSettings:
             if "Path" in str(field.type) and values[field.name] is not None:
                 values[field.name] = Path(values[field.name])
         return cls(**values)
+
+
+def with_fronts_flags(text: str) -> str:
+    """Return an error of the server's settings, with the front's flags in place of its own."""
+    return text.replace("--follow", "--owner")
 
 
 def read_secret(flag: str, file: Path | None) -> str | None:

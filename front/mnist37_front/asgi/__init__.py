@@ -1,1 +1,1 @@
-"""What runs in Envoy: calls of gRPC, answered by the services of the server, over ASGI."""
+"""Answer calls of gRPC over ASGI, by the services of the server: this runs in Envoy."""

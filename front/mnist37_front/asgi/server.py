@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 class CallDetails(NamedTuple):
-    """What an interceptor sees of a call: grpc.HandlerCallDetails."""
+    """The details of a call that an interceptor sees, as grpc.HandlerCallDetails has them."""
 
     method: str
     invocation_metadata: Pairs

@@ -154,6 +154,12 @@ def test_a_front_beyond_this_machine_needs_protection(server: LocalServer) -> No
         Front(server.address, "--address", "0.0.0.0:0")
 
 
+def test_a_wrong_owner_is_named_by_the_fronts_own_flag() -> None:
+    with pytest.raises(Unavailable, match="--owner: got 'nonsense'") as refused:
+        Front("nonsense")
+    assert "--follow" not in str(refused.value)
+
+
 def test_an_owner_with_tokens_needs_them_at_the_front_too(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("x" * 40)
     with pytest.raises(Unavailable, match="--tokens: missing; the owner asks for tokens"):

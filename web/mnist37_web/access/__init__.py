@@ -1,1 +1,1 @@
-"""Who may call web, and how much a body may hold."""
+"""Decide which requests may enter, and bound their bodies."""

@@ -1,4 +1,4 @@
-"""What a request must be before any route sees it: for whom, from which page, with which password.
+"""Verify host, origin, password and body type of a request before any route sees it.
 
 A browser sends requests for every page that its user visits. The rules here are those that such a
 page cannot meet: the Host must be web's own name (a foreign name that leads here is DNS
