@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from mnist37_protos.v1 import mnist37_pb2 as pb
@@ -14,15 +15,19 @@ if TYPE_CHECKING:  # a follower has no runs, and does not load SQLite
 
 
 def watch_run(watch: RunWatch, request: pb.WatchRunRequest) -> Iterator[pb.WatchRunResponse]:
-    """Yield the state of a run, its curve and, if asked for, its further epochs and last state."""
-    current = watch.record()
-    if current is not None:
-        yield pb.WatchRunResponse(run=run_message(*current))
-    for progress in progress_messages([watch.curve()], request.coalesce):
+    """Yield the state of a run, its curve and, if asked for, its further epochs and last state.
+
+    The state comes before the first epoch, although a run has none before its first commit.
+    """
+    state = watch.record()
+    if state is not None:
+        yield pb.WatchRunResponse(run=run_message(*state))
+    groups = chain([watch.curve()], watch.follow() if request.follow else [])
+    for progress in progress_messages(groups, request.coalesce):
+        if state is None and (state := watch.record()) is not None:
+            yield pb.WatchRunResponse(run=run_message(*state))
         yield pb.WatchRunResponse(progress=progress)
     if request.follow:
-        for progress in progress_messages(watch.follow(), request.coalesce):
-            yield pb.WatchRunResponse(progress=progress)
         final = watch.record()
         if final is not None:
             yield pb.WatchRunResponse(run=run_message(*final))
