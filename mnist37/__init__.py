@@ -2,6 +2,7 @@
 
     mnist37.data      the 3s and 7s of MNIST, as bytes and as tensors
     mnist37.model     init_params, linear1, sigmoid, mnist_loss, accuracy and the gradient step
+    mnist37.checks    what mnist37.model refuses
     mnist37.training  the same step at full speed, and the order in which a run reads the images
     mnist37.examples  the interface of a device and of the images on it
     mnist37.host      that interface on the CPU; mnist37.cuda: on CUDA

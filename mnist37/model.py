@@ -1,12 +1,15 @@
 """The model and its loss, under the names that the notes give them, in the order of the lesson.
 
-After chapter 4 of Howard and Gugger, Deep Learning for Coders with fastai and PyTorch.
+After chapter 4 of Howard and Gugger, Deep Learning for Coders with fastai and PyTorch. The lesson,
+`mnist37 lesson`, goes through it. A shape that torch would broadcast in silence is refused.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from mnist37.checks import check_linear, check_probabilities, check_rows, check_targets
 
 
 def init_params(
@@ -21,6 +24,7 @@ def linear1(xb: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
 
     Every weighted pixel of an empty image is 0. Only the bias can give it another score than 0.
     """
+    check_linear(xb, weights, bias)
     return xb @ weights + bias  # (N, 784) @ (784, 1) + (1,) -> (N, 1)
 
 
@@ -29,16 +33,25 @@ def sigmoid(x: Tensor) -> Tensor:
 
     torch.sigmoid computes the same function faster.
     """
-    return 1 / (1 + torch.exp(-x))
+    # Below -88.7, exp(-x) is infinite in float32, and autograd would make its slope 0 * inf: NaN.
+    return 1 / (1 + torch.exp(-x.clamp(min=-88)))
 
 
 def mnist_loss(predictions: Tensor, targets: Tensor) -> Tensor:
     """Return the mean distance of predictions from their targets, 1 for a three, 0 for a seven.
 
+    The chapter later moves the sigmoid into this function. Here it stays outside, as in the notes:
+    mnist_loss(sigmoid(preds), targets).
+
     Args:
-        predictions: probabilities, in 0..1.
+        predictions: probabilities, in 0..1; scores would give a loss below 0.
         targets: of the same shape, 1 or 0.
+
+    Raises:
+        ValueError: a shape or a value is another one.
     """
+    check_targets("predictions", predictions, targets)
+    check_probabilities(predictions)
     return torch.where(targets == 1, 1 - predictions, predictions).mean()
 
 
@@ -49,9 +62,13 @@ def accuracy(preds: Tensor, targets: Tensor) -> Tensor:
     people can read it, but training cannot learn from it.
 
     Args:
-        preds: (N, 1), from linear1, before the sigmoid.
+        preds: (N, 1), from linear1, before the sigmoid: a probability is always above 0.
         targets: (N, 1), 1 or 0.
+
+    Raises:
+        ValueError: a shape is another one, or a target is neither 1 nor 0.
     """
+    check_targets("preds", preds, targets)
     return ((preds > 0.0).float() == targets).float().mean()
 
 
@@ -64,9 +81,14 @@ def gradient(xb: Tensor, yb: Tensor, weights: Tensor, bias: Tensor) -> tuple[Ten
 
     Returns:
         The gradients of the weights (784, 1) and of the bias (1,).
+
+    Raises:
+        ValueError: a shape is another one, or a target is neither 1 nor 0.
     """
+    check_rows(xb, len(weights))
     p = torch.sigmoid(linear1(xb, weights, bias))  # (N, 1)
-    dloss_dz = (1 - 2 * yb) / len(xb) * p * (1 - p)  # (N, 1)
+    check_targets("scores", p, yb)
+    dloss_dz = (1 - 2 * yb.to(p.dtype)) / len(xb) * p * (1 - p)  # (N, 1); 1 - 2 is 255 in uint8
     return xb.T @ dloss_dz, dloss_dz.sum(0)
 
 
