@@ -17,6 +17,7 @@ from support.twin import Twin
 ROOT = Path(__file__).parents[2]
 # The digest in the README, of a new model after 20 epochs.
 DIGEST = re.findall(r"^digest ([0-9a-f]{64})$", (ROOT / "README.md").read_text(), re.MULTILINE)[0]
+LESSON = ROOT / "lesson" / "mnist37_lesson" / "lesson.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,12 @@ def test_the_wheel_holds_the_packages_and_the_images(wheel: Path) -> None:
     packages = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert packages == {
         *("mnist37", "mnist37_protos", "mnist37_server", "mnist37_client"),
-        *("mnist37_web", "mnist37_front"),
+        *("mnist37_web", "mnist37_front", "mnist37_lesson"),
     }
-    assert {"mnist37/images.npz", "mnist37_web/page/static/page.js"} <= set(names)
+    assert {
+        *("mnist37/images.npz", "mnist37_web/page/static/page.js"),
+        "mnist37_lesson/lesson.ipynb",
+    } <= set(names)
     assert sum(name.endswith("py.typed") for name in names) == 6
     assert any(name.endswith("IMAGES-LICENSE.md") for name in names)
     assert wheel.stat().st_size < 4e6
@@ -106,6 +110,12 @@ def test_the_base_install_is_the_client_and_with_serve_cpu_a_server_without_torc
     assert process.returncode != 0
     assert "pip install 'mnist37[server]'" in process.stderr
     assert len(process.stderr.splitlines()) == 1
+    process = run("mnist37", "lesson")
+    assert process.returncode == 1
+    assert process.stdout == "lesson.ipynb: copied\n"
+    assert "pip install 'mnist37[lesson,server]'" in process.stderr
+    assert len(process.stderr.splitlines()) == 1
+    assert (tmp_path / "lesson.ipynb").read_bytes() == LESSON.read_bytes()
     assert environment.size() < 200e6
 
     environment.install(f"{wheel}[serve-cpu]")

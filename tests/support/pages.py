@@ -48,7 +48,12 @@ def names(cell: str) -> list[str]:
 
 def pages() -> list[Path]:
     """Return every page that people read, and no results of benchmarks."""
-    return [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks" / "README.md"]
+    return [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("lesson/*/*.md"),
+        ROOT / "benchmarks" / "README.md",
+    ]
 
 
 def without_code(page: Path) -> str:

@@ -1,0 +1,89 @@
+"""Tests of `mnist37 lesson`: the copy of the notebook. tests/lesson opens it in Jupyter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+NOTEBOOK = (ROOT / "lesson" / "mnist37_lesson" / "lesson.ipynb").read_bytes()
+CLI = (sys.executable, "-m", "mnist37_client.cli")
+# Python runs a module of this name when it starts. With None there, an import finds no module.
+HIDE = "import sys\nsys.modules.update(dict.fromkeys({names!r}))\n"
+
+
+def lesson(folder: Path, *arguments: str, hidden: tuple[str, ...] = ()) -> tuple[int, str, str]:
+    """Run the command in a folder, without some packages; return its status, stdout and stderr."""
+    modules = folder.parent / "modules"
+    modules.mkdir(exist_ok=True)
+    (modules / "sitecustomize.py").write_text(HIDE.format(names=hidden))
+    process = subprocess.run(
+        [*CLI, "lesson", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(modules)},
+        timeout=60,
+        check=False,
+    )
+    return process.returncode, process.stdout, process.stderr
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    return folder
+
+
+def test_the_notebook_is_copied_to_the_current_folder(here: Path) -> None:
+    assert lesson(here, "--copy-only") == (0, "lesson.ipynb: copied\n", "")
+    assert (here / "lesson.ipynb").read_bytes() == NOTEBOOK
+    assert lesson(here, "--copy-only") == (0, "lesson.ipynb: already there\n", "")
+
+
+def test_a_folder_of_the_users_choice_is_made(here: Path) -> None:
+    assert lesson(here, "a/b", "--copy-only") == (0, "a/b/lesson.ipynb: copied\n", "")
+    assert (here / "a" / "b" / "lesson.ipynb").read_bytes() == NOTEBOOK
+
+
+def test_a_changed_copy_is_kept(here: Path) -> None:
+    (here / "lesson.ipynb").write_text("mine")
+    kept = "lesson.ipynb: kept with its changes; for a new one, give another FOLDER\n"
+    assert lesson(here, "--copy-only") == (0, kept, "")
+    assert (here / "lesson.ipynb").read_text() == "mine"
+
+
+@pytest.mark.parametrize("hidden", [("jupyterlab",), ("torch", "starlette")])
+def test_what_is_missing_is_named_after_the_copy(here: Path, hidden: tuple[str, ...]) -> None:
+    status, out, error = lesson(here, hidden=("ipykernel", "jupyterlab", "matplotlib", *hidden))
+    assert (status, out) == (1, "lesson.ipynb: copied\n")
+    assert error.endswith("): pip install 'mnist37[lesson,server]'\n")
+    assert error.startswith("mnist37: the lesson needs more than this (jupyterlab, ")
+    assert error.count("\n") == 1
+    assert all(name in error for name in hidden)
+    assert (here / "lesson.ipynb").read_bytes() == NOTEBOOK
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("file", "file: is a file; give a folder, or none"),
+        ("file/folder", "file/folder: cannot be made: Not a directory"),
+        ("odd", "odd/lesson.ipynb: cannot be read: Is a directory"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_one_line(here: Path, folder: str, message: str) -> None:
+    (here / "file").touch()
+    (here / "odd" / "lesson.ipynb").mkdir(parents=True)
+    assert lesson(here, folder, "--copy-only") == (2, "", f"mnist37: {message}\n")
+
+
+def test_an_empty_folder_is_refused(here: Path) -> None:
+    status, out, error = lesson(here, "")
+    assert (status, out) == (2, "")
+    assert error.splitlines()[-1] == "mnist37: lesson: got an empty value; give another or none"
