@@ -112,9 +112,9 @@ def rows(options: Options) -> list[Benchmark]:
         )
         for key, images, connections, text, bound in (
             ("front-1", 1, 1, "", 2.5),
-            ("front-4x16", 1, 4, ", 4 connections", 2.5),
             ("front-64", 64, 1, "", 1.5),
             ("front-1024", 1024, 1, "", 1.0),
+            ("front-4x16", 1, 4, ", 4 connections", 2.5),
         )
     ]
     return [
