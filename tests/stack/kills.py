@@ -224,7 +224,8 @@ def main() -> None:
             kills = [("server", 1) for _ in ROUNDS] + [each for killed in ROUNDS for each in killed]
             for service in services:
                 count = sum(name == service for name, _ in kills)
-                assert containers.restarts(service) == count, service
+                log = containers.compose("logs", "--tail=50", service)
+                assert containers.restarts(service) == count, log
             client.initialize()
             uninterrupted = client.train(EPOCHS, seed=run.seed).wait()
             assert client.get_model(version=uninterrupted.version).digest == digest
