@@ -21,7 +21,7 @@ ANSWERS = 300  # the latest, one a version
 def main(address: str, replicas: str = "") -> None:
     """Read until the standard input ends."""
     must_end = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), must_end.set()), daemon=True).start()
+    threading.Thread(target=await_end, args=(must_end,), daemon=True).start()
     image = validation_images()[0][0]
     reads, newest, slowest = 0, -1, 0.0
     failed: list[str] = []
@@ -50,6 +50,12 @@ def main(address: str, replicas: str = "") -> None:
             if len(answers) > ANSWERS:
                 del answers[min(answers)]
     report(reads, failed, backwards, slowest, answers)
+
+
+def await_end(must_end: threading.Event) -> None:
+    """Set an event when the standard input ends."""
+    sys.stdin.read()
+    must_end.set()
 
 
 def report(

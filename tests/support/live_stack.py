@@ -89,11 +89,12 @@ def start_processes(programs: ExitStack) -> Stack:
     if not missing():
         options = ("--owner", address, "--address", "127.0.0.1:0")
         command = (*python_process.command("mnist37_front"), *options)
-        front = programs.enter_context(LocalProcess("the front", command, UNWANTED_VARIABLES))
+        process = LocalProcess("the front", command, UNWANTED_VARIABLES)
+        front = programs.enter_context(process).address
     programs.enter_context(running_example("trainer.py", address, "20", "0.5"))
     programs.enter_context(running_example("predictor.py", address, "1", replicas))
     urls = tuple(url for _, url in followers)
-    return Stack(address, replicas, front and front.address, metrics, urls)
+    return Stack(address, replicas, front, metrics, urls)
 
 
 def wait_for_server(client: Client, seconds: float = 300) -> None:
