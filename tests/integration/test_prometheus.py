@@ -16,7 +16,7 @@ import pytest
 import trustme
 import yaml
 from mnist37_client import Client, validation_images
-from support.deployment import ALERTS
+from support.deployment import ALERTS, PROMETHEUS
 from support.following import Server
 from support.pages import ROOT
 from support.scraping import wait_until
@@ -140,6 +140,15 @@ def test_every_alert_has_values_and_is_silent_while_all_is_well(prometheus: Prom
             assert prometheus.query(answered), f"{name}: {selector}"
         assert rule["state"] == "inactive", name
         assert rule["health"] in ("ok", "unknown"), rule  # unknown: it is not its turn yet
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
+def test_prometheus_takes_the_stacks_files(tmp_path: Path) -> None:
+    for name in (PROMETHEUS, ALERTS):
+        shutil.copy(ROOT / name, tmp_path)
+    command = ["promtool", "check", "config", str(tmp_path / Path(PROMETHEUS).name)]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
