@@ -36,7 +36,6 @@ def test_a_connection_ends_at_its_greatest_age() -> None:
         ((*FOLLOW, "--data-root", "."), "--data-root cannot be used with --follow"),
         ((*FOLLOW, "--download"), "--download cannot be used with --follow"),
         ((*FOLLOW, "--max-pending-writes", "7"), "--max-pending-writes cannot be used with"),
-        ((*FOLLOW, "--max-followers", "7"), "--max-followers cannot be used with --follow"),
         (("--advertise", "a:1"), "--advertise needs --follow"),
         (("--max-age", "3"), "--max-age needs --follow"),
         (("--follow-token-file", "any"), "--follow-token-file needs --follow"),

@@ -10,7 +10,7 @@ from unittest.mock import patch
 from mnist37_server.command_line.running import start
 from mnist37_server.domain.position import Lineage, Standing
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
-from mnist37_server.follower.replica import Replica, Update, Versions
+from mnist37_server.follower.replica import Held, Replica, Update, Versions
 
 
 def ignore_floors() -> None:
@@ -28,7 +28,7 @@ def keep_old_snapshot() -> None:
             lineage = Lineage(update.starts)
             if not lineage.contains(position, update.position.version):
                 assert replica.feed is not None
-                replica._begin(replica.feed.newest, lineage, Versions())
+                replica._begin(Held(replica.feed.newest, lineage, received_at, True), Versions())
                 return
         receive(replica, update, received_at)
 

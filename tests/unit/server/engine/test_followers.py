@@ -43,8 +43,8 @@ class Reader:
         self.thread.start()
 
     def _read(self, followers: Followers, follower: Follower, read_seconds: float) -> None:
-        for snapshot, _ in followers.updates(follower):
-            self.seen.append((time.monotonic(), snapshot.version))
+        for view in followers.updates(follower):
+            self.seen.append((time.monotonic(), view.snapshot.version))
             time.sleep(read_seconds)
 
     @property

@@ -49,7 +49,7 @@ class Stream:
 class Owner:
     """An owner whose messages are those that a test sends."""
 
-    address = "owner:1"
+    address, name = "owner:1", "me"
 
     def __init__(self) -> None:
         self.stream = Stream()  # the last one
