@@ -173,9 +173,10 @@ class FollowLoop:
         if name not in told.followers:
             self._replica.route = Route(told.owner or address, (*told.followers, name))
             return
-        # Not made longer: the others in the circle find themselves on it too.
-        self._replica.route = Route(address, told.followers)
-        count = len(told.followers) - told.followers.index(name)
+        # Cut to one round, in which the others in the circle find themselves too.
+        later = told.followers[told.followers.index(name) + 1 :]
+        self._replica.route = Route(address, (*later, name))
+        count = len(later) + 1
         if count == 1:
             raise Circle(f"{address} is this server itself; --follow must name another one")
         raise Circle(

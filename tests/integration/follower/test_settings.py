@@ -71,6 +71,8 @@ def test_settings_that_do_not_fit_together_are_refused() -> None:
         Config(device="cuda", following=Following("a:1"))
     with pytest.raises(CannotStart, match="--max-connection-age: got 0; must be 1 to"):
         Config(max_connection_age=0)
+    with pytest.raises(CannotStart, match=r"--follow: got 127\.0\.0\.1:7, which is --address"):
+        Config(address="127.0.0.1:7", following=Following("127.0.0.1:7"))
     elsewhere = Following("elsewhere:1", token_file=Path("any"))
     with pytest.raises(CannotStart, match="would go to another machine in plain text"):
         Config(following=elsewhere)
