@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,19 @@ class Vitals(NamedTuple):
         )
         memory = int(status["VmRSS"].split()[0]) * 1024
         return cls(memory, int(status["Threads"]), len(list((folder / "fd").iterdir())))
+
+
+def memory_of_family(process: int) -> int:
+    """Return the resident memory of a process and its descendants, in bytes."""
+    parents = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            parent = file.read_text().rpartition(")")[2].split()[1]
+            parents[int(file.parent.name)] = int(parent)
+    family = [process]
+    for member in family:
+        family += [child for child, parent in parents.items() if parent == member]
+    return sum(Vitals.of(member).memory for member in family)
 
 
 def wait_for_vitals(process: int, files: int, seconds: float = 10) -> Vitals:

@@ -202,3 +202,8 @@ def test_a_call_without_a_valid_token_never_reaches_the_owner(tmp_path: Path) ->
         with Client(front.address, token=secret("train")) as client:
             client.step()
         assert Scrape(metrics).codes("Step") == {"OK": 1}
+
+
+def test_an_owner_that_lets_nobody_follow_is_refused() -> None:
+    with pytest.raises(Unavailable, match="--max-followers 0 cannot be used with --front"):
+        FrontedServer("--device", "cpu", "--max-followers", "0")
