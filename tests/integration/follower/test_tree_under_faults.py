@@ -50,8 +50,10 @@ def prediction(server: Server) -> str:
         return refused.reason
 
 
-def reason(server: Server, **floor: int) -> str:
-    return refusal(server, "GetModel", pb.GetModelRequest(**floor)).reason
+def reason(server: Server, start: int, version: int = 0) -> str:
+    """Return why a read with this floor is refused."""
+    request = pb.GetModelRequest(start=start, min_version=version)
+    return refusal(server, "GetModel", request).reason
 
 
 def test_the_loss_of_the_owner_is_told_to_the_leaves(leave: ExitStack, tmp_path: Path) -> None:
@@ -75,14 +77,12 @@ def test_the_loss_of_the_owner_is_told_to_the_leaves(leave: ExitStack, tmp_path:
     newest = owner.model()
     assert leaf.metric("mnist37_follower_connected") == 1
     unknown = newest.start + 1
-    assert soon(lambda: reason(leaf, start=unknown) == "HISTORY_LOST")
+    assert soon(lambda: reason(leaf, unknown) == "HISTORY_LOST")
 
     # The owner is gone. The middle one is there, and sends on; the leaves know better.
     owner.kill()
     assert soon(lambda: leaf.metric("mnist37_follower_connected") == 0)
-    assert reason(leaf, start=unknown) == "BEHIND", (
-        "it may be the start of the owner's next process"
-    )
+    assert reason(leaf, unknown) == "BEHIND", "it may be the start of the owner's next process"
     assert soon(lambda: prediction(strict) == "STALE")
     assert leaf.model() == middle.model() == newest
     above, age = (s.metric("mnist37_follower_age_seconds") for s in (middle, leaf))
@@ -100,7 +100,7 @@ def test_the_loss_of_the_owner_is_told_to_the_leaves(leave: ExitStack, tmp_path:
     owner = leave.enter_context(Server(*options))
     version = owner.step()
     for server in (leaf, strict):
-        assert soon(lambda s=server: prediction(s) == str(version))  # type: ignore[misc]
+        assert soon(lambda s=server: prediction(s) == str(version))
     assert leaf.model() == owner.model()
     assert leaf.model(start=newest.start, min_version=newest.version).version == version
     assert leaf.metric("mnist37_follower_resets_total") == 0
@@ -151,7 +151,7 @@ def test_a_restored_backup_is_another_history_down_to_the_leaves(
     newest = restored.model()
     assert newest.version < lost.version
     assert soon(lambda: leaf.model() == newest)
-    assert reason(leaf, start=lost.start, min_version=lost.version) == "HISTORY_LOST"
+    assert reason(leaf, lost.start, lost.version) == "HISTORY_LOST"
     refused = refusal(leaf, "GetModel", pb.GetModelRequest(version=lost.version))
     assert refused.code is grpc.StatusCode.NOT_FOUND, "no version of the lost history is left"
     assert leaf.metric("mnist37_follower_resets_total") == 1
@@ -204,12 +204,12 @@ def test_a_circle_of_followers_with_versions_is_noticed_and_grows_old(
     relay.route(lower.address)
     relay.cut()
     for server in (upper, lower):
-        assert soon(lambda s=server: s.metric("mnist37_follower_connected") == 0)  # type: ignore[misc]
+        assert soon(lambda s=server: s.metric("mnist37_follower_connected") == 0)
     assert soon(lambda: prediction(lower) == "STALE")
     relay.route(owner.address)
     relay.cut()
     version = owner.step()
     for server in (upper, lower):
-        assert soon(lambda s=server: prediction(s) == str(version))  # type: ignore[misc]
+        assert soon(lambda s=server: prediction(s) == str(version))
         assert server.metric("mnist37_follower_resets_total") == 0
         assert "2 followers are in a circle" in server.log_so_far

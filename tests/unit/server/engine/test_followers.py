@@ -186,7 +186,6 @@ def test_what_is_known_of_a_version_is_passed_on_at_once(
         passing.now = passing.now._replace(age=age, is_heard=is_heard)
         feed.confirm()
         assert next(updates) == passing.now
-    updates.close()
 
 
 @pytest.mark.parametrize(

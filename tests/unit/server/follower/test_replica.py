@@ -190,8 +190,8 @@ def test_a_follower_that_is_behind_changes_nothing(
     for version in (4, 5):
         replica.receive(update(OLD, version), 2.0)
     before = replica.view()
-    fields = {"route": PASSED_ON, "history": 1}
-    replica.receive(update(*position, *starts, **fields), time.monotonic())
+    first = update(*position, *starts, history=1, route=PASSED_ON)
+    replica.receive(first, time.monotonic())
     replica.receive(update(*position, history=1), time.monotonic())
     assert replica.view()[:2] == before[:2]
     assert (held(replica), replica.resets) == ([5, 4, 3], 0)
