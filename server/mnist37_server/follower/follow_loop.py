@@ -55,7 +55,7 @@ class FollowLoop:
         self._stream: FollowStream | None = None  # the open one
         self._heard_at = 0.0  # when its last message came, or when it was opened
         self._is_connected = False  # whether a message has come on it
-        self._is_cut_off = False  # whether the server that is followed has lost the owner
+        self._is_owner_lost = False  # whether the server that is followed has lost the owner
         self._ticked_at = time.monotonic()  # the last note of the thread that notes the time
         self._stall = ""  # why `_watch` has ended the stream
         self._opened_at = 0.0  # when the last stream was opened
@@ -147,8 +147,8 @@ class FollowLoop:
                 if not self._is_connected:
                     self._is_connected = True
                     self._log_connection(update.position, held)
-                if self._is_cut_off == update.is_heard:
-                    self._is_cut_off = not update.is_heard
+                if self._is_owner_lost == update.is_heard:
+                    self._is_owner_lost = not update.is_heard
                     self._log_cut()
         except grpc.RpcError as error:
             if self._stall:  # `_watch` has ended it
@@ -225,7 +225,7 @@ class FollowLoop:
     def _log_cut(self) -> None:
         """Log that the server that is followed has lost the owner, or hears it again."""
         fields = {"owner": self._replica.route.owner, "followed": self._upstream.address}
-        if self._is_cut_off:
+        if self._is_owner_lost:
             log.warning("the owner is lost to the server that is followed", extra=fields)
         else:
             log.info("the owner is heard again by the server that is followed", extra=fields)

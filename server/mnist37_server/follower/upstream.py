@@ -189,7 +189,7 @@ def parse_update(message: pb.FollowResponse) -> Update:
         message.run if message.HasField("run") else None,
         tuple(Position(position.start, position.version) for position in message.starts),
         max(0.0, message.age.ToNanoseconds() / 1e9),
-        not message.cut_off,
+        not message.owner_lost,
         Route(message.owner, tuple(message.followers)),
     )
 

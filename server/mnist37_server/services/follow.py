@@ -78,7 +78,7 @@ def follow_message(
     )
     if route.followers:  # the owner needs no such fields
         message.age.CopyFrom(duration_message(age))
-        message.cut_off = not is_heard
+        message.owner_lost = not is_heard
         if is_first:
             message.owner = route.owner
             message.followers.extend(route.followers)

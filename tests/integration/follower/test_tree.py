@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +13,7 @@ from google.protobuf.message import Message
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 from support.following import TIMEOUT, Server, refusal
+from support.local_web import LocalWeb
 from support.scraping import wait_until
 
 PIXELS = bytes(range(196)) * 4
@@ -81,7 +84,7 @@ def test_a_version_passes_through_unchanged(owner: Server, follower: Server, lea
     assert len(passed_on.followers) == 1
     assert again.followers[:1] == passed_on.followers
     assert len(set(again.followers)) == 2
-    assert not passed_on.cut_off
+    assert not passed_on.owner_lost
 
 
 def test_what_is_held_is_not_sent(follower: Server) -> None:
@@ -135,3 +138,26 @@ def test_a_follower_has_at_most_max_followers(owner: Server) -> None:
             refused = refusal(middle, "Follow", pb.FollowRequest())
             assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert refused.reason == "TOO_MANY_STREAMS"
+
+
+def test_the_page_of_a_leaf_shows_each_version_as_it_comes(owner: Server, leaf: Server) -> None:
+    with LocalWeb(leaf.address) as web:
+        connection = http.client.HTTPConnection(web.address, timeout=30)
+        connection.request("POST", "/page/events", headers={"Origin": web.url})
+        events = connection.getresponse()
+
+        def shown() -> int:
+            """Return the version of the next event that shows one."""
+            while events.readline().strip() != b"event: model":
+                pass
+            version: int = json.loads(events.readline().removeprefix(b"data: "))["version"]
+            return version
+
+        assert shown() == owner.model().version
+        for _ in range(3):
+            version = owner.step()
+            while shown() < version:
+                pass
+        (page,) = leaf.call("ListFollowers", pb.ListFollowersRequest()).followers
+        assert not page.id, "it follows, and does not ask again and again"
+        connection.close()

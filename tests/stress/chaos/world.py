@@ -172,7 +172,7 @@ class Writer:
 
 
 class World:
-    """An owner with followers, each of which hears it through a relay.
+    """An owner with two followers, and a leaf that follows one of them; each hears by a relay.
 
     Args:
         folder: for the states.
@@ -185,7 +185,10 @@ class World:
         self.folder = folder
         self.owner = Owner(folder / "state", self.book)
         self.relays = [Relay(self.owner.address) for _ in range(2)]
-        self.followers = [Process(["--follow", relay.address], command) for relay in self.relays]
+        self.middles = [Process(["--follow", relay.address], command) for relay in self.relays]
+        self.leaf_relay = Relay(self.middles[0].address)
+        leaf = Process(["--follow", self.leaf_relay.address], command)
+        self.followers = [*self.middles, leaf]
         for follower in self.followers:
             follower.wait_for(pb.GetModelRequest())
         self.writer = Writer(self.owner, seed)
@@ -196,7 +199,7 @@ class World:
         for process in (self.owner, *self.followers):
             process.go_on()
             process.kill()
-        for relay in self.relays:
+        for relay in (*self.relays, self.leaf_relay):
             relay.__exit__()
 
     def converge(self) -> None:
