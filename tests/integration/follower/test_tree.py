@@ -143,13 +143,15 @@ def test_a_follower_has_at_most_max_followers(owner: Server) -> None:
 def test_the_page_of_a_leaf_shows_each_version_as_it_comes(owner: Server, leaf: Server) -> None:
     with LocalWeb(leaf.address) as web:
         connection = http.client.HTTPConnection(web.address, timeout=30)
-        connection.request("POST", "/page/events", headers={"Origin": web.url})
+        headers = {"Origin": web.url, "Content-Type": "application/json"}
+        connection.request("POST", "/page/events", "{}", headers)
         events = connection.getresponse()
+        assert events.status == 200
 
         def shown() -> int:
             """Return the version of the next event that shows one."""
-            while events.readline().strip() != b"event: model":
-                pass
+            while (line := events.readline()) != b"event: model\n":
+                assert line, "the events have ended"
             version: int = json.loads(events.readline().removeprefix(b"data: "))["version"]
             return version
 

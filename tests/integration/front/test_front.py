@@ -110,8 +110,8 @@ def test_a_front_may_call_a_follower_and_be_followed(server: LocalServer) -> Non
                 client.step()
         with ready(leaf) as client:
             assert wait_until(lambda: client.predict(IMAGES[:1]).version == version, 30)
-            with Client(middle.address) as client:
-                addresses = [known.address for known in client.followers()]
+            with Client(middle.address) as followed:
+                addresses = [known.address for known in followed.followers()]
             assert leaf.address in addresses, "the front passes Follow on"
 
 
