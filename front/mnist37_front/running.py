@@ -57,7 +57,7 @@ def run(settings: FrontSettings, owner_command: tuple[str, ...] = ()) -> int:
             return serve(settings, owner, signals)
         finally:
             if owner is not None:
-                owner.stop()
+                owner.stop(signals.hurry.is_set)
 
 
 def serve(settings: FrontSettings, owner: OwnerProcess | None, signals: process.StopSignals) -> int:
@@ -82,7 +82,11 @@ def serve(settings: FrontSettings, owner: OwnerProcess | None, signals: process.
             time.sleep(PAUSE_SECONDS)
         log.info("stopping")
     finally:
-        status = envoy.stop(signals.hurry.is_set)
+        envoy.begin_end()
+        if owner is not None:
+            # Before Envoy, through which its callers get their last messages.
+            owner.stop(signals.hurry.is_set)
+        status = envoy.end(signals.hurry.is_set)
     log.info("stopped")
     return status
 

@@ -30,7 +30,7 @@ from support.raw_http2 import (
     frame,
     grpc_message,
 )
-from support.vitals import MIB, memory_of_family
+from support.vitals import MIB, Vitals
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
@@ -91,7 +91,7 @@ def test_messages_that_cannot_be_decoded_leave_nothing_behind(
             for _ in range(count // CALLS_AT_ONCE):
                 streams = [stranger.call(CHECK, content) for _ in range(CALLS_AT_ONCE)]
                 assert all(stranger.wait(stream) for stream in streams)
-        return memory_of_family(victim.process.pid)
+        return Vitals.of_family(victim.process.pid).memory
 
     for _ in range(3):  # until the allocator and the threads have what they need
         before = send(1_500, b"\xff\xff\xff")
@@ -158,14 +158,14 @@ def test_a_socket_that_is_not_read_shuts_out_no_caller(
         Client(victim.address, timeout=TIMEOUT, token=tokens.train) as caller,
     ):
         caller.predict(IMAGES[0])
-        before = memory_of_family(victim.process.pid)
+        before = Vitals.of_family(victim.process.pid).memory
         for _ in range(10_000):  # less than the connection's window has room for
             stranger.call(CHECK)
         start = time.monotonic()
         caller.predict(IMAGES[0])
         client_health.check(victim.address)
         assert time.monotonic() - start < SOON
-    assert memory_of_family(victim.process.pid) - before < 300 * MIB
+    assert Vitals.of_family(victim.process.pid).memory - before < 300 * MIB
 
 
 def test_runs_whose_progress_is_not_read_do_not_hold_all_places() -> None:
@@ -289,13 +289,13 @@ def test_compressed_messages_are_refused_before_they_are_inflated(
 ) -> None:
     bomb = gzip.compress(bytes(60 * MIB), 9)
     message = b"\1" + len(bomb).to_bytes(4) + bomb
-    before = memory_of_family(victim.process.pid)
+    before = Vitals.of_family(victim.process.pid).memory
     with RawConnection(victim.address) as stranger:
         for _ in range(8):
             stream = stranger.begin(CHECK, ("grpc-encoding", "gzip"))
             stranger.send_data(stream, message, end=True)
             assert stranger.wait(stream) is not None
-    assert memory_of_family(victim.process.pid) - before < 30 * MIB
+    assert Vitals.of_family(victim.process.pid).memory - before < 30 * MIB
     caller.predict(IMAGES[0])
 
 
@@ -354,13 +354,13 @@ def test_half_sent_messages_to_open_methods_hold_little_memory(victim: LocalServ
 
 
 def verify_half_sent_messages_hold_little_memory(victim: LocalServer) -> None:
-    before = memory_of_family(victim.process.pid)
+    before = Vitals.of_family(victim.process.pid).memory
     strangers = [RawConnection(victim.address) for _ in range(4)]
     try:
         for stranger in strangers:
             stream = stranger.begin(CHECK)
             stranger.send_data(stream, grpc_message(bytes(50 * MIB))[:-1])
-        assert memory_of_family(victim.process.pid) - before < 20 * MIB
+        assert Vitals.of_family(victim.process.pid).memory - before < 20 * MIB
     finally:
         for stranger in strangers:
             stranger.close()

@@ -27,18 +27,17 @@ class Vitals(NamedTuple):
         memory = int(status["VmRSS"].split()[0]) * 1024
         return cls(memory, int(status["Threads"]), len(list((folder / "fd").iterdir())))
 
-
-def memory_of_family(process: int) -> int:
-    """Return the resident memory of a process and its descendants, in bytes."""
-    parents = {}
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has just ended
-            parent = file.read_text().rpartition(")")[2].split()[1]
-            parents[int(file.parent.name)] = int(parent)
-    family = [process]
-    for member in family:
-        family += [child for child, parent in parents.items() if parent == member]
-    return sum(Vitals.of(member).memory for member in family)
+    @classmethod
+    def of_family(cls, process: int) -> Vitals:
+        """Return the sums of the vitals of a process and its descendants."""
+        parents = {}
+        for file in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it has just ended
+                parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
+        family = [process]
+        for member in family:
+            family += [child for child, parent in parents.items() if parent == member]
+        return cls(*map(sum, zip(*map(cls.of, family), strict=True)))
 
 
 def wait_for_vitals(process: int, files: int, seconds: float = 10) -> Vitals:

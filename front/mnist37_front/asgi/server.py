@@ -23,6 +23,7 @@ from mnist37_server.rpc.slow_callers import CanceledCalls
 from mnist37_server.rpc.threads.elastic_pool import MustWait
 
 from mnist37_front.asgi.context import Aborted, AsgiContext, Pairs
+from mnist37_front.asgi.exchanges import Exchange
 from mnist37_front.asgi.frames import (
     CONTENT_TYPE,
     OK_TRAILERS,
@@ -175,7 +176,7 @@ class AsgiServer:
             return
         encode: Any = handler.response_serializer or bytes
         loop = asyncio.get_running_loop()
-        gone = asyncio.ensure_future(wait_until_gone(receive))
+        gone = asyncio.ensure_future(wait_until_gone(Exchange(receive, send).receive))
         gone.add_done_callback(lambda _: context.end())
         is_started = False
         try:
