@@ -202,3 +202,16 @@ def test_a_stream_ends_with_the_start_and_the_way(
     passing.now = passing.now._replace(**change)
     feed.confirm()
     assert next(updates, None) is None
+
+
+def test_a_version_that_comes_while_the_reader_is_served_is_sent_once(feed: SnapshotFeed) -> None:
+    class Hasty(Passing):
+        def view(self) -> View:
+            """Return a version that is published only now: the reader was woken by another one."""
+            feed.publish(version(1))
+            return View(*feed.current)
+
+    followers = Followers(Hasty(feed))
+    follower = followers.connect("", "", 0)
+    assert next(followers.updates(follower)).snapshot.version == 1
+    assert follower.subscriber.next(0) is None

@@ -117,6 +117,7 @@ def test_a_broken_stream_is_opened_again_with_what_is_held(
         assert wait_until(partial(has_streams, owner, count), TIMEOUT)
         assert not loop.is_connected
         assert not loop.heard_lately()
+        assert not replica.is_heard, "those who follow this follower are told"
     assert owner.held == [None, *[Position(START, 5)] * 3]
     assert owner.connections == 4
     assert caplog.text.count("the connection broke") == 1
@@ -278,8 +279,13 @@ def test_a_circle_is_left(
 
 
 def test_the_owner_is_heard_only_if_all_on_the_way_hear_it(
-    loop: FollowLoop, owner: Owner, replica: Replica, caplog: pytest.LogCaptureFixture
+    loop: FollowLoop,
+    owner: Owner,
+    replica: Replica,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(follow_loop, "LATELY_SECONDS", 500)
     caplog.set_level(logging.INFO)
     begin(loop, owner, replica)
     owner.send(5, content=b"", is_heard=False)
@@ -289,7 +295,8 @@ def test_the_owner_is_heard_only_if_all_on_the_way_hear_it(
     assert wait_until(lambda: loop.is_connected, TIMEOUT)
     assert levels(caplog, "the owner is lost to the server that is followed") == ["WARNING"]
     assert levels(caplog, "the owner is heard again") == ["INFO"]
-    owner.send(5, content=b"", age=follow_loop.LATELY_SECONDS)
+    assert loop.heard_lately()
+    owner.send(5, content=b"", age=500)
     assert wait_until(lambda: not loop.heard_lately(), TIMEOUT)
     assert loop.is_connected
     assert len(owner.held) == 1
