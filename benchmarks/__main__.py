@@ -22,6 +22,7 @@ from benchmarks.suites import (
     device,
     follow,
     followers,
+    front,
     predict,
     rest,
     small,
@@ -29,7 +30,10 @@ from benchmarks.suites import (
     tree,
 )
 
-THEMES = (predict, rest, training, both, commits, follow, followers, tree, small, device)
+THEMES = (
+    *(predict, rest, training, both, commits, follow, followers),
+    *(tree, front, small, device),
+)
 RESULTS = Path(__file__).parent / "results"
 PAGE = processes.ROOT / "docs" / "performance.md"  # its table is written by a run of all rows
 
