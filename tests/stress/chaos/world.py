@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from stress.chaos.book import Book, History, Violation, twin_at
 from support.relay import Relay
 from support.twin import Twin
+from support.vitals import family_of
 
 START_SECONDS = 120.0  # on a machine that is very busy
 RATES = [0.1, 0.5, 1.0]
@@ -131,6 +133,43 @@ class Owner(Process):
         self.start()
 
 
+class Front(Process):
+    """A native front: a launcher, and Envoy, which answers."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(["--owner", owner], ("-m", "mnist37_front"))
+
+    def kill(self) -> None:
+        """Kill Envoy and then the launcher, which would end in order."""
+        self._signal_envoy(signal.SIGKILL)
+        super().kill()
+
+    def pause(self) -> None:
+        self._signal_envoy(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal_envoy(signal.SIGCONT)
+
+    def wait_until_not_before(self, position: pb.GetModelResponse) -> None:
+        """Wait until the front itself, and not its owner, answers from this version or a later one.
+
+        Args:
+            position: has the start and the version.
+        """
+        request = pb.PredictRequest(
+            pixels=bytes(784), start=position.start, min_version=position.version
+        )
+        end_time = time.monotonic() + START_SECONDS
+        while self.ask(request, "Predict") is None:
+            assert time.monotonic() < end_time, f"the front does not answer {request}"
+            time.sleep(0.02)
+
+    def _signal_envoy(self, number: signal.Signals) -> None:
+        for child in family_of(self._process.pid)[1:]:
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
+
+
 class Writer:
     """A script that makes Steps, each exactly once, and tells the book."""
 
@@ -178,9 +217,12 @@ class World:
         folder: for the states.
         seed: of the writes.
         command: how Python runs a follower.
+        has_front: whether there is a native front too.
     """
 
-    def __init__(self, folder: Path, seed: int, command: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, seed: int, command: tuple[str, ...] = (), *, has_front: bool = False
+    ) -> None:
         self.book = Book()
         self.folder = folder
         self.owner = Owner(folder / "state", self.book)
@@ -192,12 +234,21 @@ class World:
         leaf = Process(["--follow", self.leaf_relay.address], command)
         self.followers = [*self.middles, leaf]
         leaf.wait_for(pb.GetModelRequest())
+        self.fronts = []
+        if has_front:
+            self.relays.append(Relay(self.owner.address))
+            self.fronts.append(Front(self.relays[-1].address))
         self.writer = Writer(self.owner, seed)
+
+    @property
+    def readable(self) -> list[Process]:
+        """Return the processes that answer reads beside the owner."""
+        return [*self.followers, *self.fronts]
 
     def close(self) -> None:
         self.owner.go_on()
         self.writer.stop()
-        for process in (self.owner, *self.followers):
+        for process in (self.owner, *self.readable):
             process.go_on()
             process.kill()
         for relay in (*self.relays, self.leaf_relay):
@@ -217,3 +268,5 @@ class World:
                 expected = self.owner.newest, self.owner.twin.digest
                 if not (found.version, found.digest) == (newest.version, newest.digest) == expected:
                     raise Violation(f"{found} and {newest} are not {expected}")
+            for front in self.fronts:
+                front.wait_until_not_before(newest)
