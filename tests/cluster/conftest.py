@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
@@ -54,24 +54,32 @@ def namespace() -> None:
 
 
 @pytest.fixture
-def nodes() -> Iterator[Any]:
+def nodes(add_node: Callable[..., Any]) -> Iterator[Any]:
     """Start three nodes of Ray; yield the cluster."""
     from ray.cluster_utils import Cluster
 
-    options = {"num_cpus": 2, "object_store_memory": STORE_BYTES}
-    head = {**options, "include_dashboard": False, "_system_config": CHECKS}
     cluster = Cluster()
     try:
-        for index in range(3):
-            add_node(cluster, **(options if index else head))
+        add_node(cluster, include_dashboard=False, _system_config=CHECKS)
+        for _ in range(2):
+            add_node(cluster)
         yield cluster
     finally:
         cluster.shutdown()
 
 
-def add_node(cluster: Any, **options: Any) -> Any:
-    """Add a node; try again, for on a busy machine Ray waits too short a time for its own parts."""
-    for _ in range(2):
-        with suppress(Exception):
-            return cluster.add_node(**options)
-    return cluster.add_node(**options)
+@pytest.fixture
+def add_node() -> Callable[..., Any]:
+    """Return a function that adds a node to a cluster.
+
+    It tries again: on a busy machine Ray waits too short a time for its own parts.
+    """
+
+    def add(cluster: Any, **options: Any) -> Any:
+        options |= {"num_cpus": 2, "object_store_memory": STORE_BYTES}
+        for _ in range(2):
+            with suppress(Exception):
+                return cluster.add_node(**options)
+        return cluster.add_node(**options)
+
+    return add

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ def processes_of(node: Any) -> list[psutil.Process]:
 
 
 def test_followers_come_back_and_no_read_notices(
-    nodes: Any, tmp_path: Path, slowness: float
+    nodes: Any, add_node: Callable[..., Any], tmp_path: Path, slowness: float
 ) -> None:
     ray = ("--ray", nodes.address)
     options = ("--replicas", str(REPLICAS), *ray)
@@ -193,7 +193,7 @@ def test_followers_come_back_and_no_read_notices(
             assert owners(tmp_path) == [owner_pid]
 
             # A node is paused for so long that Ray gives it up, and wakes.
-            paused = nodes.add_node(num_cpus=2, object_store_memory=80 * 2**20)
+            paused = add_node(nodes)
             restarted = command.call("restart", *ray)
             assert restarted.returncode == 0, restarted.stderr
             state = command.status(*ray)
@@ -213,7 +213,9 @@ def test_followers_come_back_and_no_read_notices(
             finally:
                 for process in sleepers:
                     process.resume()
-            # The old followers and the new ones are there, and answer; then Ray ends the old ones.
+            # The old followers and the new ones are there, and answer; then Ray ends the old ones:
+            # the raylet sees that it was given up, and its actors that it has ended.
+            paused.all_processes["raylet"][0].process.wait(60)
             wait_until_ended(*(process.pid for process in sleepers))
             assert owners(tmp_path) == [owner_pid]
             time.sleep(2 * STEP_SECONDS)
