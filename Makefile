@@ -32,7 +32,7 @@ test-web: $(TEST_WEB) chromium-there
 
 # A server and followers in Ray, in a network namespace with lo alone; skipped where that may not be.
 test-cluster: $(TEST_CLUSTER)
-	$(BIN)/python -m pytest --quiet tests/cluster
+	GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m pytest --quiet tests/cluster
 
 # What the page costs: its start, an answer, training beside it, many browsers; on a quiet machine.
 page-cost: $(TEST_WEB) chromium-there

@@ -19,6 +19,9 @@ from typing import Any
 
 import pytest
 
+# Before any test imports grpc: Ray forks this process, in which threads of gRPC are at work.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
 STORE_BYTES = 80 * 2**20
@@ -45,7 +48,6 @@ def namespace() -> None:
         fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | IFF_UP))
     os.environ.update(
         {
-            "GRPC_ENABLE_FORK_SUPPORT": "0",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",

@@ -159,12 +159,16 @@ def test_nothing_outlives_a_command_that_is_killed(tmp_path: Path) -> None:
             ]
         pids = descendants(command)
         assert len(pids) > 6
+        state, folder = command.status(), ray_folder(command)
         command.process.kill()
-        wait_until_ended(*pids)
+        wait_until_ended(*(each["pid"] for each in (state["owner"], *state["replicas"])))
+        wait_until_ended(*pids)  # two agents of Ray look for the others for a minute and a half
+        assert folder.exists()
         # The record of the dead command counts no more.
         process = command.call("status")
         assert process.returncode == 2
         assert "--ray: missing; this user runs no `mnist37 cluster`" in process.stderr
+        assert not folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -174,8 +178,9 @@ def test_nothing_outlives_a_command_that_is_killed(tmp_path: Path) -> None:
         ([], "Missing option '--replicas'"),
         (["--replicas", "1", "--tls-key", "key.pem"], "--tls-key: needs --tls-cert too"),
         (["--replicas", "1", "--address", "192.0.2.1:0"], "--address: cannot listen on"),
-        (["--replicas", "1", "--ray", "127.0.0.1:1"], "--ray: "),
-        (["--replicas", "1", "--state", "/proc/none"], "--ray: owner does not start on the node"),
+        (["--replicas", "1", "--ray", "127.0.0.1:1"], "--ray: no Ray listens at 127.0.0.1:1: Conn"),
+        (["--replicas", "1", "--ray", "auto"], "--ray: got 'auto'; must be HOST:PORT"),
+        (["--replicas", "1", "--state", "/proc/none"], "owner does not start on the node"),
         (["status"], "--ray: missing; this user runs no `mnist37 cluster` here"),
     ],
 )

@@ -88,4 +88,4 @@ def is_running(pid: int) -> bool:
 
 def wait_until_ended(*pids: int) -> None:
     """Wait until none of the processes runs."""
-    assert wait_until(lambda: not any(map(is_running, pids)), 60)
+    assert wait_until(lambda: not any(map(is_running, pids)), 240)

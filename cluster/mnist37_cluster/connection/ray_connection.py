@@ -6,17 +6,20 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mnist37_server.domain.address import parse
 from mnist37_server.errors import CannotStart
 
 from mnist37_cluster.connection import listeners, session
 
 NAMESPACE = "mnist37"  # of the actors' names
 LOOPBACK = "127.0.0.1"
+CONNECT_SECONDS = 5.0
 STORE_BYTES = 80 * 2**20  # of Ray's object store, which holds nothing here: the least that it takes
 AUTH_MODE, AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 # Variables that Ray reads when it is imported; its processes inherit them.
@@ -41,22 +44,23 @@ def started(replicas: int, expose: bool) -> Iterator[list[listeners.Listener]]:
     Raises:
         CannotStart: other machines reach it, or Ray does not start.
     """
+    list(session.read_all())  # deletes what killed commands have left
     token = secrets.token_hex(32)
     os.environ.update({**QUIET, **LOOPBACK_ALONE, AUTH_MODE: "token", AUTH_TOKEN: token})
-    # Its sockets and logs are in a folder that only this user may enter. The path is short: that of
-    # a socket file has at most 107 bytes.
+    # Its sockets and logs are in a folder that only this user may enter. Ray opens its own one to
+    # all. The path is short: that of a socket file has at most 107 bytes.
     folder = tempfile.mkdtemp(prefix="mnist37-ray-", dir="/tmp")
     try:
         with _connection(
             num_cpus=replicas + 1,  # as many processes are started before they are needed
             include_dashboard=False,
             object_store_memory=STORE_BYTES,
-            _temp_dir=folder,
+            _temp_dir=f"{folder}/ray",
         ):
             found = listeners.find_listeners()
             if not expose:
                 listeners.check_unreachable(found, listeners.other_addresses())
-            with session.recorded(address(), token):
+            with session.recorded(address(), token, folder):
                 yield found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -74,12 +78,25 @@ def attached(ray_address: str | None, show_logs: bool) -> Iterator[None]:
         CannotStart: there is no such Ray, or it refuses the connection.
     """
     found = session.find(ray_address)
+    check_listens(ray_address if found is None else found.address)
     os.environ.update(QUIET)
     if found is not None:
         os.environ.update({**LOOPBACK_ALONE, AUTH_MODE: "token", AUTH_TOKEN: found.token})
         ray_address = found.address
     with _connection(address=ray_address, log_to_driver=show_logs):
         yield
+
+
+def check_listens(ray_address: str | None) -> None:
+    """Raise CannotStart unless something listens at an address: Ray would wait for minutes."""
+    address = parse("--ray", str(ray_address), accepts_unix=False)
+    try:
+        socket.create_connection((address.host, address.port), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise CannotStart(
+            f"--ray: no Ray listens at {address}: {error.strerror or 'no answer'}; give the address"
+            " of its head, as `ray start` prints it"
+        ) from error
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,8 +18,18 @@ class Session(NamedTuple):
     """A running Ray that this user has started."""
 
     pid: int  # of the command that has started it
+    started_at: float  # when that process began: its number may be another one's later
     address: str  # HOST:PORT
     token: str
+    folder: str  # of Ray's files
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether the command runs."""
+        try:
+            return psutil.Process(self.pid).create_time() == self.started_at
+        except psutil.NoSuchProcess:
+            return False
 
 
 def folder() -> Path:
@@ -30,9 +40,10 @@ def folder() -> Path:
 
 
 @contextmanager
-def recorded(address: str, token: str) -> Iterator[None]:
+def recorded(address: str, token: str, ray_folder: str) -> Iterator[None]:
     """Keep a record of this process's Ray for as long as the block takes."""
-    session = Session(os.getpid(), address, token)
+    own = psutil.Process()
+    session = Session(own.pid, own.create_time(), address, token, ray_folder)
     file = folder() / f"{session.pid}.json"
     file.touch(mode=0o600)
     file.write_text(json.dumps(session._asdict()))
@@ -62,11 +73,12 @@ def find(address: str | None) -> Session | None:
 
 
 def read_all() -> Iterator[Session]:
-    """Yield the records of the commands that still run; delete the others."""
+    """Yield the records of the commands that still run; delete those of others, and their files."""
     for file in sorted(folder().glob("*.json")):
         with suppress(OSError, ValueError, TypeError):
             session = Session(**json.loads(file.read_text()))
-            if psutil.pid_exists(session.pid):
+            if session.is_running:
                 yield session
             else:
+                shutil.rmtree(session.folder, ignore_errors=True)
                 file.unlink(missing_ok=True)
