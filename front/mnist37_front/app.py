@@ -68,7 +68,7 @@ class Front:
         """Say that the front is no longer serving as soon as the launcher ends it."""
         with self._end_pipe.open("rb") as pipe:
             pipe.read()
-        self.health.begin_shutdown()
+        self._stop()
 
     async def authorize(self, scope: Scope, send: Send) -> None:
         """Answer Envoy whether a call may be passed on, by its path and its token."""
@@ -92,11 +92,15 @@ class Front:
         await send({"type": "http.response.body", "body": text})
 
     def close(self) -> None:
+        """End what the front has begun."""
+        self._stop()
+        if self._metrics:
+            self._metrics.close()
+
+    def _stop(self) -> None:
         """Say that the front is no longer serving, and end its connection to the owner."""
         self.health.begin_shutdown()
         self.follower.stop()
-        if self._metrics:
-            self._metrics.close()
 
     def _add_services(self) -> health_service.Health:
         server: Any = self.grpc

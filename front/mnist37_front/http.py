@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from mnist37_web.access.boundary import App
 from mnist37_web.app import build
 
+from mnist37_front.asgi.exchanges import Exchange
 from mnist37_front.asgi.frames import Message, Receive, Send
 from mnist37_front.asgi.server import Scope
 from mnist37_front.settings import FrontSettings
@@ -31,7 +32,8 @@ class HttpApplications:
         if app is None:
             await reply_nothing(send)
         else:
-            await app(dict(scope), receive, send)
+            exchange = Exchange(receive, send)
+            await app(dict(scope), exchange.receive, exchange.send)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

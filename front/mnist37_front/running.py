@@ -21,7 +21,7 @@ from mnist37_server.observability import logs
 from mnist37_server.rpc import process
 from mnist37_server.rpc.listening import find_port
 
-from mnist37_front.envoy.process import Envoy
+from mnist37_front.envoy.process import START_SECONDS, Envoy
 from mnist37_front.owner import OwnerProcess, OwnerTokens
 from mnist37_front.settings import LOGGED, FrontSettings, with_fronts_flags
 
@@ -57,7 +57,7 @@ def run(settings: FrontSettings, owner_command: tuple[str, ...] = ()) -> int:
             return serve(settings, owner, signals)
         finally:
             if owner is not None:
-                owner.stop()
+                owner.stop(signals.hurry.is_set)
 
 
 def serve(settings: FrontSettings, owner: OwnerProcess | None, signals: process.StopSignals) -> int:
@@ -82,7 +82,11 @@ def serve(settings: FrontSettings, owner: OwnerProcess | None, signals: process.
             time.sleep(PAUSE_SECONDS)
         log.info("stopping")
     finally:
-        status = envoy.stop(signals.hurry.is_set)
+        envoy.begin_end()
+        if owner is not None:
+            # Before Envoy, through which its callers get their last messages.
+            owner.stop(signals.hurry.is_set)
+        status = envoy.end(signals.hurry.is_set)
     log.info("stopped")
     return status
 
@@ -111,7 +115,12 @@ def with_port(settings: FrontSettings) -> FrontSettings:
 
 
 def wait_until_serving(settings: FrontSettings, envoy: Envoy, signals: process.StopSignals) -> None:
-    """Wait until the front has the first version of its owner, which it can only miss at first."""
+    """Wait until the front has the first version of its owner, which it can only miss at first.
+
+    Raises:
+        CannotStart: the first version does not come in time.
+    """
+    deadline = time.monotonic() + START_SECONDS
     with grpc.insecure_channel(f"unix:{settings.internal_socket}") as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
         while not signals.has_come and envoy.process.poll() is None:
@@ -119,6 +128,8 @@ def wait_until_serving(settings: FrontSettings, envoy: Envoy, signals: process.S
                 answer = check(health_pb2.HealthCheckRequest(), timeout=1)
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
+            if time.monotonic() > deadline:
+                raise CannotStart(f"no version came from the server in {START_SECONDS:.0f} seconds")
             time.sleep(PAUSE_SECONDS / 5)
 
 

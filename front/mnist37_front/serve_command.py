@@ -38,6 +38,8 @@ def serve(context: click.Context, /, **settings: Any) -> Pair:  # noqa: ANN401 -
     """
     if settings["follow"] is not None:
         raise click.UsageError("--follow cannot be used with --front; `mnist37 front` follows")
+    if settings["max_followers"] == 0:
+        raise click.UsageError("--max-followers 0 cannot be used with --front, which is a follower")
     names = {*FRONTS_ALONE, *SHARED} - {"address", "insecure"}
     fronts = {name: settings[name] for name in names}
     front = FrontSettings(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from mnist37_client.local_server import LocalServer
+from mnist37_client import Unavailable, health
+from mnist37_client.local_server import UNWANTED_VARIABLES, LocalServer
 from mnist37_client.processes import python_process
+from mnist37_client.processes.local_process import LocalProcess
 from mnist37_front.envoy.process import environment, module_path
 from mnist37_server.errors import CannotStart
+from support.local_web import WebCaller
+from support.scraping import wait_until
 
 
 class FrontedServer(LocalServer):
@@ -21,6 +25,11 @@ def put_before_servers(module: ModuleType) -> None:
     vars(module)["LocalServer"] = FrontedServer
 
 
+def put_in_place_of_web(module: ModuleType) -> None:
+    """Have each web that the tests of a module start be a front."""
+    vars(module)["LocalWeb"] = FrontedWeb
+
+
 def missing() -> str:
     """Return what a front lacks on this machine, or an empty text."""
     try:
@@ -29,3 +38,27 @@ def missing() -> str:
     except CannotStart as error:
         return str(error)
     return ""
+
+
+class FrontedWeb(LocalProcess, WebCaller):
+    """The page and the HTTP API in a front of a server, ready when the front has a version.
+
+    Args:
+        server: HOST:PORT of the server.
+        options: further options of `mnist37 front`.
+    """
+
+    def __init__(self, server: str, *options: str) -> None:
+        command = (*python_process.command("mnist37_front"), "--owner", server)
+        LocalProcess.__init__(
+            self, "the front", (*command, "--address", "127.0.0.1:0", *options), UNWANTED_VARIABLES
+        )
+        WebCaller.__init__(self, f"http://{self.address}")
+        assert wait_until(self._is_serving, 30)
+
+    def _is_serving(self) -> bool:
+        try:
+            health.check(self.address)
+        except Unavailable:
+            return False
+        return True

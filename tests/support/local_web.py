@@ -28,25 +28,19 @@ class Reply(NamedTuple):
         return [json.loads(line) for line in self.body.splitlines()]
 
 
-class LocalWeb(LocalPage):
-    """A process of `mnist37 web` on a free port, ready when the constructor returns.
+class WebCaller:
+    """Requests to the page and the HTTP API.
 
     Attributes:
-        url: SCHEME://HOST:PORT.
         address: HOST:PORT.
 
     Args:
-        server: HOST:PORT of the server that it calls.
-        options: further options of `mnist37 web`.
-
-    Raises:
-        Unavailable: web did not start; the message has its log.
+        url: SCHEME://HOST:PORT.
     """
 
-    def __init__(self, server: str, *options: str) -> None:
-        super().__init__(server, *options)
-        self.url = self.address
-        self.address = self.url.partition("://")[2]
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.address = url.partition("://")[2]
 
     def request(
         self,
@@ -90,3 +84,19 @@ class LocalWeb(LocalPage):
         """Make a call of mnist37.v1 as JSON and return the reply."""
         content = {} if body is None else body
         return self.post(f"/mnist37.v1.Mnist37Service/{method}", content, **options)
+
+
+class LocalWeb(LocalPage, WebCaller):
+    """A process of `mnist37 web` on a free port, ready when the constructor returns.
+
+    Args:
+        server: HOST:PORT of the server that it calls.
+        options: further options of `mnist37 web`.
+
+    Raises:
+        Unavailable: web did not start; the message has its log.
+    """
+
+    def __init__(self, server: str, *options: str) -> None:
+        LocalPage.__init__(self, server, *options)
+        WebCaller.__init__(self, self.address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,18 @@ class Vitals(NamedTuple):
         )
         memory = int(status["VmRSS"].split()[0]) * 1024
         return cls(memory, int(status["Threads"]), len(list((folder / "fd").iterdir())))
+
+    @classmethod
+    def of_family(cls, process: int) -> Vitals:
+        """Return the sums of the vitals of a process and its descendants."""
+        parents = {}
+        for file in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it has just ended
+                parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
+        family = [process]
+        for member in family:
+            family += [child for child, parent in parents.items() if parent == member]
+        return cls(*map(sum, zip(*map(cls.of, family), strict=True)))
 
 
 def wait_for_vitals(process: int, files: int, seconds: float = 10) -> Vitals:

@@ -27,6 +27,7 @@ class AsgiContext(grpc.ServicerContext):
     Args:
         metadata: that the caller sent.
         timeout: the header grpc-timeout, or None.
+        message_bytes_max: the most bytes of the caller's message.
     """
 
     # Defaults of the class: most calls set none of them, and there is a context for each call.
@@ -36,13 +37,19 @@ class AsgiContext(grpc.ServicerContext):
     _callbacks: tuple[Callable[[], None], ...] = ()
     _is_active = True
 
-    def __init__(self, metadata: Pairs, timeout: bytes | None) -> None:
+    def __init__(self, metadata: Pairs, timeout: bytes | None, message_bytes_max: int = 0) -> None:
         self._metadata = metadata
+        self.message_bytes_max = message_bytes_max
         self._deadline = inf if timeout is None else parse_deadline(timeout)
 
     def is_active(self) -> bool:
         """Return whether the caller still waits."""
         return self._is_active and (self._deadline == inf or time.monotonic() < self._deadline)
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether the call has got its status."""
+        return not self._is_active
 
     def time_remaining(self) -> float:
         """Return the seconds until the deadline; infinity without one."""

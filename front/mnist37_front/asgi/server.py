@@ -12,14 +12,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, NamedTuple, TypeAlias
 
 import grpc
+from mnist37_server.access.roles import OPEN
 from mnist37_server.rpc.handlers import Continuation, Handler
+from mnist37_server.rpc.slow_callers import CanceledCalls
 from mnist37_server.rpc.threads.elastic_pool import MustWait
 
 from mnist37_front.asgi.context import Aborted, AsgiContext, Pairs
+from mnist37_front.asgi.exchanges import Exchange
 from mnist37_front.asgi.frames import (
     CONTENT_TYPE,
     OK_TRAILERS,
@@ -38,6 +42,8 @@ Scope = Mapping[str, Any]
 Intercept: TypeAlias = "Callable[[Continuation, grpc.HandlerCallDetails], Handler | None]"
 
 THREADS = 160  # for calls that wait: 64 for a floor, 64 for the owner, and large messages
+OPEN_MESSAGE_BYTES_MAX = 64 << 10  # to a method that needs no token: the name of a service
+DROPPED = "CANCELLED"  # the text of gRPC's core for a call that its server has dropped
 LARGE_BYTES = 1 << 20  # of a message; a larger one would keep the event loop for a millisecond
 
 
@@ -70,6 +76,8 @@ class AsgiServer:
         self._seconds_max = message_seconds_max
         self._handlers: dict[str, Handler] = {}
         self._threads = ThreadPoolExecutor(THREADS, "wait")
+        self._canceled = CanceledCalls()
+        self._drops: set[asyncio.Future[None]] = set()  # that the loop does not forget
 
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, Handler]
@@ -87,15 +95,19 @@ class AsgiServer:
                 metadata = (*metadata, ("authorization", value.decode("latin-1")))
             elif name == b"grpc-timeout":
                 timeout = value
-        context = AsgiContext(metadata, timeout)
+        path = scope["path"]
+        is_open = path.startswith(OPEN)
+        context = AsgiContext(
+            metadata, timeout, OPEN_MESSAGE_BYTES_MAX if is_open else self._bytes_max
+        )
         if self._intercept is None:
-            handler = self._handlers.get(scope["path"])
+            handler = self._handlers.get(path)
         else:
-            details: Any = CallDetails(scope["path"], metadata)
+            details: Any = CallDetails(path, metadata)
             handler = self._intercept(self._find, details)
         try:
             if handler is None:
-                context.set_details(f"Method not found: {scope['path'][:200]}")
+                context.set_details(f"Method not found: {path[:200]}")
                 await end(send, context, grpc.StatusCode.UNIMPLEMENTED)
             elif handler.response_streaming:
                 await self._stream(handler, context, receive, send)
@@ -103,10 +115,13 @@ class AsgiServer:
                 await self._call(handler, context, receive, send)
         except Disconnected:
             pass
+        except OSError:  # of `send`, as ASGI has it: the caller has gone, and is told nothing
+            with suppress(OSError):
+                await end(send, context, grpc.StatusCode.INTERNAL)
         except Exception:
             # The handlers turn theirs into statuses. Without one the caller would take a call that
             # has failed for one that has succeeded.
-            log.exception("a call has failed: %s", scope["path"])
+            log.exception("a call has failed: %s", path)
             await end(send, context, grpc.StatusCode.INTERNAL)
         finally:
             context.end()
@@ -161,7 +176,7 @@ class AsgiServer:
             return
         encode: Any = handler.response_serializer or bytes
         loop = asyncio.get_running_loop()
-        gone = asyncio.ensure_future(wait_until_gone(receive))
+        gone = asyncio.ensure_future(wait_until_gone(Exchange(receive, send).receive))
         gone.add_done_callback(lambda _: context.end())
         is_started = False
         try:
@@ -192,24 +207,26 @@ class AsgiServer:
         """
         if getattr(call, "__name__", "") == "refuse_call":
             return None
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-        # asyncio.timeout would cost a call 5 us.
-        timer = loop.call_later(self._seconds_max, task.cancel)
+        # asyncio.timeout would cost a call 5 us, and pyvoy logs an error if `receive` is cancelled.
+        timer = asyncio.get_running_loop().call_later(self._seconds_max, self._drop, context, send)
         try:
-            return await read_message(receive, self._bytes_max)
+            message = await read_message(receive, context.message_bytes_max)
         except InvalidFrame as error:
             context.set_details(str(error))
             await end(send, context, error.code)
-        except asyncio.CancelledError:
-            if loop.time() < timer.when():
-                raise
-            task.uncancel()
-            context.set_details("the caller took too long to send its message")
-            await end(send, context, grpc.StatusCode.CANCELLED)
+            return STOPPED
         finally:
             timer.cancel()
-        return STOPPED
+        return STOPPED if context.has_ended else message
+
+    def _drop(self, context: AsgiContext, send: Send) -> None:
+        """End a call whose caller was too slow; Envoy then says that the caller is gone."""
+        self._canceled.add()
+        context.set_details(DROPPED)
+        context.end()
+        task = asyncio.ensure_future(end(send, context, grpc.StatusCode.CANCELLED))
+        self._drops.add(task)
+        task.add_done_callback(self._drops.discard)
 
 
 END = object()  # of a stream

@@ -49,11 +49,11 @@ def configure(settings: FrontSettings, module: str) -> Config:
     """
     tls = downstream_tls(settings)
     listeners = [
-        listener(f"front-{number}", address, module, tls, settings.tokens is not None)
+        listener(f"front-{number}", address, module, tls, settings)
         for number, address in enumerate(listening_addresses(settings.parsed_address))
     ]
     internal = {"pipe": {"path": str(settings.internal_socket), "mode": 0o600}}
-    listeners.append(listener("internal", internal, module, None, settings.tokens is not None))
+    listeners.append(listener("internal", internal, module, None, settings))
     return {
         "node": {"id": "front", "cluster": "mnist37"},  # Envoy asks for it, to watch certificates
         "admin": {"address": {"pipe": {"path": str(settings.admin_socket), "mode": 0o600}}},
@@ -83,9 +83,10 @@ def listening_addresses(address: Address) -> list[Config]:
 
 
 def listener(
-    name: str, address: Config, module: str, tls: Config | None, asks_for_tokens: bool
+    name: str, address: Config, module: str, tls: Config | None, settings: FrontSettings
 ) -> Config:
     """Return a listener with all routes."""
+    asks_for_tokens = settings.tokens is not None
     connection_manager = {
         "@type": f"{EXTENSIONS}filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "front",
@@ -94,6 +95,7 @@ def listener(
         "max_request_headers_kb": HEADERS_KIB,
         "request_headers_timeout": f"{HEADERS_SECONDS}s",
         "stream_idle_timeout": "0s",  # a run that waits for its turn is silent
+        "stream_flush_timeout": f"{settings.message_timeout}s",  # for an answer to be read
         "common_http_protocol_options": {"idle_timeout": f"{IDLE_CONNECTION_SECONDS}s"},
         "http2_protocol_options": {
             "max_concurrent_streams": STREAMS_MAX,

@@ -37,6 +37,7 @@ class Envoy:
 
     def __init__(self, settings: FrontSettings) -> None:
         self._settings = settings
+        self._deadline = 0.0  # of the end, on time.monotonic's clock
         os.mkfifo(settings.end_pipe, 0o600)
         self.admin = Admin(settings.admin_socket)
         configuration = configure(settings, module_path())
@@ -73,8 +74,16 @@ class Envoy:
                 raise CannotStart(f"Envoy was not ready after {START_SECONDS:.0f} seconds")
             time.sleep(PAUSE_SECONDS)
 
-    def stop(self, hurry: Callable[[], bool]) -> int:
-        """End Envoy in order: no new connections, time for calls in progress, then the end.
+    def begin_end(self) -> None:
+        """Take no new connections, and say to callers and probes that the end has begun."""
+        self._deadline = time.monotonic() + self._settings.shutdown_grace
+        if self.process.poll() is None:
+            with suppress(OSError):  # it does not answer any more
+                self._say_end()
+                self.admin.drain()
+
+    def end(self, hurry: Callable[[], bool]) -> int:
+        """Wait for calls in progress, for the time that is left since `begin_end`, and end Envoy.
 
         Args:
             hurry: returns whether calls in progress get no more time.
@@ -82,15 +91,12 @@ class Envoy:
         Returns:
             The exit status: 0 if Envoy has ended by this.
         """
-        deadline = time.monotonic() + self._settings.shutdown_grace
         if self.process.poll() is None:
-            with suppress(OSError):  # it does not answer any more
-                self._say_end()
-                self.admin.drain()
-                self._wait_until_idle(deadline, hurry)
+            with suppress(OSError):
+                self._wait_until_idle(self._deadline, hurry)
             self.process.terminate()
             try:
-                self.process.wait(max(1.0, deadline - time.monotonic()))
+                self.process.wait(max(1.0, self._deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 self.process.kill()
         status = self.process.wait()

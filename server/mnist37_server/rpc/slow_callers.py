@@ -47,8 +47,7 @@ class SlowCallers:
         self._sending: dict[grpc.ServicerContext, float] = {}
         # With the handles by which grpcio counts the calls.
         self._reading: dict[grpc.ServicerContext, tuple[float, CompletionHandle | None]] = {}
-        self._canceled = 0  # calls since the last line in the log
-        self._next_log_time = 0.0
+        self._canceled = CanceledCalls()
         threading.Thread(target=self._watch, name="slow-callers", daemon=True).start()
 
     def receive(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
@@ -99,28 +98,24 @@ class SlowCallers:
     def _watch(self) -> None:
         while True:
             time.sleep(CHECK_INTERVAL_SECONDS)
-            now = time.monotonic()
+            now, canceled = time.monotonic(), 0
             if self._sending:
                 for context in self._slow(self._sending.copy(), now):
                     self._sending.pop(context, None)
-                    self._cancel(context)
+                    context.cancel()
+                    canceled += 1
             if self._reading:
                 calls = self._reading.copy()
                 for context in self._slow({call: item[0] for call, item in calls.items()}, now):
                     self._reading.pop(context, None)
-                    self._cancel(context)
+                    context.cancel()
+                    canceled += 1
                     # Where the connection takes nothing any more, the call does not end by that.
                     handle = calls[context][1]
                     if handle is not None:
                         handle.complete()
-            if self._canceled and now >= self._next_log_time:
-                log.warning(
-                    "canceled %d calls: their callers were too slow to send a message or to read"
-                    " an answer",
-                    self._canceled,
-                )
-                self._canceled = 0
-                self._next_log_time = now + LOG_INTERVAL_SECONDS
+            if canceled:
+                self._canceled.add(canceled)
 
     def _slow(
         self, calls: dict[grpc.ServicerContext, float], now: float
@@ -134,6 +129,40 @@ class SlowCallers:
                 return  # the calls behind it have waited for less
             yield context
 
-    def _cancel(self, context: grpc.ServicerContext) -> None:
-        context.cancel()
-        self._canceled += 1
+
+class CanceledCalls:
+    """The calls that were canceled for being slow; the log has at most a line in 10 seconds."""
+
+    def __init__(self) -> None:
+        # guarded by _lock: all of these
+        self._lock = threading.Lock()
+        self._count = 0  # since the last line
+        self._next_time = 0.0  # of a line, on time.monotonic's clock
+        self._has_timer = False
+
+    def add(self, count: int = 1) -> None:
+        """Log that calls were canceled, at once or together with those that follow."""
+        with self._lock:
+            self._count += count
+            wait_seconds = self._next_time - time.monotonic()
+            if wait_seconds <= 0:
+                self._report()
+            elif not self._has_timer:
+                self._has_timer = True
+                timer = threading.Timer(wait_seconds, self._end_timer)
+                timer.daemon = True
+                timer.start()
+
+    def _end_timer(self) -> None:
+        with self._lock:
+            self._has_timer = False
+            if self._count:
+                self._report()
+
+    def _report(self) -> None:
+        log.warning(
+            "canceled %d calls: their callers were too slow to send a message or to read an answer",
+            self._count,
+        )
+        self._count = 0
+        self._next_time = time.monotonic() + LOG_INTERVAL_SECONDS

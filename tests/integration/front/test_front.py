@@ -202,3 +202,21 @@ def test_a_call_without_a_valid_token_never_reaches_the_owner(tmp_path: Path) ->
         with Client(front.address, token=secret("train")) as client:
             client.step()
         assert Scrape(metrics).codes("Step") == {"OK": 1}
+
+
+def test_an_owner_that_lets_nobody_follow_is_refused() -> None:
+    with pytest.raises(Unavailable, match="--max-followers 0 cannot be used with --front"):
+        FrontedServer("--device", "cpu", "--max-followers", "0")
+
+
+def test_the_callers_of_the_owner_get_its_last_words_at_the_end() -> None:
+    with FrontedServer("--device", "cpu") as server, Client(server.address, retry_for=0) as client:
+        run = client.train(epochs=1_000_000)
+        next(iter(run))
+        status, log = server.stop()
+        with pytest.raises(Unavailable) as ended:
+            run.wait()
+    assert ended.value.reason == "SHUTTING_DOWN"
+    assert status == 0
+    assert "WARNING" not in log
+    assert "ERROR" not in log

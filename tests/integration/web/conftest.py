@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 from mnist37_client.local_server import LocalServer
-from support.local_web import LocalWeb
+from support.local_web import LocalWeb, WebCaller
 
 TRAIN, PREDICT = "train-token-of-a-test", "predict-token-of-a-test"
 
@@ -25,7 +25,7 @@ class Guarded(NamedTuple):
     """A server with tokens, and a web that has one of role train."""
 
     server: LocalServer
-    web: LocalWeb
+    web: WebCaller
     tokens: Path
 
     def allow(self, **roles: str) -> None:

@@ -98,7 +98,7 @@ def test_memory_comes_back_after_hostile_bodies(web: LocalWeb) -> None:
     def send(count: int) -> int:
         for number in range(count):
             assert web.post(INFER, bodies[number % len(bodies)]).status == 400
-        return Vitals.of(web.process.pid).memory
+        return Vitals.of_family(web.process.pid).memory
 
     before = send(2 * len(bodies))
     assert send(200) < before + 16 * MIB
@@ -176,12 +176,12 @@ def raw(web: LocalWeb, content: bytes, path: str = INFER, length: int = 1_000_00
 
 
 def test_bodies_that_are_never_sent_are_forgotten(web: LocalWeb) -> None:
-    files = Vitals.of(web.process.pid).files
+    files = Vitals.of_family(web.process.pid).files
     for path in (INFER, STREAM, "/mnist37.v1.Mnist37Service/GetLoss"):
         for _ in range(20):
             raw(web, b'{"inputs":', path).close()
     deadline = time.monotonic() + 10
-    while Vitals.of(web.process.pid).files > files:
+    while Vitals.of_family(web.process.pid).files > files:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert web.get("/v2/health/ready").status == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import socket
 import threading
 import time
 from typing import Any
@@ -183,9 +184,11 @@ class Stream:
         self.connection.putheader("Content-Type", "application/x-ndjson")
         self.connection.putheader("Transfer-Encoding", "chunked")
         self.connection.endheaders()
+        # Python's client would open another one when a reply says that it closes this one.
+        self.socket: socket.socket = self.connection.sock
 
     def send(self, content: bytes) -> None:
-        self.connection.send(b"%x\r\n%b\r\n" % (len(content), content))
+        self.socket.sendall(b"%x\r\n%b\r\n" % (len(content), content))
 
     def close(self) -> None:
         self.connection.close()
@@ -260,7 +263,7 @@ def test_a_stream_ends_when_its_client_leaves() -> None:
             stream = Stream(own, "PredictStream")
             stream.send(json.dumps({"pixels": PIXELS}).encode() + b"\n")
             assert stream.connection.getresponse().status == 200
-            stream.connection.sock.close()
+            stream.socket.close()
             stream.close()
             wait_until(lambda: own.call("PredictStream", {"pixels": PIXELS}).status == 200)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from integration.web.conftest import PREDICT, TRAIN, Guarded
 from mnist37_client.local_server import LocalServer
-from support.local_web import LocalWeb, Reply
+from support.local_web import LocalWeb, Reply, WebCaller
 
 INFER = "/v2/models/mnist37/infer"
 REVOKED = "revoked-token-of-a-test"
@@ -20,7 +20,7 @@ FLOATS = {**IMAGE, "datatype": "FP32", "data": [0.5] * 784}
 
 
 def infer(
-    web: LocalWeb, token: str | None, tensor: dict[str, Any] = IMAGE, **options: Any
+    web: WebCaller, token: str | None, tensor: dict[str, Any] = IMAGE, **options: Any
 ) -> Reply:
     return web.post(INFER, {"inputs": [tensor]}, token=token, **options)
 

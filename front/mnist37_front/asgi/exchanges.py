@@ -1,0 +1,59 @@
+"""An exchange of HTTP as applications expect one, which pyvoy's differs from in two points."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from mnist37_front.asgi.frames import Message, Receive, Send
+
+REST_SECONDS = 10.0  # for the rest of a body that is refused
+REST_BYTES_MAX = 128 << 20
+TIMED_OUT = 408  # the status for a body that does not come
+
+
+class Exchange:
+    """One request and its reply.
+
+    A wait for a part of the request can be cancelled: pyvoy logs an error if its own is. And a body
+    that is refused before all of it has come is read to its end first, for a time: otherwise Envoy
+    resets the connection, and a client that sends all of its body first never sees the reply.
+
+    Args:
+        receive: of pyvoy.
+        send: of pyvoy.
+    """
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._pending: asyncio.Future[Message] | None = None
+        self._is_complete = False
+
+    async def receive(self) -> Message:
+        """Return the next part of the request."""
+        if self._pending is None:
+            self._pending = asyncio.ensure_future(self._receive())
+        event = await asyncio.shield(self._pending)
+        self._pending = None
+        self._is_complete = not event.get("more_body", False)
+        return event
+
+    async def send(self, event: Message) -> None:
+        """Send a part of the reply."""
+        if (
+            event["type"] == "http.response.start"
+            and not self._is_complete
+            and event["status"] >= 400
+            and event["status"] != TIMED_OUT
+        ):
+            await self._discard_rest()
+        await self._send(event)
+
+    async def _discard_rest(self) -> None:
+        size = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REST_SECONDS):
+                while not self._is_complete and size < REST_BYTES_MAX:
+                    event = await self.receive()
+                    size += len(event.get("body", b""))

@@ -1,0 +1,122 @@
+"""Tests of the certificates of a front, which are replaced while it serves."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+from cryptography import x509
+from mnist37_client import Client, Unavailable, validation_images
+from support.fronted import FrontedServer
+from support.scraping import wait_until
+
+IMAGES, _ = validation_images()
+
+
+class Certificates:
+    """A folder as Kubernetes mounts a Secret: links into a folder that a link names.
+
+    Args:
+        folder: where the links are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = trustme.CA()
+        self._count = 0
+        self.ca = folder.with_name("ca.pem")
+        self.authority.cert_pem.write_to_path(self.ca)
+        folder.mkdir()
+        self.replace()
+        for name in ("tls.crt", "tls.key", "callers.crt"):
+            (folder / name).symlink_to(f"..data/{name}")
+
+    def replace(self, callers: trustme.CA | None = None) -> int:
+        """Have a new certificate at once, for callers of an authority; return its number."""
+        self._count += 1
+        content = self.folder / f"..{self._count}"
+        content.mkdir()
+        issued = self.authority.issue_cert("localhost", "127.0.0.1")
+        issued.private_key_pem.write_to_path(content / "tls.key")
+        issued.cert_chain_pems[0].write_to_path(content / "tls.crt")
+        (callers or self.authority).cert_pem.write_to_path(content / "callers.crt")
+        link = self.folder / "..new"
+        link.symlink_to(content.name)
+        link.replace(self.folder / "..data")
+        return x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes()).serial_number
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Return the flags of the server's certificate."""
+        return ("--tls-cert", f"{self.folder}/tls.crt", "--tls-key", f"{self.folder}/tls.key")
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    return Certificates(tmp_path / "secret")
+
+
+def served_number(address: str, context: ssl.SSLContext) -> int:
+    """Return the number of the certificate that a server shows."""
+    host, _, port = address.rpartition(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=host) as encrypted,
+    ):
+        content = encrypted.getpeercert(binary_form=True)
+    assert content is not None
+    return x509.load_der_x509_certificate(content).serial_number
+
+
+def test_a_certificate_that_is_replaced_is_shown_and_no_call_fails(
+    certificates: Certificates,
+) -> None:
+    context = ssl.create_default_context(cafile=certificates.ca)
+    with (
+        FrontedServer("--device", "cpu", *certificates.flags) as front,
+        Client(front.address, tls_ca=certificates.ca, retry_for=0) as client,
+    ):
+        numbers = []
+        for _ in range(2):
+            numbers.append(certificates.replace())
+            assert wait_until(lambda: served_number(front.address, context) == numbers[-1], 20)
+            client.predict(IMAGES[0])
+            with Client(front.address, tls_ca=certificates.ca, retry_for=0) as newcomer:
+                newcomer.step()
+
+
+def test_an_authority_of_callers_that_is_replaced_counts_for_new_connections(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    others = trustme.CA()
+    for name, authority in (("old", certificates.authority), ("new", others)):
+        issued = authority.issue_cert("client")
+        issued.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+        issued.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
+
+    def may_call(name: str) -> bool:
+        client = Client(
+            front.address,
+            tls_ca=certificates.ca,
+            tls_cert=tmp_path / f"{name}.pem",
+            tls_key=tmp_path / f"{name}.key",
+            timeout=3,
+            retry_for=0,
+        )
+        with client:
+            try:
+                client.predict(IMAGES[0])
+            except Unavailable:
+                return False
+            return True
+
+    options = (*certificates.flags, "--client-ca", f"{certificates.folder}/callers.crt")
+    with FrontedServer("--device", "cpu", *options) as front:
+        assert may_call("old")
+        assert not may_call("new")
+        certificates.replace(callers=others)
+        assert wait_until(lambda: may_call("new"), 20)
+        assert not may_call("old")
