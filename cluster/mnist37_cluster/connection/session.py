@@ -27,7 +27,9 @@ class Session(NamedTuple):
     def is_running(self) -> bool:
         """Return whether the command runs."""
         try:
-            return psutil.Process(self.pid).create_time() == self.started_at
+            process = psutil.Process(self.pid)
+            has_ended = process.status() == psutil.STATUS_ZOMBIE
+            return bool(process.create_time() == self.started_at and not has_ended)
         except psutil.NoSuchProcess:
             return False
 
