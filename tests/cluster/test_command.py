@@ -13,9 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from mnist37_client import Client
+from mnist37_client import Client, Unauthenticated
 from mnist37_cluster.connection import listeners
 from mnist37_server.errors import CannotStart
+from support import guarding
 from support.both_clients import IMAGES
 from support.cluster_command import COMMAND, ClusterCommand, is_running, wait_until_ended
 from support.following import Server
@@ -140,6 +141,40 @@ def test_ctrl_c_ends_all(tmp_path: Path) -> None:
         assert not folder.exists()
         assert not list((tmp_path / "home").rglob("*.json"))
         assert is_running(owner.process.pid)
+
+
+def test_servers_behind_tls_and_tokens(pki: Path, tmp_path: Path) -> None:
+    tokens = guarding.tokens_file(tmp_path / "tokens", *guarding.ROLES)
+    token = guarding.token_file(tmp_path, "follow")
+    files = {
+        "--owner-tls-ca": pki / "ca.pem",
+        "--owner-tls-cert": pki / "client.pem",
+        "--owner-tls-key": pki / "client.key",
+        "--owner-token-file": token,
+    }
+    flags = [str(part) for flag in files.items() for part in flag]
+    guards = guarding.guards(pki, tokens)
+    access = {
+        "tls_ca": pki / "ca.pem",
+        "tls_cert": pki / "client.pem",
+        "tls_key": pki / "client.key",
+        "tls_server_name": "localhost",
+        "token": guarding.secret("train"),
+    }
+    with ClusterCommand(tmp_path, "--replicas", "1", *guards, *flags) as command:
+        with Client(command.owner, replicas="owner", **access) as client:
+            version = client.step().version
+            assert client.predict(IMAGES[0]).version == version
+        (replica,) = command.status()["replicas"]
+        assert replica["version"] == version
+        # The follower asks for a token too, and nobody finds one in the log.
+        with (
+            pytest.raises(Unauthenticated),
+            Client(None, replicas=replica["address"], **{**access, "token": None}) as stranger,
+        ):
+            stranger.predict(IMAGES[0])
+        assert command.end() == 0
+        assert "secret-of" not in command.log.read_text()
 
 
 def ray_folder(command: ClusterCommand) -> Path:
