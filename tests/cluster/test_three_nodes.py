@@ -45,8 +45,8 @@ class Caller:
         awaited = BlockingClient(self._owner, replicas="owner", timeout=30)
         threads = [
             threading.Thread(target=self._write, args=(blocking,)),
-            threading.Thread(target=self._read, args=(blocking, True)),
-            threading.Thread(target=self._read, args=(awaited, False)),
+            threading.Thread(target=self._read, args=(blocking,)),
+            threading.Thread(target=self._read, args=(awaited,)),
         ]
         for thread in threads:
             thread.start()
@@ -60,24 +60,30 @@ class Caller:
             awaited.stop()
 
     def _write(self, client: AnyClient) -> None:
+        """Step now and then, and read at once: without a floor most followers are behind then."""
+        answers: list[tuple[int, bytes]] = []
+        self.answers.append(answers)
         while not self._over.wait(STEP_SECONDS):
             try:
                 self.written.append(client.step().version)
-            except Exception as error:  # noqa: BLE001 - the test names it
-                self.failures.append(error)
-
-    def _read(self, client: AnyClient, sees_writes: bool) -> None:
-        answers: list[tuple[int, bytes]] = []
-        self.answers.append(answers)
-        while not self._over.wait(0.005):
-            newest = self.written[-1] if sees_writes and self.written else 0
-            try:
-                prediction = client.predict(IMAGES[:2])
+                self._predict(client, answers)
             except Exception as error:  # noqa: BLE001 - the test names it
                 self.failures.append(error)
                 continue
-            answers.append((prediction.version, prediction.probabilities.tobytes()))
-            self.too_old += prediction.version < newest
+            self.too_old += answers[-1][0] < self.written[-1]
+
+    def _read(self, client: AnyClient) -> None:
+        answers: list[tuple[int, bytes]] = []
+        self.answers.append(answers)
+        while not self._over.wait(0.005):
+            try:
+                self._predict(client, answers)
+            except Exception as error:  # noqa: BLE001 - the test names it
+                self.failures.append(error)
+
+    def _predict(self, client: AnyClient, answers: list[tuple[int, bytes]]) -> None:
+        prediction = client.predict(IMAGES[:2])
+        answers.append((prediction.version, prediction.probabilities.tobytes()))
 
     def check(self, client: Client) -> None:
         """Assert that no call failed, time ran forwards, and each answer is the owner's."""
@@ -88,7 +94,7 @@ class Caller:
         seen: dict[int, bytes] = {}
         for answers in self.answers:
             versions = [version for version, _ in answers]
-            assert len(versions) > 1000
+            assert len(versions) > 100
             assert versions == sorted(versions)
             for version, content in answers:
                 assert seen.setdefault(version, content) == content
