@@ -22,13 +22,14 @@ from benchmarks.suites import (
     device,
     follow,
     followers,
+    front,
     predict,
     rest,
     small,
     training,
 )
 
-THEMES = (predict, rest, training, both, commits, follow, followers, small, device)
+THEMES = (predict, rest, training, both, commits, follow, followers, front, small, device)
 RESULTS = Path(__file__).parent / "results"
 PAGE = processes.ROOT / "docs" / "performance.md"  # its table is written by a run of all rows
 

@@ -82,7 +82,7 @@ class Loop:
 
 
 class ClosedLoop(Loop):
-    """A closed loop of calls of gRPC with one body, over one connection.
+    """A closed loop of calls of gRPC with one body.
 
     Args:
         address: HOST:PORT of the server.
@@ -91,6 +91,7 @@ class ClosedLoop(Loop):
         answer_bytes: the minimum size of each response's body, in bytes.
         in_flight: the number of calls in flight.
         headers: further headers, as "name: value".
+        connections: which share the calls in flight.
 
     Raises:
         MissingRequirement: h2load is not installed.
@@ -104,10 +105,12 @@ class ClosedLoop(Loop):
         answer_bytes: int,
         in_flight: int,
         headers: tuple[str, ...] = (),
+        connections: int = 1,
     ) -> None:
         headers = ("content-type: application/grpc", "te: trailers", *headers)
         options = (
-            *("--clients=1", f"--max-concurrent-streams={in_flight}"),
+            f"--clients={connections}",
+            f"--max-concurrent-streams={in_flight // connections}",
             *(f"--header={header}" for header in headers),
         )
         super().__init__(f"http://{address}{SERVICE}/{rpc}", body, answer_bytes, in_flight, options)

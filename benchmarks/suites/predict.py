@@ -90,13 +90,16 @@ def request_body(images: int) -> bytes:
 
 
 @contextmanager
-def throughput(target: Target, images: int, *headers: str) -> Iterator[Measure]:
+def throughput(
+    target: Target, images: int, *headers: str, connections: int = 1
+) -> Iterator[Measure]:
     """Start a server and yield a measurement of Predict's calls a second.
 
     Args:
         target: starts the server.
         images: the number of images in each call.
         headers: further headers, as "name: value".
+        connections: which share the calls in flight.
     """
     with target() as server:
         yield h2load.ClosedLoop(
@@ -106,6 +109,7 @@ def throughput(target: Target, images: int, *headers: str) -> Iterator[Measure]:
             answer_bytes(images),
             IN_FLIGHT[images],
             headers,
+            connections,
         )
 
 

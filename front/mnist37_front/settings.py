@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mnist37_client.errors import InvalidInput
+from mnist37_client.secret_file import read_secret
 from mnist37_server.config import Config, Following, check_pair
 from mnist37_server.domain.address import Address, parse
 from mnist37_server.errors import CannotStart
@@ -103,11 +105,11 @@ class FrontSettings:
         try:
             return WebSettings(
                 Upstream(f"unix:{self.internal_socket}"),
-                token=read_secret("--page-token-file", self.page_token_file),
+                token=read_optional_secret("--page-token-file", self.page_token_file),
                 address="localhost:0" if self.parsed_address.path else self.address,
                 https_cert=self.tls_cert,
                 https_key=self.tls_key,
-                password=read_secret("--password-file", self.password_file),
+                password=read_optional_secret("--password-file", self.password_file),
                 host_names=tuple(self.host_names),
                 insecure=self.insecure,
             )
@@ -161,16 +163,12 @@ def with_fronts_flags(text: str) -> str:
     return text.replace("--follow", "--owner")
 
 
-def read_secret(flag: str, file: Path | None) -> str | None:
-    """Return the text of a file without its margins, or None; raise CannotStart if it has none."""
-    if file is None:
-        return None
+def read_optional_secret(option: str, file: Path | None) -> str | None:
+    """Return the secret that a file holds, or None; raise CannotStart if it has none."""
     try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise CannotStart(f"{flag}: cannot read {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise CannotStart(f"{flag}: {file} is not UTF-8") from error
+        return None if file is None else read_secret(option, file)
+    except InvalidInput as error:
+        raise CannotStart(str(error)) from error
 
 
 class Pair(NamedTuple):

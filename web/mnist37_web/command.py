@@ -14,6 +14,7 @@ from mnist37_client import errors
 from mnist37_client.cli import streams
 from mnist37_client.cli.group import Command
 from mnist37_client.cli.options import read_token, tls_options, token_options
+from mnist37_client.secret_file import read_secret
 
 from mnist37_web.errors import CannotStart
 from mnist37_web.settings import Settings, Upstream
@@ -102,22 +103,10 @@ def main(
     return Settings(
         upstream,
         token=read_token(token, token_file),
-        password=read_password(password_file),
+        password=(None if password_file is None else read_secret("--password-file", password_file)),
         insecure=insecure,
         **settings,
     )
-
-
-def read_password(file: Path | None) -> str | None:
-    """Return the password in a file; None without a file."""
-    if file is None:
-        return None
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise click.UsageError(f"--password-file: cannot read {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"--password-file: {file} is not UTF-8") from error
 
 
 def start() -> NoReturn:

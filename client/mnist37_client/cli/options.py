@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 from collections.abc import Callable
@@ -11,7 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
-from mnist37_client.bounded_file import read_bounded
+from mnist37_client.errors import InvalidInput
+from mnist37_client.secret_file import read_secret
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
@@ -171,24 +171,9 @@ def read_token(token: str | None, file: str | None) -> str | None:
     if token is not None:
         raise click.UsageError("--token and --token-file: give one of them")
     try:
-        content = read_bounded(file)
-    except OSError as error:
-        raise click.UsageError(f"--token-file: cannot read {file}: {error.strerror}") from error
-    try:
-        return decode_text(content).strip()
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"--token-file: {file} is not UTF-8; save it as UTF-8") from error
-
-
-def decode_text(content: bytes) -> str:
-    """Return the text of a file, in UTF-8 or, as Windows writes it, UTF-16 with its mark.
-
-    Raises:
-        UnicodeDecodeError: it is neither.
-    """
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16")
-    return content.decode("utf-8-sig")
+        return read_secret("--token-file", file)
+    except InvalidInput as error:
+        raise click.UsageError(str(error)) from error
 
 
 class VersionOrTag(click.ParamType[int | str]):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
+from typing import TypeVar
 
 from mnist37_front.asgi.frames import Message, Receive, Send
+
+T = TypeVar("T")
 
 REST_SECONDS = 10.0  # for the rest of a body that is refused
 REST_BYTES_MAX = 128 << 20
@@ -15,7 +19,7 @@ TIMED_OUT = 408  # the status for a body that does not come
 class Exchange:
     """One request and its reply.
 
-    A wait for a part of the request can be cancelled: pyvoy logs an error if its own is. And a body
+    A wait in `receive` and `send` can be cancelled: pyvoy logs an error if its own is. And a body
     that is refused before all of it has come is read to its end first, for a time: otherwise Envoy
     resets the connection, and a client that sends all of its body first never sees the reply.
 
@@ -33,7 +37,7 @@ class Exchange:
     async def receive(self) -> Message:
         """Return the next part of the request."""
         if self._pending is None:
-            self._pending = asyncio.ensure_future(self._receive())
+            self._pending = begin(self._receive())
         event = await asyncio.shield(self._pending)
         self._pending = None
         self._is_complete = not event.get("more_body", False)
@@ -48,7 +52,7 @@ class Exchange:
             and event["status"] != TIMED_OUT
         ):
             await self._discard_rest()
-        await self._send(event)
+        await asyncio.shield(begin(self._send(event)))
 
     async def _discard_rest(self) -> None:
         size = 0
@@ -57,3 +61,10 @@ class Exchange:
                 while not self._is_complete and size < REST_BYTES_MAX:
                     event = await self.receive()
                     size += len(event.get("body", b""))
+
+
+def begin(work: Awaitable[T]) -> asyncio.Future[T]:
+    """Begin work that goes on when nobody waits for it any more; then nobody needs its error."""
+    future = asyncio.ensure_future(work)
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future

@@ -50,7 +50,7 @@ def fronted() -> Iterator[LocalServer]:
         yield server
         status, log = server.stop()
     assert status == 0
-    assert "Traceback" not in log
+    assert "Traceback" not in log, log[log.index("Traceback") - 200 :][:4_000]
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,25 @@ def test_a_run_in_flight_ends_with_web(server: LocalServer) -> None:
             time.sleep(0.02)
 
 
+@pytest.mark.parametrize("waits_for_an_answer", [True, False])
+def test_a_client_that_leaves_a_stream_is_no_error(
+    server: LocalServer, waits_for_an_answer: bool
+) -> None:
+    with LocalWeb(server.address) as web:
+        for _ in range(5):
+            stream = http.client.HTTPConnection(web.address, timeout=10)
+            body, headers = b'{"epochs":1000000}', {"Content-Type": "application/json"}
+            stream.request("POST", "/mnist37.v1.Mnist37Service/Train", body, headers)
+            if waits_for_an_answer:
+                response = stream.getresponse()
+                assert json.loads(response.readline())["epoch"] > 0
+                response.close()
+            stream.close()
+            web.get("/v2/health/live")
+        status, log = web.stop()
+    assert (status, unexpected(log)) == (0, [])
+
+
 def test_a_server_that_is_away_is_503(server: LocalServer) -> None:
     with LocalWeb(server.address) as web:
         server.stop()

@@ -18,8 +18,14 @@ JSON_MAX = 8 * MIB  # a parsed body takes up to 12 times this
 BINARY_MAX = 64 * MIB  # as the server's own messages
 SECONDS_MAX = 30.0  # to send a body in
 IDLE_SECONDS = 300.0  # between two parts of a body that is a stream
-CLIENT_LEFT = "CLIENT_LEFT"  # the reason of an error that nobody reads
 HELD_MAX = 192 * MIB  # bytes, by all bodies that are being read or answered
+
+
+class ClientLeft(HttpError):
+    """A client has left before its request was complete; it cannot read the error."""
+
+    def __init__(self) -> None:
+        super().__init__(400, "the client has left before its request was complete", "CLIENT_LEFT")
 
 
 class Bodies:
@@ -140,7 +146,7 @@ class HeldBody:
         """Return the next part of the body, and whether it is the last one."""
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise client_has_left()
+            raise ClientLeft
         chunk: bytes = message.get("body", b"")
         self._size += len(chunk)
         self._bodies.held += len(chunk)
@@ -148,11 +154,6 @@ class HeldBody:
             text = "too many large bodies at a time; try again"
             raise HttpError(503, text, "TOO_MANY_BODIES", 1)
         return chunk, not message.get("more_body", False)
-
-
-def client_has_left() -> HttpError:
-    """Return the error for a client that has left; it cannot read it."""
-    return HttpError(400, "the client has left before its request was complete", CLIENT_LEFT)
 
 
 def too_large(limit: int) -> HttpError:

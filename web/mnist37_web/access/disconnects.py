@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from mnist37_web.access.bodies import Receive, client_has_left
+from mnist37_web.access.bodies import ClientLeft, Receive
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         work: the coroutine.
 
     Raises:
-        HttpError: the client has left.
+        ClientLeft: the client has left.
     """
     return await race(wait_for_disconnect(receive), work)
 
@@ -28,7 +28,7 @@ async def race(watch: Coroutine[Any, Any, None], work: Coroutine[Any, Any, T]) -
     """Return the result of a coroutine; cancel it if another one, the watch, ends before.
 
     Raises:
-        HttpError: the watch has ended: the client has left.
+        ClientLeft: the watch has ended: the client has left.
     """
     watcher, worker = asyncio.create_task(watch), asyncio.create_task(work)
     try:
@@ -36,7 +36,7 @@ async def race(watch: Coroutine[Any, Any, None], work: Coroutine[Any, Any, T]) -
         if worker.done():
             return worker.result()
         watcher.result()
-        raise client_has_left()
+        raise ClientLeft
     finally:
         for task in (watcher, worker):
             task.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 
 import orjson
 from google.protobuf.descriptor import MethodDescriptor
@@ -13,7 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from mnist37_client.errors import Mnist37Error
 from starlette.datastructures import Headers
 
-from mnist37_web.access.bodies import CLIENT_LEFT, JSON_MAX
+from mnist37_web.access.bodies import JSON_MAX, ClientLeft
 from mnist37_web.access.boundary import TOKEN, Receive, Scope, Send
 from mnist37_web.access.disconnects import race, wait_for_disconnect, while_connected
 from mnist37_web.errors import HttpError, bad_request
@@ -52,13 +53,15 @@ class JsonCall:
                 lines = held.read_lines(receive, JSON_MAX)
                 requests = Requests(lines, self._request)
                 answers = until(web.stopping, caller.stream(self._path, aiter(requests), seconds))
-                await race(requests.read(receive), self._send_lines(answers, send, requests))
+                with suppress(ClientLeft):  # which has ended the stream
+                    await race(requests.read(receive), self._send_lines(answers, send, requests))
                 return
             body = await held.read(receive, headers.get("content-length"), JSON_MAX)
             message = await convert(parse, self._request, body)
             if self._answers_stream:
                 answers = until(web.stopping, caller.stream(self._path, message, seconds))
-                await while_connected(receive, self._send_lines(answers, send))
+                with suppress(ClientLeft):
+                    await while_connected(receive, self._send_lines(answers, send))
                 return
             call = caller.call(self._path, message, SECONDS if seconds is None else seconds)
             answer = await while_connected(receive, call)
@@ -129,9 +132,9 @@ class Requests:
         try:
             async for line in self._lines:
                 await self._queue.put(await convert(parse, self._kind, line))
+        except ClientLeft:
+            return
         except HttpError as error:
-            if error.reason == CLIENT_LEFT:
-                return
             self.error = error
         await self._queue.put(None)
         await wait_for_disconnect(receive)
