@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from mnist37_client.errors import InvalidInput
 from mnist37_server.command_line.command import Command
 from mnist37_server.errors import CannotStart
 
@@ -225,7 +226,7 @@ def start() -> NoReturn:
         status = error.exit_code
     except click.ClickException as error:
         status = fail(error.format_message(), error.exit_code)
-    except CannotStart as error:
+    except (CannotStart, InvalidInput) as error:
         status = fail(str(error), 2)
     except OSError as error:
         status = fail(f"the output cannot be written: {error.strerror}", 1)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from mnist37_client import Client, Mnist37Error, health
+from mnist37_client.secret_file import read_secret
 from mnist37_server.errors import CannotStart
 
 from mnist37_cluster.actors import Placement, ServerActor
@@ -178,9 +179,13 @@ def end_all(actors: dict[str, Any], hurry: Callable[[], bool]) -> None:
 
 
 def owners_client(settings: ClusterSettings, owner: str) -> Client:
-    """Return a client of the owner, with the access of a replica."""
+    """Return a client of the owner, with the access of a replica.
+
+    Raises:
+        InvalidInput: a file cannot be read.
+    """
     file = settings.owner_token_file
-    token = None if file is None else file.read_text(encoding="utf-8").strip()
+    token = None if file is None else read_secret("--owner-token-file", file)
     return Client(
         owner, token=token, insecure=settings.insecure, timeout=5, retry_for=0, **tls(settings)
     )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -154,7 +155,7 @@ def test_servers_behind_tls_and_tokens(pki: Path, tmp_path: Path) -> None:
     }
     flags = [str(part) for flag in files.items() for part in flag]
     guards = guarding.guards(pki, tokens)
-    access = {
+    access: dict[str, Any] = {
         "tls_ca": pki / "ca.pem",
         "tls_cert": pki / "client.pem",
         "tls_key": pki / "client.key",
