@@ -1,7 +1,8 @@
 # The images, all of one wheel: docker build --target NAME .
 #   client       the client, the command line, the examples: no torch
 #   web          the page and the HTTP API, a client of a server
-#   server       on the CPU: no torch either
+#   server       on the CPU: no torch either; with MNIST37_FOLLOW and an empty MNIST37_STATE a follower
+#   front        Envoy before a server, with a follower in it
 #   server-gpu   with torch, and what it takes to compile kernels for a CUDA device
 #   tests        what proves that a running stack works
 # Dependencies come before the source, each in a layer that only a change of their own makes anew.
@@ -66,6 +67,20 @@ HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
 ENTRYPOINT ["mnist37", "serve"]
 
 FROM serving AS server
+COPY --from=wheel /dist /dist
+RUN pip install --no-deps /dist/*.whl
+USER 10001:10001
+
+FROM serving AS front
+COPY --from=needs /needs/web.txt /needs/front.txt needs/
+RUN pip install --constraint constraints.txt -r needs/web.txt -r needs/front.txt
+# Envoy loads Python as a shared library. The base image has one; Debian's own Python has it in a package.
+RUN find_libpython || { apt-get update \
+ && apt-get install --yes --no-install-recommends libpython3.11 && rm -rf /var/lib/apt/lists/*; } \
+ && find_libpython
+# Beside this address, MNIST37_ADDRESS is for the health check alone.
+ENV MNIST37_FRONT_ADDRESS=0.0.0.0:50051
+ENTRYPOINT ["mnist37", "front"]
 COPY --from=wheel /dist /dist
 RUN pip install --no-deps /dist/*.whl
 USER 10001:10001

@@ -93,9 +93,9 @@ interop: $(INSTALLED) $(INTEROP)/.installed
 perf: $(INSTALLED) $(PERF)/.installed
 	@$(BIN)/python -m benchmarks.perf_analyzer $(PERF)/perf_analyzer/bin/perf_analyzer
 
-# The stack in containers: its tests, then a server that is killed three times in the midst of a run.
+# The stack in containers: its tests, then kills of server, followers and front while others read.
 stack: $(INSTALLED)
-	$(COMPOSE) up --build --exit-code-from tests
+	$(COMPOSE) up --build --scale follower=3 --exit-code-from tests
 	COMPOSE="$(COMPOSE)" PYTHONPATH=tests $(BIN)/python tests/stack/kills.py
 
 check: $(INSTALLED)

@@ -1,6 +1,8 @@
 """A service that reads images as lines of hex, and answers each with 3 or 7 by the live model.
 
-python examples/predict_service.py [HOST:PORT] < images.txt
+python examples/predict_service.py [HOST:PORT [REPLICAS]] < images.txt
+
+REPLICAS: the followers of the server that answer, IP:PORT,IP:PORT or dns:///NAME:PORT
 """
 
 import asyncio
@@ -19,12 +21,12 @@ async def answer(client: AsyncClient, line: str) -> str:
     return f"{prediction.digits[0]} {prediction.probabilities[0]:.4f} {prediction.version}"
 
 
-async def main(address: str) -> None:
+async def main(address: str = "127.0.0.1:50051", replicas: str = "") -> None:
     """Predict all lines of stdin concurrently, and print the answers in the order of the lines."""
-    async with AsyncClient(address) as client:
+    async with AsyncClient(address, replicas=replicas or None) as client:
         for reply in await asyncio.gather(*(answer(client, line) for line in sys.stdin)):
             print(reply)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:50051"))
+    asyncio.run(main(*sys.argv[1:]))

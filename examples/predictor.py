@@ -1,6 +1,8 @@
 """A service that predicts with the live model continuously, and reports every few seconds.
 
-python examples/predictor.py [HOST:PORT [INTERVAL]]     INTERVAL: seconds between two reports
+python examples/predictor.py [HOST:PORT [INTERVAL [REPLICAS]]]
+
+INTERVAL: seconds between two reports; REPLICAS: the followers that answer, dns:///NAME:PORT
 """
 
 import random
@@ -13,10 +15,10 @@ IMAGES = 10  # in one call
 PAUSE_SECONDS = 0.1  # between two calls
 
 
-def main(address: str = "127.0.0.1:50051", interval: str = "10") -> None:
-    """Predict until the process ends; the client retries while the server restarts."""
+def main(address: str = "127.0.0.1:50051", interval: str = "10", replicas: str = "") -> None:
+    """Predict until the process ends; the client retries while the servers restart."""
     images, labels = validation_images()
-    with Client(address) as client:
+    with Client(address, replicas=replicas or None) as client:
         while True:
             total, correct, slowest_ms = 0, 0, 0.0
             report_at = time.monotonic() + float(interval)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from mnist37_client import Client, validation_images
+from support.following import Server
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(example: str, address: str, stdin: str = "") -> list[str]:
-    command = [sys.executable, str(EXAMPLES / example), address]
+def run(example: str, *addresses: str, stdin: str = "") -> list[str]:
+    command = [sys.executable, str(EXAMPLES / example), *addresses]
     process = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     return process.stdout.splitlines()
@@ -32,13 +33,18 @@ def test_the_training_script(client: Client) -> None:
 
 
 def test_the_service_that_predicts(client: Client) -> None:
-    client.train(epochs=20).wait()
+    version = client.train(epochs=20).wait().version
     images, labels = validation_images()
     chosen = range(0, 2038, 50)
     lines = [images[index].tobytes().hex() for index in chosen]
     lines[3] = "00" * 783
     lines[4] = "no image"
-    answers = run("predict_service.py", client.address, "\n".join(lines) + "\n")
+    with Server("--follow", client.address, "--metrics-address", "127.0.0.1:0") as follower:
+        follower.wait_until_serving().wait_for(version)
+        servers = client.address, follower.address
+        answers = run("predict_service.py", *servers, stdin="\n".join(lines) + "\n")
+        predicted = follower.metric("mnist37_images_predicted_total")
+    assert predicted, "the follower answers"
     assert answers[3].startswith("error: images: got shape (783,)")
     assert answers[4].startswith("error: ")
     right = 0

@@ -52,7 +52,7 @@ PATH = re.compile(
 )
 FILES_WITH_PATHS = [
     *("Makefile", "Dockerfile", "docker-compose.yml", ".ci/run", "pyproject.toml"),
-    *("docs/kubernetes.yaml", "docs/kubernetes-gpu.yaml", "docs/kubernetes-web.yaml"),
+    *(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.yaml")),
     "benchmarks/on_device.py",
     *(str(page.relative_to(ROOT)) for page in pages() if page.name != "CHANGELOG.md"),
 ]

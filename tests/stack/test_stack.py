@@ -26,11 +26,11 @@ def probabilities(model: Model, images: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-scores))
 
 
-def test_the_trainer_trains(client: Client) -> None:
+def test_the_trainer_trains(owner: Client) -> None:
     def accuracies() -> list[float]:
         return [
             run.last.valid_accuracy
-            for run in client.runs()
+            for run in owner.runs()
             if (run.request_id or "").startswith("trainer-")
             and run.state == "finished"
             and run.last
@@ -40,33 +40,42 @@ def test_the_trainer_trains(client: Client) -> None:
     assert max(accuracies()) > 0.95
 
 
-def test_the_predictor_predicts(stack: Stack) -> None:
+def test_the_predictor_predicts_over_the_followers(stack: Stack) -> None:
     def predictions() -> float:
-        return Scrape(stack.metrics).codes("Predict").get("OK", 0)
+        scrapes = [Scrape(url) for url in stack.follower_metrics]
+        return sum(scrape.codes("Predict").get("OK", 0) for scrape in scrapes)
 
     before = predictions()
     assert wait_until(lambda: predictions() > before + 3, 60)
 
 
-def test_the_page_and_the_http_api_answer(stack: Stack) -> None:
-    def page() -> str:
-        try:
-            with urllib.request.urlopen(f"{stack.web}/", timeout=5) as answer:
-                return str(answer.read().decode())
-        except OSError:  # it is starting
-            return ""
+def test_each_follower_and_the_front_follow_the_server(stack: Stack, owner: Client) -> None:
+    expected = len(stack.follower_metrics) + (stack.front is not None)
+    assert wait_until(lambda: len(owner.followers()) >= expected, 60)
 
-    assert wait_until(lambda: "page.js" in page(), 60)
+
+def test_the_page_and_the_http_api_answer(stack: Stack) -> None:
+    if stack.front is None:
+        pytest.skip("a front cannot run here")
+    url = f"http://{stack.front}"
+    with urllib.request.urlopen(f"{url}/", timeout=10) as answer:
+        assert "page.js" in answer.read().decode()
     pixels = {"name": "pixels", "datatype": "UINT8", "shape": [1, 784]}
     body = {"inputs": [{**pixels, "data": IMAGES[0].reshape(-1).tolist()}]}
     request = urllib.request.Request(
-        f"{stack.web}/v2/models/mnist37/infer",
+        f"{url}/v2/models/mnist37/infer",
         json.dumps(body).encode(),
         {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
         (probability,) = json.load(answer)["outputs"][0]["data"]
     assert 0 <= probability <= 1
+
+
+def test_a_client_sees_what_it_has_written(client: Client) -> None:
+    for _ in range(20):
+        version = client.step(learning_rate=0.01).version
+        assert client.predict(IMAGES[0]).version >= version
 
 
 def test_each_answer_is_from_one_version(client: Client) -> None:

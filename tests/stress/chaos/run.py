@@ -2,9 +2,10 @@
 
     PYTHONPATH=tests python -m stress.chaos.run [MINUTES]
 
-A writer makes Steps; readers ask the owner and two followers at random, each with what it has seen
-as its floor. Meanwhile processes are killed and paused, connections cut, a backup restored, and a
-second owner put in the place of the first. Every answer is checked: its bits are those of its start
+A writer makes Steps; readers ask the owner, two followers and a follower of these at random, each
+with what it has seen as its floor. Meanwhile processes are killed and paused, connections cut, a
+backup restored, a second owner put in the place of the first, and the leaf moved from one follower
+to the other. Every answer is checked: its bits are those of its start
 and version, no session goes back, no version is from the future. In the end the model is the
 twin's, and all followers have it.
 """
@@ -57,7 +58,7 @@ def pause_owner(world: World, random: random.Random) -> None:
 
 
 def pull_cable(world: World, random: random.Random) -> None:
-    relay = random.choice(world.relays)
+    relay = random.choice([*world.relays, world.leaf_relay])
     relay.hold()
     time.sleep(random.uniform(0.5, 3))
     relay.cut()
@@ -88,6 +89,12 @@ def second_owner(world: World, random: random.Random) -> None:
     other.kill()
 
 
+def change_branch(world: World, random: random.Random) -> None:
+    """Let the leaf follow another follower, which may be behind the one before."""
+    world.leaf_relay.route(random.choice(world.middles).address)
+    world.leaf_relay.cut()
+
+
 def slow_reader(world: World, random: random.Random) -> None:
     """Follow without reading."""
     with grpc.insecure_channel(world.owner.address) as channel:
@@ -105,6 +112,7 @@ FAULTS: list[Fault] = [
     pause_follower,
     pause_owner,
     pull_cable,
+    change_branch,
     slow_reader,
 ]
 

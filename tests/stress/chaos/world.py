@@ -23,7 +23,7 @@ from stress.chaos.book import Book, History, Violation, twin_at
 from support.relay import Relay
 from support.twin import Twin
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0  # on a machine that is very busy
 RATES = [0.1, 0.5, 1.0]
 
 
@@ -172,7 +172,7 @@ class Writer:
 
 
 class World:
-    """An owner with followers, each of which hears it through a relay.
+    """An owner with two followers, and a leaf that follows one of them; each hears by a relay.
 
     Args:
         folder: for the states.
@@ -185,9 +185,13 @@ class World:
         self.folder = folder
         self.owner = Owner(folder / "state", self.book)
         self.relays = [Relay(self.owner.address) for _ in range(2)]
-        self.followers = [Process(["--follow", relay.address], command) for relay in self.relays]
-        for follower in self.followers:
-            follower.wait_for(pb.GetModelRequest())
+        self.middles = [Process(["--follow", relay.address], command) for relay in self.relays]
+        for middle in self.middles:
+            middle.wait_for(pb.GetModelRequest())
+        self.leaf_relay = Relay(self.middles[0].address)
+        leaf = Process(["--follow", self.leaf_relay.address], command)
+        self.followers = [*self.middles, leaf]
+        leaf.wait_for(pb.GetModelRequest())
         self.writer = Writer(self.owner, seed)
 
     def close(self) -> None:
@@ -196,7 +200,7 @@ class World:
         for process in (self.owner, *self.followers):
             process.go_on()
             process.kill()
-        for relay in self.relays:
+        for relay in (*self.relays, self.leaf_relay):
             relay.__exit__()
 
     def converge(self) -> None:
