@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH := $(VENV)/.installed-bench
 TEST_WEB := $(VENV)/.installed-test-web
+TEST_CLUSTER := $(VENV)/.installed-test-cluster
 INTEROP := .venv-interop
 OLDEST_TRITON := 3.6.0
 TRITON := .triton-$(OLDEST_TRITON)
@@ -15,7 +16,7 @@ PROTOS := mnist37_protos/v1/mnist37.proto mnist37_protos/inference/open_inferenc
 STUBS := $(foreach proto,$(PROTOS),$(addprefix $(proto:.proto=_pb2),.py .pyi _grpc.py))
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I protos
 
-.PHONY: demo test test-web picture page-cost check soak fuzz endure attack chaos pictures bench device device-compile interop perf protos stack clean
+.PHONY: demo test test-web test-cluster picture page-cost check soak fuzz endure attack chaos pictures bench device device-compile interop perf protos stack clean
 
 demo: $(INSTALLED)
 	@$(BIN)/mnist37 demo
@@ -28,6 +29,10 @@ test: $(INSTALLED)
 test-web: $(TEST_WEB) chromium-there
 	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal tests/web \
 	  --ignore tests/web/test_cost.py
+
+# A server and followers in Ray, in a network namespace with lo alone; skipped where that may not be.
+test-cluster: $(TEST_CLUSTER)
+	GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m pytest --quiet tests/cluster
 
 # What the page costs: its start, an answer, training beside it, many browsers; on a quiet machine.
 page-cost: $(TEST_WEB) chromium-there
@@ -129,6 +134,11 @@ $(BENCH): $(INSTALLED)
 $(TEST_WEB): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[server,web,test-web]'
+	@touch $@
+
+$(TEST_CLUSTER): $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[server,ray]'
 	@touch $@
 
 $(INTEROP)/.installed: tests/interop/requirements.txt

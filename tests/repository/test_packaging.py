@@ -33,10 +33,10 @@ def test_the_wheel_holds_the_packages_and_the_images(wheel: Path) -> None:
     packages = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert packages == {
         *("mnist37", "mnist37_protos", "mnist37_server", "mnist37_client"),
-        *("mnist37_web", "mnist37_front"),
+        *("mnist37_web", "mnist37_front", "mnist37_cluster"),
     }
     assert {"mnist37/images.npz", "mnist37_web/page/static/page.js"} <= set(names)
-    assert sum(name.endswith("py.typed") for name in names) == 6
+    assert sum(name.endswith("py.typed") for name in names) == 7
     assert any(name.endswith("IMAGES-LICENSE.md") for name in names)
     assert wheel.stat().st_size < 4e6
 
@@ -106,6 +106,9 @@ def test_the_base_install_is_the_client_and_with_serve_cpu_a_server_without_torc
     assert process.returncode != 0
     assert "pip install 'mnist37[server]'" in process.stderr
     assert len(process.stderr.splitlines()) == 1
+    process = run("mnist37", "cluster", "--replicas", "2")
+    assert process.returncode != 0
+    assert process.stderr == "mnist37: a cluster needs Ray: pip install 'mnist37[ray]'\n"
     assert environment.size() < 200e6
 
     environment.install(f"{wheel}[serve-cpu]")
