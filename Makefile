@@ -8,6 +8,7 @@ INSTALLED := $(VENV)/.installed
 BENCH := $(VENV)/.installed-bench
 TEST_WEB := $(VENV)/.installed-test-web
 TEST_LESSON := $(VENV)/.installed-test-lesson
+TEST_CLUSTER := $(VENV)/.installed-test-cluster
 INTEROP := .venv-interop
 OLDEST_TRITON := 3.6.0
 TRITON := .triton-$(OLDEST_TRITON)
@@ -16,7 +17,7 @@ PROTOS := mnist37_protos/v1/mnist37.proto mnist37_protos/inference/open_inferenc
 STUBS := $(foreach proto,$(PROTOS),$(addprefix $(proto:.proto=_pb2),.py .pyi _grpc.py))
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I protos
 
-.PHONY: demo test test-web test-lesson lesson picture page-cost check soak fuzz endure attack chaos pictures bench device device-compile interop perf protos stack clean
+.PHONY: demo test test-web test-lesson lesson test-cluster picture page-cost check soak fuzz endure attack chaos pictures bench device device-compile interop perf protos stack clean
 
 demo: $(INSTALLED)
 	@$(BIN)/mnist37 demo
@@ -37,6 +38,10 @@ test-lesson: $(TEST_LESSON)
 # The lesson's notebook again: made of lesson/mnist37_lesson/lesson.md, and run.
 lesson: $(TEST_LESSON)
 	$(BIN)/python lesson/make_lesson.py
+
+# A server and followers in Ray, in a network namespace with lo alone; skipped where that may not be.
+test-cluster: $(TEST_CLUSTER)
+	GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m pytest --quiet tests/cluster
 
 # What the page costs: its start, an answer, training beside it, many browsers; on a quiet machine.
 page-cost: $(TEST_WEB) chromium-there
@@ -143,6 +148,11 @@ $(TEST_WEB): $(INSTALLED)
 $(TEST_LESSON): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[server,lesson]'
+	@touch $@
+
+$(TEST_CLUSTER): $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[server,ray]'
 	@touch $@
 
 $(INTEROP)/.installed: tests/interop/requirements.txt

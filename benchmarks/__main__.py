@@ -27,9 +27,13 @@ from benchmarks.suites import (
     rest,
     small,
     training,
+    tree,
 )
 
-THEMES = (predict, rest, training, both, commits, follow, followers, front, small, device)
+THEMES = (
+    *(predict, rest, training, both, commits, follow, followers),
+    *(tree, front, small, device),
+)
 RESULTS = Path(__file__).parent / "results"
 PAGE = processes.ROOT / "docs" / "performance.md"  # its table is written by a run of all rows
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -23,14 +23,13 @@ class Readers:
     """Readers of Follow in this process, which note when each version came.
 
     Args:
-        address: HOST:PORT of the owner.
-        count: how many.
+        addresses: HOST:PORT of the server that each of them follows.
     """
 
-    def __init__(self, address: str, count: int) -> None:
+    def __init__(self, addresses: Sequence[str]) -> None:
         self._channels = [
             grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
-            for _ in range(count)
+            for address in addresses
         ]
         self._calls: list[Any] = [
             mnist37_pb2_grpc.Mnist37ServiceStub(channel).Follow(pb.FollowRequest())
@@ -63,25 +62,25 @@ class Readers:
             channel.close()
 
 
-def idle_readers(address: str, count: int) -> Measure:
+def idle_readers(addresses: Sequence[str]) -> Measure:
     """Start readers of Follow; the measurement only counts them."""
-    readers = Readers(address, count)
+    readers = Readers(addresses)
     return lambda seconds: float(len(readers.arrivals))
 
 
-def measure_delay(address: str, count: int, share: float) -> Measure:
+def measure_delay(address: str, followed: Sequence[str], share: float) -> Measure:
     """Return a measurement of the seconds from a commit until a reader has its version.
 
     A commit's time is that at which its transaction began, so the delay includes the disk's.
 
     Args:
         address: HOST:PORT of the owner.
-        count: the number of readers in this process.
+        followed: HOST:PORT of the server that each reader in this process follows.
         share: which of the delays counts: 0.5 for the median, 0.99 for the 99th percentile.
     """
 
     def measure(seconds: float) -> float:
-        readers = Readers(address, count)
+        readers = Readers(followed)
         with Client(address) as client:
             with client.train(EPOCHS) as run:
                 end_time = time.perf_counter() + max(seconds, 1.0)

@@ -25,7 +25,9 @@ def delay(options: Options, readers: int, share: float) -> Iterator[Measure]:
     processes.require_two_cores()
     with (
         disk_server(options) as owner,
-        processes.worker(LOAD, measure_delay, owner.address, readers, share) as measure,
+        processes.worker(
+            LOAD, measure_delay, owner.address, [owner.address] * readers, share
+        ) as measure,
     ):
         yield measure
 
@@ -37,7 +39,7 @@ def owner_with_readers(options: Options, readers: int) -> Iterator[Server]:
         if not readers:
             yield owner
             return
-        with processes.worker(LOAD, idle_readers, owner.address, readers):
+        with processes.worker(LOAD, idle_readers, [owner.address] * readers):
             yield owner
 
 

@@ -100,6 +100,8 @@ class AsyncClient(AsyncioCalls):
         Args:
             batches: images as in Client.predict, up to 85,000 a batch; may be an async iterable.
         """
+        if not self._exchanges.followers.is_known:
+            await self._carry_out(self._exchanges.find_followers())
         sent = SentBatches(self._exchanges, iterate_async(batches))
         goes_on = True
         while goes_on:

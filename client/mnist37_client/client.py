@@ -12,7 +12,6 @@ from mnist37_client._rpc.messages import requests
 from mnist37_client._rpc.methods import calls
 from mnist37_client._rpc.methods.calls import RunStateName, ScheduleName, SplitName
 from mnist37_client._rpc.methods.progress import ProgressBuffer
-from mnist37_client._rpc.methods.sent_batches import SentBatches
 from mnist37_client._rpc.methods.streams import WatchedRun, iterate
 from mnist37_client._rpc.transport.blocking_calls import BlockingCalls
 from mnist37_client.images import one_image_bytes, to_images
@@ -44,8 +43,9 @@ class Client(BlockingCalls):
         address: HOST:PORT of the server, the owner of the model. None means that only the followers
             are known: then the client reads and does not write.
         replicas: followers of the server, which answer `predict`, `predict_stream`, `get_loss` and
-            `get_model`: a list of IP:PORT, or dns:///NAME:PORT for all addresses of a name. If they
-            do not answer, the server does. No answer is older than what the client has seen.
+            `get_model`: a list of IP:PORT, dns:///NAME:PORT for all addresses of a name, or "owner"
+            for the server's own list, which the client asks for now and then (role *follow*). If
+            they do not answer, the server does. No answer is older than what the client has seen.
         timeout: seconds that a call may take, with the time that a write waits for a training run;
             None means no limit. A training run has no limit.
         retry_for: seconds for which the client retries a call when the server is away; 0 means no
@@ -106,7 +106,7 @@ class Client(BlockingCalls):
         Args:
             batches: images as in `predict`, up to 85,000 a batch. What they raise is raised.
         """
-        yield from self._predict_stream(SentBatches(self._exchanges, iterate(batches)))
+        yield from self._predict_stream(iterate(batches))
 
     def train(
         self,

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from mnist37_client.processes import python_process
 from mnist37_server.command_line import main as serve
 from mnist37_server.errors import CannotStart
-
-from mnist37_front.envoy.process import die_with_parent
 
 LISTENING = "listening on "
 PAUSE_SECONDS = 0.02
@@ -86,7 +85,7 @@ class OwnerProcess:
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,  # Ctrl-C is for the launcher, which ends the server in order
-            preexec_fn=die_with_parent(),  # noqa: PLW1509 - it calls the system alone
+            preexec_fn=python_process.die_with_parent(),  # noqa: PLW1509 - it calls the system alone
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

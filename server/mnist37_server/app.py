@@ -137,7 +137,7 @@ def create_role(
     if config.following is not None:
         from mnist37_server.assembly.follower import Follower
 
-        return Follower(config.following, address)
+        return Follower(config.following, address, config.max_followers)
     from mnist37_server.assembly.owner import Owner
 
     return Owner(config, open_store)

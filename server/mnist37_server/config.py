@@ -16,7 +16,7 @@ SECONDS_MAX = 86_400.0  # a day: the upper limit of each setting in seconds
 class Following:
     """The settings of a follower; the command line has an option for each."""
 
-    owner: str  # HOST:PORT or unix:PATH of the server that owns the model
+    owner: str  # HOST:PORT or unix:PATH of the owner of the model, or of another follower
     tls_ca: Path | None = None  # the authority, PEM, that signed its certificate; turns TLS on
     tls_cert: Path | None = None  # the follower's certificate, PEM, for an owner with --client-ca
     tls_key: Path | None = None  # its private key, PEM
@@ -114,6 +114,10 @@ class Config:
             self._check_following(self.following)
 
     def _check_following(self, following: Following) -> None:
+        if following.parsed_owner == self.parsed_address:
+            raise CannotStart(
+                f"--follow: got {following.owner}, which is --address; must be another server's"
+            )
         if self.device not in ("auto", "cpu"):
             raise CannotStart(
                 f"--device: got {self.device!r}; a follower computes on the CPU: must be cpu or"

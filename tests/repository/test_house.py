@@ -14,6 +14,7 @@ PACKAGES = {
     "mnist37_client": "client/mnist37_client",
     "mnist37_web": "web/mnist37_web",
     "mnist37_front": "front/mnist37_front",
+    "mnist37_cluster": "cluster/mnist37_cluster",
     "benchmarks": "benchmarks",
 }
 LINES_MAX = 300  # of a module
@@ -56,7 +57,8 @@ def folders(package: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "package", ["mnist37_server", "mnist37_client", "mnist37_web", "mnist37_front"]
+    "package",
+    ["mnist37_server", "mnist37_client", "mnist37_web", "mnist37_front", "mnist37_cluster"],
 )
 def test_the_folders_hold_few_modules(package: str) -> None:
     assert {folder: n for folder, n in folders(package).items() if n > MODULES_MAX} == {}

@@ -34,13 +34,13 @@ def test_the_wheel_holds_the_packages_and_the_images(wheel: Path) -> None:
     packages = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert packages == {
         *("mnist37", "mnist37_protos", "mnist37_server", "mnist37_client"),
-        *("mnist37_web", "mnist37_front", "mnist37_lesson"),
+        *("mnist37_web", "mnist37_front", "mnist37_cluster", "mnist37_lesson"),
     }
     assert {
         *("mnist37/images.npz", "mnist37_web/page/static/page.js"),
         "mnist37_lesson/lesson.ipynb",
     } <= set(names)
-    assert sum(name.endswith("py.typed") for name in names) == 6
+    assert sum(name.endswith("py.typed") for name in names) == 7
     assert any(name.endswith("IMAGES-LICENSE.md") for name in names)
     assert wheel.stat().st_size < 4e6
 
@@ -116,6 +116,9 @@ def test_the_base_install_is_the_client_and_with_serve_cpu_a_server_without_torc
     assert "pip install 'mnist37[lesson,server]'" in process.stderr
     assert len(process.stderr.splitlines()) == 1
     assert (tmp_path / "lesson.ipynb").read_bytes() == LESSON.read_bytes()
+    process = run("mnist37", "cluster", "--replicas", "2")
+    assert process.returncode != 0
+    assert process.stderr == "mnist37: a cluster needs Ray: pip install 'mnist37[ray]'\n"
     assert environment.size() < 200e6
 
     environment.install(f"{wheel}[serve-cpu]")

@@ -18,6 +18,7 @@ from mnist37_client import AsyncClient, Client, errors, validation_images
 from mnist37_client._rpc.failures import status as client_status
 from mnist37_client.cli.group import commands
 from mnist37_client.local_server import LocalServer
+from mnist37_cluster.command import cluster
 from mnist37_front.command import front
 from mnist37_server.access.roles import REQUIRED_ROLES
 from mnist37_server.command_line import main as serve
@@ -78,6 +79,16 @@ def test_the_flags_of_front() -> None:
     ] == [
         (option.opts[0], f"{prefix}_{option.name}".upper(), default(option))
         for option in options(front)
+    ]
+
+
+def test_the_flags_of_cluster() -> None:
+    assert [
+        (plain(row["flag"]), row["environment"], row["default"])
+        for row in table("docs/cluster.md", "flag", "environment", "default", "meaning")
+    ] == [
+        (option.opts[0], option.envvar, default(option))
+        for option in options(cluster.commands["run"])
     ]
 
 

@@ -47,7 +47,7 @@ FROZEN = {
 
 # A path in a text: from a folder at the top to a file, or to a folder of tests or benchmarks.
 PATH = re.compile(
-    r"(?<![\w./-])(?:(?:benchmarks|client|docker|docs|examples|lesson|mnist37|front|protos|server|tests|web)/"
+    r"(?<![\w./-])(?:(?:benchmarks|client|cluster|docker|docs|examples|mnist37|front|lesson|protos|server|tests|web)/"
     r"[\w./-]*\.(?:py|md|proto|yaml|yml|sh|txt|json|npz)|(?:tests|benchmarks|examples)(?:/\w+)+)\b"
 )
 FILES_WITH_PATHS = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from functools import cached_property
@@ -117,6 +118,12 @@ class Server(LocalServer):
     def metric(self, name: str, **labels: str) -> float | None:
         """Return the present value of a metric."""
         return Scrape(self.metrics_url).value(name, **labels)
+
+    @property
+    def log_so_far(self) -> str:
+        """Return the log of the running server."""
+        # The server writes at the position of the same open file, which must stay.
+        return os.pread(self._log.fileno(), 2**20, 0).decode()
 
     def pause(self) -> None:
         self.process.send_signal(signal.SIGSTOP)

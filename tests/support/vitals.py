@@ -30,14 +30,19 @@ class Vitals(NamedTuple):
     @classmethod
     def of_family(cls, process: int) -> Vitals:
         """Return the sums of the vitals of a process and its descendants."""
-        parents = {}
-        for file in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):  # it has just ended
-                parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
-        family = [process]
-        for member in family:
-            family += [child for child, parent in parents.items() if parent == member]
-        return cls(*map(sum, zip(*map(cls.of, family), strict=True)))
+        return cls(*map(sum, zip(*map(cls.of, family_of(process)), strict=True)))
+
+
+def family_of(process: int) -> list[int]:
+    """Return the ids of a process and its descendants, ancestors first."""
+    parents = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
+    family = [process]
+    for member in family:
+        family += [child for child, parent in parents.items() if parent == member]
+    return family
 
 
 def wait_for_vitals(process: int, files: int, seconds: float = 10) -> Vitals:

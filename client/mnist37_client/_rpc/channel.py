@@ -13,11 +13,11 @@ import grpc
 
 from mnist37_client._rpc.address import UNIX, check_address
 from mnist37_client._rpc.replicas import CHANNEL_OPTIONS as REPLICA_OPTIONS
-from mnist37_client._rpc.replicas import parse_replicas
+from mnist37_client._rpc.replicas import OWNERS_LIST, Replicas, parse_listed, parse_replicas
 from mnist37_client.bounded_file import read_bounded
 from mnist37_client.errors import InvalidInput, one_line
 
-ReplicaNames = str | Iterable[str]  # dns:///NAME:PORT, or addresses
+ReplicaNames = str | Iterable[str]  # dns:///NAME:PORT, addresses, or "owner" for its list
 Pem = str | Path | bytes  # a file's path, or the content of such a file
 
 Option = tuple[str, str | int]  # of a channel
@@ -40,7 +40,8 @@ class ConnectionSettings:
 
     Args:
         address: HOST:PORT of the server, the owner of the model; None if only followers are known.
-        replicas: the followers that answer reads; None if there are none.
+        replicas: the followers that answer reads, or "owner": those of the owner's list; None if
+            there are none.
         tls_ca: the authority that signed the server's certificate; None means plain text.
         tls_cert: the client's own certificate, if the server requires one.
         tls_key: the private key of tls_cert.
@@ -64,9 +65,13 @@ class ConnectionSettings:
         token: str | None,
         insecure: bool,
     ) -> None:
-        self.replicas = None if replicas is None else parse_replicas(replicas)
+        self.lists_followers = isinstance(replicas, str) and replicas == OWNERS_LIST
+        self.replicas: Replicas | None = None
+        if replicas is not None and not self.lists_followers:
+            self.replicas = parse_replicas(replicas)
         if address is None and self.replicas is None:
-            raise InvalidInput("address: got None; must be HOST:PORT, unless there are replicas")
+            unless = "to ask for its list" if self.lists_followers else "unless there are replicas"
+            raise InvalidInput(f"address: got None; must be HOST:PORT, {unless}")
         self.address = None if address is None else check_address(address)
         self._options: list[Option] = []
         self._credentials = _credentials(tls_ca, tls_cert, tls_key, tls_server_name)
@@ -77,19 +82,36 @@ class ConnectionSettings:
                 got = reprlib.repr(tls_server_name)
                 raise InvalidInput(f"tls_server_name: got {got}; must be a host's name")
             self._options.append(("grpc.ssl_target_name_override", tls_server_name))
-        elif self._credentials is not None and self.replicas and len(self.replicas.hosts) > 1:
+        elif self._credentials is not None and (
+            self.lists_followers or (self.replicas and len(self.replicas.hosts) > 1)
+        ):
             raise InvalidInput(
                 "tls_server_name: missing; gRPC looks for one name in the certificates of all"
-                " addresses in replicas"
+                " replicas"
             )
+        self._insecure = insecure
         if token is None:
             return
         if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
             raise InvalidInput(
                 "token: must be printable ASCII without spaces, as `mnist37 token` prints it"
             )
-        others = [name for name in self._addresses() if not is_this_machine(name)]
-        if self._credentials is None and others and not insecure:
+        self._check_token_is_safe(self._addresses())
+
+    def accept_listed(self, addresses: Iterable[str]) -> Replicas | None:
+        """Return the followers of the owner's list to ask; None if there are none.
+
+        Raises:
+            InvalidInput: none can be asked, or the token would go to one in plain text.
+        """
+        replicas = parse_listed(addresses)
+        if replicas is not None and self._token is not None:
+            self._check_token_is_safe(replicas.addresses)
+        return replicas
+
+    def _check_token_is_safe(self, addresses: Iterable[str]) -> None:
+        others = [name for name in addresses if not is_this_machine(name)]
+        if self._credentials is None and others and not self._insecure:
             raise InvalidInput(
                 f"token: would go to {others[0]} in plain text; give tls_ca, or insecure if you"
                 " trust the network"
@@ -110,10 +132,10 @@ class ConnectionSettings:
         plain: Callable[..., C],
         secure: Callable[..., C],
         options: list[tuple[str, int]],
+        replicas: Replicas,
     ) -> C:
-        """Return a channel to the followers."""
-        assert self.replicas is not None
-        target, addresses = self.replicas
+        """Return a channel to followers."""
+        target, addresses = replicas
         # By default the name in a certificate would have to be the whole list.
         authority: list[Option] = [("grpc.default_authority", self._server_name or addresses[0])]
         all_options = [*options, *authority, *REPLICA_OPTIONS]

@@ -12,6 +12,7 @@ from mnist37_client._rpc.address import check_address
 from mnist37_client.errors import InvalidInput, one_line
 
 DNS = "dns:///"
+OWNERS_LIST = "owner"  # in the place of addresses: those of the owner's list
 
 # The time limit of one attempt at a follower. A follower may wait 250 ms for a version.
 ATTEMPT_SECONDS = 0.5
@@ -109,6 +110,33 @@ def parse_replicas(replicas: str | Iterable[str]) -> Replicas:
     return Replicas(f"ipv{versions.pop()}:{','.join(addresses)}", addresses)
 
 
+def parse_listed(addresses: Iterable[str]) -> Replicas | None:
+    """Return those of an owner's list of followers that gRPC can be given together.
+
+    These are the addresses with an IP address, of the same version as the first one.
+
+    Raises:
+        InvalidInput: there are followers, and none has an IP address.
+    """
+    usable: dict[str, int] = {}
+    unusable = []
+    for address in addresses:
+        try:
+            usable[check_address(address)] = _ip_version(address)
+        except InvalidInput:
+            unusable.append(address)
+    if not usable:
+        if not unusable:
+            return None
+        raise InvalidInput(
+            f"replicas: the owner's list has no follower with an IP address, but"
+            f" {one_line(reprlib.repr(unusable[0]))}; start the followers with --advertise IP:PORT"
+        )
+    version = next(iter(usable.values()))
+    chosen = sorted(address for address, each in usable.items() if each == version)
+    return Replicas(f"ipv{version}:{','.join(chosen)}", tuple(chosen))
+
+
 def _ip_version(address: str) -> int:
     host, _, _ = address.rpartition(":")
     try:
@@ -120,6 +148,6 @@ def _ip_version(address: str) -> int:
 
 def _invalid(problem: str) -> InvalidInput:
     return InvalidInput(
-        f"replicas: {problem}; must be a list of IP:PORT, or dns:///NAME:PORT for all addresses of"
-        " a name"
+        f"replicas: {problem}; must be a list of IP:PORT, dns:///NAME:PORT for all addresses of a"
+        f" name, or {OWNERS_LIST!r} for the owner's list of its followers"
     )

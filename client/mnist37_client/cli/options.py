@@ -147,7 +147,7 @@ def reader_options(command: Callable[..., None]) -> Callable[..., None]:
         show_envvar=True,
         metavar="IP:PORT,…",
         help="Ask these followers of the server first; `dns:///NAME:PORT` means all addresses of a"
-        " name.",
+        " name, `owner` those that the server lists.",
     )
     @wraps(command)
     def run_command(**values: object) -> None:

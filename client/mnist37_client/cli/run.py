@@ -25,6 +25,7 @@ import click
 
 from mnist37_client.cli import streams
 from mnist37_client.cli.commands import (
+    cluster,
     followers,
     front,
     lesson,
@@ -39,7 +40,7 @@ from mnist37_client.cli.group import commands
 
 READER_GONE = 128 + 13  # as a shell reports a program that SIGPIPE has ended
 # The import of these modules adds their commands to the group.
-COMMANDS = (followers, front, lesson, model, predict, server, tags, training, web)
+COMMANDS = (cluster, followers, front, lesson, model, predict, server, tags, training, web)
 
 
 def run() -> None:

@@ -7,9 +7,12 @@ PYTHONPATH=:/more. A file there with the name of a module, such as token.py, wou
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Callable
 
 VARIABLE = "PYTHONPATH"
+PR_SET_PDEATHSIG = 1
 
 
 def command(module: str) -> tuple[str, ...]:
@@ -30,3 +33,20 @@ def searches_current_folder() -> bool:
     """Return whether PYTHONPATH has an empty entry; Python ignores one that is empty as a whole."""
     path = os.environ.get(VARIABLE, "")
     return path != "" and "" in path.split(os.pathsep)
+
+
+def die_with_parent() -> Callable[[], None] | None:
+    """Return what a child does first, so that it ends with its parent; None where it cannot."""
+    if sys.platform != "linux":
+        return None
+    import ctypes  # not each command needs it
+
+    prctl = ctypes.CDLL(None).prctl
+    parent = os.getpid()
+
+    def prepare() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended meanwhile
+            os._exit(1)
+
+    return prepare

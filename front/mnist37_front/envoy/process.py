@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from mnist37_client.processes import python_process
 from mnist37_server.errors import CannotStart
 
 from mnist37_front.envoy.admin import Admin
@@ -23,7 +23,6 @@ from mnist37_front.settings import FrontSettings
 START_SECONDS = 60.0  # the first start on a machine compiles the kernels
 PAUSE_SECONDS = 0.02
 QUIET_SECONDS = 0.5
-PR_SET_PDEATHSIG = 1
 
 
 class Envoy:
@@ -53,7 +52,7 @@ class Envoy:
             env={**os.environ, **environment(), **settings.to_environment()},
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the launcher, which ends Envoy in order
-            preexec_fn=die_with_parent(),  # noqa: PLW1509 - it calls the system alone
+            preexec_fn=python_process.die_with_parent(),  # noqa: PLW1509 - it calls the system alone
         )
 
     def wait_until_ready(self, hurry: Callable[[], bool]) -> None:
@@ -161,18 +160,3 @@ def environment() -> dict[str, str]:
         # gRPC's core would print lines of its own beside ours.
         "GRPC_VERBOSITY": os.environ.get("GRPC_VERBOSITY", "NONE"),
     }
-
-
-def die_with_parent() -> Callable[[], None] | None:
-    """Return what a child does first, so that it ends with its parent; None where it cannot."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    parent = os.getpid()
-
-    def prepare() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it has ended meanwhile
-            os._exit(1)
-
-    return prepare

@@ -470,18 +470,26 @@ class FollowRequest(_message.Message):
     def __init__(self, position: _Optional[_Union[Position, _Mapping]] = ..., id: _Optional[str] = ..., address: _Optional[str] = ..., min_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class FollowResponse(_message.Message):
-    __slots__ = ("position", "parameters", "origin", "run", "starts")
+    __slots__ = ("position", "parameters", "origin", "run", "starts", "age", "owner_lost", "owner", "followers")
     POSITION_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     STARTS_FIELD_NUMBER: _ClassVar[int]
+    AGE_FIELD_NUMBER: _ClassVar[int]
+    OWNER_LOST_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWERS_FIELD_NUMBER: _ClassVar[int]
     position: Position
     parameters: bytes
     origin: Origin
     run: int
     starts: _containers.RepeatedCompositeFieldContainer[Position]
-    def __init__(self, position: _Optional[_Union[Position, _Mapping]] = ..., parameters: _Optional[bytes] = ..., origin: _Optional[_Union[Origin, str]] = ..., run: _Optional[int] = ..., starts: _Optional[_Iterable[_Union[Position, _Mapping]]] = ...) -> None: ...
+    age: _duration_pb2.Duration
+    owner_lost: bool
+    owner: str
+    followers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, position: _Optional[_Union[Position, _Mapping]] = ..., parameters: _Optional[bytes] = ..., origin: _Optional[_Union[Origin, str]] = ..., run: _Optional[int] = ..., starts: _Optional[_Iterable[_Union[Position, _Mapping]]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., owner_lost: _Optional[bool] = ..., owner: _Optional[str] = ..., followers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListFollowersRequest(_message.Message):
     __slots__ = ()

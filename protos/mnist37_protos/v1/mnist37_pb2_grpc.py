@@ -54,8 +54,9 @@ class Mnist37ServiceStub:
     its start is an earlier one and its version is not above the version at which the next began.
 
     A follower is a server without a state of its own, which answers Predict, PredictStream, GetLoss
-    and GetModel from the versions that it gets by Follow. To other methods it answers
-    FAILED_PRECONDITION, NOT_OWNER; the text and the details name the owner.
+    and GetModel from the versions that it gets by Follow. It can be followed in turn, and lists its
+    own followers. To other methods it answers FAILED_PRECONDITION, NOT_OWNER; the text and the
+    details name the owner.
 
     The server does the writes (Step, Train, Initialize, Restore, Import) one at a time, in the order
     of their arrival. TagVersion and DeleteTag change no parameters and make no version; they do not
@@ -209,8 +210,9 @@ class Mnist37ServiceServicer:
     its start is an earlier one and its version is not above the version at which the next began.
 
     A follower is a server without a state of its own, which answers Predict, PredictStream, GetLoss
-    and GetModel from the versions that it gets by Follow. To other methods it answers
-    FAILED_PRECONDITION, NOT_OWNER; the text and the details name the owner.
+    and GetModel from the versions that it gets by Follow. It can be followed in turn, and lists its
+    own followers. To other methods it answers FAILED_PRECONDITION, NOT_OWNER; the text and the
+    details name the owner.
 
     The server does the writes (Step, Train, Initialize, Restore, Import) one at a time, in the order
     of their arrival. TagVersion and DeleteTag change no parameters and make no version; they do not
@@ -366,14 +368,16 @@ class Mnist37ServiceServicer:
     def Follow(self, request, context):
         """Sends the newest version, and then each committed version as it comes. A slow reader misses
         versions in between, never the newest; the versions never go back. A message comes at least once
-        a second, so that a follower knows that its version is still the newest.
+        a second, so that a follower knows that its version is still the newest. All messages of a
+        stream have one start: a follower that is followed ends its streams when its owner has another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListFollowers(self, request, context):
-        """Lists the open Follows, the one that came first at the top.
+        """Lists the open Follows of this server, the one that came first at the top; not those of its
+        followers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -504,8 +508,9 @@ class Mnist37Service:
     its start is an earlier one and its version is not above the version at which the next began.
 
     A follower is a server without a state of its own, which answers Predict, PredictStream, GetLoss
-    and GetModel from the versions that it gets by Follow. To other methods it answers
-    FAILED_PRECONDITION, NOT_OWNER; the text and the details name the owner.
+    and GetModel from the versions that it gets by Follow. It can be followed in turn, and lists its
+    own followers. To other methods it answers FAILED_PRECONDITION, NOT_OWNER; the text and the
+    details name the owner.
 
     The server does the writes (Step, Train, Initialize, Restore, Import) one at a time, in the order
     of their arrival. TagVersion and DeleteTag change no parameters and make no version; they do not

@@ -14,6 +14,8 @@ from mnist37.training import Datasets
 from mnist37_server.access import certificates, tls
 from mnist37_server.config import Following
 from mnist37_server.domain.address import WILDCARDS, Address, join
+from mnist37_server.domain.route import Route
+from mnist37_server.engine.followers import FOLLOWERS_MAX
 from mnist37_server.follower.follow_loop import FollowLoop
 from mnist37_server.follower.followed_model import FollowedModel
 from mnist37_server.follower.replica import Replica
@@ -47,6 +49,7 @@ class Follower:
     Args:
         following: the settings.
         address: where the server listens.
+        max_followers: how many followers it may have in turn.
 
     Raises:
         CannotStart: a file of the settings cannot be used.
@@ -54,17 +57,21 @@ class Follower:
 
     is_ready = False
 
-    def __init__(self, following: Following, address: Address) -> None:
-        self._owner = following.owner
+    def __init__(
+        self, following: Following, address: Address, max_followers: int = FOLLOWERS_MAX
+    ) -> None:
+        self._followed = following.owner
         tls.check_token_file(following)
         credentials = tls.owner_credentials(following)
         certificates.check_following(following)
-        self._replica = Replica()
+        name, followed = f"follower-{secrets.token_hex(8)}", str(following.parsed_owner)
+        # Until it answers, the server that is followed is taken for the owner.
+        self._replica = Replica(Route(followed, (name,)))
         upstream = Upstream(
-            str(following.parsed_owner),
+            followed,
             credentials,
             following.token_file,
-            name=f"follower-{secrets.token_hex(8)}",
+            name=name,
             advertised=following.advertise or reachable(address),
         )
         self._loop = FollowLoop(upstream, self._replica)
@@ -73,18 +80,21 @@ class Follower:
             upstream.fetch,
             self._loop,
             Evaluator(ShippedImages(), Host(), lambda: None),
-            following.owner,
             following.max_age,
+            max_followers,
         )
 
     def describe(self) -> Mapping[str, object]:
         """Return the address of the owner, and the version that came from it last."""
         position = self._replica.position
-        return {"owner": self._owner, "version": None if position is None else position.version}
+        return {
+            "owner": self.model.owner,
+            "version": None if position is None else position.version,
+        }
 
     def summary(self) -> str:
-        """Return the address of the owner."""
-        return f"following {self._owner}"
+        """Return the address of the server that is followed."""
+        return f"following {self._followed}"
 
     def collector(self) -> Collector:
         """Return the collector of the follower's metrics."""

@@ -100,8 +100,8 @@ def _parse_following(
     for name in OWNERS_ALONE:
         if name in given:
             raise click.UsageError(
-                f"{given[name]} cannot be used with --follow: a follower has no state, no training"
-                " and no followers; leave it out"
+                f"{given[name]} cannot be used with --follow: a follower has no state and no"
+                " training; leave it out"
             )
     return Following(owner, **values)
 

@@ -81,7 +81,7 @@ OPTIONS = [
         type=click.IntRange(0),
         default=DEFAULT.max_followers,
         metavar="N",
-        help="How many readers may follow the model.",
+        help="How many readers may follow this server.",
     ),
     click.option(
         "--message-timeout",
@@ -143,7 +143,8 @@ OPTIONS = [
     click.option(
         "--follow",
         metavar="HOST:PORT",
-        help="Be a follower: answer reads of the model that the server there owns; keep no state.",
+        help="Be a follower: answer reads of the model that the server there owns, or follows in"
+        " turn; keep no state.",
     ),
     click.option(
         "--follow-tls-ca",
@@ -178,7 +179,7 @@ OPTIONS = [
 
 # Of the options, by the names of their parameters: those that only an owner of a model has, and
 # those that only a follower has, beside --follow.
-OWNERS_ALONE = ("state", "data_root", "download", "max_pending_writes", "max_followers")
+OWNERS_ALONE = ("state", "data_root", "download", "max_pending_writes")
 FOLLOWERS_ALONE = (
     "follow_tls_ca",
     "follow_tls_cert",

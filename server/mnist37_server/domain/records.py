@@ -96,3 +96,5 @@ class FollowerStats(NamedTuple):
     resets: int  # how often the owner turned out to have another history
     connected: bool  # whether the owner is heard
     images_predicted: int  # since the server started
+    followers: int  # that follow this follower
+    lag_seconds: float  # since a version came that some of these was not sent yet

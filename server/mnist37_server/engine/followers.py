@@ -7,10 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from mnist37_server.domain.position import Lineage, Position
-from mnist37_server.domain.snapshot import Snapshot
-from mnist37_server.engine.snapshot_feed import FeedSubscriber, SnapshotFeed
+from mnist37_server.domain.position import Position
+from mnist37_server.engine.snapshot_feed import FeedSubscriber, View
 from mnist37_server.errors import Exhausted, Reason
 
 FOLLOWERS_MAX = 64
@@ -53,6 +53,16 @@ class Follower:
     connected_at: float = field(default_factory=time.time)
 
 
+class Source(Protocol):
+    """What followers are sent: the versions of an owner, or what a follower has of them."""
+
+    def subscribe(self) -> FeedSubscriber:
+        """Return a new subscriber; it is woken by each version, and each word about the newest."""
+
+    def view(self) -> View:
+        """Return the newest version, and what is known about it."""
+
+
 class Followers:
     """The connected followers, and the pace at which they are served.
 
@@ -60,12 +70,12 @@ class Followers:
     them grows with their number and with what a message costs.
 
     Args:
-        feed: has the versions.
+        source: has the versions.
         limit: the most followers.
     """
 
-    def __init__(self, feed: SnapshotFeed, limit: int = FOLLOWERS_MAX) -> None:
-        self._feed = feed
+    def __init__(self, source: Source, limit: int = FOLLOWERS_MAX) -> None:
+        self._source = source
         self._limit = limit
         # guarded by _lock: _connected, and changes of _message_seconds
         self._lock = threading.Lock()
@@ -77,6 +87,7 @@ class Followers:
 
         Raises:
             Exhausted: there are too many followers.
+            Unavailable: the source has no version yet.
         """
         with self._lock:
             earlier = [other for other in self._connected if name and other.name == name]
@@ -85,7 +96,7 @@ class Followers:
                     f"there are {self._limit:,} followers already; try again later",
                     Reason.TOO_MANY_STREAMS,
                 )
-            follower = Follower(name, address, self._feed.subscribe(), min_interval)
+            follower = Follower(name, address, self._source.subscribe(), min_interval)
             self._connected = [
                 *(other for other in self._connected if other not in earlier),
                 follower,
@@ -104,22 +115,28 @@ class Followers:
             self._connected.remove(follower)
         log.info("a follower disconnected", extra=describe(follower))
 
-    def updates(self, follower: Follower) -> Iterator[tuple[Snapshot, Lineage]]:
+    def updates(self, follower: Follower) -> Iterator[View]:
         """Yield the newest version, then each new one or, once a second, the same one again.
 
         The caller sends what it gets before it asks for more. Meanwhile, and while the follower has
-        to rest, it misses what is committed.
+        to rest, it misses what is committed. It ends when the source has another start, or is
+        reached on another way: both are told at the begin of a stream.
         """
-        newest = follower.subscriber.next()
-        while newest is not None and not follower.subscriber.is_closed:
-            lineage = self._feed.current[1]
+        first: View | None = None
+        follower.subscriber.next()
+        while not follower.subscriber.is_closed:
+            view = self._source.view()
+            follower.subscriber.skip(view.snapshot)
+            first = first or view
+            if (view.lineage.start, view.route) != (first.lineage.start, first.route):
+                return
             began = time.thread_time()
-            yield newest, lineage
+            yield view
             self._record_message(time.thread_time() - began)
-            follower.sent = Position(lineage.start, newest.version)
+            follower.sent = Position(view.lineage.start, view.snapshot.version)
             rest = self.rest_seconds(follower)
             time.sleep(rest)
-            newest = follower.subscriber.next(max(0.0, HEARTBEAT_SECONDS - rest)) or newest
+            follower.subscriber.next(max(0.0, HEARTBEAT_SECONDS - rest))
 
     def _record_message(self, thread_seconds: float) -> None:
         seconds = thread_seconds + CORE_SECONDS

@@ -9,10 +9,21 @@ from __future__ import annotations
 import threading
 import time
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from mnist37_server.domain.position import Lineage
+from mnist37_server.domain.route import AT_THE_OWNER, Route
 from mnist37_server.domain.snapshot import Snapshot
+
+
+class View(NamedTuple):
+    """The newest version that a server has, and how good its knowledge is at this moment."""
+
+    snapshot: Snapshot
+    lineage: Lineage
+    age: float = 0.0  # seconds since it certainly was the owner's newest version
+    is_heard: bool = True  # whether the owner is heard
+    route: Route = AT_THE_OWNER
 
 
 class SnapshotFeed:
@@ -38,6 +49,10 @@ class SnapshotFeed:
         """Return the newest committed version."""
         return self.current[0]
 
+    def view(self) -> View:
+        """Return what the owner of the model sends to its followers."""
+        return View(*self.current)
+
     def publish(self, snapshot: Snapshot, lineage: Lineage | None = None) -> None:
         """Make a committed version the newest one, and wake the subscribers without a wait.
 
@@ -50,6 +65,11 @@ class SnapshotFeed:
         self.current = snapshot, lineage or self.current[1]
         for subscriber in self._subscribers:
             subscriber.notify()
+
+    def confirm(self) -> None:
+        """Wake the subscribers: the newest version is the same, but more is known about it."""
+        for subscriber in self._subscribers:
+            subscriber.confirm()
 
     def subscribe(self) -> FeedSubscriber:
         """Return a new subscriber; the first version that it gets is the newest one."""
@@ -76,6 +96,7 @@ class FeedSubscriber:
         self._wake_event = threading.Event()
         self._previous: Snapshot | None = None  # what `next` returned last
         self._pending_since = 0.0  # when the first version came that `next` has not returned
+        self._is_confirmed = False  # whether `next` is to return, though there is no new version
         self._is_closed = False
         self.notify()
 
@@ -86,7 +107,9 @@ class FeedSubscriber:
 
     def pending_seconds(self) -> float:
         """Return for how long there has been a version that `next` has not returned; or 0."""
-        return time.monotonic() - self._pending_since if self._wake_event.is_set() else 0.0
+        if not self._wake_event.is_set() or self._feed.newest is self._previous:
+            return 0.0
+        return time.monotonic() - self._pending_since
 
     def notify(self) -> None:
         """Wake `next`; any thread may call it."""
@@ -95,8 +118,17 @@ class FeedSubscriber:
             self._pending_since = time.monotonic()
             self._wake_event.set()
 
+    def confirm(self) -> None:
+        """Have `next` return the newest version once more; any thread may call it."""
+        self._is_confirmed = True
+        self.notify()
+
+    def skip(self, snapshot: Snapshot) -> None:
+        """Note that the reader has this version already; for the thread that calls `next`."""
+        self._previous = snapshot
+
     def next(self, timeout: float | None = None) -> Snapshot | None:
-        """Wait for a version that this subscriber has not got yet.
+        """Wait for a version that this subscriber has not got yet, or for `confirm`.
 
         Args:
             timeout: seconds to wait; None means no limit.
@@ -110,8 +142,9 @@ class FeedSubscriber:
                 return None
             # Clear it before the read: a version that is published from now on sets it again.
             self._wake_event.clear()
+            is_confirmed, self._is_confirmed = self._is_confirmed, False
             newest = self._feed.newest
-            if newest is not self._previous:
+            if newest is not self._previous or is_confirmed:
                 self._previous = newest
                 return newest
         return None

@@ -10,9 +10,10 @@ import time
 import grpc
 
 from mnist37_server.domain.position import Position
+from mnist37_server.domain.route import Route
 from mnist37_server.follower.owner_failures import explain
 from mnist37_server.follower.replica import InvalidUpdate, Replica
-from mnist37_server.follower.upstream import FollowStream, Upstream
+from mnist37_server.follower.upstream import FollowStream, Upstream, route_of_refusal
 
 # The owner sends a message at least once a second. After this long without one it is paused, or
 # the network is broken.
@@ -35,6 +36,10 @@ class Stalled(Exception):
     """The messages in the buffers may be old: the owner was silent, or this process was paused."""
 
 
+class Circle(Exception):
+    """The server that is followed gets its versions from this follower."""
+
+
 class FollowLoop:
     """The thread that follows the owner, and the thread that notices that the owner is silent.
 
@@ -50,6 +55,7 @@ class FollowLoop:
         self._stream: FollowStream | None = None  # the open one
         self._heard_at = 0.0  # when its last message came, or when it was opened
         self._is_connected = False  # whether a message has come on it
+        self._is_owner_lost = False  # whether the server that is followed has lost the owner
         self._ticked_at = time.monotonic()  # the last note of the thread that notes the time
         self._stall = ""  # why `_watch` has ended the stream
         self._opened_at = 0.0  # when the last stream was opened
@@ -75,12 +81,15 @@ class FollowLoop:
 
     @property
     def is_connected(self) -> bool:
-        """Return whether the follower hears the owner."""
-        return self._is_connected and self._silent_seconds() < STALL_SECONDS
+        """Return whether the follower hears the owner, over however many followers."""
+        is_silent = self._silent_seconds() >= STALL_SECONDS
+        return self._is_connected and self._replica.is_heard and not is_silent
 
     def heard_lately(self) -> bool:
-        """Return whether the connection to the owner certainly stands."""
-        return self._is_connected and self._silent_seconds() < LATELY_SECONDS
+        """Return whether each connection on the way to the owner certainly stands."""
+        age = self._replica.age
+        is_heard = self._is_connected and self._replica.is_heard
+        return is_heard and age is not None and age < LATELY_SECONDS
 
     def _silent_seconds(self) -> float:
         return time.monotonic() - self._heard_at
@@ -96,7 +105,7 @@ class FollowLoop:
                 failure, is_end = explain(error), True
             except InvalidUpdate as error:
                 failure = f"the owner sent what no owner sends: {error}"
-            except Stalled as error:
+            except (Circle, Stalled) as error:
                 failure = str(error)
             except (OSError, ValueError) as error:  # the file of the token, or a closed channel
                 failure = str(error)
@@ -104,6 +113,7 @@ class FollowLoop:
                 log.exception("a message of the owner could not be taken over")
                 failure = "internal error"
             was_connected, self._is_connected = self._is_connected, False
+            self._replica.lose()
             if was_connected:
                 delay = RETRY_SECONDS_MIN
             was_steady = time.monotonic() - self._opened_at >= STEADY_SECONDS
@@ -130,18 +140,49 @@ class FollowLoop:
                 self._check_stall(now)
                 if self._stall:  # `_watch` has noted the time since this message came
                     raise Stalled(self._stall)
+                if update.starts:
+                    self._take_route(update.route)
                 self._replica.receive(update, now)
                 self._heard_at = now
                 if not self._is_connected:
                     self._is_connected = True
                     self._log_connection(update.position, held)
-        except grpc.RpcError:
+                if self._is_owner_lost == update.is_heard:
+                    self._is_owner_lost = not update.is_heard
+                    self._log_cut()
+        except grpc.RpcError as error:
             if self._stall:  # `_watch` has ended it
                 raise Stalled(self._stall) from None
+            if self._replica.position is None:  # otherwise the way is that on which it came
+                self._take_route(route_of_refusal(error))
             raise
         finally:
             self._stream = None
             stream.end()
+
+    def _take_route(self, told: Route) -> None:
+        """Note the way from the owner to this follower.
+
+        Args:
+            told: the way to the server that is followed; empty if that is the owner.
+
+        Raises:
+            Circle: this follower is on that way.
+        """
+        name, address = self._upstream.name, self._upstream.address
+        if name not in told.followers:
+            self._replica.route = Route(told.owner or address, (*told.followers, name))
+            return
+        # Cut to one round, in which the others in the circle find themselves too.
+        later = told.followers[told.followers.index(name) + 1 :]
+        self._replica.route = Route(address, (*later, name))
+        count = len(later) + 1
+        if count == 1:
+            raise Circle(f"{address} is this server itself; --follow must name another one")
+        raise Circle(
+            f"{address} follows this server in turn: {count} followers are in a circle, and none of"
+            " them hears an owner"
+        )
 
     def _check_stall(self, now: float) -> None:
         """Raise Stalled if the messages that come now may be old."""
@@ -171,12 +212,23 @@ class FollowLoop:
             held: the position before it.
         """
         fields: dict[str, object] = {"owner": self._upstream.address, "version": position.version}
+        if len(self._replica.route.followers) > 1:
+            owner = self._replica.route.owner
+            fields |= {"owner": owner, "followed": self._upstream.address}
         if self._unlogged_end and held is not None and held.start == position.start:
             fields["end"] = self._unlogged_end
             log.debug("following the owner on a new connection", extra=fields)
         else:
             log.info("following the owner", extra=fields)
         self._failure = self._unlogged_end = ""
+
+    def _log_cut(self) -> None:
+        """Log that the server that is followed has lost the owner, or hears it again."""
+        fields = {"owner": self._replica.route.owner, "followed": self._upstream.address}
+        if self._is_owner_lost:
+            log.warning("the owner is lost to the server that is followed", extra=fields)
+        else:
+            log.info("the owner is heard again by the server that is followed", extra=fields)
 
     def _log_unlogged_end(self) -> None:
         if self._unlogged_end:

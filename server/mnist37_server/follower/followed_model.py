@@ -13,8 +13,9 @@ from mnist37_server.domain.position import Floor, Lineage, Position, Standing
 from mnist37_server.domain.records import FollowerStats
 from mnist37_server.domain.snapshot import Snapshot
 from mnist37_server.engine.floors import FloorGate
+from mnist37_server.engine.followers import FOLLOWERS_MAX, Followers
 from mnist37_server.engine.read_model import Reading
-from mnist37_server.engine.snapshot_feed import SnapshotFeed
+from mnist37_server.engine.snapshot_feed import FeedSubscriber, SnapshotFeed, View
 from mnist37_server.engine.snapshot_reads import SnapshotReads
 from mnist37_server.errors import Reason, Unavailable, version_not_retained
 from mnist37_server.follower.follow_loop import FollowLoop
@@ -42,9 +43,9 @@ class FollowedModel(OwnersWork, SnapshotReads):
         fetch: asks the owner for a version.
         loop: keeps the replica up to date.
         evaluator: computes losses.
-        owner: the address of the owner, for callers.
         max_age: the age in seconds up to which the newest version is good enough for reads; None
             means any.
+        max_followers: how many followers this one may have in turn.
     """
 
     def __init__(
@@ -53,12 +54,12 @@ class FollowedModel(OwnersWork, SnapshotReads):
         fetch: Fetch,
         loop: FollowLoop,
         evaluator: Evaluator,
-        owner: str,
         max_age: float | None = None,
+        max_followers: int = FOLLOWERS_MAX,
     ) -> None:
-        OwnersWork.__init__(self, owner)
-        SnapshotReads.__init__(self)
+        super().__init__()
         self.replica = replica
+        self.followers = Followers(self, max_followers)
         self._fetch = fetch
         self._loop = loop
         self._evaluator = evaluator
@@ -69,6 +70,29 @@ class FollowedModel(OwnersWork, SnapshotReads):
     def device(self) -> Device:
         """Return the device that computes losses."""
         return self._evaluator.device
+
+    @property
+    def owner(self) -> str:
+        """Return the address of the owner: what the server that is followed says, if it follows."""
+        return self.replica.route.owner
+
+    def subscribe(self) -> FeedSubscriber:
+        """Return a subscriber for a follower of this follower.
+
+        Raises:
+            Unavailable: no version has come yet. The metadata name the followers on the way to this
+                one, so that followers that follow each other in a circle notice it.
+        """
+        if self.replica.feed is None:
+            refusal = self._not_ready()
+            owner, followers = self.replica.route
+            refusal.metadata.update(owner=owner, followers=" ".join(followers))
+            raise refusal
+        return self.replica.feed.subscribe()
+
+    def view(self) -> View:
+        """Return what a follower of this follower is sent."""
+        return self.replica.view()
 
     @property
     def start(self) -> int:
@@ -108,23 +132,29 @@ class FollowedModel(OwnersWork, SnapshotReads):
     def follower_stats(self) -> FollowerStats:
         """Return the follower's stats, for the metrics."""
         position = self.replica.position
+        followers = self.followers.records()
         return FollowerStats(
             version=None if position is None else position.version,
             age_seconds=self.replica.age,
             resets=self.replica.resets,
             connected=self._loop.is_connected,
             images_predicted=self.predictions.images,
+            followers=len(followers),
+            lag_seconds=max((record.age for record in followers), default=0.0),
         )
 
     @property
     def _feed(self) -> SnapshotFeed:
         feed = self.replica.feed
         if feed is None:
-            raise Unavailable(
-                f"the follower has not got a version of its owner {self._owner} yet",
-                Reason.OWNER_UNREACHABLE,
-            )
+            raise self._not_ready()
         return feed
+
+    def _not_ready(self) -> Unavailable:
+        return Unavailable(
+            f"the follower has not got a version of its owner {self.owner} yet",
+            Reason.OWNER_UNREACHABLE,
+        )
 
     @cached_property  # there is no feed before the first version
     def _floors(self) -> FloorGate:
@@ -136,7 +166,7 @@ class FollowedModel(OwnersWork, SnapshotReads):
         if age is None or age > max_age:
             raise Unavailable(
                 f"the follower has not heard for {age or 0:.1f} seconds that its version is the"
-                f" newest, and may answer for {max_age:g}; ask the owner {self._owner}, or again"
+                f" newest, and may answer for {max_age:g}; ask the owner {self.owner}, or again"
                 " later",
                 Reason.STALE,
             )
@@ -151,7 +181,7 @@ class FollowedModel(OwnersWork, SnapshotReads):
             raise version_not_retained(version, newest.version)
         if not self._free_fetches.acquire(blocking=False):
             raise Unavailable(
-                f"{FETCHES_MAX} reads wait for the owner {self._owner} already; ask again",
+                f"{FETCHES_MAX} reads wait for the owner {self.owner} already; ask again",
                 Reason.OWNER_UNREACHABLE,
             )
         try:

@@ -8,32 +8,24 @@ from mnist37_server.domain.commands.commands import Request
 from mnist37_server.errors import FailedPrecondition, Reason
 
 if TYPE_CHECKING:
-    from mnist37_server.engine.followers import Followers
     from mnist37_server.engine.writes.subscription import Subscription
 
 
 class OwnersWork:
-    """The writes, the lists and the runs of a model, all of which are refused here.
+    """The writes, the lists and the runs of a model, all of which are refused here."""
 
-    Args:
-        owner: the address of the owner.
-    """
-
-    def __init__(self, owner: str) -> None:
-        self._owner = owner
+    @property
+    def owner(self) -> str:
+        """Return the address of the owner."""
+        raise NotImplementedError
 
     def _refuse(self) -> NoReturn:
         raise FailedPrecondition(
             "this server is a follower, which answers Predict, PredictStream, GetLoss and GetModel;"
-            f" ask the owner of the model, {self._owner}",
+            f" ask the owner of the model, {self.owner}",
             Reason.NOT_OWNER,
-            owner=self._owner,
+            owner=self.owner,
         )
-
-    @property
-    def followers(self) -> Followers:
-        """Refuse: only the owner has followers."""
-        self._refuse()
 
     def submit(
         self,

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from mnist37.kernels import PIXELS
-from mnist37_server.domain.position import Lineage, Position
+from mnist37_server.domain.position import Floor, Lineage, Position, Standing
+from mnist37_server.domain.route import AT_THE_OWNER, Route
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.domain.version_cache import VersionCache
-from mnist37_server.engine.snapshot_feed import SnapshotFeed
+from mnist37_server.engine.snapshot_feed import SnapshotFeed, View
 
 HEARD_VERSIONS = 1_000  # that came by Follow
 FETCHED_VERSIONS = 1_000  # that callers asked for, and that the owner was asked for
@@ -22,13 +23,16 @@ log = logging.getLogger(__name__)
 
 
 class Update(NamedTuple):
-    """A message of the owner: its newest version."""
+    """A message of the owner, or of a follower that passes it on: its newest version."""
 
     position: Position
     content: bytes  # the parameters; empty if the follower has this version already
     origin: Origin
     run: int | None
     starts: tuple[Position, ...]  # the owner's, newest first, in the first message of a stream
+    age: float = 0.0  # seconds since the sender certainly had the owner's newest version
+    is_heard: bool = True  # whether the sender hears the owner
+    route: Route = AT_THE_OWNER  # to the sender, in the first message of a stream
 
 
 class InvalidUpdate(Exception):
@@ -62,23 +66,46 @@ class Versions:
         return sorted({*self.heard.numbers(), *self._fetched.numbers()}, reverse=True)
 
 
+class Held(NamedTuple):
+    """The newest version that came, and what is known about it."""
+
+    snapshot: Snapshot
+    lineage: Lineage
+    newest_at: float  # when it certainly was the owner's newest, on time.monotonic's clock
+    is_heard: bool  # whether the owner is heard, here and by the followers in between
+
+
+class Stream(NamedTuple):
+    """What the first message of a stream has told about all of it."""
+
+    lineage: Lineage
+    is_passed_on: bool  # whether the sender is a follower, and not the owner
+
+
 class Replica:
     """The copy of the owner's model: one thread changes it, any thread reads it.
+
+    Args:
+        route: the way from the owner, as far as it is known.
 
     Attributes:
         on_first: called once, after the first version has come.
         feed: the newest version and its history; None before the first version has come.
         resets: how often the owner turned out to have another history.
+        route: the way from the owner.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, route: Route = AT_THE_OWNER) -> None:
         self.on_first: Callable[[], None] = lambda: None
         self.feed: SnapshotFeed | None = None
         self.resets = 0
+        self.route = route
+        # One tuple, so that a follower of this follower never gets the age of another version.
+        self._held: Held | None = None
+        self._stream: Stream | None = None
         # Of one history, which is named here: a reader that has the newest version of one history
         # must not take an older version of another one.
         self._versions: tuple[Lineage, Versions] | None = None
-        self._held_newest_at: float | None = None  # on time.monotonic's clock
 
     @property
     def position(self) -> Position | None:
@@ -92,11 +119,30 @@ class Replica:
     def age(self) -> float | None:
         """Return for how many seconds the newest version may have been out of date.
 
-        It is the time since the follower held what the owner then said was its newest version;
-        None before the first one.
+        It is the time since the follower held what the owner then said was its newest version,
+        over however many followers; None before the first one.
         """
-        held_newest_at = self._held_newest_at
-        return None if held_newest_at is None else time.monotonic() - held_newest_at
+        held = self._held
+        return None if held is None else time.monotonic() - held.newest_at
+
+    @property
+    def is_heard(self) -> bool:
+        """Return whether the last message came from an owner that was heard all the way."""
+        return self._held is not None and self._held.is_heard
+
+    def view(self) -> View:
+        """Return the newest version, and what is known about it; not before the first version."""
+        held = self._held
+        assert held is not None
+        age = max(0.0, time.monotonic() - held.newest_at)
+        return View(held.snapshot, held.lineage, age, held.is_heard, self.route)
+
+    def lose(self) -> None:
+        """Note that the owner is no longer heard, and tell those who follow this follower."""
+        if self._held is not None and self._held.is_heard:
+            self._held = self._held._replace(is_heard=False)
+            assert self.feed is not None
+            self.feed.confirm()
 
     def versions_of(self, lineage: Lineage) -> Versions | None:
         """Return the versions held of a history; None if it is no longer the present one."""
@@ -107,7 +153,8 @@ class Replica:
         """Take over a message of the owner.
 
         In one history the newest version only ever rises. If the owner has another history than
-        the replica, all that the replica holds is dropped.
+        the replica, all that the replica holds is dropped. What a follower says that is behind this
+        one changes nothing.
 
         Args:
             update: the message.
@@ -116,11 +163,13 @@ class Replica:
         Raises:
             InvalidUpdate: the contract does not allow the message.
         """
-        lineage = self._lineage_of(update)
-        held = None if self.feed is None else self.feed.current
-        position = self.position
+        stream = self._stream = self._stream_of(update)
+        lineage, newest_at = stream.lineage, received_at - update.age
+        held, position = self._held, self.position
         if held is None or position is None:
-            self._begin(self._new_snapshot(update), lineage, Versions())
+            snapshot, versions = self._new_snapshot(update), Versions()
+        elif stream.is_passed_on and self._is_outdated(update.position, newest_at, held, lineage):
+            return
         elif not update.starts and update.position.version < position.version:
             return  # a message from before, in the same stream
         elif not lineage.contains(position, update.position.version):
@@ -131,37 +180,57 @@ class Replica:
                 " versions held are dropped",
                 extra={"held_version": position.version, "version": snapshot.version},
             )
-            self._begin(snapshot, lineage, Versions())
+            versions = Versions()
         elif update.position.version == position.version:
-            self._begin(held[0], lineage, self._kept_versions())
+            snapshot, versions = held.snapshot, self._kept_versions()
         else:
-            self._begin(self._new_snapshot(update), lineage, self._kept_versions())
-        self._held_newest_at = received_at
+            snapshot, versions = self._new_snapshot(update), self._kept_versions()
+        self._begin(Held(snapshot, lineage, newest_at, update.is_heard), versions)
         if held is None:
             self.on_first()
 
-    def _begin(self, snapshot: Snapshot, lineage: Lineage, versions: Versions) -> None:
-        versions.heard.add(snapshot)
-        self._versions = lineage, versions
-        if self.feed is None:
-            self.feed = SnapshotFeed(snapshot, lineage)
-        elif self.feed.current != (snapshot, lineage):
-            self.feed.publish(snapshot, lineage)
+    def _begin(self, held: Held, versions: Versions) -> None:
+        before, self._held = self._held, held
+        versions.heard.add(held.snapshot)
+        self._versions = held.lineage, versions
+        if before is None or self.feed is None:
+            self.feed = SnapshotFeed(held.snapshot, held.lineage)
+            return
+        if before[:2] != held[:2]:
+            self.feed.publish(held.snapshot, held.lineage)
+        if before.snapshot is held.snapshot:  # those who follow want to know that it is the newest
+            self.feed.confirm()
+
+    def _is_outdated(
+        self, position: Position, newest_at: float, held: Held, lineage: Lineage
+    ) -> bool:
+        """Return whether the follower that has sent a position knows less than this one.
+
+        Only the owner's newest version is the newest. A follower may be behind another one that
+        was followed before at the same address.
+        """
+        ours = Position(held.lineage.start, held.snapshot.version)
+        standing = held.lineage.standing(Floor(*position), ours.version)
+        if standing is not Standing.UNKNOWN:
+            return standing is Standing.LOST or (standing is Standing.REACHED and position != ours)
+        # Neither has heard of the other's start: the one that heard of its model later is right.
+        is_foreign = lineage.standing(Floor(*ours), position.version) is Standing.UNKNOWN
+        return is_foreign and newest_at < held.newest_at
 
     def _kept_versions(self) -> Versions:
         assert self._versions is not None
         return self._versions[1]
 
-    def _lineage_of(self, update: Update) -> Lineage:
+    def _stream_of(self, update: Update) -> Stream:
         if update.starts:
-            lineage = Lineage(update.starts)
-        elif self.feed is not None:
-            lineage = self.feed.current[1]
+            stream = Stream(Lineage(update.starts), bool(update.route.followers))
+        elif self._stream is not None:
+            stream = self._stream
         else:
             raise InvalidUpdate("the first message has no starts")
-        if update.position.start != lineage.start:
+        if update.position.start != stream.lineage.start:
             raise InvalidUpdate("the position's start is not the first of the starts")
-        return lineage
+        return stream
 
     def _new_snapshot(self, update: Update) -> Snapshot:
         if len(update.content) != CONTENT_BYTES:

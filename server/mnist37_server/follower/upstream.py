@@ -1,4 +1,7 @@
-"""The connection of a follower to the owner of its model: two calls, and what their errors mean."""
+"""The connection of a follower to the server that it follows: two calls, and their errors.
+
+That server is the owner of the model, or a follower in turn, which answers both calls too.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from grpc_status import rpc_status
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
 from mnist37_server.domain.position import Position
+from mnist37_server.domain.route import AT_THE_OWNER, Route
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.errors import NotFound, Reason, Refusal, Unavailable
 from mnist37_server.follower.replica import InvalidUpdate, Update
@@ -21,6 +25,8 @@ from mnist37_server.follower.replica import InvalidUpdate, Update
 SERVICE = f"/{pb.DESCRIPTOR.services_by_name['Mnist37Service'].full_name}/"
 FETCH_SECONDS = 5.0  # for a version that is not held
 CONNECT_MS = 2_000
+# The reasons of a follower's refusals that also hold for a follower of this follower.
+FOLLOWERS_OWN = {Reason.BEHIND.name, Reason.STALE.name, Reason.OWNER_UNREACHABLE.name}
 OPENED_ANEW = "the connection is being opened anew"
 # A follower that reads slowly must miss versions, and not find old ones in its buffers: a message
 # has 3.2 kB. gRPC would widen the window as it measures the connection.
@@ -66,7 +72,7 @@ class Upstream:
     """The connection to the owner.
 
     Args:
-        address: the owner's, HOST:PORT.
+        address: of the owner, or of another follower, HOST:PORT.
         credentials: for TLS; without them, the connection is plain text.
         token_file: holds the token of the role follow; read at each connection.
         name: of this follower.
@@ -82,9 +88,9 @@ class Upstream:
         advertised: str,
     ) -> None:
         self.address = address
+        self.name = name
         self._credentials = credentials
         self._token_file = token_file
-        self._name = name
         self._advertised = advertised
         # guarded by _lock: the replacement of _channel
         self._lock = threading.Lock()
@@ -119,7 +125,7 @@ class Upstream:
         Args:
             held: the position that the follower holds; None for nothing.
         """
-        request = pb.FollowRequest(id=self._name, address=self._advertised)
+        request = pb.FollowRequest(id=self.name, address=self._advertised)
         if held is not None:
             request.position.CopyFrom(pb.Position(start=held.start, version=held.version))
         channel = self._channel
@@ -182,6 +188,9 @@ def parse_update(message: pb.FollowResponse) -> Update:
         origin,
         message.run if message.HasField("run") else None,
         tuple(Position(position.start, position.version) for position in message.starts),
+        max(0.0, message.age.ToNanoseconds() / 1e9),
+        not message.owner_lost,
+        Route(message.owner, tuple(message.followers)),
     )
 
 
@@ -192,6 +201,10 @@ def refusal_of(error: grpc.RpcError, address: str) -> Refusal:
         info = error_info(error)
         if info is not None and info.reason in Reason.__members__:
             return NotFound(text, Reason[info.reason], **info.metadata)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        info = error_info(error)
+        if info is not None and info.reason in FOLLOWERS_OWN:  # it follows too, and says why
+            return Unavailable(text, Reason[info.reason])
     if code is grpc.StatusCode.FAILED_PRECONDITION:
         return Unavailable(
             "the owner has another history by now, which this follower is about to get; ask again"
@@ -203,10 +216,18 @@ def refusal_of(error: grpc.RpcError, address: str) -> Refusal:
     return owner_unreachable(address, f"{code.name}: {text}")
 
 
+def route_of_refusal(error: grpc.RpcError) -> Route:
+    """Return the way to a follower that has no version yet; an empty one for another error."""
+    info = error_info(error)
+    if info is None or info.reason != Reason.OWNER_UNREACHABLE.name:
+        return AT_THE_OWNER
+    return Route(info.metadata["owner"], tuple(info.metadata["followers"].split()))
+
+
 def owner_unreachable(address: str, cause: str) -> Unavailable:
     """Return the refusal of a read for which the follower needs its owner."""
     return Unavailable(
-        f"the follower needs its owner {address} for this, and cannot reach it: {cause}",
+        f"the follower needs {address}, which it follows, for this, and cannot reach it: {cause}",
         Reason.OWNER_UNREACHABLE,
     )
 

@@ -9,7 +9,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from mnist37_server.domain.records import FollowerStats
-from mnist37_server.observability.prometheus import counter, gauge
+from mnist37_server.observability.prometheus import counter, gauge, gauges_of_followers
 
 
 class ObservedFollower(Protocol):
@@ -35,3 +35,4 @@ class FollowerMetrics(Collector):
         help_ = "Times that all versions were dropped, for the owner had another history."
         yield counter("follower_resets", help_, stats.resets)
         yield gauge("follower_connected", "Whether the owner is heard.", stats.connected)
+        yield from gauges_of_followers(stats.followers, stats.lag_seconds)

@@ -175,11 +175,7 @@ class ModelMetrics(Collector):
             "state_bytes", "Bytes of the database, without its log.", model_stats.state_bytes
         )
         yield gauge("state_log_bytes", "Bytes of the database's log.", model_stats.state_log_bytes)
-        yield gauge("followers", "Followers that are connected.", model_stats.followers)
-        help_ = (
-            "For how long the follower that is behind most has not been sent the newest version."
-        )
-        yield gauge("follower_lag_seconds", help_, model_stats.follower_lag_seconds)
+        yield from gauges_of_followers(model_stats.followers, model_stats.follower_lag_seconds)
 
 
 class TlsMetrics(Collector):
@@ -194,6 +190,13 @@ class TlsMetrics(Collector):
         help_ = "When the server's certificate expires, in seconds since 1970."
         yield gauge("certificate_expiry_timestamp_seconds", help_, self._certificate_ends)
         yield counter("tls_handshakes_failed", "TLS handshakes that failed.", self._failed.count)
+
+
+def gauges_of_followers(count: int, lag_seconds: float) -> Iterator[Metric]:
+    """Yield the metrics of the followers of a server, an owner or a follower."""
+    yield gauge("followers", "Followers that are connected.", count)
+    help_ = "For how long the follower that is behind most has not been sent the newest version."
+    yield gauge("follower_lag_seconds", help_, lag_seconds)
 
 
 def gauge(name: str, help_: str, value: float | None) -> Metric:

@@ -10,11 +10,11 @@ from google.protobuf.duration_pb2 import Duration
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
 from mnist37_server.domain.commands.checks import check_length
-from mnist37_server.domain.position import Lineage, Position
-from mnist37_server.domain.snapshot import Snapshot
+from mnist37_server.domain.position import Position
 from mnist37_server.engine.followers import Followers
+from mnist37_server.engine.snapshot_feed import View
 from mnist37_server.errors import CallerCancelled, InvalidArgument
-from mnist37_server.services.messages.responses import ORIGINS
+from mnist37_server.services.messages.responses import ORIGINS, duration_message
 
 NAME_LENGTH_MAX, ADDRESS_LENGTH_MAX = 128, 256  # characters
 INTERVAL_MAX_SECONDS = 1.0
@@ -28,6 +28,7 @@ def follow(
     Raises:
         InvalidArgument: a value is out of its range.
         Exhausted: there are too many followers.
+        Unavailable: this is a follower that has no version yet.
     """
     for field, text, maximum in (
         ("id", request.id, NAME_LENGTH_MAX),
@@ -41,30 +42,30 @@ def follow(
             raise CallerCancelled("the caller left")
         held = Position(request.position.start, request.position.version)
         previous: int | None = None  # the version that the follower has
-        for snapshot, lineage in followers.updates(follower):
+        for view in followers.updates(follower):
             if previous is None:
-                is_held = lineage.contains(held, snapshot.version)
+                is_held = view.lineage.contains(held, view.snapshot.version)
                 previous = held.version if is_held else None
-                yield follow_message(snapshot, lineage, previous, is_first=True)
+                yield follow_message(view, previous, is_first=True)
             else:
-                yield follow_message(snapshot, lineage, previous)
-            previous = snapshot.version
+                yield follow_message(view, previous)
+            previous = view.snapshot.version
     finally:
         followers.disconnect(follower)
 
 
 def follow_message(
-    snapshot: Snapshot, lineage: Lineage, previous: int | None, *, is_first: bool = False
+    view: View, previous: int | None, *, is_first: bool = False
 ) -> pb.FollowResponse:
     """Return the message of a version.
 
     Args:
-        snapshot: the version.
-        lineage: its history.
+        view: the version, and what is known about it.
         previous: the version that the follower has; None if it has none of this history.
-        is_first: whether it is the first message of its stream, which has the starts.
+        is_first: whether it is the first message of its stream, which has the starts and the way.
     """
-    return pb.FollowResponse(
+    snapshot, lineage, age, is_heard, route = view
+    message = pb.FollowResponse(
         position=pb.Position(start=lineage.start, version=snapshot.version),
         parameters=b"" if snapshot.version == previous else snapshot.content,
         origin=ORIGINS[snapshot.origin],
@@ -75,6 +76,13 @@ def follow_message(
             else []
         ),
     )
+    if route.followers:  # the owner needs no such fields
+        message.age.CopyFrom(duration_message(age))
+        message.owner_lost = not is_heard
+        if is_first:
+            message.owner = route.owner
+            message.followers.extend(route.followers)
+    return message
 
 
 def check_text(field: str, text: str, maximum: int) -> None:

@@ -322,7 +322,7 @@ def test_another_stream_continues_one_that_failed(
 @pytest.mark.parametrize(
     ("replicas", "text"),
     [
-        ([], "got none; must be a list of IP:PORT, or dns:///NAME:PORT"),
+        ([], "got none; must be a list of IP:PORT, dns:///NAME:PORT"),
         ("localhost:50051", "got 'localhost:50051'; dns:///localhost:50051 looks a name up; must"),
         (["127.0.0.1:1", "[::1]:1"], "got IPv4 and IPv6 addresses in one list"),
         (["127.0.0.1"], "address: got '127.0.0.1'; must be HOST:PORT"),

@@ -84,6 +84,20 @@ def test_a_token_of_the_role_predict_does_not_suffice_and_a_better_one_is_read_f
     assert guarding.secret("predict") not in caplog.text
 
 
+def test_a_follower_verifies_its_followers_by_its_own_tokens(
+    owner: Server, pki: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = guarding.tokens_file(tmp_path / "tokens", "predict")
+    with Server(*guarding.guards(pki, tokens), "--follow", owner.address) as middle:
+        settings = following(middle.address, pki, guarding.token_file(tmp_path, "follow"))
+        with followed(settings) as replica:
+            assert wait_until(lambda: "UNAUTHENTICATED" in caplog.text, TIMEOUT)
+            assert replica.position is None
+            guarding.tokens_file(tokens, "predict", "follow")  # which the server reads again
+            assert wait_until(lambda: replica.position is not None, TIMEOUT)
+            assert replica.route.owner == owner.address
+
+
 @pytest.mark.parametrize(
     ("authority", "certificate", "text"),
     [

@@ -48,8 +48,6 @@ OWNERS_WORK: list[tuple[str, Message]] = [
     ("ListTags", pb.ListTagsRequest()),
     ("ListRuns", pb.ListRunsRequest()),
     ("WatchRun", pb.WatchRunRequest()),
-    ("Follow", pb.FollowRequest()),
-    ("ListFollowers", pb.ListFollowersRequest()),
 ]
 
 
@@ -120,7 +118,7 @@ def test_tritons_extensions_are_answered(owner: Server, follower: Server) -> Non
 
 def test_every_method_has_been_tried() -> None:
     tried = {rpc for rpc, _ in [*READS, *OWNERS_WORK]}
-    assert tried == {
+    assert tried | {"Follow", "ListFollowers"} == {  # which test_tree.py tries
         method.name for method in pb.DESCRIPTOR.services_by_name["Mnist37Service"].methods
     }
 

@@ -36,7 +36,6 @@ def test_a_connection_ends_at_its_greatest_age() -> None:
         ((*FOLLOW, "--data-root", "."), "--data-root cannot be used with --follow"),
         ((*FOLLOW, "--download"), "--download cannot be used with --follow"),
         ((*FOLLOW, "--max-pending-writes", "7"), "--max-pending-writes cannot be used with"),
-        ((*FOLLOW, "--max-followers", "7"), "--max-followers cannot be used with --follow"),
         (("--advertise", "a:1"), "--advertise needs --follow"),
         (("--max-age", "3"), "--max-age needs --follow"),
         (("--follow-token-file", "any"), "--follow-token-file needs --follow"),
@@ -72,6 +71,8 @@ def test_settings_that_do_not_fit_together_are_refused() -> None:
         Config(device="cuda", following=Following("a:1"))
     with pytest.raises(CannotStart, match="--max-connection-age: got 0; must be 1 to"):
         Config(max_connection_age=0)
+    with pytest.raises(CannotStart, match=r"--follow: got 127\.0\.0\.1:7, which is --address"):
+        Config(address="127.0.0.1:7", following=Following("127.0.0.1:7"))
     elsewhere = Following("elsewhere:1", token_file=Path("any"))
     with pytest.raises(CannotStart, match="would go to another machine in plain text"):
         Config(following=elsewhere)

@@ -16,6 +16,7 @@ import grpc
 import pytest
 from mnist37_client import (
     Client,
+    NotOwner,
     PermissionDenied,
     Unauthenticated,
     Unavailable,
@@ -42,13 +43,13 @@ class Front(LocalProcess):
         super().__init__("the front", command, UNWANTED_VARIABLES)
 
 
-def ready(front: Front) -> Client:
+def ready(front: LocalProcess) -> Client:
     """Return a client of a front, when it has a version."""
     assert wait_until(lambda: is_serving(front), 30)
     return Client(front.address, timeout=10)
 
 
-def is_serving(front: Front) -> bool:
+def is_serving(front: LocalProcess) -> bool:
     """Return whether a front says that it is serving."""
     try:
         health.check(front.address)
@@ -93,6 +94,25 @@ def test_reads_go_on_while_the_owner_is_away_and_writes_say_when_to_try_again(
             client.step()
         assert refused.value.reason == "OWNER_UNREACHABLE"
         assert refused.value.retry_after == 1
+
+
+def test_a_front_may_call_a_follower_and_be_followed(server: LocalServer) -> None:
+    with (
+        LocalServer("--follow", server.address) as middle,
+        Front(middle.address) as front,
+        LocalServer("--follow", front.address) as leaf,
+        Client(server.address) as owner,
+    ):
+        version = owner.step().version
+        with ready(front) as client:
+            assert wait_until(lambda: client.predict(IMAGES[:1]).version == version, 30)
+            with pytest.raises(NotOwner, match=server.address):
+                client.step()
+        with ready(leaf) as client:
+            assert wait_until(lambda: client.predict(IMAGES[:1]).version == version, 30)
+            with Client(middle.address) as followed:
+                addresses = [known.address for known in followed.followers()]
+            assert leaf.address in addresses, "the front passes Follow on"
 
 
 def test_the_page_and_the_http_api_are_on_the_same_port_and_predict_without_the_owner(

@@ -8,14 +8,20 @@ from typing import Any
 from unittest.mock import patch
 
 from mnist37_server.command_line.running import start
-from mnist37_server.domain.position import Lineage, Standing
+from mnist37_server.domain.position import Lineage
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
-from mnist37_server.follower.replica import Replica, Update, Versions
+from mnist37_server.follower.followed_model import FollowedModel
+from mnist37_server.follower.replica import Held, Replica, Update, Versions
 
 
 def ignore_floors() -> None:
     """Answer reads whose floor is not reached."""
-    patch.object(Lineage, "standing", lambda *_: Standing.REACHED).start()
+    at = FollowedModel.at
+
+    def at_any(model: FollowedModel, version: Any = None, floor: Any = None) -> Any:  # noqa: ARG001
+        return at(model, version)
+
+    patch.object(FollowedModel, "at", at_any).start()
 
 
 def keep_old_snapshot() -> None:
@@ -28,7 +34,7 @@ def keep_old_snapshot() -> None:
             lineage = Lineage(update.starts)
             if not lineage.contains(position, update.position.version):
                 assert replica.feed is not None
-                replica._begin(replica.feed.newest, lineage, Versions())
+                replica._begin(Held(replica.feed.newest, lineage, received_at, True), Versions())
                 return
         receive(replica, update, received_at)
 
@@ -37,7 +43,8 @@ def keep_old_snapshot() -> None:
 
 def keep_old_versions() -> None:
     """Keep the older versions that are held when the owner has another history."""
-    patch.object(Lineage, "contains", lambda *_: True).start()
+    # A reader of Follow that holds nothing, at start 0, still gets what the follower has.
+    patch.object(Lineage, "contains", lambda _, position, __: position.start != 0).start()
 
 
 def apply_older_versions() -> None:

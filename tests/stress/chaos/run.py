@@ -2,11 +2,12 @@
 
     PYTHONPATH=tests python -m stress.chaos.run [MINUTES]
 
-A writer makes Steps; readers ask the owner and two followers at random, each with what it has seen
-as its floor. Meanwhile processes are killed and paused, connections cut, a backup restored, and a
-second owner put in the place of the first. Every answer is checked: its bits are those of its start
-and version, no session goes back, no version is from the future. In the end the model is the
-twin's, and all followers have it.
+A writer makes Steps; readers ask the owner, two followers, a follower of these and, where one can
+run, a native front at random, each with what it has seen as its floor. Meanwhile processes are
+killed and paused, connections cut, a backup restored, a second owner put in the place of the first,
+and the leaf moved from one follower to the other. Every answer is checked: its bits are those of
+its start and version, no session goes back, no version is from the future. In the end the model is
+the twin's, and all followers have it.
 """
 
 from __future__ import annotations
@@ -25,23 +26,38 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
 from stress.chaos.book import Violation
 from stress.chaos.reader import Reader
-from stress.chaos.world import Owner, World
+from stress.chaos.world import Owner, Process, World
+from support.fronted import missing
 
 READERS = 6
 
 
 def kill_follower(world: World, random: random.Random) -> None:
-    follower = random.choice(world.followers)
-    follower.kill()
-    time.sleep(random.uniform(0, 0.5))
-    follower.start()
+    kill(random.choice(world.readable), random)
 
 
 def pause_follower(world: World, random: random.Random) -> None:
-    follower = random.choice(world.followers)
-    follower.pause()
+    pause(random.choice(world.readable), random)
+
+
+def kill_front(world: World, random: random.Random) -> None:
+    kill(random.choice(world.fronts), random)
+
+
+def pause_front(world: World, random: random.Random) -> None:
+    pause(random.choice(world.fronts), random)
+
+
+def kill(process: Process, random: random.Random) -> None:
+    process.kill()
+    time.sleep(random.uniform(0, 0.5))
+    process.start()
+
+
+def pause(process: Process, random: random.Random) -> None:
+    process.pause()
     time.sleep(random.uniform(0.5, 3))
-    follower.go_on()
+    process.go_on()
 
 
 def kill_owner(world: World, random: random.Random) -> None:
@@ -57,7 +73,7 @@ def pause_owner(world: World, random: random.Random) -> None:
 
 
 def pull_cable(world: World, random: random.Random) -> None:
-    relay = random.choice(world.relays)
+    relay = random.choice([*world.relays, world.leaf_relay])
     relay.hold()
     time.sleep(random.uniform(0.5, 3))
     relay.cut()
@@ -88,6 +104,12 @@ def second_owner(world: World, random: random.Random) -> None:
     other.kill()
 
 
+def change_branch(world: World, random: random.Random) -> None:
+    """Let the leaf follow another follower, which may be behind the one before."""
+    world.leaf_relay.route(random.choice(world.middles).address)
+    world.leaf_relay.cut()
+
+
 def slow_reader(world: World, random: random.Random) -> None:
     """Follow without reading."""
     with grpc.insecure_channel(world.owner.address) as channel:
@@ -105,6 +127,7 @@ FAULTS: list[Fault] = [
     pause_follower,
     pause_owner,
     pull_cable,
+    change_branch,
     slow_reader,
 ]
 
@@ -115,6 +138,8 @@ def run(
     seed: int,
     faults: Sequence[Fault] = FAULTS,
     command: tuple[str, ...] = (),
+    *,
+    has_front: bool = False,
 ) -> Counter[str]:
     """Let the faults happen, one after the other, and check what the readers are told.
 
@@ -124,6 +149,7 @@ def run(
         seed: of the writes, the readers and the faults.
         faults: what happens, in the order of the first round.
         command: how Python runs a follower.
+        has_front: whether there is a native front too.
 
     Returns:
         How often each fault happened, and the counts of the readers.
@@ -131,8 +157,8 @@ def run(
     Raises:
         Violation: an answer breaks a promise.
     """
-    chance, world = random.Random(seed), World(folder, seed, command)
-    addresses = [process.address for process in (world.owner, *world.followers)]
+    chance, world = random.Random(seed), World(folder, seed, command, has_front=has_front)
+    addresses = [process.address for process in (world.owner, *world.readable)]
     readers = [Reader(addresses, seed + number) for number in range(READERS)]
     counts: Counter[str] = Counter()
     end_time, order = time.monotonic() + seconds, list(faults)
@@ -167,8 +193,10 @@ def run(
 
 if __name__ == "__main__":
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
+    if not (has_front := not missing()):
+        print(f"without a front: {missing()}")
     with tempfile.TemporaryDirectory() as temporary:
-        found = run(Path(temporary), 60 * minutes, seed=time.time_ns() % 2**32)
+        found = run(Path(temporary), 60 * minutes, seed=time.time_ns() % 2**32, has_front=has_front)
     for what, count in sorted(found.items()):
         print(f"{what:20} {count:10,}")
     print("every answer was what was written, and no session went back")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from mnist37_protos.v1 import mnist37_pb2_grpc
 from stress.chaos.book import Book, History, Violation, twin_at
 from support.relay import Relay
 from support.twin import Twin
+from support.vitals import family_of
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0  # on a machine that is very busy
 RATES = [0.1, 0.5, 1.0]
 
 
@@ -131,6 +133,43 @@ class Owner(Process):
         self.start()
 
 
+class Front(Process):
+    """A native front: a launcher, and Envoy, which answers."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(["--owner", owner], ("-m", "mnist37_front"))
+
+    def kill(self) -> None:
+        """Kill Envoy and then the launcher, which would end in order."""
+        self._signal_envoy(signal.SIGKILL)
+        super().kill()
+
+    def pause(self) -> None:
+        self._signal_envoy(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal_envoy(signal.SIGCONT)
+
+    def wait_until_not_before(self, position: pb.GetModelResponse) -> None:
+        """Wait until the front itself, and not its owner, answers from this version or a later one.
+
+        Args:
+            position: has the start and the version.
+        """
+        request = pb.PredictRequest(
+            pixels=bytes(784), start=position.start, min_version=position.version
+        )
+        end_time = time.monotonic() + START_SECONDS
+        while self.ask(request, "Predict") is None:
+            assert time.monotonic() < end_time, f"the front does not answer {request}"
+            time.sleep(0.02)
+
+    def _signal_envoy(self, number: signal.Signals) -> None:
+        for child in family_of(self._process.pid)[1:]:
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
+
+
 class Writer:
     """A script that makes Steps, each exactly once, and tells the book."""
 
@@ -172,31 +211,47 @@ class Writer:
 
 
 class World:
-    """An owner with followers, each of which hears it through a relay.
+    """An owner with two followers, and a leaf that follows one of them; each hears by a relay.
 
     Args:
         folder: for the states.
         seed: of the writes.
         command: how Python runs a follower.
+        has_front: whether there is a native front too.
     """
 
-    def __init__(self, folder: Path, seed: int, command: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, seed: int, command: tuple[str, ...] = (), *, has_front: bool = False
+    ) -> None:
         self.book = Book()
         self.folder = folder
         self.owner = Owner(folder / "state", self.book)
         self.relays = [Relay(self.owner.address) for _ in range(2)]
-        self.followers = [Process(["--follow", relay.address], command) for relay in self.relays]
-        for follower in self.followers:
-            follower.wait_for(pb.GetModelRequest())
+        self.middles = [Process(["--follow", relay.address], command) for relay in self.relays]
+        for middle in self.middles:
+            middle.wait_for(pb.GetModelRequest())
+        self.leaf_relay = Relay(self.middles[0].address)
+        leaf = Process(["--follow", self.leaf_relay.address], command)
+        self.followers = [*self.middles, leaf]
+        leaf.wait_for(pb.GetModelRequest())
+        self.fronts = []
+        if has_front:
+            self.relays.append(Relay(self.owner.address))
+            self.fronts.append(Front(self.relays[-1].address))
         self.writer = Writer(self.owner, seed)
+
+    @property
+    def readable(self) -> list[Process]:
+        """Return the processes that answer reads beside the owner."""
+        return [*self.followers, *self.fronts]
 
     def close(self) -> None:
         self.owner.go_on()
         self.writer.stop()
-        for process in (self.owner, *self.followers):
+        for process in (self.owner, *self.readable):
             process.go_on()
             process.kill()
-        for relay in self.relays:
+        for relay in (*self.relays, self.leaf_relay):
             relay.__exit__()
 
     def converge(self) -> None:
@@ -213,3 +268,5 @@ class World:
                 expected = self.owner.newest, self.owner.twin.digest
                 if not (found.version, found.digest) == (newest.version, newest.digest) == expected:
                     raise Violation(f"{found} and {newest} are not {expected}")
+            for front in self.fronts:
+                front.wait_until_not_before(newest)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Generator
+from contextlib import suppress
+from copy import copy
 from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import Message
@@ -16,9 +18,11 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_client._rpc.channel import ConnectionSettings
 from mnist37_client._rpc.messages.checks import decode
 from mnist37_client._rpc.messages.requests import IMAGES_PER_CHUNK
+from mnist37_client._rpc.methods.follower_list import FollowerList
 from mnist37_client._rpc.methods.retry import RetryPolicy, is_temporary
 from mnist37_client._rpc.methods.session import Floor, Read, Session
 from mnist37_client.errors import (
+    DeadlineExceeded,
     FailedPrecondition,
     HistoryLost,
     InvalidInput,
@@ -38,7 +42,7 @@ class Call(NamedTuple):
 
     rpc: str
     request: Message
-    is_hint: bool = False  # its answer only explains an error: it must come soon
+    is_hint: bool = False  # the caller does not wait for its answer, so it must come soon
     to_followers: bool = False
     is_retried: bool = True
     pause: float = 0.0  # seconds to wait before it
@@ -49,6 +53,8 @@ class Call(NamedTuple):
             return timeout
         return HINT_SECONDS if timeout is None else min(timeout, HINT_SECONDS)
 
+
+LIST_FOLLOWERS = Call("ListFollowers", pb.ListFollowersRequest(), is_hint=True, is_retried=False)
 
 Result = TypeVar("Result")
 Exchange = Generator[Call, bytes, Result]
@@ -77,7 +83,7 @@ class Exchanges:
         self.session = Session()
         self._retry_policy = retry_policy
         self.has_owner = settings.address is not None
-        self._has_followers = settings.replicas is not None
+        self.followers = FollowerList(settings)
 
     def reads_from_followers(self, floor: Floor, fresh: bool) -> bool:
         """Return whether a read goes to followers first.
@@ -87,12 +93,12 @@ class Exchanges:
             fresh: whether the caller wants the owner's answer.
         """
         needs_owner = fresh or (self.has_owner and floor.unproven)
-        return self._has_followers and not needs_owner
+        return self.followers.replicas is not None and not needs_owner
 
     def images_per_message(self, fresh: bool) -> int:
         """Return the most images of a message of a read with many."""
         _check_fresh(fresh)
-        to_followers = self._has_followers and not fresh
+        to_followers = self.followers.may_have_some and not fresh
         return IMAGES_TO_FOLLOWERS if to_followers else IMAGES_PER_CHUNK
 
     def read(
@@ -117,6 +123,8 @@ class Exchanges:
                 a follower may have missed.
         """
         _check_fresh(fresh)
+        if not self.followers.is_known and not fresh:
+            yield from self.find_followers()
         while True:
             sent = self.session.floor
             sent.put_into(request)
@@ -146,10 +154,33 @@ class Exchanges:
             except Mnist37Error as error:
                 if not asks_owner(error) and not (is_part and isinstance(error, NotFound)):
                     raise
+                self.followers.record_failure()
             try:
                 return (yield Call(rpc, request, is_retried=False))
             except Mnist37Error as error:
                 pause = attempts.next_pause(error)
+
+    def find_followers(self) -> Exchange[None]:
+        """Ask the owner for its followers, for the first time.
+
+        If the owner does not answer, the next read asks again.
+
+        Raises:
+            PermissionDenied: the caller may not see the list.
+            Mnist37Error: there is no list, or it names no follower that the client may ask.
+        """
+        try:
+            content = yield LIST_FOLLOWERS
+        except Mnist37Error as error:
+            if isinstance(error, DeadlineExceeded) or is_temporary(error):
+                return
+            raise for_list(error) from error
+        self.followers.record(content)
+
+    def refresh_followers(self) -> Exchange[None]:
+        """Ask the owner for its followers again; if that fails, the former list stays."""
+        with suppress(Mnist37Error):
+            self.followers.record((yield LIST_FOLLOWERS))
 
     def write(
         self, call: Call, kind: type[WriteAnswer], parse: Callable[[WriteAnswer], Result]
@@ -171,6 +202,13 @@ class Exchanges:
 def _check_fresh(fresh: bool) -> None:
     if fresh is not False and fresh is not True:
         raise InvalidInput(f"fresh: got {one_line(reprlib.repr(fresh))}; must be True or False")
+
+
+def for_list(error: Mnist37Error) -> Mnist37Error:
+    """Return an error of ListFollowers whose text says why the client has made that call."""
+    explained = copy(error)
+    explained.args = (f"{error}; replicas='owner' asks the owner for its list of followers",)
+    return explained
 
 
 def asks_owner(error: Mnist37Error) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 import grpc.aio
+from mnist37_protos.v1.mnist37_pb2_grpc import Mnist37ServiceStub as Stub
 
 from mnist37_client._rpc.channel import ConnectionSettings
 from mnist37_client._rpc.failures.asyncio_errors import translate_errors
@@ -18,13 +20,21 @@ from mnist37_client._rpc.methods.calls import CHANNEL_OPTIONS
 from mnist37_client._rpc.methods.exchanges import Call, Exchange, Exchanges, Result
 from mnist37_client._rpc.methods.retry import RetryPolicy
 from mnist37_client._rpc.methods.seconds import check_timeout
+from mnist37_client._rpc.replicas import Replicas
 from mnist37_client._rpc.transport.batching import RequestBatcher
-from mnist37_client._rpc.transport.event_loops import LoopConnection, LoopConnections
+from mnist37_client._rpc.transport.event_loops import (
+    BackgroundTasks,
+    LoopConnection,
+    LoopConnections,
+)
+from mnist37_client._rpc.transport.follower_channels import FollowerChannels
 from mnist37_client._rpc.transport.stub import make_stub
 from mnist37_client.errors import Cancelled, Mnist37Error
 
 Method = Callable[..., Awaitable[bytes]]
 MethodOf = Callable[[Call], Method]
+
+MAKERS = grpc.aio.insecure_channel, grpc.aio.secure_channel, CHANNEL_OPTIONS
 
 
 class AsyncioCalls:
@@ -46,7 +56,6 @@ class AsyncioCalls:
         self._merge = merge
         self._closed = False
         self._settings = settings
-        self._followers = str(settings.replicas)  # for texts
         self._exchanges = Exchanges(settings, self._retry_policy)
         self._connections = LoopConnections(self._connect)
 
@@ -70,23 +79,32 @@ class AsyncioCalls:
         """Return the connections in the running event loop."""
         self._raise_if_closed()
         settings = self._settings
-        makers = grpc.aio.insecure_channel, grpc.aio.secure_channel, CHANNEL_OPTIONS
-        channels: list[grpc.aio.Channel] = []
-        owner = followers = None
+        owner_channel = owner = None
         if settings.address is not None:
-            channels.append(settings.channel(*makers))
-            owner = settings.stub(make_stub(channels[-1]))
-        if settings.replicas is not None:
-            channels.append(settings.replica_channel(*makers))
-            followers = settings.stub(make_stub(channels[-1]))
+            owner_channel = settings.channel(*MAKERS)
+            owner = settings.stub(make_stub(owner_channel))
+        tasks = BackgroundTasks()
+        followers: FollowerChannels[grpc.aio.Channel] = FollowerChannels(
+            self._exchanges.followers,
+            self._connect_followers,
+            lambda channel: tasks.start(channel.close()),
+        )
         batcher = None
         if self._merge:
-            by_owner = owner and owner.Predict
-            by_follower = followers and followers.Predict
+            by_follower = partial(invoke_follower, followers, "Predict")
             batcher = RequestBatcher(
-                by_owner, by_follower, self._exchanges, self._carry_out, self.address
+                owner and owner.Predict, by_follower, self._exchanges, self._carry_out, self.address
             )
-        return LoopConnection(channels, owner, followers, batcher)
+        return LoopConnection(owner_channel, owner, followers, batcher, tasks)
+
+    def _connect_followers(self, replicas: Replicas) -> tuple[grpc.aio.Channel, Stub]:
+        channel = self._settings.replica_channel(*MAKERS, replicas)
+        return channel, self._settings.stub(make_stub(channel))
+
+    def _refresh_followers(self) -> None:
+        """Ask the owner for its followers; no read waits for the answer."""
+        refresh = self._carry_out(self._exchanges.refresh_followers())
+        self._connections.current().tasks.start(refresh)
 
     async def _carry_out(
         self, exchange: Exchange[Result], method_of: MethodOf | None = None
@@ -95,13 +113,16 @@ class AsyncioCalls:
 
         Args:
             exchange: of the client.
-            method_of: returns the method that makes an attempt of a call; by default the stub's.
+            method_of: returns the method that makes an attempt of a read; by default the stub's.
         """
+        if self._exchanges.followers.begin_refresh():
+            self._refresh_followers()
         try:
             call = next(exchange)
             while True:
+                make_method = self._method_of if method_of is None or call.is_hint else method_of
                 try:
-                    content = await self._make(call, (method_of or self._method_of)(call))
+                    content = await self._make(call, make_method(call))
                 except Mnist37Error as error:
                     call = exchange.throw(error)
                 else:
@@ -150,17 +171,36 @@ class AsyncioCalls:
         """
         self._raise_if_closed()
         connection = self._connections.current()
-        stub = connection.followers if to_followers else connection.owner
-        if stub is None:
+        if not to_followers and connection.owner is None:
             raise no_owner(rpc)
         with self._translate_errors(to_followers):
-            return getattr(stub, rpc)(request, timeout=timeout)
+            if to_followers:
+                return invoke_follower(connection.followers, rpc, request, timeout=timeout)
+            return getattr(connection.owner, rpc)(request, timeout=timeout)
 
     def _translate_errors(self, to_followers: bool = False) -> AbstractContextManager[None]:
         """Return a context that raises a Mnist37Error in place of an exception of grpc."""
-        name = self._followers if to_followers else self.address
+        name = str(self._exchanges.followers) if to_followers else self.address
         return translate_errors(name, lambda: self._closed)
 
     def _raise_if_closed(self) -> None:
         if self._closed:
             raise Cancelled(f"{self.address}: the client is closed")
+
+
+def invoke_follower(
+    channels: FollowerChannels[grpc.aio.Channel],
+    rpc: str,
+    request: object,
+    *,
+    timeout: float | None = None,
+) -> Any:  # noqa: ANN401 - the stub has no types
+    """Return a call to a follower; the channel of the call stays open until its end."""
+    channel = channels.begin_call()
+    try:
+        call = getattr(channel.stub, rpc)(request, timeout=timeout)
+        call.add_done_callback(lambda _: channels.end_call(channel))
+    except BaseException:
+        channels.end_call(channel)
+        raise
+    return call

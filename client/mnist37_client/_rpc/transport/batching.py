@@ -37,7 +37,7 @@ class RequestBatcher:
 
     Args:
         predict: the RPC of the owner; None if the client knows none.
-        predict_by_follower: the RPC of the followers; None if the client knows none.
+        predict_by_follower: the RPC of the followers.
         exchanges: of the client.
         carry_out: carries an exchange out, with the client's retries; raises Mnist37Error.
         address: the server's HOST:PORT.
@@ -46,7 +46,7 @@ class RequestBatcher:
     def __init__(
         self,
         predict: Predict | None,
-        predict_by_follower: Predict | None,
+        predict_by_follower: Predict,
         exchanges: Exchanges,
         carry_out: CarryOut,
         address: str,

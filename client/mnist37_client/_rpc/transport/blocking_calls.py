@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
+from mnist37_protos.v1.mnist37_pb2_grpc import Mnist37ServiceStub as Stub
+from numpy.typing import ArrayLike
 
 from mnist37_client._rpc.channel import ConnectionSettings
 from mnist37_client._rpc.failures.status import from_rpc, no_owner
@@ -16,9 +20,13 @@ from mnist37_client._rpc.methods.exchanges import Call, Exchange, Exchanges, Res
 from mnist37_client._rpc.methods.retry import RetryPolicy
 from mnist37_client._rpc.methods.seconds import check_timeout
 from mnist37_client._rpc.methods.sent_batches import SentBatches
+from mnist37_client._rpc.replicas import Replicas
+from mnist37_client._rpc.transport.follower_channels import FollowerChannels
 from mnist37_client._rpc.transport.stub import make_stub
 from mnist37_client.errors import Cancelled, Mnist37Error
 from mnist37_client.results import Prediction
+
+MAKERS = grpc.insecure_channel, grpc.secure_channel, CHANNEL_OPTIONS
 
 
 class BlockingCalls:
@@ -37,22 +45,22 @@ class BlockingCalls:
         self.timeout = check_timeout(timeout)
         self._retry_policy = RetryPolicy(retry_for)
         self._closed = False
-        self._followers = str(settings.replicas)  # for texts
+        self._settings = settings
         self._exchanges = Exchanges(settings, self._retry_policy)
-        makers = grpc.insecure_channel, grpc.secure_channel, CHANNEL_OPTIONS
-        self._channels: list[grpc.Channel] = []
-        self._owner_stub = self._follower_stub = None
+        self._owner_channel = self._owner_stub = None
         if settings.address is not None:
-            self._channels.append(settings.channel(*makers))
-            self._owner_stub = settings.stub(make_stub(self._channels[-1]))
-        if settings.replicas is not None:
-            self._channels.append(settings.replica_channel(*makers))
-            self._follower_stub = settings.stub(make_stub(self._channels[-1]))
+            self._owner_channel = settings.channel(*MAKERS)
+            self._owner_stub = settings.stub(make_stub(self._owner_channel))
+        self._follower_channels: FollowerChannels[grpc.Channel] = FollowerChannels(
+            self._exchanges.followers, self._connect_followers, lambda channel: channel.close()
+        )
 
     def close(self) -> None:
         """Close the connections and end every call in flight."""
         self._closed = True
-        for channel in self._channels:
+        if self._owner_channel is not None:
+            self._owner_channel.close()
+        for channel in self._follower_channels.take_all():
             channel.close()
 
     def __enter__(self) -> Self:
@@ -66,7 +74,18 @@ class BlockingCalls:
     ) -> None:
         self.close()
 
+    def _connect_followers(self, replicas: Replicas) -> tuple[grpc.Channel, Stub]:
+        channel = self._settings.replica_channel(*MAKERS, replicas)
+        return channel, self._settings.stub(make_stub(channel))
+
+    def _refresh_followers(self) -> None:
+        """Ask the owner for its followers; no read waits for the answer."""
+        refresh = partial(self._carry_out, self._exchanges.refresh_followers())
+        threading.Thread(target=refresh, name="mnist37-followers", daemon=True).start()
+
     def _carry_out(self, exchange: Exchange[Result]) -> Result:
+        if self._exchanges.followers.begin_refresh():
+            self._refresh_followers()
         try:
             call = next(exchange)
             while True:
@@ -101,8 +120,11 @@ class BlockingCalls:
                 attempts.record_success()
                 return content
 
-    def _predict_stream(self, sent: SentBatches) -> Iterator[Prediction]:
+    def _predict_stream(self, batches: Iterator[ArrayLike]) -> Iterator[Prediction]:
         """Yield the predictions of a PredictStream; another stream continues one that fails."""
+        if not self._exchanges.followers.is_known:
+            self._carry_out(self._exchanges.find_followers())
+        sent = SentBatches(self._exchanges, batches)
         goes_on = True
         while goes_on:
             goes_on = False
@@ -130,7 +152,7 @@ class BlockingCalls:
 
     def _name(self, to_followers: bool) -> str:
         """Return the name of a call's server, for a text."""
-        return self._followers if to_followers else self.address
+        return str(self._exchanges.followers) if to_followers else self.address
 
     def _invoke(
         self,
@@ -145,11 +167,25 @@ class BlockingCalls:
             NotOwner: the call needs the owner, and the client does not know it.
         """
         self._raise_if_closed()
-        stub = self._follower_stub if to_followers else self._owner_stub
-        if stub is None:
-            raise no_owner(rpc)
         try:
-            return getattr(stub, rpc)(request, timeout=timeout)
+            if to_followers:
+                return self._invoke_follower(rpc, request, timeout)
+            if self._owner_stub is None:
+                raise no_owner(rpc)
+            return getattr(self._owner_stub, rpc)(request, timeout=timeout)
         except ValueError:  # another thread has closed the channel since
             self._raise_if_closed()
             raise
+
+    def _invoke_follower(self, rpc: str, request: object, timeout: float | None) -> Any:  # noqa: ANN401
+        channel = self._follower_channels.begin_call()
+        end = partial(self._follower_channels.end_call, channel)
+        try:
+            answer = getattr(channel.stub, rpc)(request, timeout=timeout)
+        except BaseException:
+            end()
+            raise
+        is_stream = isinstance(answer, grpc.RpcContext)
+        if not (is_stream and answer.add_callback(end)):
+            end()
+        return answer

@@ -8,39 +8,61 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
 
 import grpc.aio
-from mnist37_protos.v1 import mnist37_pb2_grpc
+from mnist37_protos.v1.mnist37_pb2_grpc import Mnist37ServiceStub as Stub
 
 from mnist37_client._rpc.transport.batching import RequestBatcher
+from mnist37_client._rpc.transport.follower_channels import FollowerChannels
 from mnist37_client.errors import Mnist37Error
 
 LAST_EVENTS_SECONDS = 0.01
+
+
+class BackgroundTasks:
+    """The tasks of a connection that no caller waits for; only code in its event loop uses it."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, coroutine: Coroutine[None, None, None]) -> None:
+        """Run a coroutine, which raises nothing."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)  # the loop itself keeps only weak references
+        task.add_done_callback(self._tasks.discard)
+
+    def cancel(self) -> None:
+        """Cancel all tasks."""
+        for task in self._tasks:
+            task.cancel()
 
 
 class LoopConnection:
     """The connection in one event loop; only code in that loop uses it.
 
     Args:
-        channels: to the owner, to the followers, or to both.
-        owner: the stub of the channel to the owner; None if the client knows none.
-        followers: the stub of the channel to the followers; None if the client knows none.
+        owner_channel: to the owner; None if the client knows none.
+        owner: the stub of that channel.
+        followers: the channels to the followers.
         batcher: merges calls of Predict; None if they are not merged.
+        tasks: of this connection, which end with it.
     """
 
     def __init__(
         self,
-        channels: list[grpc.aio.Channel],
-        owner: mnist37_pb2_grpc.Mnist37ServiceStub | None,
-        followers: mnist37_pb2_grpc.Mnist37ServiceStub | None,
+        owner_channel: grpc.aio.Channel | None,
+        owner: Stub | None,
+        followers: FollowerChannels[grpc.aio.Channel],
         batcher: RequestBatcher | None,
+        tasks: BackgroundTasks,
     ) -> None:
         self.owner = owner
         self.followers = followers
         self.batcher = batcher
-        self._channels = channels
+        self.tasks = tasks
+        self._owner_channel = owner_channel
         self._lifetime = self._live()
         with suppress(StopIteration):  # it runs until its `yield` and waits there for nothing
             self._lifetime.__anext__().__await__().send(None)
@@ -59,7 +81,10 @@ class LoopConnection:
         finally:
             if self.batcher:
                 self.batcher.close()
-            for channel in self._channels:
+            self.tasks.cancel()
+            if self._owner_channel is not None:
+                await self._owner_channel.close()
+            for channel in self.followers.take_all():
                 await channel.close()
             # grpc.aio prints an error if the end of a call arrives after the end of its loop.
             await asyncio.sleep(LAST_EVENTS_SECONDS)

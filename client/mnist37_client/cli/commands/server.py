@@ -105,7 +105,7 @@ def demo(shows_page: bool) -> None:
     """
     from rich.console import Console
 
-    from mnist37_client.cli.commands import demo as demo_module
+    from mnist37_client.cli import demo as demo_module
     from mnist37_client.cli.commands.web import check_installed
 
     if shows_page:

@@ -6,13 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from mnist37_server.domain.position import Lineage, Position
+from mnist37_server.domain.route import Route
 from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.engine import followers as module
 from mnist37_server.engine.followers import Follower, Followers
-from mnist37_server.engine.snapshot_feed import SnapshotFeed
+from mnist37_server.engine.snapshot_feed import FeedSubscriber, SnapshotFeed, View
 from mnist37_server.errors import Exhausted, Reason
 
 TIMEOUT_SECONDS = 30.0
@@ -43,8 +45,8 @@ class Reader:
         self.thread.start()
 
     def _read(self, followers: Followers, follower: Follower, read_seconds: float) -> None:
-        for snapshot, _ in followers.updates(follower):
-            self.seen.append((time.monotonic(), snapshot.version))
+        for view in followers.updates(follower):
+            self.seen.append((time.monotonic(), view.snapshot.version))
             time.sleep(read_seconds)
 
     @property
@@ -156,3 +158,60 @@ def test_the_rest_grows_with_the_followers_and_the_cost(feed: SnapshotFeed) -> N
         followers._record_message(1e-3 - module.CORE_SECONDS)
     # Sixteen followers, each of which costs a millisecond in 0.16 s: a tenth of a core.
     assert followers.rest_seconds(first) == pytest.approx(16 * 1e-3 / 0.1, rel=0.01)
+
+
+class Passing:
+    """A follower that is followed: its knowledge is what a test says."""
+
+    def __init__(self, feed: SnapshotFeed) -> None:
+        self.now = View(*feed.current, 5.0, True, Route("owner:1", ("me",)))
+        self.feed = feed
+
+    def subscribe(self) -> FeedSubscriber:
+        return self.feed.subscribe()
+
+    def view(self) -> View:
+        return self.now
+
+
+def test_what_is_known_of_a_version_is_passed_on_at_once(
+    feed: SnapshotFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 1_000)
+    passing = Passing(feed)
+    followers = Followers(passing)
+    updates = followers.updates(followers.connect("", "", 0))
+    assert next(updates) == passing.now
+    for age, is_heard in ((0.1, True), (0.2, False)):
+        passing.now = passing.now._replace(age=age, is_heard=is_heard)
+        feed.confirm()
+        assert next(updates) == passing.now
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"lineage": Lineage([Position(8, 0), Position(7, 0)])}, {"route": Route("owner:2", ("me",))}],
+)
+def test_a_stream_ends_with_the_start_and_the_way(
+    feed: SnapshotFeed, change: dict[str, Any]
+) -> None:
+    passing = Passing(feed)
+    followers = Followers(passing)
+    updates = followers.updates(followers.connect("", "", 0))
+    next(updates)
+    passing.now = passing.now._replace(**change)
+    feed.confirm()
+    assert next(updates, None) is None
+
+
+def test_a_version_that_comes_while_the_reader_is_served_is_sent_once(feed: SnapshotFeed) -> None:
+    class Hasty(Passing):
+        def view(self) -> View:
+            """Return a version that is published only now: the reader was woken by another one."""
+            feed.publish(version(1))
+            return View(*feed.current)
+
+    followers = Followers(Hasty(feed))
+    follower = followers.connect("", "", 0)
+    assert next(followers.updates(follower)).snapshot.version == 1
+    assert follower.subscriber.next(0) is None

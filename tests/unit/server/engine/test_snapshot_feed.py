@@ -102,3 +102,17 @@ def test_a_live_model_feeds_what_it_commits() -> None:
         assert trained is model.at().snapshot
     model.stop_writing()
     model.close()
+
+
+def test_a_word_about_the_newest_version_wakes_a_subscriber_once() -> None:
+    feed = SnapshotFeed(version(1), LINEAGE)
+    with feed.subscribe() as subscriber:
+        assert subscriber.next(0) == version(1)
+        feed.confirm()
+        assert subscriber.pending_seconds() == 0, "it has the newest version"
+        assert subscriber.next(0) == version(1)
+        assert subscriber.next(0) is None
+        newest = version(2)
+        feed.publish(newest)
+        subscriber.skip(newest)
+        assert subscriber.next(0) is None, "it has this version too"

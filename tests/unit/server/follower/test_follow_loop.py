@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from mnist37_server.domain.position import Position
+from mnist37_server.domain.route import Route
 from mnist37_server.domain.snapshot import Origin
 from mnist37_server.follower import follow_loop
 from mnist37_server.follower.follow_loop import FollowLoop
@@ -49,7 +50,7 @@ class Stream:
 class Owner:
     """An owner whose messages are those that a test sends."""
 
-    address = "owner:1"
+    address, name = "owner:1", "me"
 
     def __init__(self) -> None:
         self.stream = Stream()  # the last one
@@ -67,9 +68,12 @@ class Owner:
         self.held.append(held)
         return self.stream
 
-    def send(self, version: int, *starts: Position, content: bytes = bytes(3140)) -> None:
+    def send(
+        self, version: int, *starts: Position, content: bytes = bytes(3140), **fields: Any
+    ) -> None:
         position = Position(START, version)
-        self.stream.messages.put(Update(position, content, Origin.STEP, None, starts))
+        update = Update(position, content, Origin.STEP, None, starts, **fields)
+        self.stream.messages.put(update)
 
 
 @pytest.fixture
@@ -113,6 +117,7 @@ def test_a_broken_stream_is_opened_again_with_what_is_held(
         assert wait_until(partial(has_streams, owner, count), TIMEOUT)
         assert not loop.is_connected
         assert not loop.heard_lately()
+        assert not replica.is_heard, "those who follow this follower are told"
     assert owner.held == [None, *[Position(START, 5)] * 3]
     assert owner.connections == 4
     assert caplog.text.count("the connection broke") == 1
@@ -233,3 +238,65 @@ def test_a_wrong_message_ends_the_stream_and_is_not_used(
     assert wait_until(lambda: owner.connections == 2, TIMEOUT)
     assert "the owner sent what no owner sends" in caplog.text
     assert replica.position == Position(START, 5)
+
+
+def test_the_way_from_the_owner_is_what_the_first_message_says(
+    loop: FollowLoop, owner: Owner, replica: Replica
+) -> None:
+    begin(loop, owner, replica)
+    assert replica.route == Route("owner:1", ("me",))
+    owner.stream.end()
+    assert wait_until(partial(has_streams, owner, 2), TIMEOUT)
+    owner.send(5, Position(START, 0), route=Route("root:1", ("a", "b")))
+    assert wait_until(lambda: loop.is_connected, TIMEOUT)
+    assert replica.route == Route("root:1", ("a", "b", "me"))
+
+
+@pytest.mark.parametrize(
+    ("others", "text", "route"),
+    [
+        (("me",), "owner:1 is this server itself", ("me",)),
+        (("a", "me", "b"), "2 followers are in a circle", ("b", "me")),
+    ],
+)
+def test_a_circle_is_left(
+    loop: FollowLoop,
+    owner: Owner,
+    replica: Replica,
+    caplog: pytest.LogCaptureFixture,
+    others: tuple[str, ...],
+    text: str,
+    route: tuple[str, ...],
+) -> None:
+    begin(loop, owner, replica)
+    owner.stream.end()
+    assert wait_until(partial(has_streams, owner, 2), TIMEOUT)
+    owner.send(6, Position(START, 0), route=Route("root:1", others))
+    assert wait_until(partial(has_streams, owner, 3), TIMEOUT)
+    assert text in caplog.text
+    assert replica.route == Route("owner:1", route), "the others notice it too"
+    assert replica.position == Position(START, 5), "what a circle says is not used"
+
+
+def test_the_owner_is_heard_only_if_all_on_the_way_hear_it(
+    loop: FollowLoop,
+    owner: Owner,
+    replica: Replica,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(follow_loop, "LATELY_SECONDS", 500)
+    caplog.set_level(logging.INFO)
+    begin(loop, owner, replica)
+    owner.send(5, content=b"", is_heard=False)
+    assert wait_until(lambda: not loop.is_connected, TIMEOUT)
+    assert not loop.heard_lately()
+    owner.send(5, content=b"", is_heard=True)
+    assert wait_until(lambda: loop.is_connected, TIMEOUT)
+    assert levels(caplog, "the owner is lost to the server that is followed") == ["WARNING"]
+    assert levels(caplog, "the owner is heard again") == ["INFO"]
+    assert loop.heard_lately()
+    owner.send(5, content=b"", age=500)
+    assert wait_until(lambda: not loop.heard_lately(), TIMEOUT)
+    assert loop.is_connected
+    assert len(owner.held) == 1

@@ -47,7 +47,7 @@ def followed(
     loop: Any = Loop()
     datasets: Any = None
     evaluator = Evaluator(datasets, Host(), lambda: None)
-    return FollowedModel(replica, fetch, loop, evaluator, "owner:1"), replica
+    return FollowedModel(replica, fetch, loop, evaluator), replica
 
 
 def test_the_owner_is_asked_once_for_a_version_and_with_what_is_held() -> None:

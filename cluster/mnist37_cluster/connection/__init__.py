@@ -1,0 +1,1 @@
+"""The connection to Ray: a running one, or one that is started on this machine."""
