@@ -25,7 +25,7 @@ def refuse(event, arguments):
 
 sys.addaudithook(refuse)
 """
-# Of torch and of MKL, which would take wider ones where there are: their sums have other last digits.
+# Of torch and MKL. Wider ones, where a machine has them, give sums with other last digits.
 INSTRUCTIONS = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 NOBODY = "http://127.0.0.1:9"  # a proxy that is not there, for programs that are not Python
 
