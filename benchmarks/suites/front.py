@@ -5,21 +5,31 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator, Set
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache, partial
 from pathlib import Path
 
 from mnist37_client import Client, Unavailable, health
 
 from benchmarks import processes
-from benchmarks.harness import Aim, Benchmark, MissingRequirement, Options
-from benchmarks.processes import LOAD, Server
+from benchmarks.harness import Aim, Benchmark, Measure, MissingRequirement, Options
+from benchmarks.load import h2load
+from benchmarks.processes import BOTH, LOAD, SERVER, Server, Worker
+from benchmarks.suites.both import (
+    LOAD_SHARE,
+    measure_during,
+    measure_epoch_rate,
+    measure_predict_p99,
+)
 from benchmarks.suites.predict import (
+    IN_FLIGHT,
     TOKEN,
+    answer_bytes,
     check_predictions,
     empty_server,
     latency,
+    request_body,
     throughput,
     trained_server,
 )
@@ -43,10 +53,21 @@ def require_front() -> None:
 
 
 @contextmanager
+def front_of(owner: Server, *flags: str, cores: Set[int] = SERVER) -> Iterator[Server]:
+    """Start a front of a server, with further flags; it has a version when the context begins."""
+    options = ("--owner", owner.address, "--address", "127.0.0.1:0", *flags)
+    with processes.server(FRONT, *options, cores=cores) as front:
+        wait_until_serving(front.address)
+        yield front
+
+
+@contextmanager
 def fronted(
     *flags: str, owner_flags: tuple[str, ...] = (), token: str | None = None
 ) -> Iterator[Server]:
     """Start a trained server, and a front of it on a core where the server does nothing.
+
+    Its predictions are checked before and after the context.
 
     Args:
         flags: further flags of the front.
@@ -57,15 +78,12 @@ def fronted(
     processes.require_two_cores()
     with (
         trained_server(*owner_flags, token=token, cores=LOAD) as owner,
-        processes.server(
-            FRONT, "--owner", owner.address, "--address", "127.0.0.1:0", *flags
-        ) as front,
+        front_of(owner, *flags) as front,
+        Client(front.address, token=token) as client,
     ):
-        wait_until_serving(front.address)
-        with Client(front.address, token=token) as client:
-            check_predictions(client)
-            yield front
-            check_predictions(client)
+        check_predictions(client)
+        yield front
+        check_predictions(client)
 
 
 @contextmanager
@@ -99,6 +117,59 @@ def wait_until_serving(address: str) -> None:
             return
 
 
+@cache
+def peak_rate() -> float:
+    """Measure the calls a second of a saturated front that shares two cores with h2load."""
+    with (
+        processes.mnist37(cores=BOTH) as owner,
+        front_of(owner, cores=BOTH) as front,
+        processes.pinned_to(BOTH),
+    ):
+        body, minimum = request_body(1), answer_bytes(1) - 3
+        loop = h2load.ClosedLoop(front.address, "Predict", body, minimum, IN_FLIGHT[1])
+        loop(0.5)
+        return loop(1.0)
+
+
+def measure_nothing() -> Measure:
+    """Return a measurement that only keeps a core busy."""
+
+    def spin(seconds: float) -> float:
+        end_time = time.perf_counter() + seconds
+        while time.perf_counter() < end_time:
+            pass
+        return 0.0
+
+    return spin
+
+
+def neighbour_of(owner: Server, training: bool) -> AbstractContextManager[Worker]:
+    """Start a process that keeps a core busy: by training the owner's model, or by itself."""
+    if training:
+        return processes.worker(BOTH, measure_epoch_rate, owner.address)
+    return processes.worker(BOTH, measure_nothing)
+
+
+@contextmanager
+def p99_beside(*, training: bool) -> Iterator[Measure]:
+    """Start a front on two cores, and yield a measurement of Predict's p99 in seconds.
+
+    Args:
+        training: measure while the owner trains, and not while another process is busy.
+    """
+    require_front()
+    processes.require_two_cores()
+    with (
+        processes.mnist37(cores=BOTH) as owner,
+        front_of(owner, cores=BOTH) as front,
+        processes.worker(
+            BOTH, measure_predict_p99, front.address, LOAD_SHARE * peak_rate()
+        ) as predictor,
+        neighbour_of(owner, training) as neighbour,
+    ):
+        yield partial(measure_during, neighbour, predictor)
+
+
 def rows(options: Options) -> list[Benchmark]:
     """Return the benchmarks of this theme."""
     benchmarks = [
@@ -119,6 +190,15 @@ def rows(options: Options) -> list[Benchmark]:
     ]
     return [
         *benchmarks,
+        Benchmark(
+            key="front-training",
+            name=f"a front's p99 at {LOAD_SHARE:.0%} of peak load: owner training / a busy process",
+            unit="s",
+            aim=Aim("at most", 1.2),
+            a=partial(p99_beside, training=True),
+            b=partial(p99_beside, training=False),
+            seconds=1.5,
+        ),
         Benchmark(
             key="front-latency",
             name="Predict, p50 of one call at a time: a front / an empty servicer",
