@@ -17,6 +17,14 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 
+@pytest.fixture(autouse=True)
+def _no_server_in_this_process() -> Iterator[None]:
+    """Check that no test runs what prepares a process for a server: its children would inherit it."""
+    before = os.environ.get("GRPC_TRACE")
+    yield
+    assert os.environ.get("GRPC_TRACE") == before
+
+
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
     """Return the address of a server that the tests share.

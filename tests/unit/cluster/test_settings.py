@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,9 +33,20 @@ ACCESS: dict[str, Any] = {
 }
 
 
+# The command prepares its process for a server: the log, stderr, the collector. So it gets its own.
+PARSE = """
+import importlib, pickle, sys
+command = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
+sys.stdout.buffer.write(pickle.dumps(command(sys.argv[3:], standalone_mode=False)))
+"""
+
+
 def parse(command: Any, words: list[str]) -> Any:
     """Return the settings of a server's command, which follow the words that run Python."""
-    return command(words[4:], standalone_mode=False)
+    module, name = command.callback.__module__, command.callback.__name__
+    python = [sys.executable, "-c", PARSE, module, name, *words[4:]]
+    process = subprocess.run(python, check=True, stdout=subprocess.PIPE, timeout=60)
+    return pickle.loads(process.stdout)
 
 
 def test_a_follower_gets_the_settings() -> None:
