@@ -19,7 +19,7 @@ if not torch.cuda.is_available():
 
 @pytest.fixture(autouse=True)
 def _no_server_in_this_process() -> Iterator[None]:
-    """Check that no test runs what prepares a process for a server: its children would inherit it."""
+    """Check that no test prepares its own process for a server: children would inherit that."""
     before = os.environ.get("GRPC_TRACE")
     yield
     assert os.environ.get("GRPC_TRACE") == before
