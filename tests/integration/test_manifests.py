@@ -28,6 +28,7 @@ from support.fronted import missing
 from support.guarding import ROLES, secret, tokens_file
 from support.pages import ROOT
 from support.scraping import wait_until
+from support.settings import parse
 
 IMAGE = validation_images()[0][0]
 PODS = {
@@ -136,14 +137,12 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 @pytest.mark.parametrize("pod", OURS.values(), ids=OURS)
 def test_the_settings_fit_together_where_other_machines_reach_the_port(
-    pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pod: Pod, tmp_path: Path
 ) -> None:
     assert pod.command is not None
     node = Node(tmp_path)
-    for name, value in node.environment(pod).items():
-        monkeypatch.setenv(name, value)
     arguments = [*node.arguments(pod), "--address=0.0.0.0:50051"]  # the image's own
-    settings = pod.command(arguments, standalone_mode=False)  # raises CannotStart
+    settings = parse(pod.command, arguments, node.environment(pod))  # raises an error if not
     assert not settings.insecure
 
 

@@ -75,7 +75,8 @@ class ConnectionSettings:
         self.address = None if address is None else check_address(address)
         self._options: list[Option] = []
         self._credentials = _credentials(tls_ca, tls_cert, tls_key, tls_server_name)
-        self._token = token
+        # A function, so that nothing that shows this object's fields shows the token.
+        self._token = None if token is None else lambda: token
         self._server_name = tls_server_name
         if tls_server_name is not None:
             if not isinstance(tls_server_name, str) or not tls_server_name.isprintable():
@@ -168,7 +169,7 @@ class ConnectionSettings:
         They send it as metadata: call credentials would cost a thread for each call.
         """
         if self._token is not None:
-            metadata = (("authorization", f"Bearer {self._token}"),)
+            metadata = (("authorization", f"Bearer {self._token()}"),)
             for name, call in vars(stub).items():
                 setattr(stub, name, _with_metadata(call, metadata))
         return stub

@@ -29,6 +29,7 @@ from support import fronted
 CLI = (sys.executable, "-P", "-m", "mnist37_client.cli")
 # A new command needs a line only if it has to have arguments.
 ARGUMENTS = {
+    "lesson": ("--copy-only",),
     "export": ("model.safetensors",),
     "import": ("given.safetensors",),
     "predict": ("--show", "--version", "best@1", "three.png"),
@@ -41,6 +42,7 @@ ARGUMENTS = {
     "web": ("--address", "127.0.0.1:0"),
     "front": ("--address", "127.0.0.1:0"),
 }
+STARTS_RAY = "cluster"  # make test-cluster runs it
 SERVERS = {"serve", "web", "front"}  # they go on until a signal, and log on stderr
 LOCALES = {
     "utf-8": {"LC_ALL": "C.UTF-8"},
@@ -178,7 +180,7 @@ class Runner:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
-@pytest.mark.parametrize("command", sorted(commands.commands if COMMANDS else ()))
+@pytest.mark.parametrize("command", sorted({*commands.commands} - {STARTS_RAY} if COMMANDS else ()))
 def test_a_command_in_each_locale_and_with_each_kind_of_stdout(
     command: str, server: LocalServer, folder: Path
 ) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from mnist37_front.settings import FrontSettings
 from mnist37_server.command_line import main as serve
 from mnist37_server.config import Config
 from mnist37_server.errors import CannotStart
+from support.settings import parse
 
 OWNER = "192.0.2.1:50051"
 ACCESS: dict[str, Any] = {
@@ -33,26 +31,10 @@ ACCESS: dict[str, Any] = {
 }
 
 
-# The command prepares its process for a server: the log, stderr, the collector. So it gets its own.
-PARSE = """
-import importlib, pickle, sys
-command = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
-sys.stdout.buffer.write(pickle.dumps(command(sys.argv[3:], standalone_mode=False)))
-"""
-
-
-def parse(command: Any, words: list[str]) -> Any:
-    """Return the settings of a server's command, which follow the words that run Python."""
-    module, name = command.callback.__module__, command.callback.__name__
-    python = [sys.executable, "-c", PARSE, module, name, *words[4:]]
-    process = subprocess.run(python, check=True, stdout=subprocess.PIPE, timeout=60)
-    return pickle.loads(process.stdout)
-
-
 def test_a_follower_gets_the_settings() -> None:
     words = ClusterSettings(2, **ACCESS).replica_command("192.0.2.2", OWNER)
     assert words[3] == "mnist37_server"
-    config = parse(serve, words)
+    config = parse(serve, words[4:])
     assert isinstance(config, Config)
     assert config.address == "192.0.2.2:0"
     following = config.following
@@ -71,7 +53,7 @@ def test_a_front_gets_the_settings() -> None:
     settings = ClusterSettings(2, front=True, tls_server_name="mnist37", **ACCESS)
     words = settings.replica_command("192.0.2.2", OWNER)
     assert words[3] == "mnist37_front"
-    found = parse(front, words)
+    found = parse(front, words[4:])
     assert isinstance(found, FrontSettings)
     assert (found.owner, found.address, found.http) == (OWNER, "192.0.2.2:0", False)
     for name, value in ACCESS.items():
@@ -82,7 +64,7 @@ def test_a_front_gets_the_settings() -> None:
 def test_the_owner_gets_the_settings() -> None:
     settings = ClusterSettings(2, state="/state", device="cpu", insecure=True, log_level="debug")
     words = settings.owner_command(OWNER)
-    config = parse(serve, words)
+    config = parse(serve, words[4:])
     assert (config.address, config.state, config.device) == (OWNER, Path("/state"), "cpu")
     assert config.insecure
     assert words[-2:] == ["--log-level", "debug"]
