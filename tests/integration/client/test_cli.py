@@ -438,6 +438,7 @@ def test_an_address_without_a_server_is_status_3_within_3_seconds(command: str) 
     assert "mnist37 serve" in message
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("command", ["model", "train 3"])
 def test_a_listener_that_never_answers_is_status_3_within_4_seconds(command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
