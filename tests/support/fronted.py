@@ -54,7 +54,8 @@ class FrontedWeb(LocalProcess, WebCaller):
             self, "the front", (*command, "--address", "127.0.0.1:0", *options), UNWANTED_VARIABLES
         )
         WebCaller.__init__(self, f"http://{self.address}")
-        assert wait_until(self._is_serving, 30)
+        if not wait_until(self._is_serving, 30):
+            raise AssertionError(self.kill()[1])
 
     def _is_serving(self) -> bool:
         try:
