@@ -1,4 +1,4 @@
-"""What the commands do: run a cluster, show its state, restart its followers."""
+"""The commands of a cluster: they run it, show its state, and restart its followers."""
 
 from __future__ import annotations
 

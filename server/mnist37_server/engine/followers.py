@@ -54,7 +54,7 @@ class Follower:
 
 
 class Source(Protocol):
-    """What followers are sent: the versions of an owner, or what a follower has of them."""
+    """A source of versions for followers: an owner, or a follower that passes them on."""
 
     def subscribe(self) -> FeedSubscriber:
         """Return a new subscriber; it is woken by each version, and each word about the newest."""

@@ -76,7 +76,7 @@ class Held(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """What the first message of a stream has told about all of it."""
+    """The properties of a stream that its first message tells."""
 
     lineage: Lineage
     is_passed_on: bool  # whether the sender is a follower, and not the owner
