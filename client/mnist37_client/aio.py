@@ -103,20 +103,18 @@ class AsyncClient(AsyncioCalls):
         if not self._exchanges.followers.is_known:
             await self._carry_out(self._exchanges.find_followers())
         sent = SentBatches(self._exchanges, iterate_async(batches))
-        goes_on = True
-        while goes_on:
+        while True:
             call = self._invoke("PredictStream", sent.requests_async(), None, sent.to_followers)
-            goes_on = False
             try:
                 with self._translate_errors(sent.to_followers):
                     async for content in call:
                         yield sent.parse(content)
+                break
             except Mnist37Error as error:
-                goes_on = sent.goes_on(error)
-                if not goes_on:
-                    raise
+                pause = sent.next_pause(error)
             finally:
                 call.cancel()
+            await asyncio.sleep(pause)
         sent.finish()
 
     def train(

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from mnist37_client import AsyncClient, Client, Unavailable
+from mnist37_client import AsyncClient, Client, Unavailable, validation_images
 from stress.crashes import Script, random_kills
 from stress.victim import MOMENTS, Victim
 
@@ -40,6 +40,37 @@ def test_a_kill_at_a_commit(tmp_path: Path, moment: str) -> None:
                 assert writes < 60, "the failpoint was never reached"
             supervisor.join()
         script.check(client)
+    victim.kill()
+
+
+def test_both_clients_continue_a_stream_after_a_restart(tmp_path: Path) -> None:
+    # Each batch is answered once, in order, also the batches that were under way.
+    victim = Victim(tmp_path)
+    images = validation_images()[0][:60]
+
+    def restart_at(number: int) -> None:
+        if number in (3, 30):
+            victim.kill()
+            victim.start()
+
+    async def stream_async() -> list[float]:
+        found: list[float] = []
+        async with AsyncClient(victim.config.address) as client:
+            await client.get_model()
+            async for answer in client.predict_stream(images):
+                restart_at(len(found))
+                found.append(float(answer.probabilities[0]))
+        return found
+
+    with victim.client() as client:
+        client.train(1).wait()
+        expected = list(client.predict(images).probabilities)
+        found: list[float] = []
+        for answer in client.predict_stream(images):
+            restart_at(len(found))
+            found.append(float(answer.probabilities[0]))
+        assert found == expected
+        assert asyncio.run(stream_async()) == expected
     victim.kill()
 
 

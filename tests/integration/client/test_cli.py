@@ -426,6 +426,7 @@ def test_a_model_that_was_never_trained_says_so(
     assert len(lines(mnist37(address, "predict", picture(tmp_path, 0)))) == 1
 
 
+@pytest.mark.alone  # it measures seconds
 @pytest.mark.parametrize("command", ["model", "train 3", "loss", "step", "health"])
 def test_an_address_without_a_server_is_status_3_within_3_seconds(command: str) -> None:
     with socket.socket() as taken:  # bound, so that no other process can listen on the port

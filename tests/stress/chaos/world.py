@@ -44,6 +44,10 @@ class Process:
         self._command = [sys.executable, *python, "--address", self.address, *options]
         self.start()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def start(self) -> None:
         self._process = subprocess.Popen(
             self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -201,9 +201,16 @@ def _cancelled(details: str, address: str) -> Mnist37Error:
     return kind(text.format(address=address))
 
 
-def ended_while_sending(address: str) -> Unavailable:
+class StatusLost(Unavailable):
+    """A stream that the server ended while the client was sending.
+
+    The status that the server sent is lost, so it is not known whether a retry helps.
+    """
+
+
+def ended_while_sending(address: str) -> StatusLost:
     """Return the exception for a stream that the server ended while the client was sending."""
-    return Unavailable(f"{address} ended the stream before all was sent; try again")
+    return StatusLost(f"{address} ended the stream before all was sent; try again")
 
 
 def no_owner(rpc: str) -> NotOwner:

@@ -19,7 +19,7 @@ from mnist37_client._rpc.channel import ConnectionSettings
 from mnist37_client._rpc.messages.checks import decode
 from mnist37_client._rpc.messages.requests import IMAGES_PER_CHUNK
 from mnist37_client._rpc.methods.follower_list import FollowerList
-from mnist37_client._rpc.methods.retry import RetryPolicy, is_temporary
+from mnist37_client._rpc.methods.retry import RetryAttempts, RetryPolicy, is_temporary
 from mnist37_client._rpc.methods.session import Floor, Read, Session
 from mnist37_client.errors import (
     DeadlineExceeded,
@@ -85,6 +85,10 @@ class Exchanges:
         self.has_owner = settings.address is not None
         self.followers = FollowerList(settings)
 
+    def attempts(self) -> RetryAttempts:
+        """Return the attempts of a new read."""
+        return self._retry_policy.attempts()
+
     def reads_from_followers(self, floor: Floor, fresh: bool) -> bool:
         """Return whether a read goes to followers first.
 
@@ -146,7 +150,7 @@ class Exchanges:
         """Ask a follower, and the owner if that fails; if it is away, begin again."""
         if not self.has_owner:
             return (yield Call(rpc, request, to_followers=True))
-        attempts = self._retry_policy.attempts()
+        attempts = self.attempts()
         pause = 0.0
         while True:
             try:

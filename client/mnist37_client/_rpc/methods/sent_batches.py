@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import ArrayLike
 
+from mnist37_client._rpc.failures.status import StatusLost
 from mnist37_client._rpc.messages.checks import decode
 from mnist37_client._rpc.messages.requests import predict_request
 from mnist37_client._rpc.messages.responses import parse_prediction
@@ -46,10 +47,11 @@ class SentBatches:
     def __init__(
         self, exchanges: Exchanges, batches: Iterator[ArrayLike] | AsyncIterator[ArrayLike]
     ) -> None:
-        floor = exchanges.session.floor
-        self.to_followers = exchanges.reads_from_followers(floor, fresh=False)
-        self._has_owner = exchanges.has_owner
+        self._exchanges = exchanges
+        self._attempts = exchanges.attempts()
+        self._lost_statuses = 0  # since the last answer
         self._session = exchanges.session
+        self.to_followers = self._reads_from_followers()
         self._batches = batches
         self._error: Exception | None = None  # why no further batch is sent
         self._are_all_taken = False
@@ -83,18 +85,32 @@ class SentBatches:
         answer = decode(pb.PredictResponse, content)
         prediction = parse_prediction(answer, batch.count)
         self._session.record_read(batch.floor, answer.start, answer.version)
+        self._attempts.record_success()
+        self._lost_statuses = 0
         return prediction
 
-    def goes_on(self, error: Mnist37Error) -> bool:
-        """Return whether a further stream may answer what one that failed did not."""
-        if self.to_followers and self._has_owner and asks_owner(error):
+    def next_pause(self, error: Mnist37Error) -> float:
+        """Return the seconds until a further stream may answer what one that failed did not.
+
+        Raises:
+            Mnist37Error: the error itself, if another stream would not help or the time is up.
+        """
+        if self.to_followers and self._exchanges.has_owner and asks_owner(error):
             self.to_followers = False
-            return True
+            return 0.0
         if isinstance(error, HistoryLost):
             with self._lock:
                 floor = self._unanswered[0].floor if self._unanswered else self._session.floor
-            return not self._session.begin_anew(floor)
-        return False
+            if self._session.begin_anew(floor):
+                raise error
+            return 0.0
+        if isinstance(error, StatusLost):
+            self._lost_statuses += 1
+            if self._lost_statuses > 1:  # in a row: the status may be a refusal of the next batch
+                raise error
+        pause = self._attempts.next_pause(error)
+        self.to_followers = self._reads_from_followers()
+        return pause
 
     def finish(self) -> None:
         """Raise what the caller's batches raised, or that answers are missing."""
@@ -102,6 +118,9 @@ class SentBatches:
             raise self._error
         if self._unanswered or not self._are_all_taken:
             raise InvalidResponse("the server ended the stream before it had answered each batch")
+
+    def _reads_from_followers(self) -> bool:
+        return self._exchanges.reads_from_followers(self._session.floor, fresh=False)
 
     def _begin_stream(self) -> tuple[int, list[_Batch]]:
         """Return the number of a new stream and the batches that it sends again."""

@@ -125,19 +125,16 @@ class BlockingCalls:
         if not self._exchanges.followers.is_known:
             self._carry_out(self._exchanges.find_followers())
         sent = SentBatches(self._exchanges, batches)
-        goes_on = True
-        while goes_on:
-            goes_on = False
+        while True:
             call = self._invoke("PredictStream", sent.requests(), None, sent.to_followers)
             try:
                 yield from map(sent.parse, call)
+                break
             except grpc.RpcError as error:
-                failure = from_rpc(error, self._name(sent.to_followers))
-                goes_on = sent.goes_on(failure)
-                if not goes_on:
-                    raise failure from error
+                pause = sent.next_pause(from_rpc(error, self._name(sent.to_followers)))
             finally:
                 call.cancel()
+            time.sleep(pause)
         sent.finish()
 
     def _stream(self, rpc: str, request: object) -> Iterator[bytes]:
