@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import grpc
 from mnist37_client import Client
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.harness import Measure
 
@@ -82,12 +84,7 @@ def measure_delay(address: str, followed: Sequence[str], share: float) -> Measur
     def measure(seconds: float) -> float:
         readers = Readers(followed)
         with Client(address) as client:
-            with client.train(EPOCHS) as run:
-                end_time = time.perf_counter() + max(seconds, 1.0)
-                for _ in run:
-                    if time.perf_counter() > end_time:
-                        break
-            time.sleep(SETTLE_SECONDS)
+            train(client, seconds)
             commits = [
                 (version.committed_at.timestamp(), version.version)
                 for version in reversed(client.versions())
@@ -99,6 +96,50 @@ def measure_delay(address: str, followed: Sequence[str], share: float) -> Measur
         return delays[min(len(delays) - 1, math.floor(share * len(delays)))]
 
     return measure
+
+
+def measure_commit(address: str, metrics: str, followed: Sequence[str]) -> Measure:
+    """Return a measurement of the mean seconds of a commit during a run that is followed.
+
+    Args:
+        address: HOST:PORT of the owner.
+        metrics: HOST:PORT of its metrics.
+        followed: HOST:PORT of the server that each reader in this process follows.
+    """
+
+    def measure(seconds: float) -> float:
+        readers = Readers(followed)
+        with Client(address) as client:
+            before = commits_of(metrics)
+            train(client, seconds)
+            after = commits_of(metrics)
+        readers.close()
+        return (after[0] - before[0]) / (after[1] - before[1])
+
+    return measure
+
+
+def commits_of(metrics: str) -> tuple[float, float]:
+    """Return the seconds of all commits of an owner, and their number."""
+    with urllib.request.urlopen(f"http://{metrics}/metrics") as reply:
+        text = reply.read().decode()
+    values = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if family.name == "mnist37_commit_seconds"
+    }
+    return values["mnist37_commit_seconds_sum"], values["mnist37_commit_seconds_count"]
+
+
+def train(client: Client, seconds: float) -> None:
+    """Let a run go on for at least a second, and stop it."""
+    with client.train(EPOCHS) as run:
+        end_time = time.perf_counter() + max(seconds, 1.0)
+        for _ in run:
+            if time.perf_counter() > end_time:
+                break
+    time.sleep(SETTLE_SECONDS)
 
 
 def delays_of(

@@ -28,11 +28,13 @@ CLIENTS = 16
 
 
 @contextmanager
-def disk_server(options: Options, module: str = "mnist37_server") -> Iterator[Server]:
-    """Start a server whose state folder is on disk."""
+def disk_server(
+    options: Options, *flags: str, module: str = "mnist37_server"
+) -> Iterator[Server]:
+    """Start a server whose state folder is on disk, with further flags."""
     with (
         processes.temporary_folder(options.disk) as folder,
-        processes.mnist37(state=folder, module=module) as server,
+        processes.mnist37(*flags, state=folder, module=module) as server,
     ):
         yield server
 

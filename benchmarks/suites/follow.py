@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from functools import partial
 
 from benchmarks import processes
 from benchmarks.harness import Aim, Benchmark, Figure, Measure, Options
-from benchmarks.load.follow import idle_readers, measure_delay
+from benchmarks.load.follow import idle_readers, measure_commit, measure_delay
 from benchmarks.processes import BOTH, LOAD, Server
 from benchmarks.suites.both import measure_predict_p99
 from benchmarks.suites.commits import disk_server, measure_step_rate
@@ -27,6 +28,20 @@ def delay(options: Options, readers: int, share: float) -> Iterator[Measure]:
         disk_server(options) as owner,
         processes.worker(
             LOAD, measure_delay, owner.address, [owner.address] * readers, share
+        ) as measure,
+    ):
+        yield measure
+
+
+@contextmanager
+def commit_time(options: Options, readers: int) -> Iterator[Measure]:
+    """Yield a measurement of the seconds that a commit takes during a run that is followed."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        metrics = f"127.0.0.1:{probe.getsockname()[1]}"
+    with (
+        disk_server(options, "--metrics-address", metrics) as owner,
+        processes.worker(
+            LOAD, measure_commit, owner.address, metrics, [owner.address] * readers
         ) as measure,
     ):
         yield measure
@@ -86,6 +101,17 @@ def predict_p99(options: Options, readers: int) -> Iterator[Measure]:
 def rows(options: Options) -> list[Benchmark]:
     """Return the benchmarks of this theme."""
     return [
+        Benchmark(
+            key="follow-late-1-p50",
+            name="commit to a follower, p50 of 1, during a run - the commit's own time",
+            unit="s",
+            aim=Aim("at most", 0.002),
+            a=partial(delay, options, 1, 0.5),
+            b=partial(commit_time, options, 1),
+            figure=Figure.DIFFERENCE,
+            seconds=1.0,
+            pairs=3,
+        ),
         *(
             Benchmark(
                 key=f"follow-late-{readers}-p{percent}",
@@ -97,7 +123,7 @@ def rows(options: Options) -> list[Benchmark]:
                 seconds=1.0,
                 pairs=3,
             )
-            for readers, percent, bound in ((1, 50, 0.002), (1, 99, 0.010), (READERS, 99, 0.040))
+            for readers, percent, bound in ((1, 99, 0.010), (READERS, 99, 0.040))
         ),
         Benchmark(
             key="follow-epochs",

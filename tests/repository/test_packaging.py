@@ -131,7 +131,7 @@ def test_the_base_install_is_the_client_and_with_serve_cpu_a_server_without_torc
         (("--device", "cuda"), "--device: CUDA needs torch, which is not installed; install it: "),
         (("--data-root", "."), "--data-root: needs torchvision, which is not installed: "),
     ):
-        process = run("mnist37", "serve", "--state", ":memory:", *flags)
+        process = run("mnist37", "serve", "--address=127.0.0.1:0", "--state=:memory:", *flags)
         assert process.returncode == 2
         assert message in process.stderr
         assert len(process.stderr.splitlines()) == 1
