@@ -28,9 +28,7 @@ CLIENTS = 16
 
 
 @contextmanager
-def disk_server(
-    options: Options, *flags: str, module: str = "mnist37_server"
-) -> Iterator[Server]:
+def disk_server(options: Options, *flags: str, module: str = "mnist37_server") -> Iterator[Server]:
     """Start a server whose state folder is on disk, with further flags."""
     with (
         processes.temporary_folder(options.disk) as folder,

@@ -86,6 +86,14 @@ def test_a_run_that_was_killed_continues_on_the_device(tmp_path: Path) -> None:
         assert client.get_model().digest == resumed
 
 
+@pytest.mark.usefixtures("control")
+def test_patience_ends_a_run_on_the_device() -> None:
+    with FakeCudaServer("--device", "cuda") as server, Client(server.address) as client:
+        last = client.train(4, batch_size=BATCH, patience=1, min_delta=0.5).wait()
+        assert (last.epoch, last.stopped_early) == (2, True)
+        assert client.get_model().version == last.version
+
+
 def test_a_full_device_refuses_large_batches_and_a_lost_one_all_writes(
     control: Callable[[str], Path],
 ) -> None:

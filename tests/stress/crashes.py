@@ -2,9 +2,9 @@
 
     PYTHONPATH=tests python tests/stress/crashes.py [KILLS]
 
-KILLS is the number of SIGKILLs (1,000). A script makes random writes meanwhile, each with a
-request_id, and sends a write again if its answer was lost. At the end the model must equal the
-twin's, to the bit, with the same version.
+KILLS is the number of SIGKILLs (1,000). A script makes random writes and moves tags meanwhile, each
+with a request_id, and sends a write again if its answer was lost. At the end the model must equal
+the twin's, to the bit, with the same version, and each tag must point where it was put.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ class Script:
         self.random = random.Random(seed)
         self.twin = Twin()
         self.version = 0
+        self.tags: dict[str, int] = {}
         self.done = 0
 
     def write(self, client: Client) -> None:
         """Make the next write, and wait until it is acknowledged."""
-        kind = self.random.choices(["step", "train", "initialize"], [6, 3, 1])[0]
+        kind = self.random.choices(["step", "train", "initialize", "tag"], [6, 3, 1, 3])[0]
         name = f"write-{self.done}"
         lr = self.random.choice([0.1, 0.5, 1.0])
         if kind == "step":
@@ -45,6 +46,9 @@ class Script:
             version = run.wait().version
             self.twin.train(epochs, lr, size)
             self.version += epochs * -(-12396 // size)
+        elif kind == "tag":
+            tag = self.random.choice("abc")
+            version = self.tags[tag] = client.tag_version(tag, request_id=name)
         else:
             seed = self.random.randrange(2**64)
             version = client.initialize(seed=seed, request_id=name)
@@ -55,9 +59,11 @@ class Script:
         self.done += 1
 
     def check(self, client: Client) -> None:
-        """Assert that the model equals the twin's."""
+        """Assert that the model equals the twin's, and that each tag points where it was put."""
         model = client.get_model()
         assert (model.version, model.digest) == (self.version, self.twin.digest)
+        tags = {tag.name: tag.version for tag in client.tags() if not tag.name.startswith("best@")}
+        assert tags == self.tags
 
 
 def wait_for_a_write(script: Script) -> None:

@@ -157,11 +157,12 @@ class Fronted:
 
     def kill_one(self, name: str) -> None:
         """Kill the front, the owner, or both, and start them again."""
-        killed = {"front": [self.front], "owner": [self.owner], "both": [self.owner, self.front]}
-        for process in killed[name]:
+        both: list[Process] = [self.owner, self.front]
+        killed = {"front": both[1:], "owner": both[:1], "both": both}[name]
+        for process in killed:
             process.kill()
         time.sleep(self._random.uniform(0, 0.5))
-        for process in killed[name]:
+        for process in killed:
             process.start()
         self.kills[name] += 1
 
