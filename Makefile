@@ -17,7 +17,7 @@ PROTOS := mnist37_protos/v1/mnist37.proto mnist37_protos/inference/open_inferenc
 STUBS := $(foreach proto,$(PROTOS),$(addprefix $(proto:.proto=_pb2),.py .pyi _grpc.py))
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I protos
 
-.PHONY: demo test test-web test-lesson lesson test-cluster picture page-cost check soak fuzz endure attack chaos pictures bench device device-compile interop perf protos stack clean
+.PHONY: demo test test-web test-lesson lesson test-cluster picture page-cost check soak fuzz endure attack chaos front-kills pictures bench device device-compile interop perf protos stack clean
 
 demo: $(INSTALLED)
 	@$(BIN)/mnist37 demo
@@ -76,6 +76,9 @@ attack: $(INSTALLED)
 # An hour of faults of owner and followers, or MINUTES=5: every answer is what was written.
 chaos: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m stress.chaos.run $(or $(MINUTES),60)
+
+front-kills: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -m stress.front_kills $(or $(MINUTES),60)
 
 # What photos cost in accuracy against the raw images: 1,000 of each condition, or COUNT=100.
 pictures: $(INSTALLED)
