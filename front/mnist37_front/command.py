@@ -13,6 +13,7 @@ import click
 from mnist37_server.command_line.command import Command
 from mnist37_server.errors import CannotStart
 
+from mnist37_front.owner import OwnerRefused
 from mnist37_front.settings import FrontSettings, Pair
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -157,18 +158,33 @@ def start(command: click.Command, name: str) -> NoReturn:
     """
     try:
         result = command(prog_name=name, standalone_mode=False)
-        if isinstance(result, FrontSettings | Pair):
-            from mnist37_front.running import run
-
-            end(run(result) if isinstance(result, FrontSettings) else run(*result))
         sys.stdout.flush()
+        if isinstance(result, FrontSettings | Pair):
+            end(serve(result))
     except click.ClickException as error:
         fail(name, error.format_message(), error.exit_code)
     except CannotStart as error:
         fail(name, str(error), 2)
+    except OwnerRefused as error:
+        end(error.status)
     except OSError as error:
         fail(name, f"the output cannot be written: {error.strerror}", 1)
     end(0)
+
+
+def serve(settings: FrontSettings | Pair) -> int:
+    """Serve until a signal ends the front; return the exit status.
+
+    Raises:
+        CannotStart: a setting cannot be used, or the system lacks what the front needs.
+        OwnerRefused: the server did not start, and has said why.
+    """
+    from mnist37_front.running import run
+
+    try:
+        return run(settings) if isinstance(settings, FrontSettings) else run(*settings)
+    except OSError as error:
+        raise CannotStart(f"the system refuses what the front needs: {error}") from error
 
 
 def fail(name: str, text: str, status: int) -> NoReturn:

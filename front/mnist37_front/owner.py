@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import select
 import signal
 import subprocess
 import time
@@ -60,16 +61,25 @@ class OwnerTokens:
         self._content = content
 
 
+class OwnerRefused(Exception):
+    """A server that did not start; its own line has said why.
+
+    Args:
+        status: its exit status.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the server has ended with status {status}")
+        self.status = status
+
+
 class OwnerProcess:
-    """A server on a socket file, ready when the constructor returns.
+    """A server on a socket file, ready when `wait_until_ready` returns.
 
     Args:
         command: starts it.
         socket: the file to listen on.
         tokens: of the server; None if its callers need none.
-
-    Raises:
-        CannotStart: the server did not start; its own lines say why.
     """
 
     def __init__(self, command: tuple[str, ...], socket: Path, tokens: OwnerTokens | None) -> None:
@@ -87,11 +97,26 @@ class OwnerProcess:
             start_new_session=True,  # Ctrl-C is for the launcher, which ends the server in order
             preexec_fn=python_process.die_with_parent(),  # noqa: PLW1509 - it calls the system alone
         )
+
+    def wait_until_ready(self, hurry: Callable[[], bool]) -> None:
+        """Wait until the server listens.
+
+        Args:
+            hurry: returns whether the wait is over because of a signal.
+
+        Raises:
+            OwnerRefused: the server did not start, and has said why.
+            CannotStart: the server ended without a word.
+        """
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line.startswith(LISTENING):
-            self.process.wait()
-            raise CannotStart("the server did not start; the lines above say why")
+        while not select.select([self.process.stdout], [], [], PAUSE_SECONDS)[0]:
+            if hurry():
+                return
+        if not self.process.stdout.readline().startswith(LISTENING):
+            status = self.stop(lambda: True)
+            if status > 0:
+                raise OwnerRefused(status)
+            raise CannotStart(f"the server has ended with status {status} at its start")
 
     def stop(self, hurry: Callable[[], bool]) -> int:
         """End the server in order and return its exit status.
@@ -105,4 +130,6 @@ class OwnerProcess:
                 self.process.send_signal(signal.SIGTERM)
                 signals_sent += 1
             time.sleep(PAUSE_SECONDS)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
         return self.process.wait()

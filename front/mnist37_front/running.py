@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -14,10 +15,11 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mnist37_server.access import certificates, tls
-from mnist37_server.app import announce
-from mnist37_server.domain.address import join
+from mnist37_server.access.tokens import Tokens
+from mnist37_server.domain.address import SOCKET_PATH_BYTES_MAX, join
 from mnist37_server.errors import CannotStart
 from mnist37_server.observability import logs
+from mnist37_server.observability.background_stream import announce
 from mnist37_server.rpc import process
 from mnist37_server.rpc.listening import find_port
 
@@ -26,6 +28,7 @@ from mnist37_front.owner import OwnerProcess, OwnerTokens
 from mnist37_front.settings import LOGGED, FrontSettings, with_fronts_flags
 
 PAUSE_SECONDS = 0.1
+FOLDER_BYTES_MAX = SOCKET_PATH_BYTES_MAX - len("/internal.sock")
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +41,14 @@ def run(settings: FrontSettings, owner_command: tuple[str, ...] = ()) -> int:
         owner_command: starts the server that owns the model; empty if it runs already.
 
     Raises:
-        CannotStart: the front or the server cannot start with one of the settings.
+        CannotStart: the front cannot start with one of the settings.
+        OwnerRefused: the server did not start, and has said why.
     """
     signals = process.prepare()
     logs.configure(settings.log_format, settings.log_level, LOGGED)
     check_files(settings)
     with private_folder() as folder:
-        settings = replace(with_port(settings), folder=folder)
+        settings = replace(with_port(settings), folder=folder).absolute()
         signals.begin_serving()
         owner = None
         if owner_command:
@@ -54,7 +58,9 @@ def run(settings: FrontSettings, owner_command: tuple[str, ...] = ()) -> int:
             token_file = None if tokens is None else tokens.token_file
             settings = replace(settings, owner=f"unix:{socket}", owner_token_file=token_file)
         try:
-            return serve(settings, owner, signals)
+            if owner is not None:
+                owner.wait_until_ready(lambda: signals.has_come)
+            return 0 if signals.has_come else serve(settings, owner, signals)
         finally:
             if owner is not None:
                 owner.stop(signals.hurry.is_set)
@@ -93,9 +99,25 @@ def serve(settings: FrontSettings, owner: OwnerProcess | None, signals: process.
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """Yield a folder that only this user may enter, and delete it at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="mnist37-front-"))
+    """Yield a folder that only this user may enter, and delete it at the end.
+
+    Raises:
+        CannotStart: it cannot be made, or its path is too long for the files of sockets.
+    """
     try:
+        folder = Path(tempfile.mkdtemp(prefix="mnist37-front-")).absolute()
+    except OSError as error:
+        raise CannotStart(
+            f"TMPDIR: no folder for the front's sockets can be made: {error.strerror}; must name a"
+            " folder that this user may write to"
+        ) from error
+    try:
+        size = len(os.fsencode(folder))
+        if size > FOLDER_BYTES_MAX:
+            raise CannotStart(
+                f"TMPDIR: {folder.parent} is too long for the path of a socket file; must have at"
+                f" most {FOLDER_BYTES_MAX - size + len(os.fsencode(folder.parent))} bytes"
+            )
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -134,8 +156,15 @@ def wait_until_serving(settings: FrontSettings, envoy: Envoy, signals: process.S
 
 
 def check_files(settings: FrontSettings) -> None:
-    """Raise CannotStart if a file of the settings cannot be used: Envoy's own words are hard."""
+    """Raise CannotStart if a file of the settings cannot be used: Envoy's own words are hard.
+
+    The same holds for the address of the metrics.
+    """
     config = settings.server_config()
+    if config.tokens is not None:
+        Tokens(config.tokens)
+    if config.parsed_metrics_address is not None:
+        find_port("--metrics-address", config.parsed_metrics_address)
     tls.credentials(config)
     certificates.check_all(config)
     assert config.following is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,6 +143,15 @@ class FrontSettings:
     def admin_socket(self) -> Path:
         """Return the socket of Envoy's administration, which only this user reaches."""
         return self.folder / "admin.sock"
+
+    def absolute(self) -> FrontSettings:
+        """Return the same settings for a process with another current folder."""
+        paths: dict[str, Any] = {
+            name: value.absolute() for name, value in vars(self).items() if isinstance(value, Path)
+        }
+        return replace(
+            self, owner=str(self.parsed_owner), address=str(self.parsed_address), **paths
+        )
 
     def to_environment(self) -> dict[str, str]:
         """Return the variable that carries the settings into Envoy."""

@@ -24,7 +24,7 @@ from mnist37_server.assembly.role import Role, ServedModel
 from mnist37_server.config import Config
 from mnist37_server.domain.address import Address
 from mnist37_server.observability import handshakes
-from mnist37_server.observability.background_stream import BackgroundStream
+from mnist37_server.observability.background_stream import announce
 from mnist37_server.rpc import process
 from mnist37_server.rpc import server as rpc_server
 from mnist37_server.rpc.drain import InFlightCalls
@@ -48,7 +48,6 @@ CONTRACTS = [
 # Of the services that need no token: how long a caller may be slow, and how many may be.
 OPEN_TIMEOUT_SECONDS = 10.0
 OPEN_CALLS_MAX = 16
-ANNOUNCE_SECONDS = 1.0  # how long the start waits for the reader of stdout
 
 log = logging.getLogger(__name__)
 
@@ -174,16 +173,6 @@ def start_serving(server: grpc.Server) -> threading.Thread:
     server.start()
     started = set(threading.enumerate()) - before
     return next(thread for thread in started if thread.name.endswith("(_serve)"))
-
-
-def announce(*lines: str) -> None:
-    """Print lines on stdout, in a thread: serving does not depend on who reads them.
-
-    The reader may have gone or hang, and the disk may be full.
-    """
-    output = BackgroundStream(sys.stdout, "announce")
-    output.write("".join(f"{line}\n" for line in lines))
-    output.drain(ANNOUNCE_SECONDS)
 
 
 def create_auth_interceptor(config: Config) -> AuthInterceptor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -115,24 +116,33 @@ def start() -> NoReturn:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core would print lines of its own
     try:
         settings = main(prog_name="mnist37 web", standalone_mode=False)
+        sys.stdout.flush()
         if isinstance(settings, Settings):
             serve(settings)
             streams.discard_output()  # what stdout did not take does not matter
-        sys.stdout.flush()
     except click.ClickException as error:
         fail(error.format_message(), error.exit_code)
     except (CannotStart, errors.InvalidInput) as error:
         fail(str(error), 2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except OSError:  # the reader of the help has gone
+    except BrokenPipeError:  # the reader of the help has gone
         streams.discard_output()
         sys.exit(1)
+    except OSError as error:
+        streams.discard_output()
+        fail(f"the output cannot be written: {error.strerror}", 1)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own end can be interrupted too
     sys.exit(0)
 
 
 def serve(settings: Settings) -> None:
-    """Serve until a signal ends web."""
+    """Serve until a signal ends web.
+
+    Raises:
+        CannotStart: a setting cannot be used, or the system lacks what web needs.
+    """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     from mnist37_web.app import build
     from mnist37_web.listening import serving, sockets
@@ -140,7 +150,10 @@ def serve(settings: Settings) -> None:
     listeners = sockets.listen(settings.host, settings.port)
     ports = {listener.getsockname()[1] for listener in listeners}
     app, stop = build(settings, lambda: ports)
-    serving.serve(app, settings, listeners, stop)
+    try:
+        serving.serve(app, settings, listeners, stop)
+    except OSError as error:
+        raise CannotStart(f"the system refuses what web needs: {error}") from error
 
 
 def fail(text: str, status: int) -> NoReturn:

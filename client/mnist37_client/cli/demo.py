@@ -23,10 +23,22 @@ EPOCHS = 20
 END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
+class DemoServer(LocalServer):
+    """The server of a demonstration, which a demonstration that is killed does not leave behind."""
+
+    ends_with_thread = True
+
+
+class DemoWeb(LocalWeb):
+    """The page of a demonstration, which ends with it too."""
+
+    ends_with_thread = True
+
+
 def run(console: Console) -> None:
     """Run the demonstration; its last line is the accuracy on the validation images."""
     console.print("starting a server, its model in memory ...")
-    with LocalServer() as server, Client(server.address) as client:
+    with DemoServer() as server, Client(server.address) as client:
         stop_by_signals(server)
         model = client.get_model()
         initial = client.get_loss("valid")
@@ -56,9 +68,9 @@ def run(console: Console) -> None:
 def run_page(console: Console) -> None:
     """Start a server and its page, and keep both until Ctrl-C."""
     console.print("starting a server, its model in memory, and its page ...")
-    with LocalServer() as server:
+    with DemoServer() as server:
         stop_by_signals(server)
-        with LocalWeb(server.address) as page:
+        with DemoWeb(server.address) as page:
             stop_by_signals(page, server)
             console.print(f"open {page.address} in a browser", highlight=False, soft_wrap=True)
             console.print("Ctrl-C ends it, and the model with it")

@@ -17,6 +17,10 @@ LISTENING = "listening on "
 class LocalProcess:
     """A process, ready when the constructor returns.
 
+    Attributes:
+        ends_with_thread: whether the system kills it when the thread that has started it ends, on
+            Linux: for a program that starts it in its main thread.
+
     Args:
         name: for the error.
         command: starts it.
@@ -25,6 +29,8 @@ class LocalProcess:
     Raises:
         Unavailable: the process did not start; the message has its log.
     """
+
+    ends_with_thread = False
 
     def __init__(self, name: str, command: tuple[str, ...], unwanted: Container[str]) -> None:
         self._result: tuple[int, str] | None = None  # exit status and log
@@ -35,8 +41,14 @@ class LocalProcess:
         }
         # Not a pipe: without a reader a full pipe would block the process.
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the process has ended
+        prepare = python_process.die_with_parent() if self.ends_with_thread else None
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
+            command,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=environment,
+            preexec_fn=prepare,  # noqa: PLW1509 - it calls the system alone
         )
         assert self.process.stdout is not None
         try:

@@ -10,14 +10,25 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 VARIABLE = "PYTHONPATH"
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1
 
 
 def command(module: str) -> tuple[str, ...]:
     """Return the command that runs a module as a program, for an `environment`."""
     return sys.executable, "-P", "-m", module
+
+
+def become(module: str, *arguments: str) -> NoReturn:
+    """Run a module in the place of this process; signals wait until the module unblocks them.
+
+    Before that, Python would print a stack trace for SIGINT.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    os.execve(sys.executable, [*command(module), *arguments], environment())
 
 
 def environment() -> dict[str, str]:

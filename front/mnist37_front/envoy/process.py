@@ -20,7 +20,7 @@ from mnist37_front.envoy.admin import Admin
 from mnist37_front.envoy.configuration import configure
 from mnist37_front.settings import FrontSettings
 
-START_SECONDS = 60.0  # the first start on a machine compiles the kernels
+START_SECONDS = 180.0  # the first start on a machine compiles the kernels
 PAUSE_SECONDS = 0.02
 QUIET_SECONDS = 0.5
 
@@ -49,6 +49,9 @@ class Envoy:
                 *("--log-level", "error"),
                 "--disable-hot-restart",
             ],
+            # Empty: pyvoy puts the current folder before Python's own ones, and no file of the
+            # operator's folder must take the place of a module.
+            cwd=settings.folder,
             env={**os.environ, **environment(), **settings.to_environment()},
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the launcher, which ends Envoy in order

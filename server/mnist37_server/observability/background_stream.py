@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from contextlib import suppress
 from typing import TextIO
 
 LINES_MAX = 10_000  # that wait to be written; more are lost
+ANNOUNCE_SECONDS = 1.0  # how long the start waits for the reader of stdout
 
 
 class BackgroundStream:
@@ -54,3 +56,13 @@ class BackgroundStream:
                 self._stream.write(text)
                 self._stream.flush()
             self._texts.task_done()
+
+
+def announce(*lines: str) -> None:
+    """Print lines on stdout, in a thread: serving does not depend on who reads them.
+
+    The reader may have gone or hang, and the disk may be full.
+    """
+    output = BackgroundStream(sys.stdout, "announce")
+    output.write("".join(f"{line}\n" for line in lines))
+    output.drain(ANNOUNCE_SECONDS)

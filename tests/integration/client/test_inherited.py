@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -41,9 +42,12 @@ ARGUMENTS = {
     "serve": ("--device", "cpu", "--state", ":memory:"),
     "web": ("--address", "127.0.0.1:0"),
     "front": ("--address", "127.0.0.1:0"),
+    "serve --front": ("--device", "cpu", "--state", ":memory:"),
 }
 STARTS_RAY = "cluster"  # make test-cluster runs it
-SERVERS = {"serve", "web", "front"}  # they go on until a signal, and log on stderr
+# They go on until a signal, and log on stderr.
+SERVERS = {"serve", "serve --front", "web", "front"}
+FRONTS = {"serve --front", "front"}
 LOCALES = {
     "utf-8": {"LC_ALL": "C.UTF-8"},
     "iso-8859-1": {"PYTHONIOENCODING": "iso-8859-1"},
@@ -92,8 +96,8 @@ class Runner:
 
     def __init__(self, command: str, address: str, folder: Path) -> None:
         self.command = command
-        self._arguments = [*CLI, command, *ARGUMENTS.get(command, ())]
-        self._address = "127.0.0.1:0" if command == "serve" else address
+        self._arguments = [*CLI, *command.split(), *ARGUMENTS.get(command, ())]
+        self._address = "127.0.0.1:0" if command.startswith("serve") else address
         self._folder = folder
 
     def _run(
@@ -123,7 +127,8 @@ class Runner:
         assert process.stderr is not None
         errors = ""
         if self.command in SERVERS:
-            while " started " not in errors:
+            started = r" started .*owner=unix:" if self.command == "serve --front" else " started "
+            while not re.search(started, errors):
                 line = process.stderr.readline()
                 assert line, errors
                 errors += line
@@ -180,11 +185,13 @@ class Runner:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
-@pytest.mark.parametrize("command", sorted({*commands.commands} - {STARTS_RAY} if COMMANDS else ()))
+@pytest.mark.parametrize(
+    "command", sorted({*commands.commands, *SERVERS} - {STARTS_RAY} if COMMANDS else ())
+)
 def test_a_command_in_each_locale_and_with_each_kind_of_stdout(
     command: str, server: LocalServer, folder: Path
 ) -> None:
-    if command == "front" and (reason := fronted.missing()):
+    if command in FRONTS and (reason := fronted.missing()):
         pytest.skip(reason)
     runner = Runner(command, server.address, folder)
     shown: dict[str, Callable[[dict[str, str]], Outcome]] = {
@@ -239,7 +246,7 @@ def test_a_file_name_that_the_terminal_lacks_is_escaped(
     assert finished.stdout.decode(ENCODINGS[locale]).count(": 3 (") == 1
 
 
-@pytest.mark.parametrize("end", [None, signal.SIGTERM, signal.SIGHUP], ids=str)
+@pytest.mark.parametrize("end", [None, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=str)
 def test_a_demo_that_is_ended_stops_its_server(end: signal.Signals | None, folder: Path) -> None:
     process = subprocess.Popen(
         [*CLI, "demo"],
@@ -257,7 +264,7 @@ def test_a_demo_that_is_ended_stops_its_server(end: signal.Signals | None, folde
         process.send_signal(end)
     else:
         process.stdout.close()  # as `| head -2` does
-    assert process.wait(30) in ((1, 141) if end is None else (128 + end,))
+    assert process.wait(30) in ((1, 141) if end is None else (128 + end, -signal.SIGKILL))
     assert process.stderr.read() == ""
     process.stdout.close()
     process.stderr.close()
@@ -335,3 +342,50 @@ def test_ctrl_c_while_the_commands_are_imported_is_no_stack_trace(tmp_path: Path
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=10)
     assert (process.returncode, errors) == (130, "")
+
+
+# Makes the start of a server slow, before its first line, and prints when it begins.
+SLOW_START = """
+import sys, time
+if "mnist37_" + "{module}" in sys.orig_argv:
+    print("loading", flush=True)
+    time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize("module", ["server", "web", "front"])
+def test_ctrl_c_before_the_first_line_of_a_server_is_no_stack_trace(
+    module: str, tmp_path: Path
+) -> None:
+    if module == "front" and (reason := fronted.missing()):
+        pytest.skip(reason)
+    (tmp_path / "sitecustomize.py").write_text(SLOW_START.format(module=module))
+    process = subprocess.Popen(
+        [*CLI, "serve" if module == "server" else module],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+@pytest.mark.parametrize("command", sorted(SERVERS))
+def test_help_that_cannot_be_written_is_one_line(command: str) -> None:
+    if command in FRONTS and (reason := fronted.missing()):
+        pytest.skip(reason)
+    with Path("/dev/full").open("w") as full:
+        finished = subprocess.run(
+            [*CLI, *command.split(), "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    line = f"mnist37 {command}: the output cannot be written: No space left on device\n"
+    assert (finished.returncode, finished.stderr) == (1, line)

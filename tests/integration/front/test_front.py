@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import time
@@ -240,3 +241,80 @@ def test_the_callers_of_the_owner_get_its_last_words_at_the_end() -> None:
     assert status == 0
     assert "WARNING" not in log
     assert "ERROR" not in log
+
+
+SLOW_OWNER = """
+import sys, time
+if "mnist37_server" in sys.orig_argv:
+    print("loading", file=sys.stderr, flush=True)
+    time.sleep(120)
+"""
+
+
+def test_a_signal_while_the_owner_starts_ends_both_at_once(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_OWNER)
+    with subprocess.Popen(
+        [*FrontedServer.command, "--address", "127.0.0.1:0", "--state", ":memory:"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "loading\n"
+        process.terminate()
+        assert process.wait(30) == 0
+        assert process.stderr.read() == ""  # it is closed: the owner has ended too
+
+
+# Of pyvoy, of the standard library and of ours.
+SHADOWED = ("pyvoy", "pyqwest", "random", "uvloop", "starlette", "orjson", "mnist37_front")
+
+
+def test_a_front_uses_files_of_the_current_folder_and_imports_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for module in SHADOWED:
+        (tmp_path / f"{module}.py").write_text("raise SystemExit(f'imported {__file__}')")
+    tokens_file(tmp_path / "tokens", "follow", "predict")
+    token_file(tmp_path, "follow")
+    access = ("--tokens", "tokens", "--owner-token-file", "token-follow")
+    owner = "unix:owner.sock"
+    with (
+        LocalServer("--device", "cpu", "--address", owner, "--tokens", "tokens"),
+        Front(owner, *access, "--address", "unix:front.sock") as front,
+        Client("unix:front.sock", token=secret("predict")) as client,
+    ):
+        assert front.address == f"unix:{tmp_path}/front.sock"
+        assert wait_until(lambda: is_serving(front), 60)
+        assert client.predict(IMAGES[:1]).version == 0
+
+
+def refusal(*command: str) -> str:
+    """Return the one line with which a front or a server behind one refuses to start."""
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    (line,) = finished.stderr.splitlines()
+    return line
+
+
+def test_a_front_that_cannot_start_says_why_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = (*python_process.command("mnist37_front"), "--address", "127.0.0.1:0")
+    pair = (*FrontedServer.command, "--address", "127.0.0.1:0", "--device", "cpu")
+    tokens = tmp_path / "tokens"
+    tokens.write_text("nonsense\n")
+    for command in (front, pair):
+        assert f"--tokens: {tokens}, line 1: must be" in refusal(*command, "--tokens", str(tokens))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for command in (front, pair):
+            line = refusal(*command, "--metrics-address", address)
+            assert f"--metrics-address: cannot listen on {address}: the port is in use" in line
+    assert "--state: cannot write to /dev/null" in refusal(*pair, "--state", "/dev/null")
+    long = tmp_path / ("x" * 80)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    for command in (front, pair):
+        assert f"TMPDIR: {long} is too long for the path of a socket file" in refusal(*command)

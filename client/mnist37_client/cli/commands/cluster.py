@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import signal
-import sys
 
 import click
 
@@ -21,7 +18,5 @@ def cluster(options: tuple[str, ...]) -> None:
     """Run a server and followers on several machines; `mnist37 cluster --help` says how."""
     if importlib.util.find_spec("ray") is None or importlib.util.find_spec("numba") is None:
         raise click.ClickException("a cluster needs Ray: pip install 'mnist37[ray]'")
-    # Another package: run it, do not import it. Signals wait until it takes them over.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-    command = [*python_process.command("mnist37_cluster"), *options]
-    os.execve(sys.executable, command, python_process.environment())
+    # Another package: run it, do not import it.
+    python_process.become("mnist37_cluster", *options)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import signal
-import sys
 
 import click
 
@@ -20,10 +17,8 @@ from mnist37_client.processes import python_process
 def front(options: tuple[str, ...]) -> None:
     """Answer predictions natively, in front of a server; `mnist37 front --help` says how."""
     check_installed()
-    # Another package: run it, do not import it. Signals wait until it takes them over.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-    command = [*python_process.command("mnist37_front"), *options]
-    os.execve(sys.executable, command, python_process.environment())
+    # Another package: run it, do not import it.
+    python_process.become("mnist37_front", *options)
 
 
 def check_installed() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import signal
 import sys
@@ -32,15 +31,11 @@ def serve(options: tuple[str, ...]) -> None:
     With --front, start a native front before it too.
     """
     # The server is another package, with a compiler: run it, do not import it.
-    package: tuple[str, ...] = ("mnist37_server",)
-    if FRONT in options:
-        check_front_installed()
-        package = ("mnist37_front", "serve")
-    # Signals wait until its first lines take them over: Python would print a stack trace.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    if FRONT not in options:
+        python_process.become("mnist37_server", *options)
+    check_front_installed()
     rest = [option for option in options if option != FRONT]
-    command = [*python_process.command(package[0]), *package[1:], *rest]
-    os.execve(sys.executable, command, python_process.environment())
+    python_process.become("mnist37_front", "serve", *rest)
 
 
 @commands.command()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import sys
 
 import click
 
@@ -20,8 +18,7 @@ def web(options: tuple[str, ...]) -> None:
     """Show a page on which the model learns; `mnist37 web --help` lists its options."""
     # Another package, with dependencies of its own: run it, do not import it.
     check_installed()
-    command = [*python_process.command("mnist37_web"), *options]
-    os.execve(sys.executable, command, python_process.environment())
+    python_process.become("mnist37_web", *options)
 
 
 def check_installed() -> None:
