@@ -49,11 +49,11 @@ def configure(settings: FrontSettings, module: str) -> Config:
     """
     tls = downstream_tls(settings)
     listeners = [
-        listener(f"front-{number}", address, module, tls, settings)
+        listener(f"front-{number}", address, module, tls, settings, is_internal=False)
         for number, address in enumerate(listening_addresses(settings.parsed_address))
     ]
     internal = {"pipe": {"path": str(settings.internal_socket), "mode": 0o600}}
-    listeners.append(listener("internal", internal, module, None, settings))
+    listeners.append(listener("internal", internal, module, None, settings, is_internal=True))
     return {
         "node": {"id": "front", "cluster": "mnist37"},  # Envoy asks for it, to watch certificates
         "admin": {"address": {"pipe": {"path": str(settings.admin_socket), "mode": 0o600}}},
@@ -83,7 +83,13 @@ def listening_addresses(address: Address) -> list[Config]:
 
 
 def listener(
-    name: str, address: Config, module: str, tls: Config | None, settings: FrontSettings
+    name: str,
+    address: Config,
+    module: str,
+    tls: Config | None,
+    settings: FrontSettings,
+    *,
+    is_internal: bool,
 ) -> Config:
     """Return a listener with all routes."""
     asks_for_tokens = settings.tokens is not None
@@ -127,7 +133,7 @@ def listener(
         "route_config": {
             "name": "front",
             "virtual_hosts": [
-                {"name": "front", "domains": ["*"], "routes": routes(asks_for_tokens)}
+                {"name": "front", "domains": ["*"], "routes": routes(asks_for_tokens, is_internal)}
             ],
         },
     }
