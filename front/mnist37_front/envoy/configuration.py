@@ -35,6 +35,11 @@ CONNECTION_WINDOW = 4 << 20  # bytes of a connection that were sent and not read
 STREAM_WINDOW = 1 << 20
 HEAP_BYTES = 1 << 30  # from here on the front sheds load
 OWNER_CALLS_MAX = 4_096  # that are passed on at a time
+THRESHOLDS = {
+    "max_connections": 1_024,
+    "max_pending_requests": OWNER_CALLS_MAX,
+    "max_requests": OWNER_CALLS_MAX,
+}
 
 
 def configure(settings: FrontSettings, module: str) -> Config:
@@ -163,6 +168,7 @@ def self_cluster(settings: FrontSettings) -> Config:
         "name": SELF,
         "type": "STATIC",
         "connect_timeout": "2.5s",
+        "circuit_breakers": {"thresholds": [THRESHOLDS]},
         "load_assignment": {
             "cluster_name": SELF,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
@@ -179,16 +185,11 @@ def owner_cluster(settings: FrontSettings) -> Config:
     else:
         kind = "STATIC" if is_ip(owner.host) else "STRICT_DNS"
         address = {"socket_address": {"address": owner.host, "port_value": owner.port}}
-    thresholds = {
-        "max_connections": 1_024,
-        "max_pending_requests": OWNER_CALLS_MAX,
-        "max_requests": OWNER_CALLS_MAX,
-    }
     cluster: Config = {
         "name": OWNER,
         "type": kind,
         "connect_timeout": "2.5s",
-        "circuit_breakers": {"thresholds": [thresholds]},
+        "circuit_breakers": {"thresholds": [THRESHOLDS]},
         "load_assignment": {
             "cluster_name": OWNER,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],

@@ -121,12 +121,10 @@ def local_replies() -> list[Config]:
             "comparison": {"op": "EQ", "value": {"default_value": 503, "runtime_key": "none"}}
         }
     }
-    text = "the front cannot reach the owner of the model; try again"
-    status = Status(code=grpc.StatusCode.UNAVAILABLE.value[0], message=text)
-    info = ErrorInfo(reason=Reason.OWNER_UNREACHABLE.name, domain="mnist37")
-    status.details.add().Pack(info)
-    status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=1)))
-    encoded = base64.b64encode(status.SerializeToString()).rstrip(b"=")
+    away = unavailable(
+        "the front cannot reach the owner of the model; try again", Reason.OWNER_UNREACHABLE
+    )
+    busy = unavailable("the front has too many calls; try again")
     return [
         {
             "filter": {"and_filter": {"filters": [is_http, is_overload]}},
@@ -140,10 +138,30 @@ def local_replies() -> list[Config]:
         },
         {
             "filter": {"response_flag_filter": {"flags": ["UF", "UH", "UC", "UO", "LR", "URX"]}},
-            "body_format_override": {"text_format_source": {"inline_string": text}},
-            "headers_to_add": headers((b"grpc-status-details-bin", encoded)),
+            **away,
+        },
+        {
+            "filter": {
+                "and_filter": {
+                    "filters": [{"response_flag_filter": {"flags": ["UAEX"]}}, is_overload]
+                }
+            },
+            **busy,
         },
     ]
+
+
+def unavailable(text: str, reason: Reason | None = None) -> Config:
+    """Return the status of a call of gRPC that may succeed a second later."""
+    status = Status(code=grpc.StatusCode.UNAVAILABLE.value[0], message=text)
+    if reason is not None:
+        status.details.add().Pack(ErrorInfo(reason=reason.name, domain="mnist37"))
+    status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=1)))
+    encoded = base64.b64encode(status.SerializeToString()).rstrip(b"=")
+    return {
+        "body_format_override": {"text_format_source": {"inline_string": text}},
+        "headers_to_add": headers((b"grpc-status-details-bin", encoded)),
+    }
 
 
 def error_of_http(text: str, reason: str) -> Config:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+from mnist37_client import Client, Unavailable
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
+from support.fronted import FrontedServer
+from support.guarding import secret, tokens_file
 from support.local_web import WebCaller
-from support.raw_http2 import RawConnection, grpc_message
+from support.raw_http2 import END_HEADERS, HEADERS, RawConnection, frame, grpc_message, headers_of
 
 SERVICE = "/mnist37.v1.Mnist37Service/"
 SECONDS = 20
@@ -119,3 +124,27 @@ def test_what_envoy_refuses_has_the_form_of_all_errors(fronted: LocalServer, nam
     assert b"content-type: application/json" in head
     assert b"content-security-policy: default-src 'self'" in head
     assert json.loads(body)["error"].startswith("the request is refused: ")
+
+
+def test_calls_without_a_token_do_not_make_valid_ones_forbidden(tmp_path: Path) -> None:
+    """Have more calls wait for the verification of their tokens than Envoy verifies at a time."""
+    kinds = set()
+    tokens = tokens_file(tmp_path / "tokens", "predict")
+    block = headers_of(f"{SERVICE}GetLoss", ("authorization", "Bearer nobody-s"))
+    calls = b"".join(frame(HEADERS, END_HEADERS, 2 * n + 1, block) for n in range(1_000))
+    with (
+        FrontedServer("--device", "cpu", "--tokens", str(tokens)) as server,
+        Client(server.address, token=secret("predict"), timeout=SECONDS, retry_for=0) as client,
+        ExitStack() as leave,
+    ):
+        client.get_model()
+        strangers = [leave.enter_context(RawConnection(server.address)) for _ in range(5)]
+        for stranger in strangers:
+            stranger.send(calls)
+        for _ in range(5):
+            try:
+                client.get_model(version=0)
+                kinds.add("answered")
+            except Unavailable as error:
+                kinds.add(str(error))
+    assert kinds <= {"answered", "the front has too many calls; try again"}

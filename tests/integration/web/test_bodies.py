@@ -254,7 +254,7 @@ def test_bodies_together_are_limited(web: LocalWeb) -> None:
     # Where large bodies hold all that they may, there is room for small ones all the same.
     connections[3].close()
     connections.append(raw(web, bytes(8 * MIB - 1), length=8 * MIB))
-    connections.append(raw(web, bytes(MIB - 100)))
+    connections.append(raw(web, bytes(MIB - 100), length=MIB))
     wait_until(lambda: web.post(INFER, bytes(100_000)).status == 503)
     small = b"{" + b" " * 200 + b"}"
     assert web.post("/mnist37.v1.Mnist37Service/GetModel", small).status == 200
