@@ -22,7 +22,9 @@ from mnist37_front.envoy.routes import AUTHORIZE
 from mnist37_front.http import HttpApplications
 from mnist37_front.settings import LOGGED, FrontSettings
 
-GRPC = b"application/grpc"
+# The types of gRPC, as Envoy knows them. It comes by HTTP/2 alone: by HTTP/1.1, a page in a browser
+# could send such calls, past what keeps foreign pages out.
+GRPC, GRPC_KINDS = b"application/grpc", (b"application/grpc+", b"application/grpc;")
 
 
 class Front:
@@ -163,7 +165,8 @@ class Application:
             return
         for name, value in scope["headers"]:
             if name == b"content-type":
-                if value.startswith(GRPC):
+                is_grpc = value == GRPC or value.startswith(GRPC_KINDS)
+                if is_grpc and scope["http_version"] == "2":
                     await self._front.grpc(scope, receive, send)
                     return
                 break

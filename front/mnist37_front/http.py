@@ -32,7 +32,7 @@ class HttpApplications:
         if app is None:
             await reply_nothing(send)
         else:
-            exchange = Exchange(receive, send)
+            exchange = Exchange(receive, send, scope["method"])
             await app(dict(scope), exchange.receive, exchange.send)
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""An exchange of HTTP as applications expect one, which pyvoy's differs from in two points."""
+"""An exchange of HTTP as applications expect one, which pyvoy's differs from in three points."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ class Exchange:
     A wait in `receive` and `send` can be cancelled: pyvoy logs an error if its own is. And a body
     that is refused before all of it has come is read to its end first, for a time: otherwise Envoy
     resets the connection, and a client that sends all of its body first never sees the reply.
+    Neither pyvoy nor Envoy leaves out the body of a reply to HEAD.
 
     Args:
         receive: of pyvoy.
         send: of pyvoy.
+        method: of the request.
     """
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, method: str) -> None:
         self._receive = receive
         self._send = send
+        self._is_head = method == "HEAD"
         self._pending: asyncio.Future[Message] | None = None
         self._is_complete = False
 
@@ -52,6 +55,8 @@ class Exchange:
             and event["status"] != TIMED_OUT
         ):
             await self._discard_rest()
+        if self._is_head and event["type"] == "http.response.body":
+            event = {**event, "body": b""}
         await asyncio.shield(begin(self._send(event)))
 
     async def _discard_rest(self) -> None:

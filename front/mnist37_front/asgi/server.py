@@ -176,7 +176,7 @@ class AsgiServer:
             return
         encode: Any = handler.response_serializer or bytes
         loop = asyncio.get_running_loop()
-        gone = asyncio.ensure_future(wait_until_gone(Exchange(receive, send).receive))
+        gone = asyncio.ensure_future(wait_until_gone(Exchange(receive, send, "POST").receive))
         gone.add_done_callback(lambda _: context.end())
         is_started = False
         try:

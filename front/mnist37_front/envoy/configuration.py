@@ -35,6 +35,11 @@ CONNECTION_WINDOW = 4 << 20  # bytes of a connection that were sent and not read
 STREAM_WINDOW = 1 << 20
 HEAP_BYTES = 1 << 30  # from here on the front sheds load
 OWNER_CALLS_MAX = 4_096  # that are passed on at a time
+THRESHOLDS = {
+    "max_connections": 1_024,
+    "max_pending_requests": OWNER_CALLS_MAX,
+    "max_requests": OWNER_CALLS_MAX,
+}
 
 
 def configure(settings: FrontSettings, module: str) -> Config:
@@ -49,11 +54,11 @@ def configure(settings: FrontSettings, module: str) -> Config:
     """
     tls = downstream_tls(settings)
     listeners = [
-        listener(f"front-{number}", address, module, tls, settings)
+        listener(f"front-{number}", address, module, tls, settings, is_internal=False)
         for number, address in enumerate(listening_addresses(settings.parsed_address))
     ]
     internal = {"pipe": {"path": str(settings.internal_socket), "mode": 0o600}}
-    listeners.append(listener("internal", internal, module, None, settings))
+    listeners.append(listener("internal", internal, module, None, settings, is_internal=True))
     return {
         "node": {"id": "front", "cluster": "mnist37"},  # Envoy asks for it, to watch certificates
         "admin": {"address": {"pipe": {"path": str(settings.admin_socket), "mode": 0o600}}},
@@ -83,7 +88,13 @@ def listening_addresses(address: Address) -> list[Config]:
 
 
 def listener(
-    name: str, address: Config, module: str, tls: Config | None, settings: FrontSettings
+    name: str,
+    address: Config,
+    module: str,
+    tls: Config | None,
+    settings: FrontSettings,
+    *,
+    is_internal: bool,
 ) -> Config:
     """Return a listener with all routes."""
     asks_for_tokens = settings.tokens is not None
@@ -127,7 +138,7 @@ def listener(
         "route_config": {
             "name": "front",
             "virtual_hosts": [
-                {"name": "front", "domains": ["*"], "routes": routes(asks_for_tokens)}
+                {"name": "front", "domains": ["*"], "routes": routes(asks_for_tokens, is_internal)}
             ],
         },
     }
@@ -157,6 +168,7 @@ def self_cluster(settings: FrontSettings) -> Config:
         "name": SELF,
         "type": "STATIC",
         "connect_timeout": "2.5s",
+        "circuit_breakers": {"thresholds": [THRESHOLDS]},
         "load_assignment": {
             "cluster_name": SELF,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
@@ -173,16 +185,11 @@ def owner_cluster(settings: FrontSettings) -> Config:
     else:
         kind = "STATIC" if is_ip(owner.host) else "STRICT_DNS"
         address = {"socket_address": {"address": owner.host, "port_value": owner.port}}
-    thresholds = {
-        "max_connections": 1_024,
-        "max_pending_requests": OWNER_CALLS_MAX,
-        "max_requests": OWNER_CALLS_MAX,
-    }
     cluster: Config = {
         "name": OWNER,
         "type": kind,
         "connect_timeout": "2.5s",
-        "circuit_breakers": {"thresholds": [thresholds]},
+        "circuit_breakers": {"thresholds": [THRESHOLDS]},
         "load_assignment": {
             "cluster_name": OWNER,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],

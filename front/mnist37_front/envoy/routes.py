@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import grpc
@@ -10,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from mnist37_server.errors import Reason
+from mnist37_web.access.boundary import SECURITY_HEADERS
 
 Config = dict[str, Any]
 
@@ -23,10 +25,18 @@ OWN_PATHS = (
     "/inference.GRPCInferenceService/ModelStatistics",  # of these predictions
 )
 HEALTH = "/grpc.health.v1.Health/"
+# A path with ASCII alone, also behind its percent signs, and the query. No route has other
+# characters, and pyvoy fails at bytes that are not UTF-8: such a call would never be answered.
+ASCII_PATH = r"([!-$&-~]|%[^89A-Fa-f])*%?(\?.*)?"
 
 
-def routes(asks_for_tokens: bool) -> list[Config]:
-    """Return the routes: the front's own methods, then those of the owner, then HTTP."""
+def routes(asks_for_tokens: bool, is_internal: bool) -> list[Config]:
+    """Return the routes: the front's own methods, then those of the owner, then HTTP.
+
+    Args:
+        asks_for_tokens: whether calls need a token.
+        is_internal: whether they are those of the listener for the front itself.
+    """
 
     def without(*filters: str) -> Config:
         disabled = {
@@ -37,14 +47,27 @@ def routes(asks_for_tokens: bool) -> list[Config]:
 
     # A route has a cluster; the application answers before that.
     own: Config = {"route": {"cluster": OWNER}}
-    own |= without(*(["authorization"] if asks_for_tokens else []))
+    tokens = ["authorization"] if asks_for_tokens else []
+    own |= without(*tokens)
     passed_on = {
         "cluster": OWNER,
         "timeout": "0s",
         "max_stream_duration": {"grpc_timeout_header_max": "0s"},
     }
+    not_ascii = {
+        "name": ":path",
+        "string_match": {"safe_regex": {"regex": ASCII_PATH}},
+        "invert_match": True,
+    }
+    refused: list[tuple[Config, int]] = [({"prefix": "/", "headers": [not_ascii]}, 400)]
+    if not is_internal:
+        refused.append(({"prefix": AUTHORIZE}, 404))
     return [
         *({"match": {"path": path}, **own} for path in OWN_PATHS),
+        *(
+            {"match": match, "direct_response": {"status": status}, **without("pyvoy", *tokens)}
+            for match, status in refused
+        ),
         {"match": {"prefix": HEALTH}, **own},
         {"match": {"prefix": "/", "grpc": {}}, "route": passed_on, **without("pyvoy")},
         {"match": {"prefix": "/"}, **own},
@@ -65,6 +88,7 @@ def authorization() -> Config:
         "typed_config": {
             "@type": f"{EXTENSIONS}filters.http.ext_authz.v3.ExtAuthz",
             "allowed_headers": named("authorization"),
+            "status_on_error": {"code": "ServiceUnavailable"},  # the application has too much to do
             "http_service": {
                 "server_uri": {"uri": "http://front", "cluster": SELF, "timeout": "5s"},
                 "path_prefix": AUTHORIZE,
@@ -79,23 +103,80 @@ def authorization() -> Config:
 def local_replies() -> list[Config]:
     """Return the replies that Envoy makes itself, as the contract has them.
 
-    A call that cannot be passed on fails with UNAVAILABLE and says when to try again.
+    A call that cannot be passed on fails with UNAVAILABLE and says when to try again. To a request
+    of HTTP, an error is JSON with the headers that all replies of the HTTP API have.
     """
-    text = "the front cannot reach the owner of the model; try again"
-    status = Status(code=grpc.StatusCode.UNAVAILABLE.value[0], message=text)
-    info = ErrorInfo(reason=Reason.OWNER_UNREACHABLE.name, domain="mnist37")
-    status.details.add().Pack(info)
-    status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=1)))
-    encoded = base64.b64encode(status.SerializeToString()).rstrip(b"=").decode()
+    is_http: Config = {
+        "header_filter": {
+            "header": {
+                "name": "content-type",
+                "string_match": {"prefix": "application/grpc"},
+                "invert_match": True,
+                "treat_missing_header_as_empty": True,
+            }
+        }
+    }
+    is_overload: Config = {
+        "status_code_filter": {
+            "comparison": {"op": "EQ", "value": {"default_value": 503, "runtime_key": "none"}}
+        }
+    }
+    away = unavailable(
+        "the front cannot reach the owner of the model; try again", Reason.OWNER_UNREACHABLE
+    )
+    busy = unavailable("the front has too many calls; try again")
     return [
         {
+            "filter": {"and_filter": {"filters": [is_http, is_overload]}},
+            **error_of_http("the front has too many requests; try again", "OVERLOADED"),
+            "headers_to_add": headers((b"retry-after", b"1"), *SECURITY_HEADERS),
+        },
+        {
+            "filter": is_http,
+            **error_of_http("the request is refused: %RESPONSE_CODE_DETAILS%", "INVALID_REQUEST"),
+            "headers_to_add": headers(*SECURITY_HEADERS),
+        },
+        {
             "filter": {"response_flag_filter": {"flags": ["UF", "UH", "UC", "UO", "LR", "URX"]}},
-            "body_format_override": {"text_format_source": {"inline_string": text}},
-            "headers_to_add": [
-                {
-                    "header": {"key": "grpc-status-details-bin", "value": encoded},
-                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            **away,
+        },
+        {
+            "filter": {
+                "and_filter": {
+                    "filters": [{"response_flag_filter": {"flags": ["UAEX"]}}, is_overload]
                 }
-            ],
+            },
+            **busy,
+        },
+    ]
+
+
+def unavailable(text: str, reason: Reason | None = None) -> Config:
+    """Return the status of a call of gRPC that may succeed a second later."""
+    status = Status(code=grpc.StatusCode.UNAVAILABLE.value[0], message=text)
+    if reason is not None:
+        status.details.add().Pack(ErrorInfo(reason=reason.name, domain="mnist37"))
+    status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=1)))
+    encoded = base64.b64encode(status.SerializeToString()).rstrip(b"=")
+    return {
+        "body_format_override": {"text_format_source": {"inline_string": text}},
+        "headers_to_add": headers((b"grpc-status-details-bin", encoded)),
+    }
+
+
+def error_of_http(text: str, reason: str) -> Config:
+    """Return the body of an error."""
+    content = json.dumps({"error": text, "reason": reason})
+    source = {"text_format_source": {"inline_string": content}}
+    return {"body_format_override": {**source, "content_type": "application/json"}}
+
+
+def headers(*pairs: tuple[bytes, bytes]) -> list[Config]:
+    """Return the headers that a reply gets."""
+    return [
+        {
+            "header": {"key": name.decode(), "value": value.decode()},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
         }
+        for name, value in pairs
     ]

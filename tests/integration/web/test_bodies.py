@@ -251,6 +251,13 @@ def test_bodies_together_are_limited(web: LocalWeb) -> None:
     assert b"retry-after: 1\r\n" in reply
     assert b"too many large bodies" in reply
     assert web.get("/v2/health/ready").status == 200
+    # Where large bodies hold all that they may, there is room for small ones all the same.
+    connections[3].close()
+    connections.append(raw(web, bytes(8 * MIB - 1), length=8 * MIB))
+    connections.append(raw(web, bytes(MIB - 100), length=MIB))
+    wait_until(lambda: web.post(INFER, bytes(100_000)).status == 503)
+    small = b"{" + b" " * 200 + b"}"
+    assert web.post("/mnist37.v1.Mnist37Service/GetModel", small).status == 200
     for connection in connections:
         connection.close()
     wait_until(lambda: web.post(INFER, bytes(64 * MIB), headers={SIZE: "10"}).status == 400)

@@ -171,6 +171,8 @@ HEAD = json.dumps(body({"data": ..., "parameters": {"binary_data_size": 784}})).
         ("-1", HEAD, 400, "Inference-Header-Content-Length: got '-1'"),
         ("\xb2", HEAD, 400, "Inference-Header-Content-Length: got '²'"),
         ("9" * 5000, HEAD, 400, "Inference-Header-Content-Length: got '999"),
+        ("0" * 20 + "9" * 5000, HEAD, 400, "Inference-Header-Content-Length: got '000"),
+        ("0" * 20 + "9" * 9, HEAD, 400, "Inference-Header-Content-Length: got '000"),
         (str(len(HEAD) + 1), HEAD, 400, "up to that of the body"),
         (str(len(HEAD)), HEAD, 400, "got 784, but 0 bytes are behind the JSON"),
         (str(len(HEAD)), HEAD + bytes(783), 400, "got 784, but 783 bytes are behind the JSON"),
@@ -265,9 +267,18 @@ def test_the_pages_own_origin_needs_a_type_too(web: LocalWeb) -> None:
     assert web.post(INFER, body(), headers=headers).status == 415
 
 
-def test_a_compressed_body_is_refused(web: LocalWeb) -> None:
-    reply = web.post(INFER, b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
+@pytest.mark.parametrize(
+    "path", [INFER, "/v2/repository/index", "/mnist37.v1.Mnist37Service/GetModel"]
+)
+def test_a_compressed_body_is_refused(web: LocalWeb, path: str) -> None:
+    reply = web.post(path, b"{}", headers={"Content-Encoding": "gzip"})
     assert_refused(reply, 415, "Content-Encoding: got 'gzip'; must be left out")
+
+
+def test_a_value_of_the_page_is_shortened_between_characters(web: LocalWeb) -> None:
+    fields = json.dumps({"epochs": "é" * 100}, ensure_ascii=False).encode()
+    reply = web.post("/page/train", fields, headers={"Origin": web.url})
+    assert_refused(reply, 400, f'epochs: got "{"é" * 63}; must be a whole number')
 
 
 def test_the_index_takes_its_two_fields(web: LocalWeb) -> None:

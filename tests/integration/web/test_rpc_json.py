@@ -100,6 +100,8 @@ def test_a_write_happens_once(client: Client, web: LocalWeb) -> None:
     [
         ("GetLoss", b"", 400, "the body is no GetLossRequest: Failed to load JSON"),
         ("GetLoss", b" []", 400, "the body is not a JSON object"),
+        ("Step", b'""', 400, "the body is not a JSON object"),
+        ("Step", b"null", 400, "the body is not a JSON object"),
         ("GetLoss", b"{", 400, "Failed to load JSON"),
         ("GetLoss", b'{"splits":1}', 400, 'no field named "splits"'),
         ("GetLoss", b'{"split":"SPLIT_X"}', 400, "SPLIT_X"),

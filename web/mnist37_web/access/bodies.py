@@ -19,6 +19,10 @@ BINARY_MAX = 64 * MIB  # as the server's own messages
 SECONDS_MAX = 30.0  # to send a body in
 IDLE_SECONDS = 300.0  # between two parts of a body that is a stream
 HELD_MAX = 192 * MIB  # bytes, by all bodies that are being read or answered
+# Small bodies are read beyond that: who holds large ones must not shut out the others. There is
+# room for one of each connection.
+SMALL_BYTES = 65_536
+SMALL_HELD_MAX = 64 * MIB
 
 
 class ClientLeft(HttpError):
@@ -150,7 +154,8 @@ class HeldBody:
         chunk: bytes = message.get("body", b"")
         self._size += len(chunk)
         self._bodies.held += len(chunk)
-        if self._bodies.held > HELD_MAX:
+        limit = HELD_MAX if self._size > SMALL_BYTES else HELD_MAX + SMALL_HELD_MAX
+        if self._bodies.held > limit:
             text = "too many large bodies at a time; try again"
             raise HttpError(503, text, "TOO_MANY_BODIES", 1)
         return chunk, not message.get("more_body", False)

@@ -34,7 +34,11 @@ REST, RPC = "/v2/", "/mnist37.v1.Mnist37Service/"
 # A page can have its browser send this header only after the browser has asked web.
 JSON_SIZE = b"inference-header-content-length"
 EXPECT = (b"expect", b"100-continue")
-SINGLE_HEADERS = {b"host", b"origin", b"content-type", b"authorization", b"content-length"}
+ENCODING = b"content-encoding"
+SINGLE_HEADERS = {
+    *(b"host", b"origin", b"content-type", b"authorization", b"content-length"),
+    *(ENCODING, JSON_SIZE),
+}
 SECURITY_HEADERS = [
     (
         b"content-security-policy",
@@ -102,6 +106,12 @@ class Boundary:
         self._check_origin(headers.get(b"origin"), host, is_named, is_page)
         if scope["method"] == "POST" and headers.get(b"content-type") != JSON:
             check_type(headers.get(b"content-type"), scope["path"], scope["headers"])
+        if (encoding := headers.get(ENCODING, "identity")).lower() != "identity":
+            raise HttpError(
+                415,
+                f"Content-Encoding: got {encoding[:64]!r}; must be left out",
+                "CONTENT_ENCODING",
+            )
         if scope["path"] in OPEN_PATHS:
             return None
         return self._parse_authorization(headers.get(b"authorization"))

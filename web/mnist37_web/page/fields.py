@@ -43,7 +43,7 @@ def parse_field(content: Mapping[str, Any], name: str, kind: type) -> Any:  # no
     accepted = (int, float) if kind is float else (kind,)
     if value is None or (isinstance(value, accepted) and not isinstance(value, bool)):
         return value
-    raise bad_request(f"{name}: got {orjson.dumps(value)[:64].decode()}; must be {NAMES[kind]}")
+    raise bad_request(f"{name}: got {orjson.dumps(value).decode()[:64]}; must be {NAMES[kind]}")
 
 
 def parse_pixels(encoded: str | None) -> bytes:

@@ -20,6 +20,7 @@ LIMITS = Limits(commas=JSON_MAX, lists=200_000)
 NAMES = ("id", "parameters", "inputs", "outputs", "model_name", "model_version")
 INPUT_NAMES = ("name", "shape", "datatype", "parameters", "data")
 OUTPUT_NAMES = ("name", "parameters")
+DIGITS_MAX = 12  # of a number of bytes; of 4,300 and more, Python makes no number
 ENTRIES_MAX = 64  # outputs, or parameters of one object
 # These say how the tensors travel, and end here: the server gets all tensors as bytes.
 BINARY_OUTPUT, BINARY, BINARY_SIZE = "binary_data_output", "binary_data", "binary_data_size"
@@ -58,7 +59,8 @@ def parse(body: bytes, json_size: str | None) -> InferRequest:
     """
     if json_size is None:
         return parse_json(body, None)
-    if not (json_size.isascii() and json_size.isdecimal()) or int(json_size[:20]) > len(body):
+    is_number = json_size.isascii() and json_size.isdecimal() and len(json_size) <= DIGITS_MAX
+    if not is_number or int(json_size) > len(body):
         raise bad_request(
             f"Inference-Header-Content-Length: got {json_size[:64]!r}; must be a number of bytes up"
             f" to that of the body, {len(body):,}"

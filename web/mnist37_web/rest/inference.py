@@ -71,13 +71,6 @@ class Inference:
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """Return the headers and the body of the reply."""
         headers = dict(scope["headers"])
-        encoding = headers.get(b"content-encoding", b"identity")
-        if encoding.lower() != b"identity":
-            raise HttpError(
-                415,
-                f"Content-Encoding: got {encoding[:64].decode('latin-1')!r}; must be left out",
-                "CONTENT_ENCODING",
-            )
         json_size = headers[JSON_SIZE].decode("latin-1") if JSON_SIZE in headers else None
         limit = JSON_MAX if json_size is None else BINARY_MAX
         length = headers.get(b"content-length", b"").decode("latin-1")

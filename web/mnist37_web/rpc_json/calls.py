@@ -48,23 +48,28 @@ class JsonCall:
         headers = Headers(scope=scope)
         seconds = parse_timeout(headers.get(TIMEOUT))
         web: Services = scope["app"].state.services
-        with web.bodies.hold() as held, web.callers.of(scope[TOKEN]) as caller:
+        with web.bodies.hold() as held:
             if self._takes_stream:
                 lines = held.read_lines(receive, JSON_MAX)
                 requests = Requests(lines, self._request)
-                answers = until(web.stopping, caller.stream(self._path, aiter(requests), seconds))
-                with suppress(ClientLeft):  # which has ended the stream
-                    await race(requests.read(receive), self._send_lines(answers, send, requests))
+                with web.callers.of(scope[TOKEN]) as caller:
+                    messages = aiter(requests)
+                    answers = until(web.stopping, caller.stream(self._path, messages, seconds))
+                    sending = self._send_lines(answers, send, requests)
+                    with suppress(ClientLeft):  # which has ended the stream
+                        await race(requests.read(receive), sending)
                 return
             body = await held.read(receive, headers.get("content-length"), JSON_MAX)
             message = await convert(parse, self._request, body)
-            if self._answers_stream:
-                answers = until(web.stopping, caller.stream(self._path, message, seconds))
-                with suppress(ClientLeft):
-                    await while_connected(receive, self._send_lines(answers, send))
-                return
-            call = caller.call(self._path, message, SECONDS if seconds is None else seconds)
-            answer = await while_connected(receive, call)
+            # Only now: a body that comes slowly holds no caller's place.
+            with web.callers.of(scope[TOKEN]) as caller:
+                if self._answers_stream:
+                    answers = until(web.stopping, caller.stream(self._path, message, seconds))
+                    with suppress(ClientLeft):
+                        await while_connected(receive, self._send_lines(answers, send))
+                    return
+                call = caller.call(self._path, message, SECONDS if seconds is None else seconds)
+                answer = await while_connected(receive, call)
             reply = JsonReply(await convert(write, self._answer, answer))
         await reply(scope, receive, send)
 

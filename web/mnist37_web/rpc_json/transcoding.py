@@ -33,7 +33,7 @@ def parse(kind: type[Message], text: bytes) -> bytes:
         HttpError: the text is no such message; names the field and says why.
     """
     check_limits(text, LIMITS)
-    if text.lstrip()[:1] == b"[":  # which protobuf's parser takes for an object
+    if text.lstrip()[:1] not in (b"{", b""):  # protobuf's parser takes [] and "" for an object
         raise bad_request("the body is not a JSON object")
     try:
         message = json_format.Parse(text, kind())
