@@ -34,7 +34,7 @@ def sigmoid(x: Tensor) -> Tensor:
     torch.sigmoid computes the same function faster.
     """
     # Below -88.7, exp(-x) is infinite in float32, and autograd would make its slope 0 * inf: NaN.
-    return 1 / (1 + torch.exp(-x.clamp(min=-88)))
+    return 1 / (1 + torch.exp(-torch.clamp(x, min=-88)))
 
 
 def mnist_loss(predictions: Tensor, targets: Tensor) -> Tensor:
@@ -80,16 +80,16 @@ def gradient(xb: Tensor, yb: Tensor, weights: Tensor, bias: Tensor) -> tuple[Ten
     Autograd computes the same slopes; this function builds no graph.
 
     Returns:
-        The gradients of the weights (784, 1) and of the bias (1,).
+        The gradients of the weights (784, 1) and of the bias (1,), in their shapes.
 
     Raises:
         ValueError: a shape is another one, or a target is neither 1 nor 0.
     """
-    check_rows(xb, len(weights))
     p = torch.sigmoid(linear1(xb, weights, bias))  # (N, 1)
+    check_rows(xb, len(weights))
     check_targets("scores", p, yb)
-    dloss_dz = (1 - 2 * yb.to(p.dtype)) / len(xb) * p * (1 - p)  # (N, 1); 1 - 2 is 255 in uint8
-    return xb.T @ dloss_dz, dloss_dz.sum(0)
+    dloss_dz = (1 - 2 * yb.to(p.dtype)) / p.numel() * p * (1 - p)  # (N, 1); 1 - 2 is 255 in uint8
+    return xb.T @ dloss_dz, dloss_dz.sum_to_size(bias.shape)
 
 
 @torch.no_grad()

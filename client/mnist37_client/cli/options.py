@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from functools import reduce, wraps
+from functools import partial, reduce, wraps
 from typing import Any, TypeVar
 
 import click
@@ -121,17 +121,19 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         from mnist37_client.client import Client
 
-        with Client(
+        connect = partial(
+            Client,
             address,
-            replicas=replicas,
-            retry_for=retry_for,
             tls_ca=tls_ca,
             tls_cert=tls_cert,
             tls_key=tls_key,
             tls_server_name=tls_server_name,
             token=read_token(token, token_file),
             insecure=insecure,
-        ) as client:
+        )
+        # For a question beside the command's own, which must not wait as long.
+        click.get_current_context().obj = connect
+        with connect(replicas=replicas, retry_for=retry_for) as client:
             command(client=client, **values)
 
     return run_command

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from mnist37_client.cli.commands.lesson import NEEDED
 
 ROOT = Path(__file__).parents[3]
 NOTEBOOK = (ROOT / "lesson" / "mnist37_lesson" / "lesson.ipynb").read_bytes()
@@ -81,6 +83,27 @@ def test_a_folder_that_cannot_be_used_is_one_line(here: Path, folder: str, messa
     (here / "file").touch()
     (here / "odd" / "lesson.ipynb").mkdir(parents=True)
     assert lesson(here, folder, "--copy-only") == (2, "", f"mnist37: {message}\n")
+
+
+def test_the_line_that_starts_jupyter_is_printed_and_takes_options(here: Path) -> None:
+    modules = here.parent / "modules"
+    for name in NEEDED:
+        (modules / name).mkdir(parents=True)
+        (modules / name / "__init__.py").touch()
+    (modules / "jupyterlab" / "__main__.py").write_text("import sys\nprint(sys.argv[1:])\n")
+    status, out, error = lesson(here, "my own")
+    assert (status, error) == (0, "")
+    copied, started, arguments = out.splitlines()
+    assert (copied, arguments) == ("my own/lesson.ipynb: copied", "['my own/lesson.ipynb']")
+    line = shlex.split(started.removeprefix("starting Jupyter: "))
+    again = subprocess.run(
+        [*line, "--allow-root"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(modules)},
+        check=True,
+    )
+    assert again.stdout == "['my own/lesson.ipynb', '--allow-root']\n"
 
 
 def test_an_empty_folder_is_refused(here: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from mnist37_client import Client
 from mnist37_client.local_server import LocalServer
+from PIL import Image
 from support.both_clients import IMAGES, AnyClient, MakeClient
 from support.reading import reading
 
@@ -87,6 +88,36 @@ def test_the_commands(stack: Stack) -> None:
     replicas = ("--replicas", ",".join(stack.replicas))
     assert f"version {version}" in run_command(stack, "model", *replicas)
     assert f"version {version}" in run_command(stack, "loss", *replicas)
+
+
+def predict_command(address: str, picture: Path, *arguments: str) -> str:
+    """Return what the command says of a picture, without waiting for a server that is away."""
+    command = [sys.executable, "-m", "mnist37_client.cli", "predict", str(picture), *arguments]
+    process = subprocess.run(
+        command,
+        env={**os.environ, "MNIST37_ADDRESS": address, "MNIST37_RETRY_FOR": "1000"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert process.stderr == ""
+    return process.stdout
+
+
+def test_the_command_predict_needs_no_owner(stack: Stack, tmp_path: Path) -> None:
+    with Client(stack.owner.address) as client:
+        client.step()
+        wait_for_followers(client, stack)
+    picture = tmp_path / "digit.png"
+    Image.fromarray(255 - IMAGES[0]).resize((280, 280)).save(picture)
+    said = predict_command(stack.owner.address, picture)
+    assert said.startswith(f"{picture}: ")
+    assert predict_command(stack.replicas[0], picture) == said
+    stack.owner.kill()
+    assert predict_command(stack.replicas[0], picture) == said
+    replicas = ("--replicas", ",".join(stack.replicas))
+    assert predict_command(stack.owner.address, picture, *replicas) == said
 
 
 def test_a_client_sees_its_writes_at_followers(make: MakeClient, stack: Stack) -> None:

@@ -56,6 +56,27 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         "predictions: got nan to nan; must be probabilities in 0..1, so scores go through the"
         " sigmoid first: mnist_loss(sigmoid(preds), targets)",
     ),
+    "predictions a little above 1": (
+        lambda: mnist_loss(tensor([[1.0000001]]), Y[:1]),
+        ValueError,
+        "predictions: got 1.00000012 to 1.00000012; must be probabilities in 0..1, so scores go"
+        " through the sigmoid first: mnist_loss(sigmoid(preds), targets)",
+    ),
+    "predictions of numpy, as the client gives them": (
+        lambda: mnist_loss(P.numpy(), Y),  # type: ignore[arg-type]
+        TypeError,
+        "predictions: got ndarray; must be a tensor: torch.as_tensor(predictions)",
+    ),
+    "targets in a list": (
+        lambda: mnist_loss(P.view(-1), [1, 1, 0, 0]),  # type: ignore[arg-type]
+        TypeError,
+        "targets: got list; must be a tensor: torch.as_tensor(targets)",
+    ),
+    "targets of another form": (
+        lambda: mnist_loss(P.view(2, 2), Y),
+        ValueError,
+        "predictions and targets: got shapes (2, 2) and (4, 1); must have the same shape",
+    ),
     "whole predictions": (
         lambda: mnist_loss(Y, Y),
         TypeError,
@@ -128,6 +149,42 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "xb: got shape (4, 28, 28); must be (N, 784), a row for each image: xb.view(-1, 784)",
     ),
+    "images in columns": (
+        lambda: linear1(X.T, WEIGHTS, BIAS),
+        ValueError,
+        "xb: got shape (784, 4); must be (N, 784), a row for each image: xb.T",
+    ),
+    "images of another size": (
+        lambda: linear1(X[:, :783], WEIGHTS, BIAS),
+        ValueError,
+        "xb: got shape (4, 783); must be (N, 784), a row for each image",
+    ),
+    "images of numpy": (
+        lambda: linear1(X.numpy(), WEIGHTS, BIAS),  # type: ignore[arg-type]
+        TypeError,
+        "xb: got ndarray; must be a tensor: torch.as_tensor(xb)",
+    ),
+    "a bias that is a float": (
+        lambda: gradient(X, Y, WEIGHTS, 0.0),  # type: ignore[arg-type]
+        TypeError,
+        "bias: got float; must be a tensor: torch.as_tensor(bias)",
+    ),
+    "weights in one row": (
+        lambda: linear1(X, WEIGHTS.T, BIAS),
+        ValueError,
+        "weights: got shape (1, 784); must have a row for each pixel and one column: weights.T",
+    ),
+    "whole weights": (
+        lambda: linear1(X, WEIGHTS.long(), BIAS.long()),
+        TypeError,
+        "weights: got torch.int64; must be floats: weights.float()",
+    ),
+    "a gradient of one weight": (
+        lambda: gradient(X, Y, tensor(0.0), BIAS),
+        ValueError,
+        "weights: got shape (); must have a row for each pixel and one column:"
+        " init_params((28 * 28, 1))",
+    ),
     "weights in a row": (
         lambda: linear1(X, WEIGHTS.view(-1), BIAS),
         ValueError,
@@ -144,6 +201,11 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         TypeError,
         "xb: got torch.uint8, but weights are torch.float32; give pixels in 0..1, not in 0..255:"
         " xb.to(weights.dtype) / 255",
+    ),
+    "bits": (
+        lambda: linear1(X > 0.5, WEIGHTS, BIAS),
+        TypeError,
+        "xb: got torch.bool, but weights are torch.float32; give xb.to(weights.dtype)",
     ),
     "double images": (
         lambda: linear1(X.double(), WEIGHTS, BIAS),
@@ -172,6 +234,25 @@ def test_a_refused_step_leaves_the_parameters_as_they_were() -> None:
         gradient_step(X, Y.view(-1), weights, bias, 1.0)
     assert torch.equal(weights.detach(), before[0])
     assert torch.equal(bias.detach(), before[1])
+
+
+def test_a_step_moves_a_bias_without_an_axis_too() -> None:
+    weights, bias = init_params((784, 1), 0.1), init_params(1)
+    expected = weights.detach().clone(), bias.detach().clone()
+    alone = bias.detach().squeeze()
+    gradient_step(X, Y, *expected, 1.0)
+    gradient_step(X, Y, weights, alone, 1.0)
+    assert torch.equal(weights.detach(), expected[0])
+    assert torch.equal(alone, expected[1].squeeze())
+
+
+def test_the_gradient_of_several_outputs_is_autograds() -> None:
+    weights, bias = init_params((784, 2), 0.1), init_params(2)
+    targets = torch.cat([Y, 1 - Y], dim=1)
+    mnist_loss(sigmoid(linear1(X, weights, bias)), targets).backward()
+    weights_grad, bias_grad = gradient(X, targets, weights.detach(), bias.detach())
+    torch.testing.assert_close(weights_grad, weights.grad)
+    torch.testing.assert_close(bias_grad, bias.grad)
 
 
 def test_what_torch_makes_of_the_worst_of_them() -> None:

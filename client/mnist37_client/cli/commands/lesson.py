@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import sys
 from importlib import resources
 from pathlib import Path
@@ -26,7 +27,8 @@ def lesson(folder: Path, copy_only: bool) -> None:
     """Open the lesson in Jupyter: from random numbers to a live model.
 
     The command copies the notebook to FOLDER, by default the current one. A copy that is there
-    already is kept, with your changes.
+    already is kept, with your changes. The command prints how it starts Jupyter: for options of
+    Jupyter's own, such as --allow-root or --no-browser, run that line with them.
     """
     notebook = folder / NOTEBOOK
     shipped = resources.files("mnist37_lesson").joinpath(NOTEBOOK).read_bytes()
@@ -41,6 +43,7 @@ def lesson(folder: Path, copy_only: bool) -> None:
         return
     check_installed()
     command = [*python_process.command("jupyterlab"), str(notebook)]
+    click.echo(f"starting Jupyter: {shlex.join(command)}")
     os.execve(sys.executable, command, python_process.environment())
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 STDIN = Path("-")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".mpo", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 INVALID = 2  # the exit status if any of the pictures is refused
+HINT_SECONDS_MAX = 5  # of the wait for what the answers do not need
 NEWEST = 20  # versions among which the one that answered is looked for
 
 
@@ -57,12 +58,6 @@ def predict(
             refused = True
     if images:
         prediction = client.predict(np.stack(images), version=version)
-        if _is_untrained(client, prediction.version):
-            click.echo(
-                f"mnist37: version {prediction.version} was never trained, so its answers mean"
-                " nothing; run `mnist37 train 20`",
-                err=True,
-            )
         for path, image, digit, three in zip(
             paths,
             images,
@@ -79,6 +74,12 @@ def predict(
                 )
             else:
                 click.echo(f"{path}: {digit} ({probability:.1%})")
+        if _is_untrained(prediction.version):
+            click.echo(
+                f"mnist37: version {prediction.version} was never trained, so its answers mean"
+                " nothing; run `mnist37 train 20`",
+                err=True,
+            )
     if refused:
         sys.exit(INVALID)
 
@@ -96,11 +97,18 @@ def _walk(files: tuple[Path, ...]) -> Iterator[Path]:
         yield from pictures or [path]
 
 
-def _is_untrained(client: Client, version: int) -> bool:
+def _is_untrained(version: int) -> bool:
     """Return whether random parameters answered: the version was made by `initialize`.
 
-    The server retains the newest versions; one that it does not list any more was succeeded by
-    others meanwhile, and nothing is said about it.
+    The owner alone lists versions. If a follower is asked, or the owner is away, nothing is said;
+    nor about a version that is not among the newest, and so was succeeded by others meanwhile.
     """
-    newest = client.versions(NEWEST)
+    from mnist37_client.errors import Mnist37Error
+
+    connect = click.get_current_context().obj
+    try:
+        with connect(retry_for=0, timeout=HINT_SECONDS_MAX) as client:
+            newest = client.versions(NEWEST)
+    except Mnist37Error:
+        return False
     return any(one.version == version and one.origin == "initialize" for one in newest)
