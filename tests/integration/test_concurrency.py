@@ -69,17 +69,18 @@ def test_versions_never_go_back(client: Client) -> None:
 
 
 def test_writes_are_done_in_the_order_they_came(client: Client) -> None:
-    # During a run, 32 Steps are queued one after the other; their versions must be in this order.
-    run = client.train(epochs=150)
+    # During a run, Steps are queued one after the other; their versions must be in this order.
+    steps = 12
+    run = client.train(epochs=800)
     next(run)
-    with ThreadPoolExecutor(32) as pool:
+    with ThreadPoolExecutor(steps) as pool:
         futures = []
-        for _ in range(32):
+        for _ in range(steps):
             futures.append(pool.submit(client.step))
-            time.sleep(0.04)
+            time.sleep(0.15)  # a thread may be that late on a machine that is busy
         last = run.wait()
         versions = [future.result().version for future in futures]
-    assert versions == list(range(last.version + 1, last.version + 33))
+    assert versions == list(range(last.version + 1, last.version + steps + 1))
 
 
 def waiting_calls(address: str, count: int, leave: ExitStack) -> list[Callable[[], None]]:
