@@ -68,6 +68,21 @@ def test_ray_refuses_who_has_no_token(command: ClusterCommand, tmp_path: Path) -
         assert "Traceback" not in process.stderr
 
 
+def test_a_record_that_cannot_be_kept_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    process = subprocess.run(
+        [*COMMAND, "--replicas", "1"],
+        env=os.environ | {"XDG_STATE_HOME": str(tmp_path / "file")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert process.returncode == 2
+    assert "XDG_STATE_HOME: no folder for the record of a cluster can be made: " in process.stderr
+    assert len(process.stderr.splitlines()) == 1
+
+
 def test_the_state_is_shown(command: ClusterCommand) -> None:
     with Client(command.owner) as client:
         version = client.step().version

@@ -49,9 +49,13 @@ def started(replicas: int, expose: bool) -> Iterator[list[listeners.Listener]]:
     os.environ.update({**QUIET, **LOOPBACK_ALONE, AUTH_MODE: "token", AUTH_TOKEN: token})
     # Its sockets and logs are in a folder that only this user may enter. Ray opens its own one to
     # all. The path is short: that of a socket file has at most 107 bytes.
-    folder = tempfile.mkdtemp(prefix="mnist37-ray-", dir="/tmp")
+    try:
+        folder = tempfile.mkdtemp(prefix="mnist37-ray-", dir="/tmp")
+    except OSError as error:
+        raise CannotStart(f"/tmp: no folder for Ray can be made: {error.strerror}") from error
     try:
         with _connection(
+            "Ray does not start",
             num_cpus=replicas + 1,  # as many processes are started before they are needed
             include_dashboard=False,
             object_store_memory=STORE_BYTES,
@@ -83,7 +87,7 @@ def attached(ray_address: str | None, show_logs: bool) -> Iterator[None]:
     if found is not None:
         os.environ.update({**LOOPBACK_ALONE, AUTH_MODE: "token", AUTH_TOKEN: found.token})
         ray_address = found.address
-    with _connection(address=ray_address, log_to_driver=show_logs):
+    with _connection("--ray", address=ray_address, log_to_driver=show_logs):
         yield
 
 
@@ -100,7 +104,8 @@ def check_listens(ray_address: str | None) -> None:
 
 
 @contextmanager
-def _connection(**options: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.init
+def _connection(failure: str, **options: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.init
+    """Be connected while the block takes; `failure` begins the text of an error."""
     ray = import_ray()
     try:
         with keeping_signals():
@@ -108,7 +113,7 @@ def _connection(**options: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.init
     except Exception as error:  # Ray raises many kinds, some of them plain Exceptions
         ray.shutdown()
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise CannotStart(f"--ray: {lines[0]}") from error
+        raise CannotStart(f"{failure}: {lines[0]}") from error
     try:
         yield
     finally:

@@ -35,9 +35,19 @@ class Session(NamedTuple):
 
 
 def folder() -> Path:
-    """Return the folder of the records, which only this user may read."""
-    path = platformdirs.user_state_path("mnist37-clusters")
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Return the folder of the records, which only this user may read.
+
+    Raises:
+        CannotStart: there is none, and none can be made.
+    """
+    try:
+        path = platformdirs.user_state_path("mnist37-clusters")
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
+        raise CannotStart(
+            f"XDG_STATE_HOME: no folder for the record of a cluster can be made: {error}; must name"
+            " a folder that this user may write to"
+        ) from error
     return path
 
 
