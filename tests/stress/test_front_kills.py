@@ -1,4 +1,4 @@
-"""Tests of a server and its front that are killed while clients read and write through the front."""
+"""Tests of a server and its front that are killed while clients read and write through it."""
 
 from __future__ import annotations
 
