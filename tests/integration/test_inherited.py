@@ -89,6 +89,15 @@ def test_serving_does_not_depend_on_a_standard_stream(redirection: str) -> None:
         assert process.wait(10) == 0
 
 
+@pytest.fixture
+def hang_up_ends() -> Iterator[None]:
+    """Let children have SIGHUP as it is by default: the tests may have been started by nohup."""
+    handler = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, handler)
+
+
+@pytest.mark.usefixtures("hang_up_ends")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_server_in_order(number: signal.Signals) -> None:
     with LocalServer("--device", "cpu") as server:
@@ -108,6 +117,7 @@ def test_nohup_lets_a_server_go_on() -> None:
         assert server.stop()[0] == 0
 
 
+@pytest.mark.usefixtures("hang_up_ends")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_start_that_waits_for_a_download_ends_at_once(
     number: signal.Signals, tmp_path: Path
