@@ -132,10 +132,13 @@ def test_a_start_that_waits_for_a_download_ends_at_once(
             text=True,
             env=environment(**proxies, no_proxy=""),
         ) as process:
-            proxy.settimeout(30)
-            connection, _ = proxy.accept()
-            process.send_signal(number)
-            assert process.wait(3) == 128 + number
+            try:
+                proxy.settimeout(30)
+                connection, _ = proxy.accept()
+                process.send_signal(number)
+                assert process.wait(10) == 128 + number
+            finally:
+                process.kill()
             connection.close()
             assert process.stderr is not None
             assert "Traceback" not in process.stderr.read()
