@@ -18,6 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from mnist37_client import Client, Mnist37Error, validation_images
@@ -192,32 +193,32 @@ def run(folder: Path, seconds: float, seed: int, rest: tuple[float, float]) -> C
     Raises:
         AssertionError: a promise is broken.
     """
-    chance, fronted, readings = random.Random(seed), Fronted(folder, seed), Readings()
-    fronted.wait()
-    readers = [Reader(fronted.front.address, readings, seed + each) for each in range(READERS)]
-    writer = Writer(fronted.front.address, seed)
-    samples: list[tuple[float, Vitals]] = []
-    began = time.monotonic()
-    try:
-        names = ["front", "owner", "both"]
-        while names:
-            for name in names:
-                time.sleep(chance.uniform(*rest))
-                fronted.kill_one(name)
-                fronted.wait()
-            chance.shuffle(names)
-            if time.monotonic() - began > KILLING_SHARE * seconds:
-                names = []
-        while (passed := time.monotonic() - began) < seconds:
-            time.sleep(SAMPLE_SECONDS)
-            samples.append((passed, fronted.vitals()))
-        writer.stop()
-        writer.check()
-    finally:
-        writer.stop()
-        for reader in readers:
-            reader.stop()
-        fronted.close()
+    chance, readings = random.Random(seed), Readings()
+    with closing(Fronted(folder, seed)) as fronted:
+        fronted.wait()
+        readers = [Reader(fronted.front.address, readings, seed + each) for each in range(READERS)]
+        writer = Writer(fronted.front.address, seed)
+        samples: list[tuple[float, Vitals]] = []
+        began = time.monotonic()
+        try:
+            names = ["front", "owner", "both"]
+            while names:
+                for name in names:
+                    time.sleep(chance.uniform(*rest))
+                    fronted.kill_one(name)
+                    fronted.wait()
+                chance.shuffle(names)
+                if time.monotonic() - began > KILLING_SHARE * seconds:
+                    names = []
+            while (passed := time.monotonic() - began) < seconds:
+                time.sleep(SAMPLE_SECONDS)
+                samples.append((passed, fronted.vitals()))
+            writer.stop()
+            writer.check()
+        finally:
+            writer.stop()
+            for reader in readers:
+                reader.stop()
     assert not readings.failures, readings.failures[:20]
     if samples:
         assert_no_growth(samples)
