@@ -35,7 +35,7 @@ PAUSE_SECONDS = 0.01  # between two reads, so that the load leaves time to start
 
 
 class Readings:
-    """What the readers were answered."""
+    """The answers of all readers, counted and compared with each other."""
 
     def __init__(self) -> None:
         # guarded by _lock: counts, failures and _answers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from mnist37_client._rpc.methods.retry import RetryAttempts, RetryPolicy
 from mnist37_client.errors import Exhausted, Mnist37Error, Unavailable
@@ -41,3 +43,19 @@ def test_a_time_longer_than_retry_for_is_not_waited_for() -> None:
 def test_a_full_server_is_not_retried() -> None:
     with pytest.raises(Exhausted):
         attempts().next_pause(with_retry_after(Exhausted(), 1.0))
+
+
+def test_the_time_of_the_retries_begins_with_the_first_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A stream, or a run that waits for its turn, may be silent for long before the server goes.
+    now = 1_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    retries = attempts(retry_for=60)
+    for _ in range(2):
+        now += 3_600
+        assert retries.next_pause(Unavailable()) <= 0.05
+        now += 61
+        with pytest.raises(Unavailable):
+            retries.next_pause(Unavailable())
+        retries.record_success()

@@ -41,13 +41,14 @@ class RetryAttempts:
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
         self._pause = PAUSE_MIN_SECONDS
-        self._deadline = time.monotonic() + policy.retry_for
+        # Of the retries, since the first failure: a stream may be silent for long before it.
+        self._deadline: float | None = None
 
     def record_success(self) -> None:
         """Record an answer of the server: a later failure has a new pause and a new deadline."""
         self._policy.connected = True
         self._pause = PAUSE_MIN_SECONDS
-        self._deadline = time.monotonic() + self._policy.retry_for
+        self._deadline = None
 
     def next_pause(self, error: Mnist37Error) -> float:
         """Return how many seconds to wait before the next attempt.
@@ -57,7 +58,10 @@ class RetryAttempts:
         """
         # At least as long as the server asked for; random, so that clients spread their retries.
         pause = max(self._pause, 2 * (error.retry_after or 0)) * random.uniform(0.5, 1)
-        is_late = time.monotonic() + pause > self._deadline
+        now = time.monotonic()
+        if self._deadline is None:
+            self._deadline = now + self._policy.retry_for
+        is_late = now + pause > self._deadline
         if not is_temporary(error) or not self._policy.connected or is_late:
             raise error
         self._pause = min(2 * self._pause, PAUSE_MAX_SECONDS)
