@@ -20,9 +20,9 @@ def init_params(
 
 
 def linear1(xb: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
-    """Return each image's score, a weighted sum of its pixels; above 0 it means "a 3".
+    """Return each image's score (N, 1), a weighted sum of its pixels; above 0 it means "a 3".
 
-    Every weighted pixel of an empty image is 0. Only the bias can give it another score than 0.
+    TypeError and ValueError name what does not fit xb (N, 784), weights (784, 1) and bias (1,).
     """
     check_linear(xb, weights, bias)
     return xb @ weights + bias  # (N, 784) @ (784, 1) + (1,) -> (N, 1)
@@ -48,7 +48,7 @@ def mnist_loss(predictions: Tensor, targets: Tensor) -> Tensor:
         targets: of the same shape, 1 or 0.
 
     Raises:
-        ValueError: a shape or a value is another one.
+        TypeError, ValueError: an argument is no tensor, or a shape or a value is another one.
     """
     check_targets("predictions", predictions, targets)
     check_probabilities(predictions)
@@ -66,7 +66,7 @@ def accuracy(preds: Tensor, targets: Tensor) -> Tensor:
         targets: (N, 1), 1 or 0.
 
     Raises:
-        ValueError: a shape is another one, or a target is neither 1 nor 0.
+        TypeError, ValueError: no tensor, another shape, or a target that is neither 1 nor 0.
     """
     check_targets("preds", preds, targets)
     return ((preds > 0.0).float() == targets).float().mean()
@@ -83,7 +83,7 @@ def gradient(xb: Tensor, yb: Tensor, weights: Tensor, bias: Tensor) -> tuple[Ten
         The gradients of the weights (784, 1) and of the bias (1,), in their shapes.
 
     Raises:
-        ValueError: a shape is another one, or a target is neither 1 nor 0.
+        TypeError, ValueError: no tensor, another shape, or a target that is neither 1 nor 0.
     """
     p = torch.sigmoid(linear1(xb, weights, bias))  # (N, 1)
     check_rows(xb, len(weights))

@@ -43,3 +43,15 @@ def test_contributing_lists_every_target_of_make() -> None:
     (phony,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     text = (ROOT / "CONTRIBUTING.md").read_text()
     assert sorted(re.findall(r"^    make ([a-z-]+)", text, re.MULTILINE)) == sorted(phony.split())
+
+
+def test_the_readme_the_page_and_the_lesson_point_to_each_other() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert "](lesson/mnist37_lesson/lesson.ipynb)" in readme
+    assert "](docs/page.md)" in readme
+    page = (ROOT / "web/mnist37_web/page/static/index.html").read_text()
+    assert "<code>mnist37 lesson</code>" in page
+    assert "](../lesson/mnist37_lesson/lesson.ipynb)" in (ROOT / "docs/page.md").read_text()
+    for name in ("lesson.md", "lesson.ipynb"):
+        lesson = (ROOT / "lesson/mnist37_lesson" / name).read_text()
+        assert {"README.md", "docs/page.md"} <= set(re.findall(r"`([\w./]+\.md)`", lesson))
