@@ -21,6 +21,7 @@ from mnist37_server.access.roles import OPEN
 from mnist37_server.rpc.handlers import Continuation, Handler
 from mnist37_server.rpc.slow_callers import CanceledCalls
 from mnist37_server.rpc.threads.elastic_pool import MustWait
+from mnist37_server.services.health import WATCHES_MAX
 
 from mnist37_front.asgi.context import Aborted, AsgiContext, Pairs
 from mnist37_front.asgi.exchanges import Exchange
@@ -42,6 +43,8 @@ Scope = Mapping[str, Any]
 Intercept: TypeAlias = "Callable[[Continuation, grpc.HandlerCallDetails], Handler | None]"
 
 THREADS = 160  # for calls that wait: 64 for a floor, 64 for the owner, and large messages
+# For streams, each of which holds one to its end: all watches of the health, and more to refuse.
+STREAM_THREADS = WATCHES_MAX + 16
 OPEN_MESSAGE_BYTES_MAX = 64 << 10  # to a method that needs no token: the name of a service
 DROPPED = "CANCELLED"  # the text of gRPC's core for a call that its server has dropped
 LARGE_BYTES = 1 << 20  # of a message; a larger one would keep the event loop for a millisecond
@@ -76,6 +79,7 @@ class AsgiServer:
         self._seconds_max = message_seconds_max
         self._handlers: dict[str, Handler] = {}
         self._threads = ThreadPoolExecutor(THREADS, "wait")
+        self._stream_threads = ThreadPoolExecutor(STREAM_THREADS, "stream")
         self._canceled = CanceledCalls()
         self._drops: set[asyncio.Future[None]] = set()  # that the loop does not forget
 
@@ -183,7 +187,7 @@ class AsgiServer:
             run = copy_context().run
             while True:
                 answer = await loop.run_in_executor(
-                    self._threads, lambda: run(outcome, next, answers, END)
+                    self._stream_threads, lambda: run(outcome, next, answers, END)
                 )
                 if answer is END or answer is None:
                     break

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mnist37_client import (
     Client,
     NotOwner,
@@ -27,11 +28,13 @@ from mnist37_client import (
 from mnist37_client.local_server import UNWANTED_VARIABLES, LocalServer
 from mnist37_client.processes import python_process
 from mnist37_client.processes.local_process import LocalProcess
+from mnist37_server.services.health import WATCHES_MAX
 from support.fronted import FrontedServer
 from support.guarding import secret, token_file, tokens_file
 from support.scraping import Scrape, wait_until
 
 IMAGES, LABELS = validation_images()
+SERVING = health_pb2.HealthCheckResponse.SERVING
 PREDICT = "/mnist37.v1.Mnist37Service/Predict"
 
 
@@ -163,6 +166,22 @@ def test_a_caller_that_sends_nothing_of_its_message_is_ended_in_time(server: Loc
             call(iter(messages.get, b""), timeout=20)
         messages.put(b"")
         assert time.monotonic() - began < 5
+
+
+def test_open_watches_of_the_health_keep_no_other_call_waiting(front: Front) -> None:
+    """Each client with replicas has a watch open at each of them, and none needs a token."""
+    request = health_pb2.HealthCheckRequest()
+    with grpc.insecure_channel(front.address) as channel, ready(front) as client:
+        watch = health_pb2_grpc.HealthStub(channel).Watch
+        watches = [watch(request, timeout=60) for _ in range(WATCHES_MAX)]
+        assert {next(each).status for each in watches} == {SERVING}
+        with pytest.raises(grpc.RpcError) as caught:
+            next(watch(request, timeout=20))
+        error: Any = caught.value
+        assert error.code() is grpc.StatusCode.UNIMPLEMENTED  # taken for "not watched"
+        assert len(client.predict(IMAGES[:1_400]).digits) == 1_400  # so large: on a thread
+        for each in watches:
+            each.cancel()
 
 
 def test_two_fronts_cannot_have_one_port(server: LocalServer, front: Front) -> None:
