@@ -186,7 +186,7 @@ def startup(options: Options, *, old: bool) -> Iterator[Measure]:
 
 def rows(options: Options) -> list[Benchmark]:
     """Return the benchmarks of this theme."""
-    slow_disk = partial(disk_server, options, "benchmarks.slow_disk")
+    slow_disk = partial(disk_server, options, module="benchmarks.slow_disk")
     return [
         Benchmark(
             key="commits-step",

@@ -32,7 +32,7 @@ from benchmarks.harness import (
     Verdict,
 )
 from benchmarks.load import h2load, http2
-from benchmarks.suites import device, predict, training
+from benchmarks.suites import commits, device, predict, training
 
 AT_LEAST = Aim("at least", 0.9)
 README = "benchmarks/README.md"
@@ -144,6 +144,12 @@ def test_a_closed_loop_counts_answers_and_not_only_responses(address: str) -> No
         refused(0.1)
 
 
+def test_the_server_on_a_slow_disk_starts_and_takes_steps() -> None:
+    (row,) = (row for row in commits.rows(Options()) if row.key == "commits-together")
+    with row.a() as steps_a_second:
+        assert steps_a_second(0.2) > 0
+
+
 @pytest.mark.skipif(processes.cuda_name() is not None, reason="there is a CUDA device")
 def test_without_a_cuda_device_its_rows_and_its_script_say_so() -> None:
     for row in device.rows(Options()):
@@ -188,7 +194,7 @@ def page_results() -> list[Result]:
 
 
 TABLE = """\
-Some CPU, 2 cores, 2026-01-31; every pair is in [FILE.json](../benchmarks/results/FILE.json).
+Some CPU, 2 cores; every pair is in [FILE.json](../benchmarks/results/FILE.json).
 
 | row | median (its middle half) | aim | verdict |
 |---|---|---|---|
