@@ -165,7 +165,7 @@ def page_table(about: Machine, rows: Sequence[dict[str, Any]], sources: Sequence
     """
     links = ", ".join(f"[{source}](../benchmarks/results/{source})" for source in sources)
     lines = [
-        f"{label(about)}, {about['cores']} cores, {about['date']}; every pair is in {links}.",
+        f"{label(about)}, {about['cores']} cores; every pair is in {links}.",
         "",
         "| row | median (its middle half) | aim | verdict |",
         "|---|---|---|---|",
