@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 import select
 import socket
+import struct
 import time
 from collections import Counter
 
@@ -22,9 +23,11 @@ from benchmarks.load.h2load import SERVICE
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
-INITIAL_WINDOW_SIZE = 4  # the number of a setting
+MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 3, 4  # the numbers of settings
 WINDOW_DEFAULT = 65_535  # bytes that may be sent before the receiver's first WINDOW_UPDATE
 WINDOW_MAX = 2**31 - 1  # bytes
+SETTING = struct.Struct(">HI")  # its number and its value
+STREAMS_DEFAULT = 100  # that may be open before the receiver's settings; the least it should allow
 TIMEOUT_SECONDS = 10.0  # without a single response
 
 
@@ -69,6 +72,7 @@ class Calls:
         )
         self._stream = -1  # the newest stream; a client's numbers are odd
         self._window = WINDOW_DEFAULT
+        self._open_streams, self._streams_max = 0, STREAMS_DEFAULT
         self._received_bytes: Counter[int] = Counter()  # by stream
         self._buffer = bytearray()
         host, _, port = address.rpartition(":")
@@ -112,7 +116,7 @@ class Calls:
                 if sent < len(gaps):
                     next_due += gaps[sent]
             left = next_due - time.perf_counter() if sent < len(gaps) else TIMEOUT_SECONDS
-            # If the next call is late because the window is full, a WINDOW_UPDATE must come first.
+            # If the next call is late because the server allows no more, frames of its come first.
             wait = left if left > 0 else TIMEOUT_SECONDS if not self._can_send() else 0
             if select.select([self._socket], [], [], wait)[0]:
                 streams = self._receive()
@@ -127,10 +131,11 @@ class Calls:
         self._socket.close()
 
     def _can_send(self) -> bool:
-        return self._window >= len(self._body)
+        return self._window >= len(self._body) and self._open_streams < self._streams_max
 
     def _send(self) -> int:
         self._stream += 2
+        self._open_streams += 1
         self._window -= len(self._body)
         self._socket.sendall(
             frame(HEADERS, END_HEADERS, self._stream, self._headers)
@@ -165,10 +170,14 @@ class Calls:
         elif kind == HEADERS and flags & END_STREAM:
             if self._received_bytes.pop(stream, 0) < self._answer_bytes:
                 raise RuntimeError("a call failed")
+            self._open_streams -= 1
             return True
         elif kind == WINDOW_UPDATE and stream == 0:
             self._window += int.from_bytes(payload, "big")
         elif kind in (SETTINGS, PING) and not flags & ACK:
+            if kind == SETTINGS:
+                settings = dict(SETTING.iter_unpack(payload))
+                self._streams_max = settings.get(MAX_CONCURRENT_STREAMS, WINDOW_MAX)
             self._socket.sendall(frame(kind, ACK, 0, payload if kind == PING else b""))
         elif kind in (RST_STREAM, GOAWAY):
             raise RuntimeError("the server ended a call or the connection")

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -134,6 +135,24 @@ def test_an_open_loop_counts_the_wait_of_calls_that_are_due_while_the_server_sta
     # 40 of the 100 calls were due in the 0.4 s of the stall, and waited 0.2 s on average.
     assert sum(latency > 0.1 for latency in latencies) > 15
     assert max(latencies) > 0.3
+
+
+def test_an_open_loop_has_no_more_calls_open_than_the_server_allows() -> None:
+    """Envoy ends a connection with more; the calls that are due wait, and their time counts."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        calls = http2.Calls(address, "Predict", b"", 0)
+        server, _ = listener.accept()
+    with server:
+        server.settimeout(0.5)
+        server.sendall(http2.frame(http2.SETTINGS, 0, 0, http2.SETTING.pack(3, 7)))
+        calls._receive()
+        threading.Timer(0.5, server.shutdown, [socket.SHUT_WR]).start()
+        with pytest.raises(RuntimeError, match="the server closed the connection"):
+            calls.open_loop(rate=1_000, seconds=0.3)
+        calls.close()
+        received = b"".join(iter(lambda: server.recv(65_536), b""))
+    assert received.count(http2.request_headers(address, "Predict")) == 7
 
 
 @pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load is not installed")
