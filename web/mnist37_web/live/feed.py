@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import orjson
 from mnist37_client import Run, errors
+from mnist37_client._rpc.messages.checks import decode
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
 from mnist37_web.errors import HttpError
@@ -195,7 +196,7 @@ class Live:
             while True:
                 async with asyncio.timeout(SILENCE_MAX):
                     content = await anext(messages)
-                message = pb.FollowResponse.FromString(content)
+                message = decode(pb.FollowResponse, content)
                 if message.parameters:
                     position = message.position
                     self._publish_model(position.start, position.version, message.parameters)
@@ -213,7 +214,7 @@ class Live:
         request = pb.GetModelRequest()
         while True:
             content = await self._caller.call(f"{SERVICE}GetModel", request.SerializeToString())
-            model = pb.GetModelResponse.FromString(content)
+            model = decode(pb.GetModelResponse, content)
             parameters = model.weights + struct.pack("<f", model.bias)
             self._publish_model(model.start, model.version, parameters)
             await asyncio.sleep(INTERVAL)
