@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import struct
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -59,6 +60,7 @@ class Live:
         self._changed = asyncio.Event()
         self._browsers = 0
         self._has_browsers = asyncio.Event()
+        self._left_at = 0.0  # when the last browser left, on time.monotonic's clock
         self._is_closing = False
         self._position: tuple[int, int] | None = None  # start and version of the newest model
         self._measured: tuple[int, int] | None = None  # the position of the last loss
@@ -75,8 +77,8 @@ class Live:
                 asyncio.create_task(self._repeat(self._send_curve)),
             ]
             try:
-                while self._browsers:
-                    await asyncio.sleep(LINGER)
+                while self._browsers or (rest := self._left_at + LINGER - time.monotonic()) > 0:
+                    await asyncio.sleep(LINGER if self._browsers else rest)
             finally:
                 for task in tasks:
                     task.cancel()
@@ -137,6 +139,7 @@ class Live:
         finally:
             self._browsers -= 1
             if not self._browsers:
+                self._left_at = time.monotonic()
                 self._has_browsers.clear()
 
     def _publish(self, kind: str, value: object, is_state: bool = True) -> None:
