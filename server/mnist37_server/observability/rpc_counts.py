@@ -45,7 +45,10 @@ class MethodCounts:
 
     def __init__(self, kind: str, service: str, name: str) -> None:
         self.labels = [kind, service, name]
-        self.rpcs_started = 0  # written only by the one thread that runs the interceptors
+        # Without the lock, for which grpcio's serving thread would wait: each event loop of a front
+        # counts too, but CPython switches threads only at calls and at the ends of loops, so `+= 1`
+        # loses no count.
+        self.rpcs_started = 0
         # guarded by lock: handlers_started, _failed, seconds
         self.lock = threading.Lock()
         self.handlers_started = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import urllib.error
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from mnist37_server.domain.address import Address, parse
 from mnist37_server.errors import CannotStart
 from mnist37_server.observability.prometheus import MetricsEndpoint
+from mnist37_server.observability.rpc_metrics import RpcMetrics
 from support.scraping import Scrape, wait_until
 
 SERVICE = "probe.v1.Probe"
@@ -229,6 +231,33 @@ def test_calls_that_grpc_refuses_itself_are_counted_as_started(port: SimpleNames
     now = Scrape(port.url)
     assert now.total("grpc_server_started_total", **labels) == RPCS_MAX + 1
     assert set(now.codes("Unary")) == {"Canceled"}
+
+
+def test_calls_that_arrive_in_several_threads_are_all_counted() -> None:
+    # As in a front, whose event loops share one interceptor.
+    metrics = RpcMetrics([contract()])
+    handler: Any = grpc.stream_unary_rpc_method_handler(lambda *_: b"")
+    call: Any = SimpleNamespace(method=f"/{SERVICE}/Unary", invocation_metadata=())
+
+    def arrive() -> None:
+        for _ in range(50_000):
+            metrics.intercept_service(lambda _: handler, call)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            for done in [threads.submit(arrive) for _ in range(4)]:
+                done.result()
+    finally:
+        sys.setswitchinterval(interval)
+    (started,) = [
+        sample.value
+        for metric in metrics.collect()
+        for sample in metric.samples
+        if sample.name == "grpc_server_started_total" and sample.labels["grpc_method"] == "Unary"
+    ]
+    assert started == 200_000
 
 
 def test_no_caller_can_make_up_labels(port: SimpleNamespace) -> None:
