@@ -64,7 +64,8 @@ def main(
 ) -> Config:
     """Train and serve one live model: a classifier of handwritten 3s and 7s.
 
-    With --follow, only serve the model that another server owns.
+    With --follow, only serve the model that another server owns. With --front, start a native front
+    before the server; `mnist37 front --help` says what it does.
 
     Prints "listening on HOST:PORT" when it is ready; ends on SIGINT, SIGTERM and SIGHUP. Every
     option can be set by an environment variable too: MNIST37_ADDRESS, MNIST37_DEVICE, ...
