@@ -47,7 +47,7 @@ test-cluster: $(TEST_CLUSTER)
 page-cost: $(TEST_WEB) chromium-there
 	$(BIN)/python -m pytest --quiet tests/web/test_cost.py
 
-# The picture page-cost in the README: the page with a drawing, after a training from zero.
+# The picture docs/page.png, for the README: the page with a drawing, after a training from zero.
 picture: $(TEST_WEB) chromium-there
 	PYTHONPATH=tests $(BIN)/python tests/web/picture.py docs/page.png
 

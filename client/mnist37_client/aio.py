@@ -99,6 +99,9 @@ class AsyncClient(AsyncioCalls):
 
         Args:
             batches: images as in Client.predict, up to 85,000 a batch; may be an async iterable.
+
+        Raises:
+            InvalidInput: a batch is not valid.
         """
         if not self._exchanges.followers.is_known:
             await self._carry_out(self._exchanges.find_followers())
@@ -204,21 +207,33 @@ class AsyncClient(AsyncioCalls):
         return await self._carry_out(calls.initialize(self._exchanges, seed, std, request_id))
 
     async def get_model(self, *, version: int | str | None = None, fresh: bool = False) -> Model:
-        """Return the parameters of the newest version, or of a retained one or a tag."""
+        """Return the parameters of a version: float32, weights (784,) and a bias.
+
+        Arguments, results and errors are those of Client.get_model.
+        """
         return await self._carry_out(calls.get_model(self._exchanges, version, fresh))
 
     async def versions(self, limit: int | None = None) -> list[Version]:
-        """Return the retained versions, newest first, at most `limit`."""
+        """Return the retained versions, newest first.
+
+        Arguments, results and errors are those of Client.versions.
+        """
         return await self._carry_out(calls.versions(limit))
 
     async def restore(self, version: int | str, *, request_id: str | None = None) -> int:
-        """Make a retained version's parameters the model's again and return the new version."""
+        """Make a retained version's parameters the model's again and return the new version.
+
+        Arguments, results and errors are those of Client.restore.
+        """
         return await self._carry_out(calls.restore(self._exchanges, version, request_id))
 
     async def import_model(
         self, weights: ArrayLike, bias: ArrayLike, *, request_id: str | None = None
     ) -> int:
-        """Replace the model's 784 weights and its bias, and return the new version."""
+        """Replace the model's weights and its bias, and return the new version.
+
+        Arguments, results and errors are those of Client.import_model.
+        """
         return await self._carry_out(calls.import_model(self._exchanges, weights, bias, request_id))
 
     async def tag_version(
@@ -239,7 +254,10 @@ class AsyncClient(AsyncioCalls):
         return await self._carry_out(calls.tags())
 
     async def delete_tag(self, name: str, *, request_id: str | None = None) -> int:
-        """Delete a tag and return the version to which it pointed."""
+        """Delete a tag and return the version to which it pointed.
+
+        Arguments, results and errors are those of Client.delete_tag.
+        """
         return await self._carry_out(calls.delete_tag(self._exchanges, name, request_id))
 
     async def runs(
@@ -258,7 +276,7 @@ class AsyncClient(AsyncioCalls):
     async def watch_run(
         self, run: int | None = None, *, follow: bool = False
     ) -> AsyncIterator[Run | Progress]:
-        """Yield a run, then its curve: the progress of at most 1,002 of its epochs.
+        """Yield a run, then its curve: the progress of at most 1,001 of its epochs.
 
         Arguments, results and errors are those of Client.watch_run.
         """

@@ -10,22 +10,12 @@ from numpy.typing import ArrayLike
 from mnist37_client._rpc.channel import ConnectionSettings, Pem, ReplicaNames
 from mnist37_client._rpc.messages import requests
 from mnist37_client._rpc.methods import calls
-from mnist37_client._rpc.methods.calls import RunStateName, ScheduleName, SplitName
+from mnist37_client._rpc.methods.calls import ScheduleName, SplitName
 from mnist37_client._rpc.methods.progress import ProgressBuffer
-from mnist37_client._rpc.methods.streams import WatchedRun, iterate
-from mnist37_client._rpc.transport.blocking_calls import BlockingCalls
+from mnist37_client._rpc.methods.streams import iterate
+from mnist37_client.catalogue import Catalogue
 from mnist37_client.images import one_image_bytes, to_images
-from mnist37_client.results import (
-    Follower,
-    Loss,
-    Model,
-    Prediction,
-    Progress,
-    Run,
-    StepResult,
-    Tag,
-    Version,
-)
+from mnist37_client.results import Loss, Model, Prediction, StepResult, Version
 from mnist37_client.runs.training_run import TrainingRun
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -33,7 +23,7 @@ DEFAULT_TIMEOUT = 30.0
 DEFAULT_RETRY_FOR = 60.0
 
 
-class Client(BlockingCalls):
+class Client(Catalogue):
     """A connection to one server and its followers, which threads may share.
 
     The client connects at the first call. Every method raises a Mnist37Error if it fails;
@@ -105,6 +95,9 @@ class Client(BlockingCalls):
 
         Args:
             batches: images as in `predict`, up to 85,000 a batch. What they raise is raised.
+
+        Raises:
+            InvalidInput: a batch is not valid.
         """
         yield from self._predict_stream(iterate(batches))
 
@@ -141,6 +134,12 @@ class Client(BlockingCalls):
             min_delta: by how much a loss must be lower, with `patience`; the default is 0.
             request_id: up to 128 characters; the id of an interrupted run, with the same values,
                 continues that run.
+
+        Raises:
+            InvalidInput: an argument is not valid. The iteration and `wait` raise it too, if only
+                the server finds that.
+            AlreadyExists: the request_id belongs to another write; from the iteration and `wait`.
+            Aborted: the run cannot be continued, as the model has changed since; from them too.
         """
         request = requests.train_request(
             epochs,
@@ -178,7 +177,12 @@ class Client(BlockingCalls):
             images: your own batch, as in `predict`; None means the training set's next 256 images.
             labels: (N,), 1 for a three and 0 for a seven.
             learning_rate: above 0; the server's default is 1.0.
-            request_id: makes the call safe to repeat: the server does a step of one id once.
+            request_id: up to 128 characters; makes the call safe to repeat: the server does a step
+                of one id once.
+
+        Raises:
+            InvalidInput: an argument is not valid.
+            AlreadyExists: the request_id belongs to another write.
         """
         exchange = calls.step(self._exchanges, images, labels, learning_rate, request_id)
         return self._carry_out(exchange)
@@ -200,6 +204,10 @@ class Client(BlockingCalls):
             labels: (N,), 1 for a three and 0 for a seven.
             version: a retained version or a tag of it; None means the newest.
             fresh: whether the owner answers, and no follower.
+
+        Raises:
+            InvalidInput: an argument is not valid, or not one of split and images is given.
+            NotFound: the server does not retain the version, or there is no such tag.
         """
         exchange = calls.get_loss(self._exchanges, split, images, labels, version, fresh)
         return self._carry_out(exchange)
@@ -216,82 +224,64 @@ class Client(BlockingCalls):
         Args:
             seed: the seed of the random numbers; the server's default is 42.
             std: their standard deviation, 0 to 100; the server's default is 1.0.
-            request_id: makes the call safe to repeat.
+            request_id: up to 128 characters; makes the call safe to repeat.
+
+        Raises:
+            InvalidInput: an argument is not valid.
+            AlreadyExists: the request_id belongs to another write.
         """
         return self._carry_out(calls.initialize(self._exchanges, seed, std, request_id))
 
     def get_model(self, *, version: int | str | None = None, fresh: bool = False) -> Model:
-        """Return the parameters of the newest version, or of a retained one or a tag."""
+        """Return the parameters of a version: float32, weights (784,) and a bias.
+
+        Args:
+            version: a retained version or a tag of it; None means the newest.
+            fresh: whether the owner answers, and no follower.
+
+        Raises:
+            InvalidInput: an argument is not valid.
+            NotFound: the server does not retain the version, or there is no such tag.
+        """
         return self._carry_out(calls.get_model(self._exchanges, version, fresh))
 
     def versions(self, limit: int | None = None) -> list[Version]:
-        """Return the retained versions, newest first, at most `limit`."""
+        """Return the retained versions, newest first.
+
+        Args:
+            limit: the most versions to return; None means all.
+
+        Raises:
+            InvalidInput: the limit is not valid.
+        """
         return self._carry_out(calls.versions(limit))
 
     def restore(self, version: int | str, *, request_id: str | None = None) -> int:
-        """Make a retained version's parameters the model's again and return the new version."""
+        """Make a retained version's parameters the model's again and return the new version.
+
+        Args:
+            version: a retained version, or a tag of it.
+            request_id: up to 128 characters; makes the call safe to repeat.
+
+        Raises:
+            InvalidInput: an argument is not valid.
+            NotFound: the server does not retain the version, or there is no such tag.
+            AlreadyExists: the request_id belongs to another write.
+        """
         return self._carry_out(calls.restore(self._exchanges, version, request_id))
 
     def import_model(
         self, weights: ArrayLike, bias: ArrayLike, *, request_id: str | None = None
     ) -> int:
-        """Replace the model's 784 weights and its bias, and return the new version."""
+        """Replace the model's weights and its bias, and return the new version.
+
+        Args:
+            weights: 784 finite numbers, (784,) or (784, 1).
+            bias: one finite number.
+            request_id: up to 128 characters; makes the call safe to repeat.
+
+        Raises:
+            InvalidInput: an argument is not valid.
+            AlreadyExists: the request_id belongs to another write.
+        """
         return self._carry_out(calls.import_model(self._exchanges, weights, bias, request_id))
-
-    def tag_version(
-        self, name: str, version: int | str | None = None, *, request_id: str | None = None
-    ) -> int:
-        """Point a tag to a version, which the server then retains, and return the version.
-
-        Every method that takes a version also takes a tag. A tag that exists is moved.
-
-        Args:
-            name: 1 to 128 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`, not all digits.
-            version: a retained version, or another tag of it; None means the newest.
-            request_id: makes the call safe to repeat.
-        """
-        return self._carry_out(calls.tag_version(self._exchanges, name, version, request_id))
-
-    def followers(self) -> list[Follower]:
-        """Return the followers that the server sends its versions to, the first one first."""
-        return self._carry_out(calls.followers())
-
-    def tags(self) -> list[Tag]:
-        """Return the tags by name, then the server's `best@RUN`, newest run first."""
-        return self._carry_out(calls.tags())
-
-    def delete_tag(self, name: str, *, request_id: str | None = None) -> int:
-        """Delete a tag and return the version to which it pointed."""
-        return self._carry_out(calls.delete_tag(self._exchanges, name, request_id))
-
-    def runs(
-        self,
-        *,
-        name: str | None = None,
-        state: RunStateName | None = None,
-        limit: int | None = calls.RUNS,
-    ) -> list[Run]:
-        """Return training runs, newest first; those that wait for their turn come before.
-
-        Args:
-            name: only runs with this name; None means all.
-            state: only runs in this state; None means all.
-            limit: the most runs to return; None means all that the server retains.
-        """
-        return self._carry_out(calls.runs(name, state, limit))
-
-    def watch_run(
-        self, run: int | None = None, *, follow: bool = False
-    ) -> Iterator[Run | Progress]:
-        """Yield a run, then its curve: the progress of all epochs up to 1,000.
-
-        Of a longer run: every second or every fourth and so on, always the first and the last.
-
-        Args:
-            run: the run's number; None means the newest run.
-            follow: then also yield each new epoch, and the run again at its end. To watch a run
-                does not keep it alive: a run stops when only watchers are left.
-        """
-        watched = WatchedRun(run, self._exchanges.session)
-        for content in self._stream("WatchRun", requests.watch_request(run, follow)):
-            yield from watched.parse(content)

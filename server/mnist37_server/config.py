@@ -76,7 +76,7 @@ class Config:
 
         Seconds have an upper limit, since gRPC accepts at most 24 days, and NaN is refused.
         An address must be one, since gRPC would listen elsewhere for other texts. An address that
-        that other machines can reach needs TLS and an authentication of callers, or --insecure.
+        other machines can reach needs TLS and an authentication of callers, or --insecure.
         Waiting calls must leave RESERVED_RPCS of --max-rpcs to others.
         """
         for flag, seconds, minimum in (

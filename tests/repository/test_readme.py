@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from mnist37_server.rpc import memory_trim
+from mnist37_server.services.mnist37_service import READ_RPCS
 from support.pages import ROOT, anchors, links, pages, table
 
 
@@ -43,6 +45,13 @@ def test_contributing_lists_every_target_of_make() -> None:
     (phony,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     text = (ROOT / "CONTRIBUTING.md").read_text()
     assert sorted(re.findall(r"^    make ([a-z-]+)", text, re.MULTILINE)) == sorted(phony.split())
+
+
+def test_the_table_of_the_servers_threads() -> None:
+    rows = {row["name"]: row for row in table("ARCHITECTURE.md", "name", "how many", "runs")}
+    assert sorted(rows["`read-N`"]["runs"].split(", ")) == sorted(READ_RPCS)
+    trim = rows["`memory-trim`"]
+    assert trim["may block on"] == f"a pause of {memory_trim.INTERVAL_SECONDS:.0f} s"
 
 
 def test_the_readme_the_page_and_the_lesson_point_to_each_other() -> None:

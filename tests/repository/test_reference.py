@@ -92,6 +92,31 @@ def test_the_flags_of_cluster() -> None:
     ]
 
 
+def test_the_flags_of_the_other_commands_of_cluster() -> None:
+    listed = {
+        (name, plain(row["flag"]))
+        for row in table("docs/cluster.md", "flag", "commands", "meaning")
+        for name in names(row["commands"])
+    }
+    assert listed == {
+        (name, option.opts[0])
+        for name, command in cluster.commands.items()
+        for option in options(command)
+        if name != "run"
+    }
+
+
+def test_serve_with_a_front_is_explained() -> None:
+    assert "--front" in str(serve.help)
+    assert "`mnist37 serve --front`" in (ROOT / FLAGS).read_text()
+
+
+def test_the_pages_of_flags_lead_to_those_of_web_front_and_cluster() -> None:
+    for page in (FLAGS, COMMAND_LINE):
+        text = (ROOT / page).read_text()
+        assert all(f"](../{name}.md" in text for name in ("page", "front", "cluster"))
+
+
 def test_the_flags_that_reach_a_server() -> None:
     users = defaultdict(set)
     for name, command in commands.commands.items():

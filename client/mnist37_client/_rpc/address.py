@@ -8,6 +8,7 @@ import re
 from mnist37_client.errors import InvalidInput
 
 UNIX = "unix:"
+# This and probably_meant are in mnist37_server.domain.address too, which may not be imported here.
 PORT_DEFAULT = 50051
 
 

@@ -66,8 +66,8 @@ def check_unreachable(listeners: list[Listener], addresses: list[str]) -> None:
     if reachable and addresses:
         raise CannotStart(
             f"Ray listens on {', '.join(map(str, reachable))}, where other machines reach it at"
-            f" {addresses[0]}, and who has its token runs commands here; start it where there is"
-            " only lo: unshare --map-root-user --net sh -c 'ip link set lo up && exec mnist37"
+            f" {addresses[0]}, and whoever has Ray's token runs commands here; start it where there"
+            " is only lo: unshare --map-root-user --net sh -c 'ip link set lo up && exec mnist37"
             " cluster …'; or give --expose-ray if a firewall keeps others away"
         )
 

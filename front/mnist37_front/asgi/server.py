@@ -24,7 +24,7 @@ from mnist37_server.rpc.threads.elastic_pool import MustWait
 from mnist37_server.services.health import WATCHES_MAX
 
 from mnist37_front.asgi.context import Aborted, AsgiContext, Pairs
-from mnist37_front.asgi.exchanges import Exchange
+from mnist37_front.asgi.exchanges import Exchange, begin
 from mnist37_front.asgi.frames import (
     CONTENT_TYPE,
     OK_TRAILERS,
@@ -228,7 +228,7 @@ class AsgiServer:
         self._canceled.add()
         context.set_details(DROPPED)
         context.end()
-        task = asyncio.ensure_future(end(send, context, grpc.StatusCode.CANCELLED))
+        task = begin(end(send, context, grpc.StatusCode.CANCELLED))
         self._drops.add(task)
         task.add_done_callback(self._drops.discard)
 

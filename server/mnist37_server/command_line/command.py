@@ -28,12 +28,23 @@ class Command(click.Command):
     An environment variable that is empty counts as not set.
     """
 
+    # Neither package may import the other: mnist37_client.cli.group has this class too.
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Raise UsageError for an empty value."""
+        """Raise UsageError for an empty value.
+
+        Its text names the option and quotes no other argument: the one before an empty value may be
+        a token.
+        """
+        if ctx.ignore_unknown_options:  # the command to which it hands its arguments verifies them
+            return super().parse_args(ctx, args)
+        options = {name for option in self.params for name in option.opts}
         for previous, argument in zip(["", *args], args, strict=False):
-            if not argument or (argument.startswith("--") and argument.endswith("=")):
-                name = argument.rstrip("=") or previous or str(self.name)
-                raise click.UsageError(f"{name}: got an empty value; give another or none", ctx)
+            name, sign, value = argument.partition("=")  # a value may end with "=" too
+            if not argument or (name in options and sign and not value):
+                command = str(ctx.info_name).rpartition(" ")[2]
+                place = name or (previous if previous in options else command)
+                raise click.UsageError(f"{place}: got an empty value; give another or none", ctx)
         return super().parse_args(ctx, args)
 
 
@@ -53,7 +64,8 @@ def main(
 ) -> Config:
     """Train and serve one live model: a classifier of handwritten 3s and 7s.
 
-    With --follow, only serve the model that another server owns.
+    With --follow, only serve the model that another server owns. With --front, start a native front
+    before the server; `mnist37 front --help` says what it does.
 
     Prints "listening on HOST:PORT" when it is ready; ends on SIGINT, SIGTERM and SIGHUP. Every
     option can be set by an environment variable too: MNIST37_ADDRESS, MNIST37_DEVICE, ...

@@ -10,6 +10,7 @@ from pathlib import Path
 from mnist37_server.errors import CannotStart
 
 UNIX = "unix:"
+# This and probably_meant are in mnist37_client._rpc.address too, which may not be imported here.
 PORT_DEFAULT = 50051
 LOCALHOST = "localhost"
 WILDCARDS = ("0.0.0.0", "::")

@@ -198,7 +198,7 @@ class Replica:
             return
         if before[:2] != held[:2]:
             self.feed.publish(held.snapshot, held.lineage)
-        if before.snapshot is held.snapshot:  # those who follow want to know that it is the newest
+        if before.snapshot is held.snapshot:  # its own followers want to know that it is the newest
             self.feed.confirm()
 
     def _is_outdated(

@@ -26,13 +26,6 @@ CODES = {
     for code in StatusCode
 } | {StatusCode.CANCELLED: "Canceled"}
 
-FORMS: dict[tuple[bool, bool], tuple[str, Callable[..., Any]]] = {
-    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
-    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
-    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
-    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
-}
-
 OK = StatusCode.OK  # most calls end with it, and a look-up in an Enum is slow
 # When the RPC arrived, on perf_counter's clock.
 arrival_time: ContextVar[float] = ContextVar("arrival_time")
@@ -52,7 +45,10 @@ class MethodCounts:
 
     def __init__(self, kind: str, service: str, name: str) -> None:
         self.labels = [kind, service, name]
-        self.rpcs_started = 0  # written only by the one thread that runs the interceptors
+        # Without the lock, for which grpcio's serving thread would wait: each event loop of a front
+        # counts too, but CPython switches threads only at calls and at the ends of loops, so `+= 1`
+        # loses no count.
+        self.rpcs_started = 0
         # guarded by lock: handlers_started, _failed, seconds
         self.lock = threading.Lock()
         self.handlers_started = 0
@@ -100,17 +96,21 @@ class MethodCounts:
 
 @lru_cache(256)  # calls without access are refused by the same few handlers, again and again
 def counting_handler(method: MethodCounts, handler: Handler) -> Handler:
-    """Return a handler that calls this one and counts its calls."""
-    kind, make = FORMS[handler.request_streaming, handler.response_streaming]
-    behavior: Behavior = getattr(handler, kind)
-    if getattr(behavior, "experimental_non_blocking", False):
-        behavior = count_non_blocking(method, behavior)
-    elif handler.response_streaming:
+    """Return a handler that calls this one and counts its calls.
+
+    Args:
+        method: of the calls.
+        handler: whose requests are a stream, as those of rpc/registration all are.
+    """
+    make: Callable[..., Handler]
+    behavior: Any
+    if handler.response_streaming:
+        behavior, make = handler.stream_stream, grpc.stream_stream_rpc_method_handler
         behavior = count_stream(method, behavior)
     else:
+        behavior, make = handler.stream_unary, grpc.stream_unary_rpc_method_handler
         behavior = count_unary(method, behavior)
-    counter: Handler = make(behavior, handler.request_deserializer, handler.response_serializer)
-    return counter
+    return make(behavior, handler.request_deserializer, handler.response_serializer)
 
 
 def count_unary(method: MethodCounts, behavior: Behavior) -> Behavior:
@@ -155,43 +155,6 @@ def count_stream(method: MethodCounts, behavior: Behavior) -> Behavior:
             code = StatusCode.OK
         finally:  # also if grpcio drops the iterator, since the caller left
             method.end_handler(context, code)
-
-    return count_call
-
-
-def count_non_blocking(method: MethodCounts, behavior: Behavior) -> Behavior:
-    """Wrap a behavior that sends its responses by a callback, so that its calls are counted.
-
-    An example is Watch of grpcio's health service. The call outlives the behavior: it ends when
-    the behavior sends None, or when the caller leaves.
-    """
-
-    @wraps(behavior)
-    def count_call(
-        request: object, context: grpc.ServicerContext, send: Callable[[object], None]
-    ) -> object:
-        method.begin()
-        arrival = arrival_time.get()  # the callback does not run in the call's context variables
-        code = StatusCode.CANCELLED  # unless the behavior says that there are no more responses
-
-        def send_response(response: object) -> None:
-            nonlocal code
-            if response is None:
-                code = StatusCode.OK
-            send(response)
-
-        def count_end() -> None:
-            explicit_code = context.code()  # type: ignore[attr-defined]
-            final = code if explicit_code is None else known_code(explicit_code)
-            method.end(final, perf_counter() - arrival)
-
-        if not context.add_callback(count_end):
-            count_end()
-        try:
-            return behavior(request, context, send_response)
-        except BaseException:
-            code = StatusCode.UNKNOWN
-            raise
 
     return count_call
 

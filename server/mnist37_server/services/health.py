@@ -108,7 +108,10 @@ class Health(health.HealthServicer):
             # grpcio keeps every name that was ever watched. No service is added later, so one name
             # can stand for all unknown ones, and the memory stays bounded.
             request = health_pb2.HealthCheckRequest(service="unknown")
-        yield from super().Watch(request, context)
+        watcher = super().Watch(request, context)
+        if not context.is_active():  # perhaps since before Watch asked to be told of the call's end
+            watcher.close()
+        yield from watcher
 
     def begin_serving(self) -> None:
         """Report SERVING for every service from now on, unless the shutdown has begun."""

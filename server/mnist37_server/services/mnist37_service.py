@@ -240,7 +240,8 @@ class Mnist37Servicer:
         """Yield the state of a run, its curve and, if asked for, its further epochs."""
         number = request.run if request.HasField("run") else None
         with self.streams, closing(self._model.watch(number)) as watch:
-            context.add_callback(watch.close)
+            if not context.add_callback(watch.close):
+                raise CallerCancelled("the caller left")
             yield from watch_run(watch, request)
 
     def _update(

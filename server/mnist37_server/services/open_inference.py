@@ -29,10 +29,9 @@ MODEL = "mnist37"
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 SERVICE = DESCRIPTOR.full_name
 RPCS = {method.name for method in DESCRIPTOR.methods}
-# These run on the threads of the short calls, and those on the threads of the calls that wait.
-# Probes call the others, which have their own threads.
-SHORT_RPCS = {"ModelInfer"}
-LONG_RPCS = {"ModelStreamInfer"}
+SHORT_RPCS = {"ModelInfer"}  # on the threads of the short calls
+LONG_RPCS = {"ModelStreamInfer"}  # on the threads of the calls that wait
+# Probes call all other methods, which have threads of their own.
 # The parameter of an answer in a stream by which Triton's clients know the last one to a request.
 FINAL = "triton_final_response"
 MESSAGE_MIB_MAX = 64  # by default

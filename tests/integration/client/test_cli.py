@@ -391,6 +391,27 @@ def test_a_wrong_value_or_file_is_status_2_and_named_in_one_line(
     assert named in error(mnist37(address, *arguments), 2)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["loss", "--token", "c2VjcmV0==", ""],
+        ["loss", "--token=c2VjcmV0==", "--split="],
+        ["loss", "--token", "train", "c2VjcmV0=="],
+        ["web", "--token", "c2VjcmV0==", ""],
+        ["web", "--token=c2VjcmV0==", "--server", ""],
+    ],
+    ids=" ".join,
+)
+def test_a_refused_command_line_shows_no_token(arguments: list[str]) -> None:
+    assert "c2VjcmV0" not in error(mnist37(NO_SERVER, *arguments), 2)
+
+
+def test_a_token_may_end_with_equals_signs() -> None:
+    status_of_no_server = 3
+    refused = mnist37(NO_SERVER, "loss", "--token=c2VjcmV0==", "--retry-for=0")
+    assert "c2VjcmV0" not in error(refused, status_of_no_server)
+
+
 def test_a_wrong_file_among_right_ones_is_named(address: str, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.png"
     wrong.write_text("no picture")

@@ -42,6 +42,21 @@ def test_both_clients_have_the_same_methods() -> None:
     assert set(blocking) >= {"initialize", "get_model", "close"}
 
 
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_the_methods_say_their_arguments_and_their_errors(kind: type) -> None:
+    for name, (_, *parameters) in methods(kind).items():
+        text = str(inspect.getdoc(getattr(kind, name)))
+        if (
+            name == "__init__"
+            or not parameters
+            or f"those of Client.{name}" in " ".join(text.split())
+        ):
+            continue
+        for parameter, *_ in parameters:
+            assert f"\n    {parameter}: " in text.partition("\nArgs:")[2], (name, parameter)
+        assert "\nRaises:\n    InvalidInput: " in text, name
+
+
 def test_both_runs_have_the_same_methods() -> None:
     blocking, awaited = methods(TrainingRun), methods(AsyncTrainingRun)
     del blocking["__init__"], awaited["__init__"]  # called by the clients only

@@ -19,8 +19,8 @@ BINARY_MAX = 64 * MIB  # as the server's own messages
 SECONDS_MAX = 30.0  # to send a body in
 IDLE_SECONDS = 300.0  # between two parts of a body that is a stream
 HELD_MAX = 192 * MIB  # bytes, by all bodies that are being read or answered
-# Small bodies are read beyond that: who holds large ones must not shut out the others. There is
-# room for one of each connection.
+# Small bodies are read beyond that: a client that sends large ones must not shut the others out.
+# There is room for one small body of each connection.
 SMALL_BYTES = 65_536
 SMALL_HELD_MAX = 64 * MIB
 

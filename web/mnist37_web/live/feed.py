@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import struct
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 import orjson
 from mnist37_client import Run, errors
+from mnist37_client._rpc.messages.checks import decode
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
 from mnist37_web.errors import HttpError
@@ -58,6 +60,7 @@ class Live:
         self._changed = asyncio.Event()
         self._browsers = 0
         self._has_browsers = asyncio.Event()
+        self._left_at = 0.0  # when the last browser left, on time.monotonic's clock
         self._is_closing = False
         self._position: tuple[int, int] | None = None  # start and version of the newest model
         self._measured: tuple[int, int] | None = None  # the position of the last loss
@@ -74,8 +77,8 @@ class Live:
                 asyncio.create_task(self._repeat(self._send_curve)),
             ]
             try:
-                while self._browsers:
-                    await asyncio.sleep(LINGER)
+                while self._browsers or (rest := self._left_at + LINGER - time.monotonic()) > 0:
+                    await asyncio.sleep(LINGER if self._browsers else rest)
             finally:
                 for task in tasks:
                     task.cancel()
@@ -136,6 +139,7 @@ class Live:
         finally:
             self._browsers -= 1
             if not self._browsers:
+                self._left_at = time.monotonic()
                 self._has_browsers.clear()
 
     def _publish(self, kind: str, value: object, is_state: bool = True) -> None:
@@ -195,7 +199,7 @@ class Live:
             while True:
                 async with asyncio.timeout(SILENCE_MAX):
                     content = await anext(messages)
-                message = pb.FollowResponse.FromString(content)
+                message = decode(pb.FollowResponse, content)
                 if message.parameters:
                     position = message.position
                     self._publish_model(position.start, position.version, message.parameters)
@@ -213,7 +217,7 @@ class Live:
         request = pb.GetModelRequest()
         while True:
             content = await self._caller.call(f"{SERVICE}GetModel", request.SerializeToString())
-            model = pb.GetModelResponse.FromString(content)
+            model = decode(pb.GetModelResponse, content)
             parameters = model.weights + struct.pack("<f", model.bias)
             self._publish_model(model.start, model.version, parameters)
             await asyncio.sleep(INTERVAL)

@@ -93,7 +93,7 @@ SCHEMAS: dict[str, Schema] = {
         "required": ["error"],
         "properties": {
             "error": {"type": "string", "description": "What was wrong, and what would be right."},
-            "code": {"type": "string", "description": "The code of gRPC."},
+            "code": {"type": "string", "description": "gRPC's code, of an error of the server."},
             "reason": {"type": "string", "description": "A name for programs."},
             "field": {"type": "string", "description": "The field that is wrong."},
         },

@@ -139,6 +139,7 @@ async def infer(caller: Caller, request: InferRequest, model: str, version: str)
 
 def encode_varint(number: int) -> bytes:
     """Return a number as protobuf encodes it: 7 bits in a byte, the lowest first."""
+    # The server's predict_codec has this too, and may not be imported here.
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)

@@ -1,7 +1,7 @@
 """The results in the messages of a server, which are checked: another server may say anything.
 
 Messages come as bytes, because grpcio hides the error of a decoder: it logs the stack trace and
-goes on with None. Who also needs a message's position decodes it first.
+goes on with None. A caller that also needs the message's position decodes the message itself.
 """
 
 from __future__ import annotations

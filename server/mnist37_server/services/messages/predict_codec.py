@@ -151,6 +151,7 @@ def read_varint(message: bytes, start: int, bytes_max: int = LENGTH_BYTES_MAX) -
 
 
 def _encode_varint(number: int) -> bytes:
+    # mnist37_web.rest.inference has this too, and may not be imported here.
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)

@@ -14,7 +14,9 @@ from mnist37_server.storage.tables.version_slots import VersionSlots
 
 RETAINED_RUNS = 1_000  # the newest, and those in which a tag points to a version
 RETAINED_CURVES = 100  # of the newest runs, and of those in which a tag points to a version
-RETAINED_EPOCHS = 1_000  # of each run's curve; once there are more, every second one is dropped
+# Of each run's curve; once there are more, every second one is dropped. The first one stays, so a
+# curve has 1,001 at most.
+RETAINED_EPOCHS = 1_000
 
 
 class RunLog:
@@ -142,7 +144,7 @@ class RunLog:
                 self.drop_if_old(number - RETAINED_RUNS)
 
     def _set_pins(self, number: int, last: int | None, best: int | None) -> None:
-        """Pin the last and the best version of a run in place of those that it pinned before."""
+        """Pin the last and the best version of a run, and unpin its versions pinned before."""
         pinned = self._pinned.pop(number, (None, None))
         for version in (last, best):
             if version is not None:

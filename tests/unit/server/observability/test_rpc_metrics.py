@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import urllib.error
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from mnist37_server.domain.address import Address, parse
 from mnist37_server.errors import CannotStart
 from mnist37_server.observability.prometheus import MetricsEndpoint
+from mnist37_server.observability.rpc_metrics import RpcMetrics
 from support.scraping import Scrape, wait_until
 
 SERVICE = "probe.v1.Probe"
@@ -28,7 +30,6 @@ KINDS = {
     "Upload": (True, False),
     "Download": (False, True),
     "Chat": (True, True),
-    "Watch": (False, True),
 }
 
 LOCAL = Address("127.0.0.1", 0)
@@ -57,9 +58,11 @@ class Probe:
 
     def __init__(self) -> None:
         self.threads: set[str] = set()
-        self.watchers: list[Callable[[object], None]] = []
 
-    def unary(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+    def unary(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        return self._answer(next(requests), context)
+
+    def _answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         self.threads.add(threading.current_thread().name)
         match request:
             case b"abort":
@@ -79,37 +82,27 @@ class Probe:
     def upload(self, requests: Iterator[bytes], _: grpc.ServicerContext) -> bytes:
         return b"".join(requests)
 
-    def download(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+    def download(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        request = next(requests)
         yield b"1"
-        self.unary(request, context)
+        self._answer(request, context)
         while request == b"go on":
             yield b"2"
 
     def chat(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         for request in requests:
-            yield self.unary(request, context)
-
-    def watch(
-        self, request: bytes, context: grpc.ServicerContext, send: Callable[[object], None]
-    ) -> None:
-        self.unary(request, context)
-        send(b"1")
-        if request == b"end":
-            send(None)
-        self.watchers.append(send)
+            yield self._answer(request, context)
 
 
 def handlers(probe: Probe, pool: ThreadPoolExecutor) -> dict[str, Any]:
-    """Return the service's handlers, as generated code and grpcio's own services make them."""
+    """Return the service's handlers: the requests of each are a stream, as in rpc/registration."""
     probe.unary.__func__.experimental_thread_pool = pool  # type: ignore[attr-defined]
-    probe.watch.__func__.experimental_non_blocking = True  # type: ignore[attr-defined]
     return {
-        "Unary": grpc.unary_unary_rpc_method_handler(probe.unary),
+        "Unary": grpc.stream_unary_rpc_method_handler(probe.unary),
         "Upload": grpc.stream_unary_rpc_method_handler(probe.upload),
-        "Download": grpc.unary_stream_rpc_method_handler(probe.download),
+        "Download": grpc.stream_stream_rpc_method_handler(probe.download),
         "Chat": grpc.stream_stream_rpc_method_handler(probe.chat),
-        "Watch": grpc.unary_stream_rpc_method_handler(probe.watch),
-        "Unlisted": grpc.unary_unary_rpc_method_handler(probe.unary),
+        "Unlisted": grpc.stream_unary_rpc_method_handler(probe.unary),
     }
 
 
@@ -119,7 +112,7 @@ class SelectiveAuthorizer:
     def authorize(self, call: grpc.HandlerCallDetails) -> Any:
         if ("refuse", "me") not in call.invocation_metadata:
             return None
-        return grpc.unary_unary_rpc_method_handler(
+        return grpc.stream_stream_rpc_method_handler(
             lambda _, context: context.abort(grpc.StatusCode.UNAUTHENTICATED, "")
         )
 
@@ -223,28 +216,6 @@ def test_streams_by_how_they_end(port: SimpleNamespace) -> None:
         assert started == now.value("grpc_server_handling_seconds_count", **labels)
 
 
-def test_a_handler_that_gives_its_thread_back_is_counted_to_the_end_of_its_rpc(
-    port: SimpleNamespace,
-) -> None:
-    # Health's Watch is such a handler; otherwise it would use up the threads.
-    watch = port.channel.unary_stream(f"/{SERVICE}/Watch")
-    watches = [watch(b"") for _ in range(10)]  # more than there are threads
-    for open_one in watches:
-        next(open_one)
-    now = Scrape(port.url)
-    assert now.total("grpc_server_started_total", grpc_method="Watch") == 10
-    assert now.codes("Watch") == {}
-    assert now.total("mnist37_rpcs_in_progress", grpc_method="Watch") == 10
-    assert list(watch(b"end")) == [b"1"]
-    assert code(lambda: list(watch(b"abort"))) == "NOT_FOUND"
-    assert code(lambda: list(watch(b"raise"))) == "UNKNOWN"
-    for open_one in watches:
-        open_one.cancel()
-    expected = {"OK": 1, "NotFound": 1, "Unknown": 1, "Canceled": 10}
-    assert wait_until(lambda: Scrape(port.url).codes("Watch") == expected)
-    assert Scrape(port.url).total("mnist37_rpcs_in_progress") == 0
-
-
 def test_calls_that_grpc_refuses_itself_are_counted_as_started(port: SimpleNamespace) -> None:
     unary = port.channel.unary_unary(f"/{SERVICE}/Unary")
     waiting = [unary.future(b"wait") for _ in range(RPCS_MAX)]
@@ -260,6 +231,33 @@ def test_calls_that_grpc_refuses_itself_are_counted_as_started(port: SimpleNames
     now = Scrape(port.url)
     assert now.total("grpc_server_started_total", **labels) == RPCS_MAX + 1
     assert set(now.codes("Unary")) == {"Canceled"}
+
+
+def test_calls_that_arrive_in_several_threads_are_all_counted() -> None:
+    # As in a front, whose event loops share one interceptor.
+    metrics = RpcMetrics([contract()])
+    handler: Any = grpc.stream_unary_rpc_method_handler(lambda *_: b"")
+    call: Any = SimpleNamespace(method=f"/{SERVICE}/Unary", invocation_metadata=())
+
+    def arrive() -> None:
+        for _ in range(50_000):
+            metrics.intercept_service(lambda _: handler, call)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            for done in [threads.submit(arrive) for _ in range(4)]:
+                done.result()
+    finally:
+        sys.setswitchinterval(interval)
+    (started,) = [
+        sample.value
+        for metric in metrics.collect()
+        for sample in metric.samples
+        if sample.name == "grpc_server_started_total" and sample.labels["grpc_method"] == "Unary"
+    ]
+    assert started == 200_000
 
 
 def test_no_caller_can_make_up_labels(port: SimpleNamespace) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
@@ -9,8 +11,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_server.domain.position import Floor, Position
-from mnist37_server.services.messages.predict_codec import PredictFields, decode, encode
+from mnist37_server.services.messages.predict_codec import (
+    PredictFields,
+    _encode_varint,
+    decode,
+    encode,
+    read_varint,
+)
 from mnist37_server.services.messages.requests import parse_floor
+from mnist37_web.rest.inference import encode_varint
 
 
 def pixels_of(fields: PredictFields) -> bytes:
@@ -56,6 +65,14 @@ def test_a_length_in_more_bytes_than_protobuf_accepts_is_refused() -> None:
     assert pixels_of(decode(b"\x0a\x83\x80\x80\x80\x00abc")) == b"abc"
     with pytest.raises(DecodeError):
         decode(b"\x0a\x83\x80\x80\x80\x80\x00abc")
+
+
+@pytest.mark.parametrize("write", [_encode_varint, encode_varint], ids=["server", "web"])
+@pytest.mark.parametrize("number", [0, 1, 127, 128, 16_383, 16_384, 2**32, 2**64 - 1])
+def test_a_varint_is_read_as_it_was_written(write: Callable[[int], bytes], number: int) -> None:
+    written = write(number)
+    assert read_varint(written, 0, 10) == (number, len(written))
+    assert pb.PredictRequest(version=number).SerializeToString()[1:] == written
 
 
 def test_the_pixels_are_not_copied() -> None:

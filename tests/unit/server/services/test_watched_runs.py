@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +20,9 @@ from mnist37_server.domain.snapshot import Origin, Snapshot
 from mnist37_server.engine.run_watch import RunWatch
 from mnist37_server.engine.stats import EngineStats
 from mnist37_server.engine.writes.write_queue import WriteQueue
+from mnist37_server.rpc.threads.thread_pools import LifoThreadPool
 from mnist37_server.services.messages.watched_runs import watch_run
+from mnist37_server.services.mnist37_service import Mnist37Servicer
 from mnist37_server.storage.store import Store
 
 RUN = 1
@@ -73,3 +79,37 @@ def test_the_state_comes_first_of_a_run_that_commits_after_the_watch_began(
     kinds = [message.WhichOneof("what") for message in messages]
     assert kinds == ["run", "progress", "progress", "run"]
     assert messages[-1].run.state == pb.RUN_STATE_FINISHED
+
+
+class StatusSet(Exception):
+    """The status of a call."""
+
+
+def refuse(status: object) -> None:
+    raise StatusSet(status)
+
+
+def test_a_watch_ends_at_once_if_its_call_ended_before_it_asked_to_be_told(
+    training: Training,
+) -> None:
+    watch = RunWatch(training.queue, training.store, RUN)
+    model: Any = SimpleNamespace(watch=lambda _: watch)
+    service = Mnist37Servicer(model, model, LifoThreadPool(1, "long-call"))
+    left: Any = SimpleNamespace(
+        time_remaining=lambda: 60.0,
+        is_active=lambda: True,  # until now
+        add_callback=lambda _: False,
+        abort_with_status=refuse,
+    )
+    ended = threading.Event()
+
+    def call() -> None:
+        with suppress(StatusSet):
+            list(service.WatchRun(pb.WatchRunRequest(follow=True), left))
+        ended.set()
+
+    threading.Thread(target=call, daemon=True).start()
+    try:
+        assert ended.wait(20), "the thread waits for epochs that nobody reads"
+    finally:
+        watch.close()

@@ -209,6 +209,14 @@ def test_strides() -> None:
     assert all(n // epoch_stride(n) <= RETAINED_EPOCHS for n in range(1, 10**4))
 
 
+@pytest.mark.parametrize("epochs", [1_000, 1_999, 2_000, 3_999])
+def test_a_curve_has_at_most_1001_epochs(store: Store, epochs: int) -> None:
+    commit_run(store, 1, epochs, versions=1)
+    curve = [found.epoch for found in store.curve(1)]
+    assert (curve[0], curve[-1]) == (1, epochs)
+    assert len(curve) == (1_000 if epochs == 1_000 else 1_001)
+
+
 def test_the_curve_of_an_old_run_is_retained_for_a_tag(store: Store, tmp_path: Path) -> None:
     first = commit_run(store, 1, 5)
     commit_run(store, 2, 5)
