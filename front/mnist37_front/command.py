@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from mnist37_server.command_line.command import Command
+from mnist37_server.command_line import refused_by_system
+from mnist37_server.command_line.command import Command, check_compiler
 from mnist37_server.errors import CannotStart
 
 from mnist37_front.owner import OwnerRefused
@@ -179,12 +180,15 @@ def serve(settings: FrontSettings | Pair) -> int:
         CannotStart: a setting cannot be used, or the system lacks what the front needs.
         OwnerRefused: the server did not start, and has said why.
     """
+    check_compiler()
     from mnist37_front.running import run
 
     try:
         return run(settings) if isinstance(settings, FrontSettings) else run(*settings)
-    except OSError as error:
-        raise CannotStart(f"the system refuses what the front needs: {error}") from error
+    except Exception as error:
+        if (what := refused_by_system(error)) is None:
+            raise
+        raise CannotStart(f"the system refuses what the front needs: {what}") from error
 
 
 def fail(name: str, text: str, status: int) -> NoReturn:

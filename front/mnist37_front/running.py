@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mnist37_server.access import certificates, tls
 from mnist37_server.access.tokens import Tokens
-from mnist37_server.domain.address import SOCKET_PATH_BYTES_MAX, join
+from mnist37_server.domain.address import join
 from mnist37_server.errors import CannotStart
 from mnist37_server.observability import logs
 from mnist37_server.observability.background_stream import announce
 from mnist37_server.rpc import process
-from mnist37_server.rpc.listening import find_port
+from mnist37_server.rpc.listening import check_socket_file, find_port
 
 from mnist37_front.envoy.process import START_SECONDS, Envoy
 from mnist37_front.owner import OwnerProcess, OwnerTokens
+from mnist37_front.private_folder import private_folder
 from mnist37_front.settings import LOGGED, FrontSettings, with_fronts_flags
 
 PAUSE_SECONDS = 0.1
-FOLDER_BYTES_MAX = SOCKET_PATH_BYTES_MAX - len("/internal.sock")
 
 log = logging.getLogger(__name__)
 
@@ -97,40 +92,15 @@ def serve(settings: FrontSettings, owner: OwnerProcess | None, signals: process.
     return status
 
 
-@contextmanager
-def private_folder() -> Iterator[Path]:
-    """Yield a folder that only this user may enter, and delete it at the end.
-
-    Raises:
-        CannotStart: it cannot be made, or its path is too long for the files of sockets.
-    """
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="mnist37-front-")).absolute()
-    except OSError as error:
-        raise CannotStart(
-            f"TMPDIR: no folder for the front's sockets can be made: {error.strerror}; must name a"
-            " folder that this user may write to"
-        ) from error
-    try:
-        size = len(os.fsencode(folder))
-        if size > FOLDER_BYTES_MAX:
-            raise CannotStart(
-                f"TMPDIR: {folder.parent} is too long for the path of a socket file; must have at"
-                f" most {FOLDER_BYTES_MAX - size + len(os.fsencode(folder.parent))} bytes"
-            )
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def with_port(settings: FrontSettings) -> FrontSettings:
     """Return the settings with a free port in place of port 0.
 
     Raises:
-        CannotStart: the host is none of this machine, or the port is in use.
+        CannotStart: the host is none of this machine, or the port or the socket file is in use.
     """
     address = settings.parsed_address
     if address.path is not None:
+        check_socket_file(address.path)
         return settings
     _, port = find_port("--address", address)
     return replace(settings, address=join(address.host, port))

@@ -222,6 +222,17 @@ def test_a_socket_file_is_an_address(tmp_path: Path) -> None:
     assert "at most 107 bytes" in refusal("--address", f"unix:{tmp_path}/{'x' * 100}")
 
 
+def test_a_relative_socket_file_in_a_folder_that_is_gone_is_refused_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    line = refusal("--address", "unix:mnist37.sock")
+    assert "--address: got 'unix:mnist37.sock', and the current folder is gone" in line
+
+
 # What people type, and what they probably meant.
 TYPED = {
     "http://localhost:50051": "localhost:50051",

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -158,6 +157,8 @@ def serve(settings: Settings) -> None:
 
 def fail(text: str, status: int) -> NoReturn:
     """Print why web cannot start, if stderr takes it, and end the process."""
-    with suppress(OSError):
+    try:
         click.echo(f"mnist37 web: {text}", err=True)
+    except OSError:
+        streams.discard_errors()
     sys.exit(status)

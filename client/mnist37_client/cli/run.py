@@ -18,12 +18,11 @@ Exit status:
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from typing import NoReturn
 
 import click
 
-from mnist37_client.cli import streams
+from mnist37_client.cli import refusals, streams
 from mnist37_client.cli.commands import (
     cluster,
     followers,
@@ -59,21 +58,23 @@ def run() -> None:
     except BrokenPipeError:  # `mnist37 ... | head` ends silently, and a demo stops its server
         streams.discard_output()
         sys.exit(READER_GONE)
-    except OSError as error:  # of stdout: the commands handle those of their files
-        streams.discard_output()
-        _fail(f"the output cannot be written: {error.strerror}", 1)
     except Exception as error:
-        from mnist37_client.errors import Mnist37Error
+        from mnist37_client.errors import Mnist37Error, one_line
 
-        if not isinstance(error, Mnist37Error):
+        if isinstance(error, Mnist37Error):
+            _fail(str(error), _exit_status(error))
+        if (text := refusals.explain(error)) is None:
             raise
-        _fail(str(error), _exit_status(error))
+        streams.discard_output()
+        _fail(one_line(text), 1)
 
 
 def _fail(text: str, status: int) -> NoReturn:
     """Print one line on stderr, if it takes one, and exit."""
-    with suppress(OSError):
+    try:
         click.echo(f"mnist37: {text}", err=True)
+    except OSError:
+        streams.discard_errors()
     sys.exit(status)
 
 

@@ -18,6 +18,7 @@ from safetensors.numpy import load, save
 from mnist37_client.bounded_file import read_bounded
 from mnist37_client.errors import InvalidInput
 from mnist37_client.images import PIXELS
+from mnist37_client.new_file import write_new
 from mnist37_client.results import Model
 
 
@@ -29,8 +30,12 @@ def save_model(model: Model, path: Path) -> None:
     """
     tensors = {"weight": model.weights.reshape(1, PIXELS), "bias": model.bias.reshape(1)}
     metadata = {"format": "pt", "version": str(model.version), "digest": model.digest}
+    content = save(tensors, metadata)
     try:
-        path.write_bytes(save(tensors, metadata))
+        try:
+            write_new(path, content)
+        except FileExistsError:
+            path.write_bytes(content)
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be written: {error.strerror}") from None
 

@@ -50,6 +50,11 @@ def discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def discard_errors() -> None:
+    """Let what stderr did not take go nowhere: Python would end with the status 120 for it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def write_plainer(error: UnicodeError) -> tuple[str, int]:
     """Return what to write in place of the characters that an encoding lacks: an error handler."""
     if not isinstance(error, UnicodeEncodeError):

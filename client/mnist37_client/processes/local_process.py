@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from collections.abc import Container
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -39,17 +40,22 @@ class LocalProcess:
             for variable, value in python_process.environment().items()
             if variable not in unwanted
         }
-        # Not a pipe: without a reader a full pipe would block the process.
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the process has ended
         prepare = python_process.die_with_parent() if self.ends_with_thread else None
-        self.process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env=environment,
-            preexec_fn=prepare,  # noqa: PLW1509 - it calls the system alone
-        )
+        try:
+            with ExitStack() as stack:
+                # Not a pipe: without a reader a full pipe would block the process.
+                self._log = stack.enter_context(tempfile.TemporaryFile("w+"))
+                self.process = subprocess.Popen(
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=self._log,
+                    text=True,
+                    env=environment,
+                    preexec_fn=prepare,  # noqa: PLW1509 - it calls the system alone
+                )
+                stack.pop_all()  # the log is closed when the process has ended
+        except OSError as error:  # of the folder for the log, or of the process
+            raise Unavailable(f"{name} did not start: {error.strerror}") from error
         assert self.process.stdout is not None
         try:
             line = self.process.stdout.readline()

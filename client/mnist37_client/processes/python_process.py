@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from mnist37_client.errors import Mnist37Error
+
 VARIABLE = "PYTHONPATH"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1
@@ -26,9 +28,24 @@ def become(module: str, *arguments: str) -> NoReturn:
     """Run a module in the place of this process; signals wait until the module unblocks them.
 
     Before that, Python would print a stack trace for SIGINT.
+
+    Raises:
+        Mnist37Error: the system does not run Python.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    os.execve(sys.executable, [*command(module), *arguments], environment())
+    execute([*command(module), *arguments])
+
+
+def execute(arguments: list[str]) -> NoReturn:
+    """Run a command of Python in the place of this process.
+
+    Raises:
+        Mnist37Error: the system does not run it.
+    """
+    try:
+        os.execve(sys.executable, arguments, environment())
+    except OSError as error:  # another user's Python, or more arguments than the system takes
+        raise Mnist37Error(f"{sys.executable} cannot be run: {error.strerror}") from error
 
 
 def environment() -> dict[str, str]:

@@ -21,6 +21,8 @@ from mnist37_server.command_line.options import (
 from mnist37_server.config import Config, Following
 from mnist37_server.errors import CannotStart
 
+NO_COMPILER = "NUMBA_DISABLE_JIT"
+
 
 class Command(click.Command):
     """A command that refuses empty values: mostly, a script's variable is not set.
@@ -75,6 +77,7 @@ def main(
             "mnist37 serve needs more than the client: pip install 'mnist37[server]', or"
             " 'mnist37[serve-cpu]' for a server without torch and CUDA"
         )
+    check_compiler()
     following = _parse_following(context, follow, settings)
     if settings["download"] and settings["data_root"] is None:
         raise click.UsageError("--download needs --data-root, the folder to fetch MNIST into")
@@ -91,6 +94,12 @@ def main(
     # would take a tenth of the time of a start.
     gc.disable()
     return config
+
+
+def check_compiler() -> None:
+    """Raise CannotStart if numba is told to compile nothing: the kernels run compiled alone."""
+    if os.environ.get(NO_COMPILER, "0") not in ("", "0"):
+        raise CannotStart(f"{NO_COMPILER}: is set, and the kernels run compiled alone; unset it")
 
 
 def _parse_following(

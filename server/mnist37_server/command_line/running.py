@@ -16,6 +16,10 @@ from mnist37_server.config import Config
 from mnist37_server.errors import CannotStart
 from mnist37_server.rpc import process
 
+# The texts of errors whose class alone does not say what they are.
+NO_THREAD = "can't start new thread"
+NO_ROOM_FOR_LIBRARY = "failed to map segment"
+
 
 def serve(config: Config) -> None:
     """Serve until a signal ends the server."""
@@ -40,7 +44,26 @@ def start(serve: Callable[[Config], None] = serve) -> None:
             serve(config)
     except CannotStart as error:
         fail(str(error), 2)  # click's exit status for an invalid option
+    except Exception as error:
+        if (what := refused_by_system(error)) is None:
+            raise
+        logging.shutdown()  # first what was logged
+        fail(f"the system refuses what the server needs: {what}", 2)
     end(0)
+
+
+def refused_by_system(error: Exception) -> str | None:
+    """Return what the system refuses; None if the error is a fault of the server."""
+    first_line = str(error).partition("\n")[0]
+    if isinstance(error, OSError):
+        return first_line
+    if isinstance(error, MemoryError):
+        return "no memory is left"
+    if isinstance(error, RuntimeError) and NO_THREAD in first_line:
+        return "it lets this user start no thread more"
+    if isinstance(error, ImportError) and NO_ROOM_FOR_LIBRARY in first_line:
+        return first_line
+    return None
 
 
 def parse() -> Config | None:

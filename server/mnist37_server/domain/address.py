@@ -87,7 +87,12 @@ def _parse_unix(flag: str, text: str) -> Address:
     path = re.sub(r"^///", "/", text.removeprefix(UNIX))  # gRPC has the form unix:///PATH too
     if not path or path.startswith("//"):
         raise CannotStart(f"{flag}: got {text!r}; must be unix:PATH, for example unix:mnist37.sock")
-    absolute = Path(path).absolute()
+    try:
+        absolute = Path(path).absolute()
+    except OSError as error:  # of the current folder
+        raise CannotStart(
+            f"{flag}: got {text!r}, and the current folder is gone; give a path from / on"
+        ) from error
     size = len(str(absolute).encode(errors="surrogateescape"))
     if size > SOCKET_PATH_BYTES_MAX:
         raise CannotStart(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -276,6 +277,85 @@ def test_a_demo_that_is_ended_stops_its_server(end: signal.Signals | None, folde
             return
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_file_that_cannot_be_looked_at_is_named(server: LocalServer, folder: Path) -> None:
+    name = "x" * 300  # longer than a name may be; so is a name in a folder that one may not enter
+    finished = subprocess.run(
+        [*CLI, "predict", name, "three.png"],
+        env={**os.environ, "MNIST37_ADDRESS": server.address},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 2
+    assert finished.stderr.startswith(f"mnist37: {name}: cannot be read")
+    assert "three.png: 3 (" in finished.stdout
+
+
+def test_signals_that_the_parent_has_blocked_end_a_command(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_IMPORT)
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        process = subprocess.Popen(
+            [*CLI, "loss"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.terminate()
+        assert process.wait(10) == -signal.SIGTERM  # SLOW_IMPORT sleeps for longer
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+@pytest.mark.parametrize(
+    ("command", "status"), [("token train", 1), ("runs --limit x", 2), ("web --address x", 2)]
+)
+def test_the_status_holds_where_stderr_takes_nothing_either(command: str, status: int) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        finished = subprocess.run(
+            [*CLI, *command.split()], stdout=full, stderr=full, env=environment, check=False
+        )
+    assert finished.returncode == status
+
+
+@pytest.mark.parametrize("command", sorted(SERVERS - {"web"}))
+def test_a_compiler_that_is_turned_off_is_named(command: str) -> None:
+    if command in FRONTS and (reason := fronted.missing()):
+        pytest.skip(reason)
+    finished = subprocess.run(
+        [*CLI, *command.split(), "--address", "127.0.0.1:0"],
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    line = "NUMBA_DISABLE_JIT: is set, and the kernels run compiled alone; unset it"
+    assert (finished.returncode, finished.stderr) == (2, f"mnist37 {command}: {line}\n")
+
+
+# A memory in which Python and our first lines have room, and the compiler has none.
+SMALL_MEMORY = ("prlimit", f"--as={300 * 2**20}")
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs Linux")
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_a_server_without_memory_says_so_in_one_line(command: str) -> None:
+    options = ("--device", "cpu", "--state", ":memory:") if command == "serve" else ()
+    finished = subprocess.run(
+        [*SMALL_MEMORY, *CLI, command, *options], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == (2 if command == "serve" else 3)
+    assert "mnist37 serve: the system refuses what the server needs" in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
 
 
 # In the order of a start; Python itself loads some others before our first line.

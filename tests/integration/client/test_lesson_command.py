@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +111,15 @@ def test_an_empty_folder_is_refused(here: Path) -> None:
     status, out, error = lesson(here, "")
     assert (status, out) == (2, "")
     assert error.splitlines()[-1] == "mnist37: lesson: got an empty value; give another or none"
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs Linux")
+def test_a_copy_that_is_not_whole_is_not_left_behind(here: Path) -> None:
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    full = ["prlimit", "--fsize=1000", *CLI, "lesson", "--copy-only"]
+    finished = subprocess.run(
+        full, cwd=here, env=environment, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 2
+    assert finished.stderr == "mnist37: lesson.ipynb: cannot be written: File too large\n"
+    assert not list(here.iterdir())

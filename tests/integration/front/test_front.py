@@ -140,11 +140,18 @@ def test_the_page_and_the_http_api_are_on_the_same_port_and_predict_without_the_
     assert probability == pytest.approx(expected, abs=1e-7)
 
 
-def test_a_killed_launcher_ends_envoy_and_the_owner() -> None:
+def test_a_killed_launcher_ends_envoy_and_the_owner_and_the_next_one_deletes_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with FrontedServer() as server:
         port = int(server.address.rpartition(":")[2])
+        (left,) = tmp_path.iterdir()
         server.kill()
         assert wait_until(lambda: not listens(port), 5)
+    with FrontedServer():
+        assert not left.exists()
+    assert not list(tmp_path.iterdir())
 
 
 def listens(port: int) -> bool:
@@ -332,6 +339,15 @@ def test_a_front_that_cannot_start_says_why_in_one_line(
             line = refusal(*command, "--metrics-address", address)
             assert f"--metrics-address: cannot listen on {address}: the port is in use" in line
     assert "--state: cannot write to /dev/null" in refusal(*pair, "--state", "/dev/null")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "taken"))
+        listener.listen()
+        taken_file, nowhere = f"unix:{tmp_path}/taken", f"unix:{tmp_path}/none/x"
+        for command in (front, pair):
+            line = refusal(*command, "--address", taken_file)
+            assert f"--address: another server listens on {taken_file}" in line
+            line = refusal(*command, "--address", nowhere)
+            assert f"--address: there is no folder {tmp_path}/none" in line
     long = tmp_path / ("x" * 80)
     long.mkdir()
     monkeypatch.setenv("TMPDIR", str(long))

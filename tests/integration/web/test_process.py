@@ -24,6 +24,21 @@ def unexpected(log: str) -> list[str]:
     return [line for line in log.splitlines() if " INFO started address=" not in line]
 
 
+class WebOfAScript(LocalWeb):
+    """A web that a script starts which ignores the signals that end it, as `trap '' TERM` does."""
+
+    command = ("sh", "-c", "trap '' TERM INT; exec \"$@\"", "sh", *LocalWeb.command)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_the_parent_ignores_ends_web_too(
+    address: str, number: signal.Signals
+) -> None:
+    with WebOfAScript(address) as web:
+        web.process.send_signal(number)
+        assert web.process.wait(20) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_web_with_status_0(address: str, number: signal.Signals) -> None:
     with LocalWeb(address) as web:

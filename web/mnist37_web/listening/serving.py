@@ -82,7 +82,7 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             # SIGHUP is left alone where it is ignored: nohup wants the process to go on.
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._end)
         yield
 

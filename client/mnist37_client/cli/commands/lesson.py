@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shlex
-import sys
 from importlib import resources
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import click
 
 from mnist37_client.cli.group import commands
 from mnist37_client.errors import InvalidInput
+from mnist37_client.new_file import write_new
 from mnist37_client.processes import python_process
 
 NOTEBOOK = "lesson.ipynb"
@@ -44,7 +43,7 @@ def lesson(folder: Path, copy_only: bool) -> None:
     check_installed()
     command = [*python_process.command("jupyterlab"), str(notebook)]
     click.echo(f"starting Jupyter: {shlex.join(command)}")
-    os.execve(sys.executable, command, python_process.environment())
+    python_process.execute(command)
 
 
 def read_or_write(path: Path, content: bytes) -> bytes | None:
@@ -60,9 +59,8 @@ def read_or_write(path: Path, content: bytes) -> bytes | None:
     except OSError as error:
         raise InvalidInput(f"{path.parent}: cannot be made: {error.strerror}") from None
     try:
-        with path.open("xb") as file:
-            file.write(content)
-            return None
+        write_new(path, content)
+        return None
     except FileExistsError:
         pass
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,7 +91,7 @@ def _walk(files: tuple[Path, ...]) -> Iterator[Path]:
     A folder without a picture is yielded itself, and is refused as any file without one.
     """
     for path in files:
-        if path == STDIN or not path.is_dir():
+        if path == STDIN or not os.path.isdir(path):  # noqa: PTH112 - raises nothing
             yield path
             continue
         pictures = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES]
