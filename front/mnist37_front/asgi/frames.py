@@ -51,8 +51,15 @@ class Disconnected(Exception):
     """The caller has gone before its message was complete."""
 
 
-async def read_message(receive: Receive, bytes_max: int) -> bytes | None:
+async def read_message(
+    receive: Receive, bytes_max: int, hold: Callable[[int], object]
+) -> bytes | None:
     """Return the one message of a call; None if the call has none.
+
+    Args:
+        receive: of the call.
+        bytes_max: the most bytes of the message.
+        hold: is told how many bytes each part of a message has that does not come in one.
 
     Raises:
         InvalidFrame: the message is too large or compressed, or there is more than one.
@@ -63,11 +70,13 @@ async def read_message(receive: Receive, bytes_max: int) -> bytes | None:
     # A small message comes in one piece.
     if event.get("more_body"):
         chunks, size = [body], len(body)
+        hold(size)
         while event.get("more_body"):
             event = await receive()
             chunk = event.get("body", b"")
             chunks.append(chunk)
             size += len(chunk)
+            hold(len(chunk))
             if size > bytes_max + HEADER.size or len(chunks) == 2:
                 check_header(b"".join(chunks)[: HEADER.size], bytes_max)
             if size > bytes_max + HEADER.size:

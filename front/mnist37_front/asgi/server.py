@@ -38,6 +38,7 @@ from mnist37_front.asgi.frames import (
     read_message,
     trailers,
 )
+from mnist37_front.asgi.held_messages import HeldMessages
 
 Scope = Mapping[str, Any]
 Intercept: TypeAlias = "Callable[[Continuation, grpc.HandlerCallDetails], Handler | None]"
@@ -81,6 +82,7 @@ class AsgiServer:
         self._threads = ThreadPoolExecutor(THREADS, "wait")
         self._stream_threads = ThreadPoolExecutor(STREAM_THREADS, "stream")
         self._canceled = CanceledCalls()
+        self._held = HeldMessages(message_bytes_max)
         self._drops: set[asyncio.Future[None]] = set()  # that the loop does not forget
 
     def add_registered_method_handlers(
@@ -214,13 +216,18 @@ class AsgiServer:
         # asyncio.timeout would cost a call 5 us, and pyvoy logs an error if `receive` is cancelled.
         timer = asyncio.get_running_loop().call_later(self._seconds_max, self._drop, context, send)
         try:
-            message = await read_message(receive, context.message_bytes_max)
+            message = await read_message(
+                receive,
+                context.message_bytes_max,
+                lambda size: self._held.add(context, size, lambda: self._drop(context, send)),
+            )
         except InvalidFrame as error:
             context.set_details(str(error))
             await end(send, context, error.code)
             return STOPPED
         finally:
             timer.cancel()
+            self._held.complete(context)
         return STOPPED if context.has_ended else message
 
     def _drop(self, context: AsgiContext, send: Send) -> None:

@@ -52,6 +52,8 @@ def routes(asks_for_tokens: bool, is_internal: bool) -> list[Config]:
     passed_on = {
         "cluster": OWNER,
         "timeout": "0s",
+        # The owner takes so many calls of a connection, and has not begun a call that it refuses.
+        "retry_policy": {"retry_on": "refused-stream", "num_retries": 3},
         "max_stream_duration": {"grpc_timeout_header_max": "0s"},
     }
     not_ascii = {
@@ -137,9 +139,12 @@ def local_replies() -> list[Config]:
             "headers_to_add": headers(*SECURITY_HEADERS),
         },
         {
-            "filter": {"response_flag_filter": {"flags": ["UF", "UH", "UC", "UO", "LR", "URX"]}},
+            "filter": {
+                "response_flag_filter": {"flags": ["UF", "UH", "UC", "UO", "UR", "LR", "URX"]}
+            },
             **away,
         },
+        {"filter": {"response_flag_filter": {"flags": ["OM"]}}, **busy},  # of memory
         {
             "filter": {
                 "and_filter": {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from mnist37_server.domain.position import Floor, Position, Standing
-from mnist37_server.engine.snapshot_feed import SnapshotFeed
+from mnist37_server.engine.snapshot_feed import FeedSubscriber, SnapshotFeed
 from mnist37_server.errors import FailedPrecondition, Reason, Unavailable
 from mnist37_server.rpc.threads.elastic_pool import replace_waiting_thread
 
@@ -33,18 +35,20 @@ class FloorGate:
         if knows_all_starts is not None:
             self._may_change.add(Standing.UNKNOWN)
         self._knows_all_starts = knows_all_starts or (lambda: True)
-        self._free_places = threading.BoundedSemaphore(WAITING_READS_MAX)
+        # guarded by _lock: _waiting
+        self._lock = threading.Lock()
+        self._waiting: deque[FeedSubscriber] = deque()  # of the waiting reads, oldest first
 
     def wait(self, floor: Floor) -> None:
         """Wait until the newest version has reached a floor, for 250 ms at most.
 
         Raises:
             FailedPrecondition: the floor is in no history of this model.
-            Unavailable: the floor was not reached in time, or too many reads wait.
+            Unavailable: the floor was not reached in time, or too many reads wait since then.
         """
         standing = self._standing(floor)
         if standing in self._may_change:
-            standing = self._wait_in_turn(floor)
+            standing = self._wait(floor)
         if standing is Standing.REACHED:
             return
         newest, lineage = self._feed.current
@@ -57,20 +61,33 @@ class FloorGate:
         newest, lineage = self._feed.current
         return lineage.standing(floor, newest.version)
 
-    def _wait_in_turn(self, floor: Floor) -> Standing:
-        if not self._free_places.acquire(blocking=False):
-            return Standing.BEHIND
-        try:
-            with replace_waiting_thread(), self._feed.subscribe() as subscriber:
+    def _wait(self, floor: Floor) -> Standing:
+        with replace_waiting_thread(), self._feed.subscribe() as subscriber:
+            self._take_place(subscriber)
+            try:
                 end_time = time.monotonic() + WAIT_SECONDS
                 while (standing := self._standing(floor)) is not Standing.REACHED:
                     seconds = end_time - time.monotonic()
-                    if seconds <= 0 or standing is Standing.LOST:
+                    if seconds <= 0 or standing is Standing.LOST or subscriber.is_closed:
                         break
                     subscriber.next(seconds)
                 return standing
-        finally:
-            self._free_places.release()
+            finally:
+                with self._lock, suppress(ValueError):  # another read has its place already
+                    self._waiting.remove(subscriber)
+
+    def _take_place(self, subscriber: FeedSubscriber) -> None:
+        """Take a place for a read that begins to wait; if there is none, that of the oldest read.
+
+        Most floors are reached within milliseconds. So who asks for floors that are never reached
+        takes the places of reads like its own, and not those of the others.
+        """
+        with self._lock:
+            is_full = len(self._waiting) >= WAITING_READS_MAX
+            oldest = self._waiting.popleft() if is_full else None
+            self._waiting.append(subscriber)
+        if oldest is not None:
+            oldest.close()
 
 
 def history_lost(position: Position, floor: Floor) -> FailedPrecondition:

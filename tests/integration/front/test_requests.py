@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mnist37_client import Client, Unavailable
 from mnist37_client.local_server import LocalServer
+from mnist37_front.asgi.held_messages import HELD_BYTES_MAX, MESSAGES_MIN
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from support.fronted import FrontedServer
 from support.guarding import secret, tokens_file
 from support.local_web import WebCaller
 from support.raw_http2 import END_HEADERS, HEADERS, RawConnection, frame, grpc_message, headers_of
+from support.scraping import wait_until
 
 SERVICE = "/mnist37.v1.Mnist37Service/"
 SECONDS = 20
+BLANK = np.zeros(784, np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +152,59 @@ def test_calls_without_a_token_do_not_make_valid_ones_forbidden(tmp_path: Path) 
             except Unavailable as error:
                 kinds.add(str(error).removeprefix(f"{server.address}: "))
     assert kinds <= {"answered", "the front has too many calls; try again"}
+
+
+def test_half_sent_messages_of_a_caller_shut_out_no_other(tmp_path: Path) -> None:
+    """Hold more of messages than there is room for: the oldest are dropped, and others go on."""
+    tokens = tokens_file(tmp_path / "tokens", "predict")
+    size = (HELD_BYTES_MAX // MESSAGES_MIN) - 1_000  # of a message, below the largest
+    bearer = ("authorization", f"Bearer {secret('predict')}")
+    with (
+        FrontedServer("--device", "cpu", "--tokens", str(tokens)) as server,
+        Client(server.address, token=secret("predict"), timeout=SECONDS, retry_for=0) as client,
+        ExitStack() as leave,
+    ):
+        streams = []
+        for _ in range(MESSAGES_MIN + 2):
+            connection = leave.enter_context(RawConnection(server.address))
+            streams.append((connection, connection.begin(f"{SERVICE}Predict", bearer)))
+            connection.send_data(streams[-1][1], grpc_message(bytes(size))[:-1])
+        for connection, stream in streams[:2]:
+            assert connection.wait(stream, SECONDS) is not None
+        assert not any(stream in connection.ends for connection, stream in streams[2:])
+        client.predict(BLANK)
+        newest, stream = streams[-1]
+        newest.send_data(stream, b"\0", end=True)  # all of it: what it lacks is an image
+        assert newest.wait(stream, SECONDS) is not None
+
+
+class SmallFront(FrontedServer):
+    """A server behind a front with a small heap: Envoy begins with 40 MiB."""
+
+    command = (
+        *(sys.executable, "-P", "-c"),
+        "from mnist37_front.envoy import configuration\n"
+        "from mnist37_server.rpc import process\n"
+        "configuration.HEAP_BYTES = 56 << 20\n"
+        "process.prepare()\n"
+        "from mnist37_front.command import start\n"
+        "from mnist37_front.serve_command import serve\n"
+        "start(serve, 'mnist37 serve --front')",
+    )
+
+
+def test_answers_that_are_not_read_shut_out_no_other() -> None:
+    """Leave more unread than fits the heap: the calls that hold most of it end."""
+    with (
+        SmallFront("--device", "cpu") as server,
+        RawConnection(server.address, window=0) as other,
+        Client(server.address, timeout=SECONDS, retry_for=0) as client,
+    ):
+        client.train(800).wait()
+        for number in range(1_000):
+            other.call(f"{SERVICE}ListVersions")
+            if number % 50 == 0:
+                client.predict(BLANK)
+        assert wait_until(lambda: len(other.ends) > 100, SECONDS)
+        client.predict(BLANK)
+        client.step()

@@ -14,6 +14,7 @@ from mnist37_server.engine.floors import WAIT_SECONDS, WAITING_READS_MAX, FloorG
 from mnist37_server.engine.snapshot_feed import SnapshotFeed
 from mnist37_server.errors import FailedPrecondition, Reason, Unavailable
 from mnist37_server.rpc.threads.elastic_pool import ElasticThreadPool
+from support.scraping import wait_until
 
 START, EARLIER, ELSEWHERE = 33, 22, 99
 TIMEOUT_SECONDS = 30.0
@@ -90,20 +91,29 @@ def test_an_unknown_start_is_lost_only_if_all_starts_are_known(
         FloorGate(feed, lambda: knows_all).wait(Floor(ELSEWHERE, 0))
 
 
-def test_only_so_many_reads_wait(feed: SnapshotFeed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_too_many_reads_wait_the_oldest_of_them_waits_no_longer(
+    feed: SnapshotFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fill all places by floors that do not come: a floor that comes soon is waited for."""
     monkeypatch.setattr(floors, "WAIT_SECONDS", TIMEOUT_SECONDS)
     gate = FloorGate(feed)
-    with ThreadPoolExecutor(WAITING_READS_MAX) as threads:
-        waiting = [threads.submit(gate.wait, Floor(START, 11)) for _ in range(WAITING_READS_MAX)]
-        time.sleep(0.5)
-        began = time.monotonic()
-        with pytest.raises(Unavailable):
-            gate.wait(Floor(START, 11))
-        assert time.monotonic() - began < WAIT_SECONDS
+    with ThreadPoolExecutor(WAITING_READS_MAX + 1) as threads:
+        oldest = threads.submit(gate.wait, Floor(START, 1_000))
+        assert wait_until(lambda: len(gate._waiting) == 1)
+        others = [threads.submit(gate.wait, Floor(START, 99)) for _ in range(WAITING_READS_MAX - 1)]
+        assert wait_until(lambda: len(gate._waiting) == WAITING_READS_MAX)
+        waiting = threads.submit(gate.wait, Floor(START, 11))
+        with pytest.raises(Unavailable, match="not yet at 1000") as refused:
+            oldest.result(TIMEOUT_SECONDS / 2)
+        assert refused.value.reason is Reason.BEHIND
+        assert len(gate._waiting) == WAITING_READS_MAX
         feed.publish(version(11))
-        for read in waiting:
-            read.result(TIMEOUT_SECONDS)
-    gate.wait(Floor(START, 11))
+        waiting.result(TIMEOUT_SECONDS / 2)
+        assert not any(read.done() for read in others)
+        feed.publish(version(99))
+        for read in others:
+            read.result(TIMEOUT_SECONDS / 2)
+    assert not gate._waiting
 
 
 def test_a_waiting_read_takes_no_thread_from_the_others(
