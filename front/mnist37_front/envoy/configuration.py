@@ -34,6 +34,7 @@ STREAMS_MAX = 1_024  # of a connection
 CONNECTION_WINDOW = 4 << 20  # bytes of a connection that were sent and not read yet
 STREAM_WINDOW = 1 << 20
 HEAP_BYTES = 1 << 30  # from here on the front sheds load
+ACCOUNT_BITS_MIN = 12  # 4 KiB
 OWNER_CALLS_MAX = 4_096  # that are passed on at a time
 THRESHOLDS = {
     "max_connections": 1_024,
@@ -230,6 +231,8 @@ def overload_manager() -> Config:
 
     return {
         "refresh_interval": "0.25s",
+        # What Envoy itself holds of each call is counted from this size on, a power of two.
+        "buffer_factory_config": {"minimum_account_to_track_power_of_two": ACCOUNT_BITS_MIN},
         "resource_monitors": [
             {
                 "name": "envoy.resource_monitors.fixed_heap",
@@ -249,6 +252,16 @@ def overload_manager() -> Config:
         ],
         "actions": [
             action("shrink_heap", 0.8),
+            # Before everybody is refused, the calls that hold most are reset.
+            {
+                "name": "envoy.overload_actions.reset_high_memory_stream",
+                "triggers": [
+                    {
+                        "name": "envoy.resource_monitors.fixed_heap",
+                        "scaled": {"scaling_threshold": 0.7, "saturation_threshold": 0.9},
+                    }
+                ],
+            },
             action("disable_http_keepalive", 0.9),
             action("stop_accepting_requests", 0.95),
         ],
