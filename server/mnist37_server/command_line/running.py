@@ -18,7 +18,7 @@ from mnist37_server.rpc import process
 
 # The texts of errors whose class alone does not say what they are.
 NO_THREAD = "can't start new thread"
-NO_ROOM_FOR_LIBRARY = "failed to map segment"
+UNMAPPED_LIBRARY = "failed to map segment"
 
 
 def serve(config: Config) -> None:
@@ -61,7 +61,7 @@ def refused_by_system(error: Exception) -> str | None:
         return "no memory is left"
     if isinstance(error, RuntimeError) and NO_THREAD in first_line:
         return "it lets this user start no thread more"
-    if isinstance(error, ImportError) and NO_ROOM_FOR_LIBRARY in first_line:
+    if isinstance(error, ImportError) and UNMAPPED_LIBRARY in first_line:
         return first_line
     return None
 
