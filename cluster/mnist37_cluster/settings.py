@@ -78,6 +78,7 @@ class ClusterSettings:
                 tls_key=self.owner_tls_key,
                 token_file=self.owner_token_file,
                 max_age=self.max_age,
+                tls_server_name=self.tls_server_name,
             )
             for address, followed in ((owner, None), (join(host, 0), following)):
                 if followed is None and self.owner is not None:
@@ -114,17 +115,18 @@ class ClusterSettings:
         module, prefix, flag = "mnist37_server", "--follow", "--follow"
         if self.front:
             module, prefix, flag = "mnist37_front", "--owner", "--owner"
-        flags = {
+        flags: dict[str, str | Path | float | None] = {
             flag: owner,
             "--address": join(host, 0),
             f"{prefix}-tls-ca": self.owner_tls_ca,
             f"{prefix}-tls-cert": self.owner_tls_cert,
             f"{prefix}-tls-key": self.owner_tls_key,
+            f"{prefix}-tls-server-name": self.tls_server_name,
             f"{prefix}-token-file": self.owner_token_file,
             "--max-age": self.max_age,
         }
         if self.front:
-            flags |= {"--no-http": True, "--owner-tls-server-name": self.tls_server_name}
+            flags["--no-http"] = True
         return [*python_process.command(module), *self._options(flags)]
 
     def _options(self, flags: Mapping[str, str | Path | float | None]) -> list[str]:

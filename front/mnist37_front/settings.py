@@ -56,8 +56,6 @@ class FrontSettings:
     def __post_init__(self) -> None:
         """Raise CannotStart unless the settings are valid and fit together."""
         self.server_config()
-        if self.owner_tls_server_name is not None and self.owner_tls_ca is None:
-            raise CannotStart("--owner-tls-server-name: needs --owner-tls-ca too")
         if self.owner_token_file is not None and self.tokens is None and not self.insecure:
             raise CannotStart(
                 "--tokens: missing; the owner asks for tokens, and the front answers predictions"
@@ -80,6 +78,7 @@ class FrontSettings:
                 tls_key=self.owner_tls_key,
                 token_file=self.owner_token_file,
                 max_age=self.max_age,
+                tls_server_name=self.owner_tls_server_name,
             )
             return Config(
                 address=self.address,

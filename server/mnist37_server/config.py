@@ -23,6 +23,7 @@ class Following:
     token_file: Path | None = None  # has a token of the role follow
     advertise: str | None = None  # HOST:PORT at which others reach it; None: where it listens
     max_age: float | None = None  # seconds; its reads are refused after that; None: never
+    tls_server_name: str | None = None  # in the owner's certificate, if not in its address
 
     def __post_init__(self) -> None:
         """Raise CannotStart unless the settings are valid and fit together."""
@@ -38,6 +39,8 @@ class Following:
         check_pair("--follow-tls-cert", self.tls_cert, "--follow-tls-key", self.tls_key)
         if self.tls_cert is not None and self.tls_ca is None:
             raise CannotStart("--follow-tls-cert: needs --follow-tls-ca too")
+        if self.tls_server_name is not None and self.tls_ca is None:
+            raise CannotStart("--follow-tls-server-name: needs --follow-tls-ca too")
 
     @property
     def parsed_owner(self) -> Address:

@@ -73,6 +73,7 @@ class Follower:
             following.token_file,
             name=name,
             advertised=following.advertise or reachable(address),
+            server_name=following.tls_server_name,
         )
         self._loop = FollowLoop(upstream, self._replica)
         self.model = FollowedModel(

@@ -158,6 +158,11 @@ OPTIONS = [
     ),
     click.option("--follow-tls-key", type=FILE, help="Its private key, in PEM."),
     click.option(
+        "--follow-tls-server-name",
+        metavar="NAME",
+        help="The name in the owner's certificate, if it differs from the name in its address.",
+    ),
+    click.option(
         "--follow-token-file",
         type=FILE,
         help="The file with the follower's token, whose role at the owner is follow.",
@@ -184,6 +189,7 @@ FOLLOWERS_ALONE = (
     "follow_tls_ca",
     "follow_tls_cert",
     "follow_tls_key",
+    "follow_tls_server_name",
     "follow_token_file",
     "advertise",
     "max_age",

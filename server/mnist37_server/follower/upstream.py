@@ -77,6 +77,7 @@ class Upstream:
         token_file: holds the token of the role follow; read at each connection.
         name: of this follower.
         advertised: the address at which others reach this follower.
+        server_name: the name in the owner's certificate; None: the one in its address.
     """
 
     def __init__(
@@ -86,12 +87,16 @@ class Upstream:
         token_file: Path | None,
         name: str,
         advertised: str,
+        server_name: str | None = None,
     ) -> None:
         self.address = address
         self.name = name
         self._credentials = credentials
         self._token_file = token_file
         self._advertised = advertised
+        self._options: list[tuple[str, int | str]] = list(OPTIONS)
+        if server_name is not None:
+            self._options.append(("grpc.ssl_target_name_override", server_name))
         # guarded by _lock: the replacement of _channel
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
@@ -103,9 +108,9 @@ class Upstream:
             token = self._token_file.read_text().strip()
             self._metadata = (("authorization", f"Bearer {token}"),)
         channel = (
-            grpc.insecure_channel(self.address, OPTIONS)
+            grpc.insecure_channel(self.address, self._options)
             if self._credentials is None
-            else grpc.secure_channel(self.address, self._credentials, OPTIONS)
+            else grpc.secure_channel(self.address, self._credentials, self._options)
         )
         with self._lock:
             previous, self._channel = self._channel, channel

@@ -148,6 +148,17 @@ def test_the_log_says_that_a_certificate_has_another_name(
     server.stop(None)
 
 
+def test_a_certificate_may_have_another_name_than_the_owners_address(pki: Path) -> None:
+    shown = ("--tls-cert", str(pki / "client.pem"), "--tls-key", str(pki / "client.key"))
+    way = ("--follow-tls-ca", str(pki / "ca.pem"), "--follow-tls-server-name", "client")
+    with (
+        Server("--device", "cpu", *shown) as owner,
+        Server("--follow", owner.address, *way) as follower,
+    ):
+        follower.wait_until_serving()
+        assert follower.model().version == 0
+
+
 def test_what_fails_on_the_way_to_the_owner_is_no_failed_handshake_of_a_caller(
     guarded: Server, pki: Path, tmp_path: Path
 ) -> None:

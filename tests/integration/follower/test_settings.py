@@ -59,6 +59,7 @@ def test_flags_of_the_other_role_are_refused(options: tuple[str, ...], text: str
             {"tls_cert": Path("any"), "tls_key": Path("any")},
             "--follow-tls-cert: needs --follow-tls-ca too",
         ),
+        ({"tls_server_name": "any"}, "--follow-tls-server-name: needs --follow-tls-ca too"),
     ],
 )
 def test_wrong_values_are_refused(values: dict[str, object], text: str) -> None:

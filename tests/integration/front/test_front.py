@@ -21,13 +21,12 @@ from mnist37_client import (
     PermissionDenied,
     Unauthenticated,
     Unavailable,
-    health,
     validation_images,
 )
-from mnist37_client.local_server import UNWANTED_VARIABLES, LocalServer
+from mnist37_client.local_server import LocalServer
 from mnist37_client.processes import python_process
 from mnist37_client.processes.local_process import LocalProcess
-from support.fronted import FrontedServer
+from support.fronted import Front, FrontedServer, is_serving
 from support.guarding import secret, token_file, tokens_file
 from support.scraping import Scrape, wait_until
 
@@ -35,28 +34,10 @@ IMAGES, LABELS = validation_images()
 PREDICT = "/mnist37.v1.Mnist37Service/Predict"
 
 
-class Front(LocalProcess):
-    """A process of `mnist37 front`, ready when the constructor returns."""
-
-    def __init__(self, owner: str, *options: str) -> None:
-        address = () if "--address" in options else ("--address", "127.0.0.1:0")
-        command = (*python_process.command("mnist37_front"), "--owner", owner, *address, *options)
-        super().__init__("the front", command, UNWANTED_VARIABLES)
-
-
 def ready(front: LocalProcess) -> Client:
     """Return a client of a front, when it has a version."""
     assert wait_until(lambda: is_serving(front), 30)
     return Client(front.address, timeout=10)
-
-
-def is_serving(front: LocalProcess) -> bool:
-    """Return whether a front says that it is serving."""
-    try:
-        health.check(front.address)
-    except Unavailable:
-        return False
-    return True
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 import trustme
 from cryptography import x509
 from mnist37_client import Client, Unavailable, validation_images
-from support.fronted import FrontedServer
+from mnist37_client.local_server import LocalServer
+from support.fronted import Front, FrontedServer, is_serving
 from support.scraping import wait_until
 
 IMAGES, _ = validation_images()
@@ -120,3 +121,16 @@ def test_an_authority_of_callers_that_is_replaced_counts_for_new_connections(
         certificates.replace(callers=others)
         assert wait_until(lambda: may_call("new"), 20)
         assert not may_call("old")
+
+
+def test_an_owners_certificate_may_have_another_name_than_its_address(pki: Path) -> None:
+    shown = ("--tls-cert", str(pki / "client.pem"), "--tls-key", str(pki / "client.key"))
+    way = ("--owner-tls-ca", str(pki / "ca.pem"), "--owner-tls-server-name", "client")
+    with (
+        LocalServer("--device", "cpu", *shown) as owner,
+        Front(owner.address, *way) as front,
+        Client(front.address, timeout=10) as client,
+    ):
+        assert wait_until(lambda: is_serving(front), 60)
+        assert client.predict(IMAGES[0], version=0).version == 0
+        assert client.step().version == 1

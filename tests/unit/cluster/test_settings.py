@@ -32,7 +32,8 @@ ACCESS: dict[str, Any] = {
 
 
 def test_a_follower_gets_the_settings() -> None:
-    words = ClusterSettings(2, **ACCESS).replica_command("192.0.2.2", OWNER)
+    settings = ClusterSettings(2, tls_server_name="mnist37", **ACCESS)
+    words = settings.replica_command("192.0.2.2", OWNER)
     assert words[3] == "mnist37_server"
     config = parse(serve, words[4:])
     assert isinstance(config, Config)
@@ -40,6 +41,7 @@ def test_a_follower_gets_the_settings() -> None:
     following = config.following
     assert following is not None
     assert (following.owner, following.max_age) == (OWNER, 10.0)
+    assert following.tls_server_name == "mnist37"
     assert (following.tls_ca, following.token_file) == (ACCESS["owner_tls_ca"], Path("/pki/token"))
     assert (following.tls_cert, following.tls_key) == (
         Path("/pki/follower.pem"),
