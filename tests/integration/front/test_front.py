@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import socket
@@ -299,3 +300,26 @@ def test_a_front_that_cannot_start_says_why_in_one_line(
     monkeypatch.setenv("TMPDIR", str(long))
     for command in (front, pair):
         assert f"TMPDIR: {long} is too long for the path of a socket file" in refusal(*command)
+
+
+def test_a_file_of_tokens_may_come_from_windows(tmp_path: Path) -> None:
+    file = tokens_file(tmp_path / "tokens", "predict")
+    content = f"{file.read_text()}# caf\u00e9\n"
+    file.write_bytes(codecs.BOM_UTF16_LE + content.encode("utf-16-le"))
+    with FrontedServer("--device", "cpu", "--tokens", str(file)) as server:
+        with Client(server.address, token=secret("predict"), retry_for=0) as client:
+            assert client.predict(IMAGES[:1]).version == 0
+            assert client.get_model().version == 0
+        tokens_file(tmp_path / "new", "train")
+        file.write_bytes(codecs.BOM_UTF16_BE + (tmp_path / "new").read_text().encode("utf-16-be"))
+        with Client(server.address, token=secret("train"), retry_for=0, timeout=10) as client:
+            assert wait_until(lambda: is_known(client), 20)
+
+
+def is_known(client: Client) -> bool:
+    """Return whether a server knows the token of a client."""
+    try:
+        client.get_model()
+    except Unauthenticated:
+        return False
+    return True
