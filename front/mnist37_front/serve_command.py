@@ -54,7 +54,8 @@ def serve(context: click.Context, /, **settings: Any) -> Pair:  # noqa: ANN401 -
         source = context.get_parameter_source(name)
         if name in FRONTS_ALONE or source in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP):
             continue
-        options.append(parameter.opts[0])
-        if not (isinstance(parameter, click.Option) and parameter.is_flag):
-            options.append(str(settings[name]))
+        if isinstance(parameter, click.Option) and parameter.is_flag:
+            options += [parameter.opts[0]] if settings[name] else []  # its variable may be "false"
+        else:
+            options += [parameter.opts[0], str(settings[name])]
     return Pair(front, (sys.executable, "-P", "-m", "mnist37_server", *options))

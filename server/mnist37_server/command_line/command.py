@@ -90,6 +90,7 @@ def _parse_following(
         for parameter in context.command.params
         if context.get_parameter_source(str(parameter.name))
         not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+        and context.params.get(str(parameter.name)) is not False  # a flag's variable may be "false"
     }
     values = {name.removeprefix("follow_"): settings.pop(name) for name in FOLLOWERS_ALONE}
     if owner is None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import grpc
 import pytest
 from mnist37_client import Unavailable
 from mnist37_server.access import tls
+from mnist37_server.command_line import main
 from mnist37_server.config import Config, Following
 from mnist37_server.errors import CannotStart
 from support.following import Server
 from support.scraping import wait_until
+from support.settings import parse
 
 # Nobody listens there: a follower that starts would wait.
 FOLLOW = ("--follow", "127.0.0.1:1")
@@ -44,6 +47,13 @@ def test_a_connection_ends_at_its_greatest_age() -> None:
 def test_flags_of_the_other_role_are_refused(options: tuple[str, ...], text: str) -> None:
     with pytest.raises(Unavailable, match=re.escape(text)):
         Server(*options)
+
+
+def test_a_flag_that_its_variable_turns_off_is_not_given() -> None:
+    found = parse(main, FOLLOW, {"MNIST37_DOWNLOAD": "false"})
+    assert found.following == Following(FOLLOW[1])
+    with pytest.raises(CalledProcessError):
+        parse(main, FOLLOW, {"MNIST37_DOWNLOAD": "true"})
 
 
 @pytest.mark.parametrize(
