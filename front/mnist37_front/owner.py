@@ -18,7 +18,7 @@ from mnist37_server.access.tokens import decode, parse
 from mnist37_server.command_line import main as serve
 from mnist37_server.errors import CannotStart
 
-LISTENING = "listening on "
+LISTENING, METRICS = "listening on ", "metrics on "
 PAUSE_SECONDS = 0.02
 
 
@@ -92,6 +92,7 @@ class OwnerProcess:
 
     def __init__(self, command: tuple[str, ...], socket: Path, tokens: OwnerTokens | None) -> None:
         self.tokens = tokens
+        self.announced: list[str] = []  # on stdout, after where it listens
         options_tokens = () if tokens is None else ("--tokens", str(tokens.file))
         # Its options come from the command, and not a second time from the environment.
         options = {f"MNIST37_{option.name}".upper() for option in serve.params}
@@ -116,15 +117,21 @@ class OwnerProcess:
             OwnerRefused: the server did not start, and has said why.
             CannotStart: the server ended without a word.
         """
-        assert self.process.stdout is not None
-        while not select.select([self.process.stdout], [], [], PAUSE_SECONDS)[0]:
+        lines = self.process.stdout
+        assert lines is not None
+        while not select.select([lines], [], [], PAUSE_SECONDS)[0]:
             if hurry():
                 return
-        if not self.process.stdout.readline().startswith(LISTENING):
+        if not lines.readline().startswith(LISTENING):
             status = self.stop(lambda: True)
             if status > 0:
                 raise OwnerRefused(status)
             raise CannotStart(f"the server has ended with status {status} at its start")
+        # It prints the others with the first one: where its metrics are, if they are anywhere, and
+        # its version.
+        self.announced = [lines.readline().strip()]
+        if self.announced[0].startswith(METRICS):
+            self.announced.append(lines.readline().strip())
 
     def stop(self, hurry: Callable[[], bool]) -> int:
         """End the server in order and return its exit status.

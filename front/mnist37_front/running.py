@@ -48,7 +48,7 @@ def run(settings: FrontSettings, owner_command: tuple[str, ...] = ()) -> int:
     logs.configure(settings.log_format, settings.log_level, LOGGED)
     check_files(settings)
     with private_folder() as folder:
-        settings = replace(with_port(settings), folder=folder).absolute()
+        settings = replace(with_ports(settings), folder=folder).absolute()
         signals.begin_serving()
         owner = None
         if owner_command:
@@ -75,7 +75,7 @@ def serve(settings: FrontSettings, owner: OwnerProcess | None, signals: process.
             wait_until_serving(settings, envoy, signals)
         if not signals.has_come:
             log.info("started", extra={"address": settings.address, "owner": settings.owner})
-            announce(f"listening on {settings.address}")
+            announce(f"listening on {settings.address}", *further_lines(settings, owner))
         while not signals.has_come:
             if envoy.process.poll() is not None:
                 log.critical("Envoy has ended with status %s", envoy.process.returncode)
@@ -123,17 +123,29 @@ def private_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def with_port(settings: FrontSettings) -> FrontSettings:
-    """Return the settings with a free port in place of port 0.
+def with_ports(settings: FrontSettings) -> FrontSettings:
+    """Return the settings with free ports in place of port 0.
 
     Raises:
-        CannotStart: the host is none of this machine, or the port is in use.
+        CannotStart: a host is none of this machine, or a port is in use.
     """
-    address = settings.parsed_address
-    if address.path is not None:
-        return settings
-    _, port = find_port("--address", address)
-    return replace(settings, address=join(address.host, port))
+    address, metrics = settings.parsed_address, settings.server_config().parsed_metrics_address
+    if address.path is None:
+        _, port = find_port("--address", address)
+        settings = replace(settings, address=join(address.host, port))
+    if metrics is not None:
+        _, port = find_port("--metrics-address", metrics)
+        settings = replace(settings, metrics_address=join(metrics.host, port))
+    return settings
+
+
+def further_lines(settings: FrontSettings, owner: OwnerProcess | None) -> list[str]:
+    """Return what stdout gets after where the front listens: where metrics are, and the version."""
+    if owner is not None:  # the metrics are its own
+        return owner.announced
+    if settings.metrics_address is None:
+        return []
+    return [f"metrics on http://{settings.metrics_address}/metrics"]
 
 
 def wait_until_serving(settings: FrontSettings, envoy: Envoy, signals: process.StopSignals) -> None:
@@ -156,15 +168,10 @@ def wait_until_serving(settings: FrontSettings, envoy: Envoy, signals: process.S
 
 
 def check_files(settings: FrontSettings) -> None:
-    """Raise CannotStart if a file of the settings cannot be used: Envoy's own words are hard.
-
-    The same holds for the address of the metrics.
-    """
+    """Raise CannotStart if a file of the settings cannot be used: Envoy's own words are hard."""
     config = settings.server_config()
     if config.tokens is not None:
         Tokens(config.tokens)
-    if config.parsed_metrics_address is not None:
-        find_port("--metrics-address", config.parsed_metrics_address)
     tls.credentials(config)
     certificates.check_all(config)
     assert config.following is not None

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -186,8 +187,7 @@ def test_a_call_without_a_valid_token_never_reaches_the_owner(tmp_path: Path) ->
             server.address, *guards, "--owner-token-file", str(token_file(tmp_path, "follow"))
         ) as front,
     ):
-        assert server.process.stdout is not None
-        metrics = server.process.stdout.readline().split()[-1]
+        metrics = metrics_of(server)
         assert wait_until(lambda: is_serving(front), 30)
         refusals = {
             None: (Unauthenticated, "TOKEN_MISSING"),
@@ -323,3 +323,34 @@ def is_known(client: Client) -> bool:
     except Unauthenticated:
         return False
     return True
+
+
+def test_a_front_says_at_which_port_its_metrics_are(server: LocalServer) -> None:
+    options = ("--metrics-address", "127.0.0.1:0")
+    with Front(server.address, *options) as front, ready(front) as client:
+        client.predict(IMAGES[:1])
+        metrics = metrics_of(front)
+        assert wait_until(lambda: Scrape(metrics).codes("Predict") == {"OK": 1})
+
+
+def test_a_server_behind_a_front_says_at_which_port_its_metrics_are() -> None:
+    options = ("--device", "cpu", "--metrics-address", "127.0.0.1:0")
+    with FrontedServer(*options) as server, Client(server.address) as client:
+        client.step()
+        client.predict(IMAGES[:1])
+        metrics = metrics_of(server)
+        assert wait_until(lambda: Scrape(metrics).codes("Step") == {"OK": 1})
+        assert Scrape(metrics).codes("Predict") == {}, "the front answers predictions"
+        assert server.process.stdout is not None
+        assert server.process.stdout.readline() == "version 0 on cpu\n"
+
+
+def metrics_of(process: LocalProcess) -> str:
+    """Return the URL of the metrics that a process has told on stdout."""
+    assert process.process.stdout is not None
+    giving_up = threading.Timer(30, process.process.kill)  # it may never tell
+    giving_up.start()
+    line = process.process.stdout.readline()
+    giving_up.cancel()
+    assert line.startswith("metrics on http://127.0.0.1:")
+    return line.split()[-1]
