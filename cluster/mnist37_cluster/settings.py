@@ -70,30 +70,28 @@ class ClusterSettings:
                     raise CannotStart(f"{flag}: cannot be used with --owner, which runs already")
         if self.tls_server_name is not None and self.owner_tls_ca is None:
             raise CannotStart("--tls-server-name: needs --owner-tls-ca too")
-        try:
-            following = Following(
-                owner,
-                tls_ca=self.owner_tls_ca,
-                tls_cert=self.owner_tls_cert,
-                tls_key=self.owner_tls_key,
-                token_file=self.owner_token_file,
-                max_age=self.max_age,
-                tls_server_name=self.tls_server_name,
+        following = Following(
+            owner,
+            tls_ca=self.owner_tls_ca,
+            tls_cert=self.owner_tls_cert,
+            tls_key=self.owner_tls_key,
+            token_file=self.owner_token_file,
+            max_age=self.max_age,
+            tls_server_name=self.tls_server_name,
+            flag="--owner",
+        )
+        for address, followed in ((owner, None), (join(host, 0), following)):
+            if followed is None and self.owner is not None:
+                continue
+            Config(
+                address=address,
+                following=followed,
+                tls_cert=self.tls_cert,
+                tls_key=self.tls_key,
+                client_ca=self.client_ca,
+                tokens=self.tokens,
+                insecure=self.insecure,
             )
-            for address, followed in ((owner, None), (join(host, 0), following)):
-                if followed is None and self.owner is not None:
-                    continue
-                Config(
-                    address=address,
-                    following=followed,
-                    tls_cert=self.tls_cert,
-                    tls_key=self.tls_key,
-                    client_ca=self.client_ca,
-                    tokens=self.tokens,
-                    insecure=self.insecure,
-                )
-        except CannotStart as error:
-            raise CannotStart(str(error).replace("--follow", "--owner")) from None
         if self.tokens is not None and self.owner_token_file is None:
             raise CannotStart(
                 "--owner-token-file: missing; the owner asks for tokens: give the replicas one of"
@@ -112,17 +110,17 @@ class ClusterSettings:
 
     def replica_command(self, host: str, owner: str) -> list[str]:
         """Return the command of a follower, or of a front, on the node with this IP address."""
-        module, prefix, flag = "mnist37_server", "--follow", "--follow"
+        module, flag = "mnist37_server", "--follow"
         if self.front:
-            module, prefix, flag = "mnist37_front", "--owner", "--owner"
+            module, flag = "mnist37_front", "--owner"
         flags: dict[str, str | Path | float | None] = {
             flag: owner,
             "--address": join(host, 0),
-            f"{prefix}-tls-ca": self.owner_tls_ca,
-            f"{prefix}-tls-cert": self.owner_tls_cert,
-            f"{prefix}-tls-key": self.owner_tls_key,
-            f"{prefix}-tls-server-name": self.tls_server_name,
-            f"{prefix}-token-file": self.owner_token_file,
+            f"{flag}-tls-ca": self.owner_tls_ca,
+            f"{flag}-tls-cert": self.owner_tls_cert,
+            f"{flag}-tls-key": self.owner_tls_key,
+            f"{flag}-tls-server-name": self.tls_server_name,
+            f"{flag}-token-file": self.owner_token_file,
             "--max-age": self.max_age,
         }
         if self.front:

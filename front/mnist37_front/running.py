@@ -25,7 +25,7 @@ from mnist37_server.rpc.listening import find_port
 
 from mnist37_front.envoy.process import START_SECONDS, Envoy
 from mnist37_front.owner import OwnerProcess, OwnerTokens
-from mnist37_front.settings import LOGGED, FrontSettings, with_fronts_flags
+from mnist37_front.settings import LOGGED, FrontSettings
 
 PAUSE_SECONDS = 0.1
 FOLDER_BYTES_MAX = SOCKET_PATH_BYTES_MAX - len("/internal.sock")
@@ -175,8 +175,5 @@ def check_files(settings: FrontSettings) -> None:
     tls.credentials(config)
     certificates.check_all(config)
     assert config.following is not None
-    try:
-        tls.check_token_file(config.following)
-        tls.owner_credentials(config.following)
-    except CannotStart as error:
-        raise CannotStart(with_fronts_flags(str(error))) from None
+    tls.check_token_file(config.following)
+    tls.owner_credentials(config.following)

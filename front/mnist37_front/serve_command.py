@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 from mnist37_server.command_line.command import Command
 from mnist37_server.command_line.options import add_options
+from mnist37_server.errors import CannotStart
 
 from mnist37_front.settings import FrontSettings, Pair
 
@@ -42,12 +43,20 @@ def serve(context: click.Context, /, **settings: Any) -> Pair:  # noqa: ANN401 -
         raise click.UsageError("--max-followers 0 cannot be used with --front, which is a follower")
     names = {*FRONTS_ALONE, *SHARED} - {"address", "insecure"}
     fronts = {name: settings[name] for name in names}
-    front = FrontSettings(
-        owner="unix:/nonexistent",  # in the front's folder, which does not exist yet
-        address=settings["address"],
-        insecure=settings["insecure"],
-        **fronts,
-    )
+    try:
+        front = FrontSettings(
+            owner="unix:/nonexistent",  # in the front's folder, which does not exist yet
+            address=settings["address"],
+            insecure=settings["insecure"],
+            **fronts,
+        )
+    except CannotStart as error:
+        if "--no-http" not in str(error):
+            raise
+        raise CannotStart(
+            f"{error}; --password-file and --no-http are flags of `mnist37 front`: start it beside"
+            " `mnist37 serve`"
+        ) from error
     options = []
     for parameter in context.command.params:
         name = str(parameter.name)

@@ -75,7 +75,7 @@ class Follower:
             advertised=following.advertise or reachable(address),
             server_name=following.tls_server_name,
         )
-        self._loop = FollowLoop(upstream, self._replica)
+        self._loop = FollowLoop(upstream, self._replica, following.flag)
         self.model = FollowedModel(
             self._replica,
             upstream.fetch,

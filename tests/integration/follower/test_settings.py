@@ -73,8 +73,9 @@ def test_a_flag_that_its_variable_turns_off_is_not_given() -> None:
     ],
 )
 def test_wrong_values_are_refused(values: dict[str, object], text: str) -> None:
-    with pytest.raises(CannotStart, match=re.escape(text)):
-        Following(**{"owner": "127.0.0.1:50051", **values})  # type: ignore[arg-type]
+    for flag in ("--follow", "--owner"):  # as a front names it
+        with pytest.raises(CannotStart, match=re.escape(text.replace("--follow", flag))):
+            Following(**{"owner": "127.0.0.1:50051", "flag": flag, **values})  # type: ignore[arg-type]
 
 
 def test_settings_that_do_not_fit_together_are_refused() -> None:

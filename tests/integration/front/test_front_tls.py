@@ -11,6 +11,7 @@ import trustme
 from cryptography import x509
 from mnist37_client import Client, Unavailable, validation_images
 from mnist37_client.local_server import LocalServer
+from support.following import log_so_far
 from support.fronted import Front, FrontedServer, is_serving
 from support.scraping import wait_until
 
@@ -134,3 +135,21 @@ def test_an_owners_certificate_may_have_another_name_than_its_address(pki: Path)
         assert wait_until(lambda: is_serving(front), 60)
         assert client.predict(IMAGES[0], version=0).version == 0
         assert client.step().version == 1
+
+
+@pytest.mark.parametrize(
+    ("authority", "text"),
+    [
+        ("other-ca", "is --owner-tls-ca the authority that signed it?"),
+        ("ca", "than the one in --owner; is there a name for --owner-tls-server-name in it?"),
+        (None, "does it require TLS (--owner-tls-ca)?"),
+    ],
+)
+def test_the_log_says_by_the_fronts_own_flags_what_is_wrong_on_the_way_to_the_owner(
+    pki: Path, authority: str | None, text: str
+) -> None:
+    shown = ("--tls-cert", str(pki / "client.pem"), "--tls-key", str(pki / "client.key"))
+    way = ("--owner-tls-ca", str(pki / f"{authority}.pem")) if authority else ()
+    with LocalServer("--device", "cpu", *shown) as owner, Front(owner.address, *way) as front:
+        assert wait_until(lambda: text in log_so_far(front), 60)
+        assert "--follow" not in log_so_far(front)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from mnist37_front.serve_command import serve
 from mnist37_front.settings import Pair
+from mnist37_server.errors import CannotStart
 
 
 def owners_options(*options: str) -> tuple[str, ...]:
@@ -24,3 +25,13 @@ def test_a_variable_may_turn_a_flag_off(
 ) -> None:
     monkeypatch.setenv("MNIST37_DOWNLOAD", value)
     assert owners_options() == options
+
+
+def test_what_the_command_lacks_is_told_by_the_command_that_has_it() -> None:
+    """Listen for other machines, where the page needs a password."""
+    access = {"--tls-cert": "/cert", "--tls-key": "/key", "--tokens": "/tokens"}
+    with pytest.raises(CannotStart, match=r"can reach 0\.0\.0\.0; add --password-file") as refused:
+        owners_options(
+            "--address", "0.0.0.0:0", *(part for each in access.items() for part in each)
+        )
+    assert "--password-file and --no-http are flags of `mnist37 front`" in str(refused.value)
