@@ -97,10 +97,27 @@ class ClusterSettings:
                 "--owner-token-file: missing; the owner asks for tokens: give the replicas one of"
                 " the role follow, which `mnist37 token follow` makes"
             )
-        if self.tls_cert is not None and self.owner_tls_ca is None and self.owner is None:
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        """Raise CannotStart unless the followers and this command can call the servers.
+
+        Otherwise they would wait in vain for a server that serves.
+        """
+        if self.tls_cert is not None and self.owner_tls_ca is None:
             raise CannotStart(
-                "--owner-tls-ca: missing; the owner speaks TLS: give the replicas the authority of"
-                " its certificate"
+                "--owner-tls-ca: missing; the servers speak TLS: give the authority of their"
+                " certificates"
+            )
+        if self.client_ca is not None and self.owner_tls_cert is None:
+            raise CannotStart(
+                "--owner-tls-cert: missing; the servers ask for certificates: give the followers"
+                " and this command one that --client-ca has signed"
+            )
+        if self.owner is None and self.owner_tls_ca is not None and self.tls_cert is None:
+            raise CannotStart(
+                "--tls-cert: missing; the followers look for TLS at the owner, which has none"
+                " without it; give it, or leave --owner-tls-ca out"
             )
 
     def owner_command(self, address: str) -> list[str]:

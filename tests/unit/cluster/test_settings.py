@@ -29,6 +29,7 @@ ACCESS: dict[str, Any] = {
     "owner_token_file": Path("/pki/token"),
     "max_age": 10.0,
 }
+SERVERS_TLS: dict[str, Any] = {"tls_cert": Path("/a"), "tls_key": Path("/b")}
 
 
 def test_a_follower_gets_the_settings() -> None:
@@ -86,8 +87,20 @@ def test_the_owner_gets_the_settings() -> None:
         ({**ACCESS, "owner_tls_key": None}, "--owner-tls-cert: needs --owner-tls-key too"),
         ({**ACCESS, "owner_token_file": None}, "--owner-token-file: missing; the owner asks for"),
         (
-            {"tls_cert": Path("/a"), "tls_key": Path("/b"), "client_ca": Path("/c")},
-            "--owner-tls-ca: missing; the owner speaks TLS",
+            {**SERVERS_TLS, "client_ca": Path("/c")},
+            "--owner-tls-ca: missing; the servers speak TLS",
+        ),
+        (
+            {**SERVERS_TLS, "insecure": True, "owner": OWNER},
+            "--owner-tls-ca: missing; the servers speak TLS",
+        ),
+        (
+            {**ACCESS, "owner_tls_cert": None, "owner_tls_key": None},
+            "--owner-tls-cert: missing; the servers ask for certificates",
+        ),
+        (
+            {"owner_tls_ca": Path("/a"), "insecure": True},
+            "--tls-cert: missing; the followers look for TLS at the owner",
         ),
         ({"tls_server_name": "x"}, "--tls-server-name: needs --owner-tls-ca too"),
     ],
@@ -97,7 +110,15 @@ def test_what_is_refused(settings: dict[str, Any], text: str) -> None:
         check(ClusterSettings(2, **settings))
 
 
-@pytest.mark.parametrize("settings", [{"insecure": True}, ACCESS, {**ACCESS, "front": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"insecure": True},
+        ACCESS,
+        {**ACCESS, "front": True},
+        {"owner": OWNER, "owner_tls_ca": Path("/a"), "insecure": True},
+    ],
+)
 def test_what_is_accepted(settings: dict[str, Any]) -> None:
     check(ClusterSettings(2, **settings))
 
