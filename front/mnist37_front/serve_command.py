@@ -14,7 +14,10 @@ from mnist37_server.errors import CannotStart
 from mnist37_front.settings import FrontSettings, Pair
 
 # The options that the owner gets from the front: it listens on a socket file of this user's.
-FRONTS_ALONE = ("address", "tls_cert", "tls_key", "client_ca", "insecure", "tokens")
+FRONTS_ALONE = (
+    *("address", "tls_cert", "tls_key", "client_ca", "insecure", "tokens"),
+    *("keepalive", "max_connection_age"),
+)
 # The options that both get.
 SHARED = (
     "tokens",

@@ -40,6 +40,8 @@ class FrontSettings:
     insecure: bool = False
     max_message_mib: int = 64
     message_timeout: float = 60.0  # seconds to send a message in
+    keepalive: float = 60.0  # seconds between two pings to a caller
+    max_connection_age: float | None = None  # seconds until a connection is to be renewed
     max_age: float | None = None  # seconds after which reads are refused; None: never
     metrics_address: str | None = None
     shutdown_grace: float = 10.0
@@ -84,6 +86,8 @@ class FrontSettings:
             following=following,
             max_message_mib=self.max_message_mib,
             message_timeout=self.message_timeout,
+            keepalive=self.keepalive,
+            max_connection_age=self.max_connection_age,
             metrics_address=self.metrics_address,
             shutdown_grace=self.shutdown_grace,
             tls_cert=self.tls_cert,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import http.client
 import json
 import os
 import socket
@@ -11,6 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -354,3 +356,39 @@ def metrics_of(process: LocalProcess) -> str:
     giving_up.cancel()
     assert line.startswith("metrics on http://127.0.0.1:")
     return line.split()[-1]
+
+
+def test_a_connection_ends_at_its_greatest_age_and_no_call_with_it() -> None:
+    alone = [("grpc.use_local_subchannel_pool", 1)]
+    with (
+        FrontedServer("--device", "cpu", "--max-connection-age", "1") as server,
+        Client(server.address, retry_for=0, timeout=60) as client,
+        grpc.insecure_channel(server.address, alone) as channel,
+    ):
+        run = iter(client.train(epochs=1_000_000))
+        next(run)
+        states: list[grpc.ChannelConnectivity] = []
+        channel.subscribe(states.append, try_to_connect=True)
+        deadline = time.monotonic() + 60
+        # Its connection, which is older, ends after it: Envoy asks for another one 1 s after the
+        # begin, and takes no more calls 5 s later.
+        while grpc.ChannelConnectivity.IDLE not in states[2:]:
+            next(run)
+            client.predict(IMAGES[:1])
+            assert time.monotonic() < deadline
+        for _ in range(20):
+            next(run)
+            client.predict(IMAGES[:1])
+
+
+def test_a_connection_of_http_1_ends_with_a_reply_at_its_greatest_age() -> None:
+    with (
+        FrontedServer("--device", "cpu", "--max-connection-age", "1") as server,
+        closing(http.client.HTTPConnection(server.address, timeout=20)) as connection,
+    ):
+        connection.connect()
+        deadline = time.monotonic() + 60
+        while connection.sock is not None:  # closed after the reply that says so
+            connection.request("GET", "/v2/health/live")
+            assert json.load(connection.getresponse()) == {"live": True}
+            assert time.monotonic() < deadline
