@@ -30,7 +30,12 @@ SHARED = (
 
 
 @click.command(
-    cls=Command, context_settings={"show_default": True, "auto_envvar_prefix": "MNIST37"}
+    cls=Command,
+    context_settings={
+        "show_default": True,
+        "auto_envvar_prefix": "MNIST37",
+        "help_option_names": ["-h", "--help"],
+    },
 )
 @add_options
 @click.pass_context

@@ -14,12 +14,14 @@ import grpc
 import mnist37_client
 import mnist37_client.cli.run as cli
 import pytest
+from click.testing import CliRunner
 from mnist37_client import AsyncClient, Client, errors, validation_images
 from mnist37_client._rpc.failures import status as client_status
 from mnist37_client.cli.group import commands
 from mnist37_client.local_server import LocalServer
 from mnist37_cluster.command import cluster
 from mnist37_front.command import front
+from mnist37_front.serve_command import serve as fronted_serve
 from mnist37_server.access.roles import REQUIRED_ROLES
 from mnist37_server.command_line import main as serve
 from mnist37_server.errors import Reason
@@ -51,6 +53,18 @@ def default(option: click.Option) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return str(value) if isinstance(value, str | int) and value != "" else "none"
+
+
+@pytest.mark.parametrize("command", [commands, serve, fronted_serve, front, web, cluster])
+def test_each_command_has_a_short_flag_for_its_help(command: click.Command) -> None:
+    words: list[list[str]] = [[]]
+    if isinstance(command, click.Group):
+        # The others hand their options on to one of these.
+        words += [[name] for name, each in command.commands.items() if each.add_help_option]
+    for start in words:
+        shown = CliRunner().invoke(command, [*start, "-h"])
+        assert shown.exit_code == 0, shown.output
+        assert "-h, --help" in shown.output
 
 
 def test_the_flags_of_serve() -> None:
