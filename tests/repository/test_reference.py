@@ -73,7 +73,11 @@ def test_the_flags_of_serve() -> None:
         (plain(row["flag"]), row["environment"], row["default"])
         for row in table(FLAGS, "flag", "environment", "default", "meaning")
     ] == [
-        (option.opts[0], f"{prefix}_{option.name}".upper(), default(option))
+        (
+            option.opts[0],
+            f"{prefix}_{option.name}".upper() if option.allow_from_autoenv else "none",
+            default(option),
+        )
         for option in options(serve)
     ]
 

@@ -15,6 +15,13 @@ IN_MEMORY = ":memory:"
 DEFAULT = Config()
 FILE = click.Path(path_type=Path, dir_okay=False)
 
+
+def refuse_front(_context: click.Context, _option: click.Parameter, is_given: bool) -> None:
+    """Raise UsageError for --front, which `mnist37 serve` takes out before it starts a server."""
+    if is_given:
+        raise click.UsageError("--front: it has to be a word of its own after `mnist37 serve`")
+
+
 OPTIONS = [
     click.option(
         "--address",
@@ -139,6 +146,14 @@ OPTIONS = [
         metavar="SECONDS",
         help="How old a connection may become; its client then opens another one, perhaps to"
         " another server.  [default: any age]",
+    ),
+    click.option(
+        "--front",
+        is_flag=True,
+        expose_value=False,
+        allow_from_autoenv=False,  # the command line alone chooses the program
+        callback=refuse_front,
+        help="Start a native front before the server too, which takes its place at --address.",
     ),
     click.option(
         "--follow",

@@ -296,6 +296,9 @@ def test_a_front_that_cannot_start_says_why_in_one_line(
         for command in (front, pair):
             line = refusal(*command, "--metrics-address", address)
             assert f"--metrics-address: cannot listen on {address}: the port is in use" in line
+    assert "--front: it has to be a word of its own" in refusal(
+        *python_process.command("mnist37_server"), "--front"
+    )
     assert "--state: cannot write to /dev/null" in refusal(*pair, "--state", "/dev/null")
     long = tmp_path / ("x" * 80)
     long.mkdir()
