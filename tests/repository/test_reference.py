@@ -21,6 +21,7 @@ from mnist37_client.cli.group import commands
 from mnist37_client.local_server import LocalServer
 from mnist37_cluster.command import cluster
 from mnist37_front.command import front
+from mnist37_front.envoy.routes import OVERLOADED, RETRY_SECONDS
 from mnist37_front.serve_command import serve as fronted_serve
 from mnist37_server.access.roles import REQUIRED_ROLES
 from mnist37_server.command_line import main as serve
@@ -190,6 +191,7 @@ def test_the_reasons() -> None:
     expected = {reason.name: (code[reason.name], seconds.get(reason.name)) for reason in Reason}
     for reason, delay in client_status.REFUSED_BY_GRPC.values():
         expected[reason] = ("RESOURCE_EXHAUSTED", delay)
+    expected[OVERLOADED] = ("UNAVAILABLE", RETRY_SECONDS)  # of a front
     rows = table(ERRORS, "reason", "code", "metadata", "retry after")
     assert len(rows) == len(expected)
     assert {

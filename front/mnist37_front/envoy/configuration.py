@@ -123,7 +123,7 @@ def listener(
                 "timeout": f"{min(settings.keepalive, PING_SECONDS_MAX)}s",
             },
         },
-        "local_reply_config": {"mappers": local_replies()},
+        "local_reply_config": {"mappers": local_replies(owner_for_callers(settings))},
         "http_filters": [
             *([authorization()] if asks_for_tokens else []),
             {
@@ -217,6 +217,13 @@ def owner_cluster(settings: FrontSettings) -> Config:
     if (tls := upstream_tls(settings)) is not None:
         cluster["transport_socket"] = tls
     return cluster
+
+
+def owner_for_callers(settings: FrontSettings) -> str | None:
+    """Return the address of the owner; None if it is in the front's own folder."""
+    owner = settings.parsed_owner
+    is_own = owner.path is not None and owner.path.parent == settings.folder
+    return None if is_own else str(owner)
 
 
 def is_ip(host: str) -> bool:

@@ -30,6 +30,9 @@ from mnist37_client import (
 from mnist37_client.local_server import LocalServer
 from mnist37_client.processes import python_process
 from mnist37_client.processes.local_process import LocalProcess
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_protos.v1 import mnist37_pb2_grpc
+from support.following import FailedCall
 from support.fronted import Front, FrontedServer, is_serving
 from support.guarding import secret, token_file, tokens_file
 from support.scraping import Scrape, wait_until
@@ -76,10 +79,14 @@ def test_reads_go_on_while_the_owner_is_away_and_writes_say_when_to_try_again(
         server.kill()
         for _ in range(20):
             assert client.predict(IMAGES[:5]).version == before.version
-        with pytest.raises(Unavailable, match="cannot reach the owner") as refused:
+        with pytest.raises(Unavailable, match="cannot reach the owner"):
             client.step()
-        assert refused.value.reason == "OWNER_UNREACHABLE"
-        assert refused.value.retry_after == 1
+    stub = mnist37_pb2_grpc.Mnist37ServiceStub
+    with grpc.insecure_channel(front.address) as channel, pytest.raises(grpc.RpcError) as failed:
+        stub(channel).Step(pb.StepRequest(), timeout=10)
+    refused = FailedCall(failed.value)
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "OWNER_UNREACHABLE")
+    assert (refused.metadata, refused.retry_after) == ({"owner": server.address}, 1)
 
 
 def test_a_front_may_call_a_follower_and_be_followed(server: LocalServer) -> None:
