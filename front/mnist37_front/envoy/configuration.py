@@ -34,7 +34,7 @@ STREAMS_MAX = 1_024  # of a connection
 PING_SECONDS_MAX = 20  # for the answer to a ping
 CONNECTION_WINDOW = 4 << 20  # bytes of a connection that were sent and not read yet
 STREAM_WINDOW = 1 << 20
-HEAP_BYTES = 1 << 30  # from here on the front sheds load
+HEAP_BYTES = 1 << 30  # from here on the front takes no further requests
 OWNER_CALLS_MAX = 4_096  # that are passed on at a time
 THRESHOLDS = {
     "max_connections": 1_024,
@@ -266,6 +266,6 @@ def overload_manager() -> Config:
         "actions": [
             action("shrink_heap", 0.8),
             action("disable_http_keepalive", 0.9),
-            action("stop_accepting_requests", 0.95),
+            action("stop_accepting_requests", 1.0),
         ],
     }
