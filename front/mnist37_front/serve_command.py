@@ -13,20 +13,14 @@ from mnist37_server.errors import CannotStart
 
 from mnist37_front.settings import FrontSettings, Pair
 
-# The options that the owner gets from the front: it listens on a socket file of this user's.
+# The options that the front takes to itself: the owner listens on a socket file of this user's, and
+# gets a file of tokens from the front.
 FRONTS_ALONE = (
     *("address", "tls_cert", "tls_key", "client_ca", "insecure", "tokens"),
     *("keepalive", "max_connection_age"),
 )
 # The options that both get.
-SHARED = (
-    "tokens",
-    "max_message_mib",
-    "message_timeout",
-    "shutdown_grace",
-    "log_format",
-    "log_level",
-)
+SHARED = ("max_message_mib", "message_timeout", "shutdown_grace", "log_format", "log_level")
 
 
 @click.command(
@@ -49,15 +43,10 @@ def serve(context: click.Context, /, **settings: Any) -> Pair:  # noqa: ANN401 -
         raise click.UsageError("--follow cannot be used with --front; `mnist37 front` follows")
     if settings["max_followers"] == 0:
         raise click.UsageError("--max-followers 0 cannot be used with --front, which is a follower")
-    names = {*FRONTS_ALONE, *SHARED} - {"address", "insecure"}
-    fronts = {name: settings[name] for name in names}
+    fronts = {name: settings[name] for name in (*FRONTS_ALONE, *SHARED)}
     try:
-        front = FrontSettings(
-            owner="unix:/nonexistent",  # in the front's folder, which does not exist yet
-            address=settings["address"],
-            insecure=settings["insecure"],
-            **fronts,
-        )
+        # The owner will be in the front's folder, which does not exist yet.
+        front = FrontSettings(owner="unix:/nonexistent", **fronts)
     except CannotStart as error:
         if "--no-http" not in str(error):
             raise
