@@ -11,6 +11,7 @@ import grpc
 
 from mnist37_server.domain.position import Position
 from mnist37_server.domain.route import Route
+from mnist37_server.errors import CannotStart
 from mnist37_server.follower.owner_failures import explain
 from mnist37_server.follower.replica import InvalidUpdate, Replica
 from mnist37_server.follower.upstream import FollowStream, Upstream, route_of_refusal
@@ -109,7 +110,7 @@ class FollowLoop:
                 failure = f"the owner sent what no owner sends: {error}"
             except (Circle, Stalled) as error:
                 failure = str(error)
-            except (OSError, ValueError) as error:  # the file of the token, or a closed channel
+            except (OSError, ValueError, CannotStart) as error:  # a file, or a closed channel
                 failure = str(error)
             except Exception:
                 log.exception("a message of the owner could not be taken over")

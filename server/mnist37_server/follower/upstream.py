@@ -73,7 +73,7 @@ class Upstream:
 
     Args:
         address: of the owner, or of another follower, HOST:PORT.
-        credentials: for TLS; without them, the connection is plain text.
+        credentials: returns those for TLS, at each connection; None: plain text.
         token_file: holds the token of the role follow; read at each connection.
         name: of this follower.
         advertised: the address at which others reach this follower.
@@ -83,7 +83,7 @@ class Upstream:
     def __init__(
         self,
         address: str,
-        credentials: grpc.ChannelCredentials | None,
+        credentials: Callable[[], grpc.ChannelCredentials | None] | None,
         token_file: Path | None,
         name: str,
         advertised: str,
@@ -103,14 +103,19 @@ class Upstream:
         self._metadata: tuple[tuple[str, str], ...] = ()
 
     def connect(self) -> None:
-        """Open a new connection; the calls on the connection before, if there is one, end."""
+        """Open a new connection; the calls on the connection before, if there is one, end.
+
+        Raises:
+            OSError, CannotStart: a file of the settings cannot be used now.
+        """
         if self._token_file is not None:
             token = self._token_file.read_text().strip()
             self._metadata = (("authorization", f"Bearer {token}"),)
+        credentials = None if self._credentials is None else self._credentials()
         channel = (
             grpc.insecure_channel(self.address, self._options)
-            if self._credentials is None
-            else grpc.secure_channel(self.address, self._credentials, self._options)
+            if credentials is None
+            else grpc.secure_channel(self.address, credentials, self._options)
         )
         with self._lock:
             previous, self._channel = self._channel, channel

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -39,7 +40,7 @@ def following(owner: str, pki: Path, token_file: Path) -> Following:
 def followed(settings: Following) -> Iterator[Replica]:
     """Follow an owner in this process, whose log the tests read."""
     replica = Replica()
-    credentials = tls.owner_credentials(settings)
+    credentials = partial(tls.owner_credentials, settings)
     loop = FollowLoop(Upstream(settings.owner, credentials, settings.token_file, "", ""), replica)
     loop.start()
     try:

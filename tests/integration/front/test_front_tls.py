@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 from cryptography import x509
-from mnist37_client import Client, Unavailable, validation_images
+from mnist37_client import Client, Mnist37Error, Unavailable, validation_images
 from mnist37_client.local_server import LocalServer
 from support.following import log_so_far
 from support.fronted import Front, FrontedServer, is_serving
@@ -153,3 +153,40 @@ def test_the_log_says_by_the_fronts_own_flags_what_is_wrong_on_the_way_to_the_ow
     with LocalServer("--device", "cpu", *shown) as owner, Front(owner.address, *way) as front:
         assert wait_until(lambda: text in log_so_far(front), 60)
         assert "--follow" not in log_so_far(front)
+
+
+def test_the_files_for_the_owner_are_read_again_too(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    """Have the owner come back with certificates of another authority, and accept no others."""
+
+    def start_owner(address: str) -> LocalServer:
+        issued = certificates.authority.issue_cert("localhost", "127.0.0.1")
+        issued.private_key_pem.write_to_path(tmp_path / "owner.key")
+        issued.cert_chain_pems[0].write_to_path(tmp_path / "owner.pem")
+        certificates.authority.cert_pem.write_to_path(tmp_path / "owner-ca.pem")
+        files = {"--tls-cert": "owner.pem", "--tls-key": "owner.key", "--client-ca": "owner-ca.pem"}
+        flags = [part for flag, name in files.items() for part in (flag, str(tmp_path / name))]
+        return LocalServer("--device", "cpu", "--address", address, *flags)
+
+    def passes_on_and_follows() -> bool:
+        with Client(front.address, timeout=10, retry_for=0) as client:
+            try:
+                written = client.step()
+                return client.predict(IMAGES[0]).version >= written.version
+            except Mnist37Error:
+                return False
+
+    files = {"ca": "callers.crt", "cert": "tls.crt", "key": "tls.key"}
+    way = [
+        part
+        for flag, name in files.items()
+        for part in (f"--owner-tls-{flag}", f"{certificates.folder}/{name}")
+    ]
+    with start_owner("127.0.0.1:0") as owner, Front(owner.address, *way) as front:
+        assert wait_until(passes_on_and_follows, 60)
+        owner.stop()
+        certificates.authority = trustme.CA()
+        certificates.replace()
+        with start_owner(owner.address):
+            assert wait_until(passes_on_and_follows, 60)
