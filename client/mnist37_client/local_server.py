@@ -11,8 +11,8 @@ UNWANTED_VARIABLES = {
     f"MNIST37_{option}"
     for option in (
         *("TLS_CERT", "TLS_KEY", "CLIENT_CA", "TOKENS", "METRICS_ADDRESS"),
-        *("FOLLOW", "FOLLOW_TLS_CA", "FOLLOW_TLS_CERT", "FOLLOW_TLS_KEY", "FOLLOW_TOKEN_FILE"),
-        *("ADVERTISE", "MAX_AGE"),
+        *("FOLLOW", "FOLLOW_TLS_CA", "FOLLOW_TLS_CERT", "FOLLOW_TLS_KEY", "FOLLOW_TLS_SERVER_NAME"),
+        *("FOLLOW_TOKEN_FILE", "ADVERTISE", "MAX_AGE"),
     )
 }
 

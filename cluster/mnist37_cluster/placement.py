@@ -93,7 +93,7 @@ def wait_until_serving(
     name: str,
     settings: ClusterSettings,
     is_over: Callable[[], bool],
-    previous: int = 0,
+    previous: Placement | None = None,
 ) -> Placement | None:
     """Wait until an actor's server serves; return where it is, or None if the wait is over.
 
@@ -102,7 +102,8 @@ def wait_until_serving(
         name: of the actor.
         settings: of the cluster.
         is_over: returns whether nobody waits any more.
-        previous: the process id of the server before, which is not meant.
+        previous: where the server before was, which is not meant. Its process id alone would not
+            tell it: on another node, or in another container, a server may have the same one.
 
     Raises:
         CannotStart: it does not serve in time.
@@ -110,7 +111,7 @@ def wait_until_serving(
     deadline = time.monotonic() + START_SECONDS
     while not is_over():
         placement = where(actor)
-        if placement is not None and placement.pid != previous and is_serving(placement, settings):
+        if placement is not None and placement != previous and is_serving(placement, settings):
             return placement
         if time.monotonic() > deadline:
             at = f" at {placement.address}" if placement else ""
@@ -125,7 +126,8 @@ def wait_until_serving(
 def is_serving(placement: Placement, settings: ClusterSettings) -> bool:
     """Return whether a server says that it serves."""
     with suppress(Mnist37Error):
-        health.check(placement.address, **tls(settings))
+        # An owner outside Ray may speak TLS where its followers speak none.
+        health.check(placement.address, **(tls(settings) if settings.tls_cert else {}))
         return True
     return False
 
@@ -145,7 +147,7 @@ def restart_replicas(
         if before is None:
             raise CannotStart(f"{name} is not there; `mnist37 cluster status` shows which are")
         actor.restart.remote()
-        placement = wait_until_serving(actor, name, settings, is_over, before.pid)
+        placement = wait_until_serving(actor, name, settings, is_over, before)
         if placement is None:
             return
         wait_until_listed(placement, settings, owner, is_over)

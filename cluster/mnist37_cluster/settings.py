@@ -70,38 +70,54 @@ class ClusterSettings:
                     raise CannotStart(f"{flag}: cannot be used with --owner, which runs already")
         if self.tls_server_name is not None and self.owner_tls_ca is None:
             raise CannotStart("--tls-server-name: needs --owner-tls-ca too")
-        try:
-            following = Following(
-                owner,
-                tls_ca=self.owner_tls_ca,
-                tls_cert=self.owner_tls_cert,
-                tls_key=self.owner_tls_key,
-                token_file=self.owner_token_file,
-                max_age=self.max_age,
+        following = Following(
+            owner,
+            tls_ca=self.owner_tls_ca,
+            tls_cert=self.owner_tls_cert,
+            tls_key=self.owner_tls_key,
+            token_file=self.owner_token_file,
+            max_age=self.max_age,
+            tls_server_name=self.tls_server_name,
+            flag="--owner",
+        )
+        for address, followed in ((owner, None), (join(host, 0), following)):
+            if followed is None and self.owner is not None:
+                continue
+            Config(
+                address=address,
+                following=followed,
+                tls_cert=self.tls_cert,
+                tls_key=self.tls_key,
+                client_ca=self.client_ca,
+                tokens=self.tokens,
+                insecure=self.insecure,
             )
-            for address, followed in ((owner, None), (join(host, 0), following)):
-                if followed is None and self.owner is not None:
-                    continue
-                Config(
-                    address=address,
-                    following=followed,
-                    tls_cert=self.tls_cert,
-                    tls_key=self.tls_key,
-                    client_ca=self.client_ca,
-                    tokens=self.tokens,
-                    insecure=self.insecure,
-                )
-        except CannotStart as error:
-            raise CannotStart(str(error).replace("--follow", "--owner")) from None
         if self.tokens is not None and self.owner_token_file is None:
             raise CannotStart(
                 "--owner-token-file: missing; the owner asks for tokens: give the replicas one of"
                 " the role follow, which `mnist37 token follow` makes"
             )
-        if self.tls_cert is not None and self.owner_tls_ca is None and self.owner is None:
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        """Raise CannotStart unless the followers and this command can call the servers.
+
+        Otherwise they would wait in vain for a server that serves.
+        """
+        if self.tls_cert is not None and self.owner_tls_ca is None:
             raise CannotStart(
-                "--owner-tls-ca: missing; the owner speaks TLS: give the replicas the authority of"
-                " its certificate"
+                "--owner-tls-ca: missing; the servers speak TLS: give the authority of their"
+                " certificates"
+            )
+        if self.client_ca is not None and self.owner_tls_cert is None:
+            raise CannotStart(
+                "--owner-tls-cert: missing; the servers ask for certificates: give the followers"
+                " and this command one that --client-ca has signed"
+            )
+        if self.owner is None and self.owner_tls_ca is not None and self.tls_cert is None:
+            raise CannotStart(
+                "--tls-cert: missing; the followers look for TLS at the owner, which has none"
+                " without it; give it, or leave --owner-tls-ca out"
             )
 
     def owner_command(self, address: str) -> list[str]:
@@ -111,20 +127,21 @@ class ClusterSettings:
 
     def replica_command(self, host: str, owner: str) -> list[str]:
         """Return the command of a follower, or of a front, on the node with this IP address."""
-        module, prefix, flag = "mnist37_server", "--follow", "--follow"
+        module, flag = "mnist37_server", "--follow"
         if self.front:
-            module, prefix, flag = "mnist37_front", "--owner", "--owner"
-        flags = {
+            module, flag = "mnist37_front", "--owner"
+        flags: dict[str, str | Path | float | None] = {
             flag: owner,
             "--address": join(host, 0),
-            f"{prefix}-tls-ca": self.owner_tls_ca,
-            f"{prefix}-tls-cert": self.owner_tls_cert,
-            f"{prefix}-tls-key": self.owner_tls_key,
-            f"{prefix}-token-file": self.owner_token_file,
+            f"{flag}-tls-ca": self.owner_tls_ca,
+            f"{flag}-tls-cert": self.owner_tls_cert,
+            f"{flag}-tls-key": self.owner_tls_key,
+            f"{flag}-tls-server-name": self.tls_server_name,
+            f"{flag}-token-file": self.owner_token_file,
             "--max-age": self.max_age,
         }
         if self.front:
-            flags |= {"--no-http": True, "--owner-tls-server-name": self.tls_server_name}
+            flags["--no-http"] = True
         return [*python_process.command(module), *self._options(flags)]
 
     def _options(self, flags: Mapping[str, str | Path | float | None]) -> list[str]:

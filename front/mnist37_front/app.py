@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -11,7 +12,8 @@ from mnist37_server.app import CONTRACTS, create_auth_interceptor
 from mnist37_server.assembly.follower import Follower
 from mnist37_server.errors import CannotStart
 from mnist37_server.observability import logs
-from mnist37_server.rpc.threads.elastic_pool import ElasticThreadPool, never_wait
+from mnist37_server.rpc.registration import register
+from mnist37_server.rpc.threads.elastic_pool import never_wait
 from mnist37_server.services import health as health_service
 from mnist37_server.services import mnist37_service, open_inference
 
@@ -88,8 +90,8 @@ class Front:
             outcome(refusal.stream_stream, iter(()), context)
             code = context.code() or grpc.StatusCode.UNAUTHENTICATED
             status = 403 if code is grpc.StatusCode.PERMISSION_DENIED else 401
-            found = dict(trailers(context, code))
-            headers = [(name, found[name]) for name in (b"grpc-status-details-bin",)]
+            name = b"grpc-status-details-bin"
+            headers = [(name, dict(trailers(context, code))[name])]
             text = context.details().encode()
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": text})
@@ -109,8 +111,10 @@ class Front:
         server: Any = self.grpc
         model = self.follower.model
         patient: Any = Patient()
-        service = mnist37_service.add_to(server, model, model, slow_callers=patient)
-        threads = ElasticThreadPool(1, "health")
+        # No thread of it ever starts: AsgiServer has its own, and asks for no method's pool.
+        threads: Any = ThreadPoolExecutor(1)
+        service = mnist37_service.Mnist37Servicer(model, model, threads)
+        register(server, mnist37_service.DESCRIPTOR, service, patient, mnist37_service.CODECS)
         services = [mnist37_service.SERVICE, open_inference.SERVICE]
         health = health_service.add_to(
             server, services, threads, str(model.device), patient, serving=False

@@ -86,6 +86,20 @@ DEFAULT = FrontSettings()
     help="How long a caller may take to send the message of a prediction.",
 )
 @click.option(
+    "--keepalive",
+    type=float,
+    default=DEFAULT.keepalive,
+    metavar="SECONDS",
+    help="How often a caller by HTTP/2 is sent a ping.",
+)
+@click.option(
+    "--max-connection-age",
+    type=float,
+    metavar="SECONDS",
+    help="How old a connection may become; its client then opens another one, perhaps to another"
+    " front.  [default: any age]",
+)
+@click.option(
     "--max-age",
     type=float,
     metavar="SECONDS",

@@ -14,10 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from mnist37_client.processes import python_process
+from mnist37_server.access.tokens import decode, parse
 from mnist37_server.command_line import main as serve
 from mnist37_server.errors import CannotStart
 
-LISTENING = "listening on "
+LISTENING, METRICS = "listening on ", "metrics on "
 PAUSE_SECONDS = 0.02
 
 
@@ -29,7 +30,7 @@ class OwnerTokens:
         folder: of the front, where the owner's file and that of the front's token are.
 
     Raises:
-        CannotStart: the operator's file cannot be read.
+        CannotStart: the operator's file cannot be read, or is invalid.
     """
 
     def __init__(self, source: Path, folder: Path) -> None:
@@ -38,7 +39,7 @@ class OwnerTokens:
         self.file = folder / "tokens"
         self.token_file = folder / "token"
         secret = secrets.token_urlsafe(32)
-        self._line = f"\nfollow {hashlib.sha256(secret.encode()).hexdigest()}\n".encode()
+        self._line = f"\nfollow {hashlib.sha256(secret.encode()).hexdigest()}\n"
         self.token_file.touch(mode=0o600)
         self.token_file.write_text(secret)
         try:
@@ -47,16 +48,23 @@ class OwnerTokens:
             raise CannotStart(f"--tokens: cannot read {source}: {error.strerror}") from error
 
     def refresh(self) -> None:
-        """Write the owner's file again if the operator's has changed."""
+        """Write the owner's file again if the operator's has changed and is valid.
+
+        If not, the application in Envoy says so, by the name of the operator's file, and the tokens
+        from before hold in both processes.
+        """
         with suppress(OSError):  # it is being replaced, or gone: what was read last holds
             content = self._source.read_bytes()
             if content != self._content:
-                self._write(content)
+                with suppress(CannotStart):
+                    self._write(content)
+                self._content = content
 
     def _write(self, content: bytes) -> None:
+        parse(self._source, content)
         new = self.file.with_suffix(".new")
         new.touch(mode=0o600)
-        new.write_bytes(content + self._line)
+        new.write_text(decode(self._source, content) + self._line, encoding="utf-8")
         new.replace(self.file)
         self._content = content
 
@@ -84,6 +92,7 @@ class OwnerProcess:
 
     def __init__(self, command: tuple[str, ...], socket: Path, tokens: OwnerTokens | None) -> None:
         self.tokens = tokens
+        self.announced: list[str] = []  # on stdout, after where it listens
         options_tokens = () if tokens is None else ("--tokens", str(tokens.file))
         # Its options come from the command, and not a second time from the environment.
         options = {f"MNIST37_{option.name}".upper() for option in serve.params}
@@ -108,15 +117,21 @@ class OwnerProcess:
             OwnerRefused: the server did not start, and has said why.
             CannotStart: the server ended without a word.
         """
-        assert self.process.stdout is not None
-        while not select.select([self.process.stdout], [], [], PAUSE_SECONDS)[0]:
+        lines = self.process.stdout
+        assert lines is not None
+        while not select.select([lines], [], [], PAUSE_SECONDS)[0]:
             if hurry():
                 return
-        if not self.process.stdout.readline().startswith(LISTENING):
+        if not lines.readline().startswith(LISTENING):
             status = self.stop(lambda: True)
             if status > 0:
                 raise OwnerRefused(status)
             raise CannotStart(f"the server has ended with status {status} at its start")
+        # It prints the others with the first one: where its metrics are, if they are anywhere, and
+        # its version.
+        self.announced = [lines.readline().strip()]
+        if self.announced[0].startswith(METRICS):
+            self.announced.append(lines.readline().strip())
 
     def stop(self, hurry: Callable[[], bool]) -> int:
         """End the server in order and return its exit status.

@@ -21,7 +21,7 @@ from mnist37_server.rpc.listening import check_socket_file, find_port
 from mnist37_front.envoy.process import START_SECONDS, Envoy
 from mnist37_front.owner import OwnerProcess, OwnerTokens
 from mnist37_front.private_folder import private_folder
-from mnist37_front.settings import LOGGED, FrontSettings, with_fronts_flags
+from mnist37_front.settings import LOGGED, FrontSettings
 
 PAUSE_SECONDS = 0.1
 
@@ -43,7 +43,7 @@ def run(settings: FrontSettings, owner_command: tuple[str, ...] = ()) -> int:
     logs.configure(settings.log_format, settings.log_level, LOGGED)
     check_files(settings)
     with private_folder() as folder:
-        settings = replace(with_port(settings), folder=folder).absolute()
+        settings = replace(with_ports(settings), folder=folder).absolute()
         signals.begin_serving()
         owner = None
         if owner_command:
@@ -70,7 +70,7 @@ def serve(settings: FrontSettings, owner: OwnerProcess | None, signals: process.
             wait_until_serving(settings, envoy, signals)
         if not signals.has_come:
             log.info("started", extra={"address": settings.address, "owner": settings.owner})
-            announce(f"listening on {settings.address}")
+            announce(f"listening on {settings.address}", *further_lines(settings, owner))
         while not signals.has_come:
             if envoy.process.poll() is not None:
                 log.critical("Envoy has ended with status %s", envoy.process.returncode)
@@ -92,18 +92,31 @@ def serve(settings: FrontSettings, owner: OwnerProcess | None, signals: process.
     return status
 
 
-def with_port(settings: FrontSettings) -> FrontSettings:
-    """Return the settings with a free port in place of port 0.
+def with_ports(settings: FrontSettings) -> FrontSettings:
+    """Return the settings with free ports in place of port 0.
 
     Raises:
-        CannotStart: the host is none of this machine, or the port or the socket file is in use.
+        CannotStart: a host is none of this machine, or a port or the socket file is in use.
     """
-    address = settings.parsed_address
+    address, metrics = settings.parsed_address, settings.server_config().parsed_metrics_address
     if address.path is not None:
         check_socket_file(address.path)
-        return settings
-    _, port = find_port("--address", address)
-    return replace(settings, address=join(address.host, port))
+    else:
+        _, port = find_port("--address", address)
+        settings = replace(settings, address=join(address.host, port))
+    if metrics is not None:
+        _, port = find_port("--metrics-address", metrics)
+        settings = replace(settings, metrics_address=join(metrics.host, port))
+    return settings
+
+
+def further_lines(settings: FrontSettings, owner: OwnerProcess | None) -> list[str]:
+    """Return what stdout gets after where the front listens: where metrics are, and the version."""
+    if owner is not None:  # the metrics are its own
+        return owner.announced
+    if settings.metrics_address is None:
+        return []
+    return [f"metrics on http://{settings.metrics_address}/metrics"]
 
 
 def wait_until_serving(settings: FrontSettings, envoy: Envoy, signals: process.StopSignals) -> None:
@@ -126,20 +139,12 @@ def wait_until_serving(settings: FrontSettings, envoy: Envoy, signals: process.S
 
 
 def check_files(settings: FrontSettings) -> None:
-    """Raise CannotStart if a file of the settings cannot be used: Envoy's own words are hard.
-
-    The same holds for the address of the metrics.
-    """
+    """Raise CannotStart if a file of the settings cannot be used: Envoy's own words are hard."""
     config = settings.server_config()
     if config.tokens is not None:
         Tokens(config.tokens)
-    if config.parsed_metrics_address is not None:
-        find_port("--metrics-address", config.parsed_metrics_address)
     tls.credentials(config)
     certificates.check_all(config)
     assert config.following is not None
-    try:
-        tls.check_token_file(config.following)
-        tls.owner_credentials(config.following)
-    except CannotStart as error:
-        raise CannotStart(with_fronts_flags(str(error))) from None
+    tls.check_token_file(config.following)
+    tls.owner_credentials(config.following)

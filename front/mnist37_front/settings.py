@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mnist37_client.errors import InvalidInput
 from mnist37_client.secret_file import read_secret
-from mnist37_server.config import Config, Following, check_pair
+from mnist37_server.config import Config, Following
 from mnist37_server.domain.address import Address, parse
 from mnist37_server.errors import CannotStart
 from mnist37_web.errors import CannotStart as CannotStartWeb
@@ -40,6 +40,8 @@ class FrontSettings:
     insecure: bool = False
     max_message_mib: int = 64
     message_timeout: float = 60.0  # seconds to send a message in
+    keepalive: float = 60.0  # seconds between two pings to a caller
+    max_connection_age: float | None = None  # seconds until a connection is to be renewed
     max_age: float | None = None  # seconds after which reads are refused; None: never
     metrics_address: str | None = None
     shutdown_grace: float = 10.0
@@ -56,8 +58,6 @@ class FrontSettings:
     def __post_init__(self) -> None:
         """Raise CannotStart unless the settings are valid and fit together."""
         self.server_config()
-        if self.owner_tls_server_name is not None and self.owner_tls_ca is None:
-            raise CannotStart("--owner-tls-server-name: needs --owner-tls-ca too")
         if self.owner_token_file is not None and self.tokens is None and not self.insecure:
             raise CannotStart(
                 "--tokens: missing; the owner asks for tokens, and the front answers predictions"
@@ -71,31 +71,31 @@ class FrontSettings:
 
     def server_config(self) -> Config:
         """Return the settings of the server's parts in the front; raise CannotStart if invalid."""
-        check_pair("--owner-tls-cert", self.owner_tls_cert, "--owner-tls-key", self.owner_tls_key)
-        try:
-            following = Following(
-                self.owner,
-                tls_ca=self.owner_tls_ca,
-                tls_cert=self.owner_tls_cert,
-                tls_key=self.owner_tls_key,
-                token_file=self.owner_token_file,
-                max_age=self.max_age,
-            )
-            return Config(
-                address=self.address,
-                following=following,
-                max_message_mib=self.max_message_mib,
-                message_timeout=self.message_timeout,
-                metrics_address=self.metrics_address,
-                shutdown_grace=self.shutdown_grace,
-                tls_cert=self.tls_cert,
-                tls_key=self.tls_key,
-                client_ca=self.client_ca,
-                tokens=self.tokens,
-                insecure=self.insecure,
-            )
-        except CannotStart as error:
-            raise CannotStart(with_fronts_flags(str(error))) from None
+        following = Following(
+            self.owner,
+            tls_ca=self.owner_tls_ca,
+            tls_cert=self.owner_tls_cert,
+            tls_key=self.owner_tls_key,
+            token_file=self.owner_token_file,
+            max_age=self.max_age,
+            tls_server_name=self.owner_tls_server_name,
+            flag="--owner",
+        )
+        return Config(
+            address=self.address,
+            following=following,
+            max_message_mib=self.max_message_mib,
+            message_timeout=self.message_timeout,
+            keepalive=self.keepalive,
+            max_connection_age=self.max_connection_age,
+            metrics_address=self.metrics_address,
+            shutdown_grace=self.shutdown_grace,
+            tls_cert=self.tls_cert,
+            tls_key=self.tls_key,
+            client_ca=self.client_ca,
+            tokens=self.tokens,
+            insecure=self.insecure,
+        )
 
     def web_settings(self) -> WebSettings:
         """Return the settings of the page and the HTTP API; raise CannotStart if invalid.
@@ -165,11 +165,6 @@ class FrontSettings:
             if "Path" in str(field.type) and values[field.name] is not None:
                 values[field.name] = Path(values[field.name])
         return cls(**values)
-
-
-def with_fronts_flags(text: str) -> str:
-    """Return an error of the server's settings, with the front's flags in place of its own."""
-    return text.replace("--follow", "--owner")
 
 
 def read_optional_secret(option: str, file: Path | None) -> str | None:

@@ -23,26 +23,30 @@ class Following:
     token_file: Path | None = None  # has a token of the role follow
     advertise: str | None = None  # HOST:PORT at which others reach it; None: where it listens
     max_age: float | None = None  # seconds; its reads are refused after that; None: never
+    tls_server_name: str | None = None  # in the owner's certificate, if not in its address
+    flag: str = "--follow"  # has the owner's address, and begins the flags of the way there
 
     def __post_init__(self) -> None:
         """Raise CannotStart unless the settings are valid and fit together."""
-        owner = parse("--follow", self.owner)
+        owner = self.parsed_owner
         if owner.path is None and not owner.port:
-            raise CannotStart(f"--follow: got {self.owner!r}; must have the owner's port, not 0")
+            raise CannotStart(f"{self.flag}: got {self.owner!r}; must have the owner's port, not 0")
         if self.advertise is not None:
             parse("--advertise", self.advertise)
         if self.max_age is not None and not 1 <= self.max_age <= SECONDS_MAX:
             raise CannotStart(
                 f"--max-age: got {self.max_age:g}; must be 1 to {SECONDS_MAX:,.0f} seconds"
             )
-        check_pair("--follow-tls-cert", self.tls_cert, "--follow-tls-key", self.tls_key)
+        check_pair(f"{self.flag}-tls-cert", self.tls_cert, f"{self.flag}-tls-key", self.tls_key)
         if self.tls_cert is not None and self.tls_ca is None:
-            raise CannotStart("--follow-tls-cert: needs --follow-tls-ca too")
+            raise CannotStart(f"{self.flag}-tls-cert: needs {self.flag}-tls-ca too")
+        if self.tls_server_name is not None and self.tls_ca is None:
+            raise CannotStart(f"{self.flag}-tls-server-name: needs {self.flag}-tls-ca too")
 
     @property
     def parsed_owner(self) -> Address:
-        """Return the address of the owner."""
-        return parse("--follow", self.owner)
+        """Return the address of the owner; raise CannotStart if it is none."""
+        return parse(self.flag, self.owner)
 
 
 @dataclass(frozen=True)
@@ -114,9 +118,10 @@ class Config:
             self._check_following(self.following)
 
     def _check_following(self, following: Following) -> None:
+        flag = following.flag
         if following.parsed_owner == self.parsed_address:
             raise CannotStart(
-                f"--follow: got {following.owner}, which is --address; must be another server's"
+                f"{flag}: got {following.owner}, which is --address; must be another server's"
             )
         if self.device not in ("auto", "cpu"):
             raise CannotStart(
@@ -130,8 +135,8 @@ class Config:
             and not self.insecure
         ):
             raise CannotStart(
-                "--follow-token-file: the token would go to another machine in plain text; add"
-                " --follow-tls-ca, or --insecure if nobody can read along"
+                f"{flag}-token-file: the token would go to another machine in plain text; add"
+                f" {flag}-tls-ca, or --insecure if nobody can read along"
             )
 
     @property

@@ -41,6 +41,7 @@ UNKNOWN = 10**6  # a version, a run
 # The caller of these has left: its client reports gRPC's own CANCELLED or DEADLINE_EXCEEDED.
 UNDELIVERED = {"CALLER_CANCELLED", "DEADLINE_EXCEEDED"}
 FROM_FOLLOWERS = {"NOT_OWNER", "STALE", "OWNER_UNREACHABLE"}  # tests/integration/follower
+FROM_FRONTS = {"OVERLOADED"}  # tests/unit/front
 FROM_GRPC = {"TOO_MANY_RPCS", "MESSAGE_TOO_LARGE"}  # gRPC refuses these itself, without details
 
 
@@ -385,4 +386,6 @@ def test_a_reason_is_what_the_table_says(
 
 
 def test_every_reason_of_the_table_is_provoked() -> None:
-    assert set(PROVOCATIONS) == set(reasons()) - UNDELIVERED - FROM_GRPC - FROM_FOLLOWERS
+    assert (
+        set(PROVOCATIONS) == set(reasons()) - UNDELIVERED - FROM_GRPC - FROM_FOLLOWERS - FROM_FRONTS
+    )

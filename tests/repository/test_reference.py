@@ -14,12 +14,15 @@ import grpc
 import mnist37_client
 import mnist37_client.cli.run as cli
 import pytest
+from click.testing import CliRunner
 from mnist37_client import AsyncClient, Client, errors, validation_images
 from mnist37_client._rpc.failures import status as client_status
 from mnist37_client.cli.group import commands
 from mnist37_client.local_server import LocalServer
 from mnist37_cluster.command import cluster
 from mnist37_front.command import front
+from mnist37_front.envoy.routes import OVERLOADED, RETRY_SECONDS
+from mnist37_front.serve_command import serve as fronted_serve
 from mnist37_server.access.roles import REQUIRED_ROLES
 from mnist37_server.command_line import main as serve
 from mnist37_server.errors import Reason
@@ -53,13 +56,29 @@ def default(option: click.Option) -> str:
     return str(value) if isinstance(value, str | int) and value != "" else "none"
 
 
+@pytest.mark.parametrize("command", [commands, serve, fronted_serve, front, web, cluster])
+def test_each_command_has_a_short_flag_for_its_help(command: click.Command) -> None:
+    words: list[list[str]] = [[]]
+    if isinstance(command, click.Group):
+        # The others hand their options on to one of these.
+        words += [[name] for name, each in command.commands.items() if each.add_help_option]
+    for start in words:
+        shown = CliRunner().invoke(command, [*start, "-h"])
+        assert shown.exit_code == 0, shown.output
+        assert "-h, --help" in shown.output
+
+
 def test_the_flags_of_serve() -> None:
     prefix = serve.context_settings["auto_envvar_prefix"]
     assert [
         (plain(row["flag"]), row["environment"], row["default"])
         for row in table(FLAGS, "flag", "environment", "default", "meaning")
     ] == [
-        (option.opts[0], f"{prefix}_{option.name}".upper(), default(option))
+        (
+            option.opts[0],
+            f"{prefix}_{option.name}".upper() if option.allow_from_autoenv else "none",
+            default(option),
+        )
         for option in options(serve)
     ]
 
@@ -197,6 +216,7 @@ def test_the_reasons() -> None:
     expected = {reason.name: (code[reason.name], seconds.get(reason.name)) for reason in Reason}
     for reason, delay in client_status.REFUSED_BY_GRPC.values():
         expected[reason] = ("RESOURCE_EXHAUSTED", delay)
+    expected[OVERLOADED] = ("UNAVAILABLE", RETRY_SECONDS)  # of a front
     rows = table(ERRORS, "reason", "code", "metadata", "retry after")
     assert len(rows) == len(expected)
     assert {

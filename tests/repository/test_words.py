@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -43,6 +44,15 @@ FROZEN = {
         'return "TagVersion", {',
         '{"tag": version}',
     ),
+}
+
+# What a front runs too, under other names: the parts whose texts must name no command and no flag
+# of one command alone.
+SHARED_WITH_A_FRONT = ("server/mnist37_server", "web/mnist37_web")
+NAMES_OF_ONE_COMMAND = re.compile(r"mnist37 (?:web|serve)\b|--follow.")
+COMMAND_LINES = {
+    "server/mnist37_server/command_line",
+    "web/mnist37_web/command.py",
 }
 
 # A path in a text: from a folder at the top to a file, or to a folder of tests or benchmarks.
@@ -87,6 +97,44 @@ def test_stored_names_stay(name: str) -> None:
     text = (ROOT / name).read_text()
     for stored in FROZEN[name]:
         assert stored in text
+
+
+def texts(source: Path) -> list[str]:
+    """Return the texts in a source of Python or JavaScript, without docstrings and comments."""
+    content = source.read_text()
+    if source.suffix == ".js":
+        return re.findall(
+            r'"[^"\n]*"|`[^`]*`', re.sub(r"^\s*(?://|/?\*).*", "", content, flags=re.M)
+        )
+    tree = ast.parse(content)
+    bodies = [node for node in ast.walk(tree) if hasattr(node, "body")]
+    docstrings = {
+        id(line.value)
+        for node in bodies
+        if isinstance(node.body, list)
+        for line in node.body[:1]
+        if isinstance(line, ast.Expr)
+    }
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in docstrings
+    ]
+
+
+@pytest.mark.parametrize("part", SHARED_WITH_A_FRONT)
+def test_what_a_front_runs_too_names_no_command_and_no_flag_that_a_front_lacks(part: str) -> None:
+    found = 0
+    for source in [*(ROOT / part).rglob("*.py"), *(ROOT / part).rglob("*.js")]:
+        name = str(source.relative_to(ROOT))
+        if any(name.startswith(prefix) for prefix in COMMAND_LINES):
+            continue
+        for text in texts(source):
+            found += 1
+            assert not NAMES_OF_ONE_COMMAND.search(text), f"{name}: {text}"
+    assert found > 100
 
 
 @pytest.mark.parametrize("name", FILES_WITH_PATHS)

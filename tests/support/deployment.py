@@ -48,7 +48,7 @@ def variables(command: click.Command) -> set[str]:
     return {
         str(option.envvar or f"{prefix}_{option.name}".upper())
         for option in command.params
-        if isinstance(option, click.Option)
+        if isinstance(option, click.Option) and (option.envvar or option.allow_from_autoenv)
     }
 
 

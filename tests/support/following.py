@@ -14,6 +14,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from mnist37_client.local_server import LocalServer
+from mnist37_client.processes.local_process import LocalProcess
 from mnist37_protos.inference import open_inference_pb2_grpc
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from mnist37_protos.v1 import mnist37_pb2_grpc
@@ -122,14 +123,19 @@ class Server(LocalServer):
     @property
     def log_so_far(self) -> str:
         """Return the log of the running server."""
-        # The server writes at the position of the same open file, which must stay.
-        return os.pread(self._log.fileno(), 2**20, 0).decode()
+        return log_so_far(self)
 
     def pause(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)
+
+
+def log_so_far(process: LocalProcess) -> str:
+    """Return the log of a running process."""
+    # The process writes at the position of the same open file, which must stay.
+    return os.pread(process._log.fileno(), 2**20, 0).decode()
 
 
 def refusal(server: Server, rpc: str, request: Message, timeout: float = TIMEOUT) -> FailedCall:

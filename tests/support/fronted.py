@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 from mnist37_client import Unavailable, health
 from mnist37_client.local_server import UNWANTED_VARIABLES, LocalServer
@@ -40,6 +41,24 @@ def missing() -> str:
     return ""
 
 
+class Front(LocalProcess):
+    """A process of `mnist37 front`, ready when the constructor returns."""
+
+    def __init__(self, owner: str, *options: str) -> None:
+        address = () if "--address" in options else ("--address", "127.0.0.1:0")
+        command = (*python_process.command("mnist37_front"), "--owner", owner, *address, *options)
+        super().__init__("the front", command, UNWANTED_VARIABLES)
+
+
+def is_serving(front: LocalProcess, **tls: Any) -> bool:
+    """Return whether a front says that it is serving."""
+    try:
+        health.check(front.address, **tls)
+    except Unavailable:
+        return False
+    return True
+
+
 class FrontedWeb(LocalProcess, WebCaller):
     """The page and the HTTP API in a front of a server, ready when the front has a version.
 
@@ -54,12 +73,5 @@ class FrontedWeb(LocalProcess, WebCaller):
             self, "the front", (*command, "--address", "127.0.0.1:0", *options), UNWANTED_VARIABLES
         )
         WebCaller.__init__(self, f"http://{self.address}")
-        if not wait_until(self._is_serving, 30):
+        if not wait_until(lambda: is_serving(self), 30):
             raise AssertionError(self.kill()[1])
-
-    def _is_serving(self) -> bool:
-        try:
-            health.check(self.address)
-        except Unavailable:
-            return False
-        return True

@@ -57,7 +57,7 @@ def test_a_killed_web_comes_back(open_page: Open, address: str, client: Client) 
         page.draw(three())
         page.wait_for("#sentence", "3")
         web.kill()
-    page.wait_for("#problem", "mnist37 web has ended")
+    page.wait_for("#problem", "the server of this page has ended")
     client.train(epochs=2).wait()
     with LocalWeb(address, "--address", web.address):
         page.wait_for("#server", "connected")

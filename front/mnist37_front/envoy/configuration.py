@@ -31,9 +31,10 @@ HEADERS_SECONDS = 10
 IDLE_CONNECTION_SECONDS = 60
 HEADERS_KIB = 64
 STREAMS_MAX = 1_024  # of a connection
+PING_SECONDS_MAX = 20  # for the answer to a ping
 CONNECTION_WINDOW = 4 << 20  # bytes of a connection that were sent and not read yet
 STREAM_WINDOW = 1 << 20
-HEAP_BYTES = 1 << 30  # from here on the front sheds load
+HEAP_BYTES = 1 << 30  # from here on the front takes no further requests
 ACCOUNT_BITS_MIN = 12  # 4 KiB
 OWNER_CALLS_MAX = 4_096  # that are passed on at a time
 THRESHOLDS = {
@@ -99,6 +100,9 @@ def listener(
 ) -> Config:
     """Return a listener with all routes."""
     asks_for_tokens = settings.tokens is not None
+    lifetime: Config = {"idle_timeout": f"{IDLE_CONNECTION_SECONDS}s"}
+    if settings.max_connection_age is not None and not is_internal:
+        lifetime["max_connection_duration"] = f"{settings.max_connection_age}s"
     connection_manager = {
         "@type": f"{EXTENSIONS}filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "front",
@@ -108,14 +112,19 @@ def listener(
         "request_headers_timeout": f"{HEADERS_SECONDS}s",
         "stream_idle_timeout": "0s",  # a run that waits for its turn is silent
         "stream_flush_timeout": f"{settings.message_timeout}s",  # for an answer to be read
-        "common_http_protocol_options": {"idle_timeout": f"{IDLE_CONNECTION_SECONDS}s"},
+        "common_http_protocol_options": lifetime,
+        # By HTTP/1.1 the next reply says that it is the last; a request on its way is not lost.
+        "http1_safe_max_connection_duration": True,
         "http2_protocol_options": {
             "max_concurrent_streams": STREAMS_MAX,
             "initial_stream_window_size": STREAM_WINDOW,
             "initial_connection_window_size": CONNECTION_WINDOW,
-            "connection_keepalive": {"interval": "60s", "timeout": "20s"},
+            "connection_keepalive": {
+                "interval": f"{settings.keepalive}s",
+                "timeout": f"{min(settings.keepalive, PING_SECONDS_MAX)}s",
+            },
         },
-        "local_reply_config": {"mappers": local_replies()},
+        "local_reply_config": {"mappers": local_replies(owner_for_callers(settings))},
         "http_filters": [
             *([authorization()] if asks_for_tokens else []),
             {
@@ -211,6 +220,13 @@ def owner_cluster(settings: FrontSettings) -> Config:
     return cluster
 
 
+def owner_for_callers(settings: FrontSettings) -> str | None:
+    """Return the address of the owner; None if it is in the front's own folder."""
+    owner = settings.parsed_owner
+    is_own = owner.path is not None and owner.path.parent == settings.folder
+    return None if is_own else str(owner)
+
+
 def is_ip(host: str) -> bool:
     """Return whether a host is an address of IP, and no name."""
     try:
@@ -263,6 +279,6 @@ def overload_manager() -> Config:
                 ],
             },
             action("disable_http_keepalive", 0.9),
-            action("stop_accepting_requests", 0.95),
+            action("stop_accepting_requests", 1.0),
         ],
     }

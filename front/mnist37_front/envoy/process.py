@@ -81,8 +81,9 @@ class Envoy:
         """Take no new connections, and say to callers and probes that the end has begun."""
         self._deadline = time.monotonic() + self._settings.shutdown_grace
         if self.process.poll() is None:
-            with suppress(OSError):  # it does not answer any more
+            with suppress(OSError):  # the application has not begun to listen for it, or has ended
                 self._say_end()
+            with suppress(OSError):  # Envoy does not answer any more
                 self.admin.drain()
 
     def end(self, hurry: Callable[[], bool]) -> int:

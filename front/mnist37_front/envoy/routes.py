@@ -18,6 +18,8 @@ Config = dict[str, Any]
 EXTENSIONS = "type.googleapis.com/envoy.extensions."
 OWNER, SELF = "owner", "self"  # the names of the clusters
 AUTHORIZE = "/-/authorize"  # before the path of a call: whether it may be passed on
+OVERLOADED = "OVERLOADED"  # the reason where the front itself has too much to do
+RETRY_SECONDS = 1
 # The methods that the front answers itself.
 OWN_PATHS = (
     "/mnist37.v1.Mnist37Service/Predict",
@@ -102,11 +104,14 @@ def authorization() -> Config:
     }
 
 
-def local_replies() -> list[Config]:
+def local_replies(owner: str | None) -> list[Config]:
     """Return the replies that Envoy makes itself, as the contract has them.
 
     A call that cannot be passed on fails with UNAVAILABLE and says when to try again. To a request
     of HTTP, an error is JSON with the headers that all replies of the HTTP API have.
+
+    Args:
+        owner: the address of the owner, for callers; None if none but the front reaches it.
     """
     is_http: Config = {
         "header_filter": {
@@ -124,13 +129,15 @@ def local_replies() -> list[Config]:
         }
     }
     away = unavailable(
-        "the front cannot reach the owner of the model; try again", Reason.OWNER_UNREACHABLE
+        "the front cannot reach the owner of the model; try again",
+        Reason.OWNER_UNREACHABLE.name,
+        **({} if owner is None else {"owner": owner}),
     )
-    busy = unavailable("the front has too many calls; try again")
+    busy = unavailable("the front has too many calls; try again", OVERLOADED)
     return [
         {
             "filter": {"and_filter": {"filters": [is_http, is_overload]}},
-            **error_of_http("the front has too many requests; try again", "OVERLOADED"),
+            **error_of_http("the front has too many requests; try again", OVERLOADED),
             "headers_to_add": headers((b"retry-after", b"1"), *SECURITY_HEADERS),
         },
         {
@@ -139,22 +146,23 @@ def local_replies() -> list[Config]:
             "headers_to_add": headers(*SECURITY_HEADERS),
         },
         {
-            "filter": {
-                "response_flag_filter": {"flags": ["UF", "UH", "UC", "UO", "UR", "LR", "URX"]}
-            },
+            "filter": {"response_flag_filter": {"flags": ["UF", "UH", "UC", "UR", "LR", "URX"]}},
             **away,
         },
-        # Too many tokens are being verified, or the heap has grown too much.
-        {"filter": is_overload, **busy},
+        {
+            # Too many calls are passed on, or Envoy's memory is full.
+            "filter": {"response_flag_filter": {"flags": ["UO", "OM"]}},
+            **busy,
+        },
+        {"filter": is_overload, **busy},  # too many tokens are being verified
     ]
 
 
-def unavailable(text: str, reason: Reason | None = None) -> Config:
-    """Return the status of a call of gRPC that may succeed a second later."""
+def unavailable(text: str, reason: str, **metadata: str) -> Config:
+    """Return the status of a call of gRPC that may succeed a moment later."""
     status = Status(code=grpc.StatusCode.UNAVAILABLE.value[0], message=text)
-    if reason is not None:
-        status.details.add().Pack(ErrorInfo(reason=reason.name, domain="mnist37"))
-    status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=1)))
+    status.details.add().Pack(ErrorInfo(reason=reason, domain="mnist37", metadata=metadata))
+    status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=RETRY_SECONDS)))
     encoded = base64.b64encode(status.SerializeToString()).rstrip(b"=")
     return {
         "body_format_override": {"text_format_source": {"inline_string": text}},

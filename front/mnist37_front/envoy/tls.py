@@ -1,4 +1,7 @@
-"""The TLS of Envoy: its certificate for callers, and its connection to the owner."""
+"""The TLS of Envoy: its certificate for callers, and its connection to the owner.
+
+Envoy reads all files of both again when they are replaced.
+"""
 
 from __future__ import annotations
 
@@ -14,34 +17,21 @@ TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
 
 
 def downstream_tls(settings: FrontSettings) -> Config | None:
-    """Return the transport socket for callers; None for plain text.
-
-    Envoy reads the files again when they are replaced.
-    """
+    """Return the transport socket for callers; None for plain text."""
+    folder = settings.folder
     if settings.tls_cert is None or settings.tls_key is None:
         return None
-    secrets: list[Config] = [
-        {
-            "@type": f"{TLS}Secret",
-            "name": "front",
-            "tls_certificate": certificate(settings.tls_cert, settings.tls_key),
-        }
-    ]
     common: Config = {
         "alpn_protocols": ["h2", "http/1.1"],
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-        "tls_certificate_sds_secret_configs": [sds("front", settings.folder)],
+        "tls_certificate_sds_secret_configs": [
+            certificate(folder, "front", settings.tls_cert, settings.tls_key)
+        ],
     }
     if settings.client_ca is not None:
-        secrets.append(
-            {
-                "@type": f"{TLS}Secret",
-                "name": "callers",
-                "validation_context": authority(settings.client_ca),
-            }
+        common["validation_context_sds_secret_config"] = authority(
+            folder, "callers", settings.client_ca
         )
-        common["validation_context_sds_secret_config"] = sds("callers", settings.folder)
-    write_secrets(settings.folder, secrets)
     context: Config = {"@type": f"{TLS}DownstreamTlsContext", "common_tls_context": common}
     if settings.client_ca is not None:
         context["require_client_certificate"] = True
@@ -50,42 +40,61 @@ def downstream_tls(settings: FrontSettings) -> Config | None:
 
 def upstream_tls(settings: FrontSettings) -> Config | None:
     """Return the transport socket for the owner; None for plain text."""
+    folder = settings.folder
     if settings.owner_tls_ca is None:
         return None
     name = settings.owner_tls_server_name or settings.parsed_owner.host
-    validation = authority(settings.owner_tls_ca)
-    validation["match_typed_subject_alt_names"] = [
-        {"san_type": kind, "matcher": {"exact": name}} for kind in ("DNS", "IP_ADDRESS")
-    ]
-    common: Config = {"alpn_protocols": ["h2"], "validation_context": validation}
+    names = [{"san_type": kind, "matcher": {"exact": name}} for kind in ("DNS", "IP_ADDRESS")]
+    common: Config = {
+        "alpn_protocols": ["h2"],
+        "validation_context_sds_secret_config": authority(
+            folder, "owner", settings.owner_tls_ca, match_typed_subject_alt_names=names
+        ),
+    }
     if settings.owner_tls_cert is not None and settings.owner_tls_key is not None:
-        common["tls_certificates"] = [certificate(settings.owner_tls_cert, settings.owner_tls_key)]
+        common["tls_certificate_sds_secret_configs"] = [
+            certificate(folder, "front-for-owner", settings.owner_tls_cert, settings.owner_tls_key)
+        ]
     context = {"@type": f"{TLS}UpstreamTlsContext", "sni": name, "common_tls_context": common}
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
 
-def certificate(chain: Path, key: Path) -> Config:
-    """Return a certificate in files, which are read again when their folder changes."""
-    return {
+def certificate(folder: Path, name: str, chain: Path, key: Path) -> Config:
+    """Return the source of a certificate.
+
+    Args:
+        folder: the front's own.
+        name: of the secret.
+        chain: the file of the certificate, PEM.
+        key: the file of its private key, PEM.
+    """
+    files = {
         "certificate_chain": {"filename": str(chain.absolute())},
         "private_key": {"filename": str(key.absolute())},
         "watched_directory": {"path": str(chain.absolute().parent)},
     }
+    return source(folder, name, {"tls_certificate": files})
 
 
-def authority(file: Path) -> Config:
-    """Return the authority in a file."""
-    return {"trusted_ca": {"filename": str(file.absolute())}}
+def authority(folder: Path, name: str, file: Path, **checks: object) -> Config:
+    """Return the source of an authority.
+
+    Args:
+        folder: the front's own.
+        name: of the secret.
+        file: of the authority, PEM.
+        checks: further ones, of the certificates that it has signed.
+    """
+    files = {"trusted_ca": {"filename": str(file.absolute())}}
+    return source(folder, name, {"validation_context": {**files, **checks}})
 
 
-def sds(name: str, folder: Path) -> Config:
-    """Return the source of a secret: a file in the front's own folder."""
-    path = {"path_config_source": {"path": str(folder / f"{name}.json")}}
-    return {"name": name, "sds_config": path}
+def source(folder: Path, name: str, secret: Config) -> Config:
+    """Return the source of a secret, whose files Envoy reads again when they are replaced.
 
-
-def write_secrets(folder: Path, secrets: list[Config]) -> None:
-    """Write the files that name the secrets. They hold paths, and no secret."""
-    for secret in secrets:
-        content = json.dumps({"resources": [secret]})
-        (folder / f"{secret['name']}.json").write_text(content)
+    It does so for secrets that come from a file alone: this one has the paths, and no secret.
+    """
+    file = folder / f"{name}.json"
+    content = {"@type": f"{TLS}Secret", "name": name, **secret}
+    file.write_text(json.dumps({"resources": [content]}))
+    return {"name": name, "sds_config": {"path_config_source": {"path": str(file)}}}

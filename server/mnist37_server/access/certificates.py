@@ -51,8 +51,8 @@ def check_following(following: Following) -> None:
         CannotStart: a certificate cannot be read.
     """
     for option, path in (
-        ("--follow-tls-ca", following.tls_ca),
-        ("--follow-tls-cert", following.tls_cert),
+        (f"{following.flag}-tls-ca", following.tls_ca),
+        (f"{following.flag}-tls-cert", following.tls_cert),
     ):
         if path is not None:
             check_validity(option, path)

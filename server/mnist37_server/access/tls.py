@@ -34,19 +34,20 @@ def credentials(config: Config) -> grpc.ServerCredentials | None:
 
 
 def owner_credentials(following: Following) -> grpc.ChannelCredentials | None:
-    """Return gRPC's credentials for the connection to the owner, or None without --follow-tls-ca.
+    """Return gRPC's credentials for the connection to the owner, or None without an authority.
 
     Raises:
         CannotStart: a file cannot be used; the text names the file and the cause.
     """
     if following.tls_ca is None:
         return None
-    authority = _certificates("--follow-tls-ca", following.tls_ca)
+    flag = following.flag
+    authority = _certificates(f"{flag}-tls-ca", following.tls_ca)
     certificate = key = None
     if following.tls_cert is not None and following.tls_key is not None:
-        certificate = _certificates("--follow-tls-cert", following.tls_cert)
-        key = _read("--follow-tls-key", following.tls_key)
-        _check_pair(following.tls_cert, "--follow-tls-key", following.tls_key)
+        certificate = _certificates(f"{flag}-tls-cert", following.tls_cert)
+        key = _read(f"{flag}-tls-key", following.tls_key)
+        _check_pair(following.tls_cert, f"{flag}-tls-key", following.tls_key)
     return grpc.ssl_channel_credentials(authority, key, certificate)
 
 
@@ -54,10 +55,11 @@ def check_token_file(following: Following) -> None:
     """Raise CannotStart unless the file of the follower's token, if there is one, has a token."""
     if following.token_file is None:
         return
-    token = _read("--follow-token-file", following.token_file).strip()
+    option = f"{following.flag}-token-file"
+    token = _read(option, following.token_file).strip()
     if not re.fullmatch(rb"[!-~]+", token):
         raise CannotStart(
-            f"--follow-token-file: {following.token_file} must hold one token and nothing else;"
+            f"{option}: {following.token_file} must hold one token and nothing else;"
             " `mnist37 token follow` makes one"
         )
 

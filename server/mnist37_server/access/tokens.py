@@ -48,7 +48,7 @@ class Tokens:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._content = self._read()
-        self.table = TokenTable.from_roles(self._parse(self._content))
+        self.table = TokenTable.from_roles(parse(path, self._content))
         self._last_error = ""
 
     def role_of(self, token: str) -> Role | None:
@@ -77,7 +77,7 @@ class Tokens:
         try:
             content = self._read()
             if content != self._content:
-                self.table = TokenTable.from_roles(self._parse(content))
+                self.table = TokenTable.from_roles(parse(self._path, content))
                 self._content = content
                 log.info("--tokens: changed, holds %s", self)
             self._last_error = ""
@@ -97,36 +97,46 @@ class Tokens:
         except OSError as error:
             raise CannotStart(f"--tokens: cannot read {self._path}: {error.strerror}") from error
 
-    def _parse(self, content: bytes) -> dict[bytes, Role]:
-        """Return the roles by token hash.
 
-        Its errors never quote a line, which may be a token.
-        """
-        roles: dict[bytes, Role] = {}
-        for line_number, line in enumerate(re.split("\r\n?|\n", self._decode(content)), 1):
-            entry = line.partition("#")[0].strip()
-            if not entry:
-                continue
-            place = f"--tokens: {self._path}, line {line_number}"
-            match = re.fullmatch(r"(predict|follow|train)\s+([0-9a-fA-F]{64})", entry)
-            if match is None:
-                raise CannotStart(
-                    f"{place}: must be predict, follow or train and the SHA-256 of a token, in"
-                    " hexadecimal; `mnist37 token ROLE` makes one with its line"
-                )
-            digest = bytes.fromhex(match[2])
-            if digest in roles:
-                raise CannotStart(f"{place}: this token is in the file already; leave one of them")
-            roles[digest] = Role(match[1])
-        return roles
+def parse(path: Path, content: bytes) -> dict[bytes, Role]:
+    """Return the roles by token hash.
 
-    def _decode(self, content: bytes) -> str:
-        """Return the text of the file: UTF-8, or UTF-16 with a byte order mark, as Windows has it.
+    Args:
+        path: of the file, for errors, which never quote a line: it may be a token.
+        content: of the file.
 
-        What is not UTF-8 may stand in a comment alone.
-        """
-        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = content.decode("utf-16" if is_utf16 else "utf-8-sig", "replace")
-        if "\0" in text[:2]:
-            raise CannotStart(f"--tokens: {self._path} is no UTF-8; is it UTF-16? Save it as UTF-8")
-        return text
+    Raises:
+        CannotStart: a line is invalid.
+    """
+    roles: dict[bytes, Role] = {}
+    for line_number, line in enumerate(re.split("\r\n?|\n", decode(path, content)), 1):
+        entry = line.partition("#")[0].strip()
+        if not entry:
+            continue
+        place = f"--tokens: {path}, line {line_number}"
+        match = re.fullmatch(r"(predict|follow|train)\s+([0-9a-fA-F]{64})", entry)
+        if match is None:
+            raise CannotStart(
+                f"{place}: must be predict, follow or train and the SHA-256 of a token, in"
+                " hexadecimal; `mnist37 token ROLE` makes one with its line"
+            )
+        digest = bytes.fromhex(match[2])
+        if digest in roles:
+            raise CannotStart(f"{place}: this token is in the file already; leave one of them")
+        roles[digest] = Role(match[1])
+    return roles
+
+
+def decode(path: Path, content: bytes) -> str:
+    """Return the text of a file: UTF-8, or UTF-16 with a byte order mark, as Windows has it.
+
+    What is not UTF-8 may stand in a comment alone.
+
+    Raises:
+        CannotStart: it is UTF-16 without its mark.
+    """
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16" if is_utf16 else "utf-8-sig", "replace")
+    if "\0" in text[:2]:
+        raise CannotStart(f"--tokens: {path} is no UTF-8; is it UTF-16? Save it as UTF-8")
+    return text

@@ -6,6 +6,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mnist37 import data
@@ -62,19 +63,20 @@ class Follower:
     ) -> None:
         self._followed = following.owner
         tls.check_token_file(following)
-        credentials = tls.owner_credentials(following)
+        tls.owner_credentials(following)  # wrong files are told at the start
         certificates.check_following(following)
         name, followed = f"follower-{secrets.token_hex(8)}", str(following.parsed_owner)
         # Until it answers, the server that is followed is taken for the owner.
         self._replica = Replica(Route(followed, (name,)))
         upstream = Upstream(
             followed,
-            credentials,
+            partial(tls.owner_credentials, following),
             following.token_file,
             name=name,
             advertised=following.advertise or reachable(address),
+            server_name=following.tls_server_name,
         )
-        self._loop = FollowLoop(upstream, self._replica)
+        self._loop = FollowLoop(upstream, self._replica, following.flag)
         self.model = FollowedModel(
             self._replica,
             upstream.fetch,

@@ -51,7 +51,12 @@ class Command(click.Command):
 
 
 @click.command(
-    cls=Command, context_settings={"show_default": True, "auto_envvar_prefix": "MNIST37"}
+    cls=Command,
+    context_settings={
+        "show_default": True,
+        "auto_envvar_prefix": "MNIST37",
+        "help_option_names": ["-h", "--help"],
+    },
 )
 @add_options
 @click.pass_context
@@ -111,6 +116,7 @@ def _parse_following(
         for parameter in context.command.params
         if context.get_parameter_source(str(parameter.name))
         not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+        and context.params.get(str(parameter.name)) is not False  # a flag's variable may be "false"
     }
     values = {name.removeprefix("follow_"): settings.pop(name) for name in FOLLOWERS_ALONE}
     if owner is None:

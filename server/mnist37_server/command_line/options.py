@@ -15,6 +15,13 @@ IN_MEMORY = ":memory:"
 DEFAULT = Config()
 FILE = click.Path(path_type=Path, dir_okay=False)
 
+
+def refuse_front(_context: click.Context, _option: click.Parameter, is_given: bool) -> None:
+    """Raise UsageError for --front, which `mnist37 serve` takes out before it starts a server."""
+    if is_given:
+        raise click.UsageError("--front: it has to be a word of its own after `mnist37 serve`")
+
+
 OPTIONS = [
     click.option(
         "--address",
@@ -141,6 +148,14 @@ OPTIONS = [
         " another server.  [default: any age]",
     ),
     click.option(
+        "--front",
+        is_flag=True,
+        expose_value=False,
+        allow_from_autoenv=False,  # the command line alone chooses the program
+        callback=refuse_front,
+        help="Start a native front before the server too, which takes its place at --address.",
+    ),
+    click.option(
         "--follow",
         metavar="HOST:PORT",
         help="Be a follower: answer reads of the model that the server there owns, or follows in"
@@ -157,6 +172,11 @@ OPTIONS = [
         help="The follower's certificate, in PEM, for an owner that wants one.",
     ),
     click.option("--follow-tls-key", type=FILE, help="Its private key, in PEM."),
+    click.option(
+        "--follow-tls-server-name",
+        metavar="NAME",
+        help="The name in the owner's certificate, if it differs from the name in its address.",
+    ),
     click.option(
         "--follow-token-file",
         type=FILE,
@@ -184,6 +204,7 @@ FOLLOWERS_ALONE = (
     "follow_tls_ca",
     "follow_tls_cert",
     "follow_tls_key",
+    "follow_tls_server_name",
     "follow_token_file",
     "advertise",
     "max_age",

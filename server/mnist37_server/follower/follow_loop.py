@@ -11,6 +11,7 @@ import grpc
 
 from mnist37_server.domain.position import Position
 from mnist37_server.domain.route import Route
+from mnist37_server.errors import CannotStart
 from mnist37_server.follower.owner_failures import explain
 from mnist37_server.follower.replica import InvalidUpdate, Replica
 from mnist37_server.follower.upstream import FollowStream, Upstream, route_of_refusal
@@ -46,9 +47,11 @@ class FollowLoop:
     Args:
         upstream: the connection to the owner.
         replica: gets the owner's messages.
+        flag: has the owner's address, and begins the flags of the way there.
     """
 
-    def __init__(self, upstream: Upstream, replica: Replica) -> None:
+    def __init__(self, upstream: Upstream, replica: Replica, flag: str = "--follow") -> None:
+        self._flag = flag
         self._upstream = upstream
         self._replica = replica
         self._is_closed = threading.Event()
@@ -102,12 +105,12 @@ class FollowLoop:
                 self._follow()
                 failure, is_end = "the owner ended the stream", True
             except grpc.RpcError as error:
-                failure, is_end = explain(error), True
+                failure, is_end = explain(error, self._flag), True
             except InvalidUpdate as error:
                 failure = f"the owner sent what no owner sends: {error}"
             except (Circle, Stalled) as error:
                 failure = str(error)
-            except (OSError, ValueError) as error:  # the file of the token, or a closed channel
+            except (OSError, ValueError, CannotStart) as error:  # a file, or a closed channel
                 failure = str(error)
             except Exception:
                 log.exception("a message of the owner could not be taken over")
@@ -178,7 +181,7 @@ class FollowLoop:
         self._replica.route = Route(address, (*later, name))
         count = len(later) + 1
         if count == 1:
-            raise Circle(f"{address} is this server itself; --follow must name another one")
+            raise Circle(f"{address} is this server itself; {self._flag} must name another one")
         raise Circle(
             f"{address} follows this server in turn: {count} followers are in a circle, and none of"
             " them hears an owner"

@@ -73,39 +73,49 @@ class Upstream:
 
     Args:
         address: of the owner, or of another follower, HOST:PORT.
-        credentials: for TLS; without them, the connection is plain text.
+        credentials: returns those for TLS, at each connection; None: plain text.
         token_file: holds the token of the role follow; read at each connection.
         name: of this follower.
         advertised: the address at which others reach this follower.
+        server_name: the name in the owner's certificate; None: the one in its address.
     """
 
     def __init__(
         self,
         address: str,
-        credentials: grpc.ChannelCredentials | None,
+        credentials: Callable[[], grpc.ChannelCredentials | None] | None,
         token_file: Path | None,
         name: str,
         advertised: str,
+        server_name: str | None = None,
     ) -> None:
         self.address = address
         self.name = name
         self._credentials = credentials
         self._token_file = token_file
         self._advertised = advertised
+        self._options: list[tuple[str, int | str]] = list(OPTIONS)
+        if server_name is not None:
+            self._options.append(("grpc.ssl_target_name_override", server_name))
         # guarded by _lock: the replacement of _channel
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._metadata: tuple[tuple[str, str], ...] = ()
 
     def connect(self) -> None:
-        """Open a new connection; the calls on the connection before, if there is one, end."""
+        """Open a new connection; the calls on the connection before, if there is one, end.
+
+        Raises:
+            OSError, CannotStart: a file of the settings cannot be used now.
+        """
         if self._token_file is not None:
             token = self._token_file.read_text().strip()
             self._metadata = (("authorization", f"Bearer {token}"),)
+        credentials = None if self._credentials is None else self._credentials()
         channel = (
-            grpc.insecure_channel(self.address, OPTIONS)
-            if self._credentials is None
-            else grpc.secure_channel(self.address, self._credentials, OPTIONS)
+            grpc.insecure_channel(self.address, self._options)
+            if credentials is None
+            else grpc.secure_channel(self.address, credentials, self._options)
         )
         with self._lock:
             previous, self._channel = self._channel, channel

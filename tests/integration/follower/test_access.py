@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -39,7 +40,7 @@ def following(owner: str, pki: Path, token_file: Path) -> Following:
 def followed(settings: Following) -> Iterator[Replica]:
     """Follow an owner in this process, whose log the tests read."""
     replica = Replica()
-    credentials = tls.owner_credentials(settings)
+    credentials = partial(tls.owner_credentials, settings)
     loop = FollowLoop(Upstream(settings.owner, credentials, settings.token_file, "", ""), replica)
     loop.start()
     try:
@@ -146,6 +147,17 @@ def test_the_log_says_that_a_certificate_has_another_name(
         text = "the owner's certificate is for another name than the one in --follow"
         assert wait_until(lambda: text in caplog.text, TIMEOUT)
     server.stop(None)
+
+
+def test_a_certificate_may_have_another_name_than_the_owners_address(pki: Path) -> None:
+    shown = ("--tls-cert", str(pki / "client.pem"), "--tls-key", str(pki / "client.key"))
+    way = ("--follow-tls-ca", str(pki / "ca.pem"), "--follow-tls-server-name", "client")
+    with (
+        Server("--device", "cpu", *shown) as owner,
+        Server("--follow", owner.address, *way) as follower,
+    ):
+        follower.wait_until_serving()
+        assert follower.model().version == 0
 
 
 def test_what_fails_on_the_way_to_the_owner_is_no_failed_handshake_of_a_caller(

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import grpc
 import pytest
 from mnist37_client import Unavailable
 from mnist37_server.access import tls
+from mnist37_server.command_line import main
 from mnist37_server.config import Config, Following
 from mnist37_server.errors import CannotStart
 from support.following import Server
 from support.scraping import wait_until
+from support.settings import parse
 
 # Nobody listens there: a follower that starts would wait.
 FOLLOW = ("--follow", "127.0.0.1:1")
@@ -46,6 +49,13 @@ def test_flags_of_the_other_role_are_refused(options: tuple[str, ...], text: str
         Server(*options)
 
 
+def test_a_flag_that_its_variable_turns_off_is_not_given() -> None:
+    found = parse(main, FOLLOW, {"MNIST37_DOWNLOAD": "false"})
+    assert found.following == Following(FOLLOW[1])
+    with pytest.raises(CalledProcessError):
+        parse(main, FOLLOW, {"MNIST37_DOWNLOAD": "true"})
+
+
 @pytest.mark.parametrize(
     ("values", "text"),
     [
@@ -59,11 +69,13 @@ def test_flags_of_the_other_role_are_refused(options: tuple[str, ...], text: str
             {"tls_cert": Path("any"), "tls_key": Path("any")},
             "--follow-tls-cert: needs --follow-tls-ca too",
         ),
+        ({"tls_server_name": "any"}, "--follow-tls-server-name: needs --follow-tls-ca too"),
     ],
 )
 def test_wrong_values_are_refused(values: dict[str, object], text: str) -> None:
-    with pytest.raises(CannotStart, match=re.escape(text)):
-        Following(**{"owner": "127.0.0.1:50051", **values})  # type: ignore[arg-type]
+    for flag in ("--follow", "--owner"):  # as a front names it
+        with pytest.raises(CannotStart, match=re.escape(text.replace("--follow", flag))):
+            Following(**{"owner": "127.0.0.1:50051", "flag": flag, **values})  # type: ignore[arg-type]
 
 
 def test_settings_that_do_not_fit_together_are_refused() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
+import http.client
 import json
 import os
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -22,14 +26,16 @@ from mnist37_client import (
     PermissionDenied,
     Unauthenticated,
     Unavailable,
-    health,
     validation_images,
 )
-from mnist37_client.local_server import UNWANTED_VARIABLES, LocalServer
+from mnist37_client.local_server import LocalServer
 from mnist37_client.processes import python_process
 from mnist37_client.processes.local_process import LocalProcess
+from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_protos.v1 import mnist37_pb2_grpc
 from mnist37_server.services.health import WATCHES_MAX
-from support.fronted import FrontedServer
+from support.following import FailedCall
+from support.fronted import Front, FrontedServer, is_serving
 from support.guarding import secret, token_file, tokens_file
 from support.scraping import Scrape, wait_until
 
@@ -38,28 +44,10 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 PREDICT = "/mnist37.v1.Mnist37Service/Predict"
 
 
-class Front(LocalProcess):
-    """A process of `mnist37 front`, ready when the constructor returns."""
-
-    def __init__(self, owner: str, *options: str) -> None:
-        address = () if "--address" in options else ("--address", "127.0.0.1:0")
-        command = (*python_process.command("mnist37_front"), "--owner", owner, *address, *options)
-        super().__init__("the front", command, UNWANTED_VARIABLES)
-
-
 def ready(front: LocalProcess) -> Client:
     """Return a client of a front, when it has a version."""
     assert wait_until(lambda: is_serving(front), 30)
     return Client(front.address, timeout=10)
-
-
-def is_serving(front: LocalProcess) -> bool:
-    """Return whether a front says that it is serving."""
-    try:
-        health.check(front.address)
-    except Unavailable:
-        return False
-    return True
 
 
 @pytest.fixture
@@ -94,10 +82,14 @@ def test_reads_go_on_while_the_owner_is_away_and_writes_say_when_to_try_again(
         server.kill()
         for _ in range(20):
             assert client.predict(IMAGES[:5]).version == before.version
-        with pytest.raises(Unavailable, match="cannot reach the owner") as refused:
+        with pytest.raises(Unavailable, match="cannot reach the owner"):
             client.step()
-        assert refused.value.reason == "OWNER_UNREACHABLE"
-        assert refused.value.retry_after == 1
+    stub = mnist37_pb2_grpc.Mnist37ServiceStub
+    with grpc.insecure_channel(front.address) as channel, pytest.raises(grpc.RpcError) as failed:
+        stub(channel).Step(pb.StepRequest(), timeout=10)
+    refused = FailedCall(failed.value)
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "OWNER_UNREACHABLE")
+    assert (refused.metadata, refused.retry_after) == ({"owner": server.address}, 1)
 
 
 def test_a_front_may_call_a_follower_and_be_followed(server: LocalServer) -> None:
@@ -230,8 +222,7 @@ def test_a_call_without_a_valid_token_never_reaches_the_owner(tmp_path: Path) ->
             server.address, *guards, "--owner-token-file", str(token_file(tmp_path, "follow"))
         ) as front,
     ):
-        assert server.process.stdout is not None
-        metrics = server.process.stdout.readline().split()[-1]
+        metrics = metrics_of(server)
         assert wait_until(lambda: is_serving(front), 30)
         refusals = {
             None: (Unauthenticated, "TOKEN_MISSING"),
@@ -338,6 +329,9 @@ def test_a_front_that_cannot_start_says_why_in_one_line(
         for command in (front, pair):
             line = refusal(*command, "--metrics-address", address)
             assert f"--metrics-address: cannot listen on {address}: the port is in use" in line
+    assert "--front: it has to be a word of its own" in refusal(
+        *python_process.command("mnist37_server"), "--front"
+    )
     assert "--state: cannot write to /dev/null" in refusal(*pair, "--state", "/dev/null")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "taken"))
@@ -353,3 +347,93 @@ def test_a_front_that_cannot_start_says_why_in_one_line(
     monkeypatch.setenv("TMPDIR", str(long))
     for command in (front, pair):
         assert f"TMPDIR: {long} is too long for the path of a socket file" in refusal(*command)
+
+
+def test_a_file_of_tokens_may_come_from_windows(tmp_path: Path) -> None:
+    file = tokens_file(tmp_path / "tokens", "predict")
+    content = f"{file.read_text()}# caf\u00e9\n"
+    file.write_bytes(codecs.BOM_UTF16_LE + content.encode("utf-16-le"))
+    with FrontedServer("--device", "cpu", "--tokens", str(file)) as server:
+        with Client(server.address, token=secret("predict"), retry_for=0) as client:
+            assert client.predict(IMAGES[:1]).version == 0
+            assert client.get_model().version == 0
+        tokens_file(tmp_path / "new", "train")
+        file.write_bytes(codecs.BOM_UTF16_BE + (tmp_path / "new").read_text().encode("utf-16-be"))
+        with Client(server.address, token=secret("train"), retry_for=0, timeout=10) as client:
+            assert wait_until(lambda: is_known(client), 20)
+
+
+def is_known(client: Client) -> bool:
+    """Return whether a server knows the token of a client."""
+    try:
+        client.get_model()
+    except Unauthenticated:
+        return False
+    return True
+
+
+def test_a_front_says_at_which_port_its_metrics_are(server: LocalServer) -> None:
+    options = ("--metrics-address", "127.0.0.1:0")
+    with Front(server.address, *options) as front, ready(front) as client:
+        client.predict(IMAGES[:1])
+        metrics = metrics_of(front)
+        assert wait_until(lambda: Scrape(metrics).codes("Predict") == {"OK": 1})
+
+
+def test_a_server_behind_a_front_says_at_which_port_its_metrics_are() -> None:
+    options = ("--device", "cpu", "--metrics-address", "127.0.0.1:0")
+    with FrontedServer(*options) as server, Client(server.address) as client:
+        client.step()
+        client.predict(IMAGES[:1])
+        metrics = metrics_of(server)
+        assert wait_until(lambda: Scrape(metrics).codes("Step") == {"OK": 1})
+        assert Scrape(metrics).codes("Predict") == {}, "the front answers predictions"
+        assert server.process.stdout is not None
+        assert server.process.stdout.readline() == "version 0 on cpu\n"
+
+
+def metrics_of(process: LocalProcess) -> str:
+    """Return the URL of the metrics that a process has told on stdout."""
+    assert process.process.stdout is not None
+    giving_up = threading.Timer(30, process.process.kill)  # it may never tell
+    giving_up.start()
+    line = process.process.stdout.readline()
+    giving_up.cancel()
+    assert line.startswith("metrics on http://127.0.0.1:")
+    return line.split()[-1]
+
+
+def test_a_connection_ends_at_its_greatest_age_and_no_call_with_it() -> None:
+    alone = [("grpc.use_local_subchannel_pool", 1)]
+    with (
+        FrontedServer("--device", "cpu", "--max-connection-age", "1") as server,
+        Client(server.address, retry_for=0, timeout=60) as client,
+        grpc.insecure_channel(server.address, alone) as channel,
+    ):
+        run = iter(client.train(epochs=1_000_000))
+        next(run)
+        states: list[grpc.ChannelConnectivity] = []
+        channel.subscribe(states.append, try_to_connect=True)
+        deadline = time.monotonic() + 60
+        # Its connection, which is older, ends after it: Envoy asks for another one 1 s after the
+        # begin, and takes no more calls 5 s later.
+        while grpc.ChannelConnectivity.IDLE not in states[2:]:
+            next(run)
+            client.predict(IMAGES[:1])
+            assert time.monotonic() < deadline
+        for _ in range(20):
+            next(run)
+            client.predict(IMAGES[:1])
+
+
+def test_a_connection_of_http_1_ends_with_a_reply_at_its_greatest_age() -> None:
+    with (
+        FrontedServer("--device", "cpu", "--max-connection-age", "1") as server,
+        closing(http.client.HTTPConnection(server.address, timeout=20)) as connection,
+    ):
+        connection.connect()
+        deadline = time.monotonic() + 60
+        while connection.sock is not None:  # closed after the reply that says so
+            connection.request("GET", "/v2/health/live")
+            assert json.load(connection.getresponse()) == {"live": True}
+            assert time.monotonic() < deadline

@@ -18,7 +18,16 @@ from mnist37_protos.v1 import mnist37_pb2 as pb
 from support.fronted import FrontedServer
 from support.guarding import secret, tokens_file
 from support.local_web import WebCaller
-from support.raw_http2 import END_HEADERS, HEADERS, RawConnection, frame, grpc_message, headers_of
+from support.raw_http2 import (
+    ACK,
+    END_HEADERS,
+    HEADERS,
+    PING,
+    RawConnection,
+    frame,
+    grpc_message,
+    headers_of,
+)
 from support.scraping import wait_until
 
 SERVICE = "/mnist37.v1.Mnist37Service/"
@@ -131,6 +140,24 @@ def test_what_envoy_refuses_has_the_form_of_all_errors(fronted: LocalServer, nam
     assert json.loads(body)["error"].startswith("the request is refused: ")
 
 
+class PingedConnection(RawConnection):
+    """A connection that counts the pings of its server."""
+
+    pings = 0
+
+    def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        self.pings += kind == PING and not flags & ACK
+        super()._take(kind, flags, stream, payload)
+
+
+def test_callers_are_sent_pings_as_often_as_keepalive_says() -> None:
+    with (
+        FrontedServer("--device", "cpu", "--keepalive", "1") as server,
+        PingedConnection(server.address) as connection,
+    ):
+        assert wait_until(lambda: connection.pings > 1, SECONDS)
+
+
 def test_calls_without_a_token_do_not_make_valid_ones_forbidden(tmp_path: Path) -> None:
     """Have more calls wait for the verification of their tokens than Envoy verifies at a time."""
     kinds = set()
@@ -151,8 +178,8 @@ def test_calls_without_a_token_do_not_make_valid_ones_forbidden(tmp_path: Path) 
                 client.get_model(version=0)
                 kinds.add("answered")
             except Unavailable as error:
-                kinds.add(str(error).removeprefix(f"{server.address}: "))
-    assert kinds <= {"answered", "the front has too many calls; try again"}
+                kinds.add(f"{error.reason}: {str(error).removeprefix(f'{server.address}: ')}")
+    assert kinds <= {"answered", "OVERLOADED: the front has too many calls; try again"}
 
 
 def test_half_sent_messages_of_a_caller_shut_out_no_other(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_run_in_flight_ends_with_web(server: LocalServer) -> None:
         thread.join(20)
         (reply,) = replies
         last = json.loads(reply.body.splitlines()[-1])
-        assert last == {"error": "mnist37 web is shutting down", "reason": "SHUTTING_DOWN"}
+        assert last == {"error": "the HTTP API is shutting down", "reason": "SHUTTING_DOWN"}
         deadline = time.monotonic() + 10
         while client.runs(limit=1)[0].state != "interrupted":
             assert time.monotonic() < deadline

@@ -29,10 +29,12 @@ ACCESS: dict[str, Any] = {
     "owner_token_file": Path("/pki/token"),
     "max_age": 10.0,
 }
+SERVERS_TLS: dict[str, Any] = {"tls_cert": Path("/a"), "tls_key": Path("/b")}
 
 
 def test_a_follower_gets_the_settings() -> None:
-    words = ClusterSettings(2, **ACCESS).replica_command("192.0.2.2", OWNER)
+    settings = ClusterSettings(2, tls_server_name="mnist37", **ACCESS)
+    words = settings.replica_command("192.0.2.2", OWNER)
     assert words[3] == "mnist37_server"
     config = parse(serve, words[4:])
     assert isinstance(config, Config)
@@ -40,6 +42,7 @@ def test_a_follower_gets_the_settings() -> None:
     following = config.following
     assert following is not None
     assert (following.owner, following.max_age) == (OWNER, 10.0)
+    assert following.tls_server_name == "mnist37"
     assert (following.tls_ca, following.token_file) == (ACCESS["owner_tls_ca"], Path("/pki/token"))
     assert (following.tls_cert, following.tls_key) == (
         Path("/pki/follower.pem"),
@@ -84,8 +87,20 @@ def test_the_owner_gets_the_settings() -> None:
         ({**ACCESS, "owner_tls_key": None}, "--owner-tls-cert: needs --owner-tls-key too"),
         ({**ACCESS, "owner_token_file": None}, "--owner-token-file: missing; the owner asks for"),
         (
-            {"tls_cert": Path("/a"), "tls_key": Path("/b"), "client_ca": Path("/c")},
-            "--owner-tls-ca: missing; the owner speaks TLS",
+            {**SERVERS_TLS, "client_ca": Path("/c")},
+            "--owner-tls-ca: missing; the servers speak TLS",
+        ),
+        (
+            {**SERVERS_TLS, "insecure": True, "owner": OWNER},
+            "--owner-tls-ca: missing; the servers speak TLS",
+        ),
+        (
+            {**ACCESS, "owner_tls_cert": None, "owner_tls_key": None},
+            "--owner-tls-cert: missing; the servers ask for certificates",
+        ),
+        (
+            {"owner_tls_ca": Path("/a"), "insecure": True},
+            "--tls-cert: missing; the followers look for TLS at the owner",
         ),
         ({"tls_server_name": "x"}, "--tls-server-name: needs --owner-tls-ca too"),
     ],
@@ -95,7 +110,15 @@ def test_what_is_refused(settings: dict[str, Any], text: str) -> None:
         check(ClusterSettings(2, **settings))
 
 
-@pytest.mark.parametrize("settings", [{"insecure": True}, ACCESS, {**ACCESS, "front": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"insecure": True},
+        ACCESS,
+        {**ACCESS, "front": True},
+        {"owner": OWNER, "owner_tls_ca": Path("/a"), "insecure": True},
+    ],
+)
 def test_what_is_accepted(settings: dict[str, Any]) -> None:
     check(ClusterSettings(2, **settings))
 

@@ -130,8 +130,8 @@ class Boundary:
         if not is_own or (port or default) not in ports:
             raise HttpError(
                 403,
-                f"Host: got {host[:100]!r}, which is not an address of this server; start"
-                " `mnist37 web` with --host-name for another name",
+                f"Host: got {host[:100]!r}, which is not an address of this server; its"
+                " operator allows another name with --host-name",
                 "HOST_UNKNOWN",
             )
         return False

@@ -75,7 +75,7 @@ def describe_error(error: Exception) -> tuple[int, Mapping[str, object]]:
     if not isinstance(error, errors.Mnist37Error):
         number = secrets.token_hex(4)
         log.error("internal error %s", number, exc_info=error)
-        text = f"internal error {number}; the log of mnist37 web says what happened"
+        text = f"internal error {number}; the log has the same number, and says what happened"
         return 500, {"error": text, "code": "INTERNAL", "reason": "INTERNAL_ERROR"}
     status, code = next(
         (pair for kind, pair in STATUSES.items() if isinstance(error, kind)),

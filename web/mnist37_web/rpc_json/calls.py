@@ -167,7 +167,7 @@ async def until(stop: asyncio.Event, answers: AsyncGenerator[bytes]) -> AsyncGen
             answer = asyncio.ensure_future(anext(answers, None))
             await asyncio.wait((stopped, answer), return_when=asyncio.FIRST_COMPLETED)
             if stopped.done():
-                raise HttpError(503, "mnist37 web is shutting down", "SHUTTING_DOWN")
+                raise HttpError(503, "the HTTP API is shutting down", "SHUTTING_DOWN")
             content = answer.result()
             if content is None:
                 return

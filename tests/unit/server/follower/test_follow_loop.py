@@ -13,6 +13,7 @@ import pytest
 from mnist37_server.domain.position import Position
 from mnist37_server.domain.route import Route
 from mnist37_server.domain.snapshot import Origin
+from mnist37_server.errors import CannotStart
 from mnist37_server.follower import follow_loop
 from mnist37_server.follower.follow_loop import FollowLoop
 from mnist37_server.follower.replica import Replica, Update
@@ -56,9 +57,12 @@ class Owner:
         self.stream = Stream()  # the last one
         self.held: list[Position | None] = []  # what the follower said, for each stream
         self.connections = 0
+        self.problem: Exception | None = None  # of the next connections
 
     def connect(self) -> None:
         self.connections += 1
+        if self.problem:
+            raise self.problem
 
     def close(self) -> None:
         self.stream.end()
@@ -300,3 +304,19 @@ def test_the_owner_is_heard_only_if_all_on_the_way_hear_it(
     assert wait_until(lambda: not loop.heard_lately(), TIMEOUT)
     assert loop.is_connected
     assert len(owner.held) == 1
+
+
+def test_a_file_that_cannot_be_used_for_a_while_is_told_in_one_line(
+    loop: FollowLoop, owner: Owner, replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Replace a certificate a moment before its key."""
+    owner.problem = CannotStart("--follow-tls-key: is not the key")
+    loop.start()
+    assert wait_until(lambda: owner.connections == 2, TIMEOUT)
+    owner.problem = None
+    assert wait_until(lambda: len(owner.held) == 1, TIMEOUT)
+    owner.send(5, Position(START, 0))
+    assert wait_until(lambda: replica.position == Position(START, 5), TIMEOUT)
+    (line,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    assert line.getMessage() == "the owner cannot be followed: --follow-tls-key: is not the key"
+    assert line.exc_info is None

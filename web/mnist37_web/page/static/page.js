@@ -101,10 +101,10 @@ async function call(name, fields = {}) {
       body: JSON.stringify(fields),
     });
   } catch {
-    throw new Error("mnist37 web does not answer; is it running?");
+    throw new Error("the server of this page does not answer; is it running?");
   }
   const content = await reply.json().catch(() => ({}));
-  if (!reply.ok) throw new Error(content.error ?? `mnist37 web answered with status ${reply.status}`);
+  if (!reply.ok) throw new Error(content.error ?? `the server of this page answered with status ${reply.status}`);
   return content;
 }
 
@@ -702,7 +702,7 @@ async function seen() {
 
 async function listenForEver() {
   for (;;) {
-    let problem = "mnist37 web has ended; the page goes on when it is back";
+    let problem = "the server of this page has ended; the page goes on when it is back";
     await seen();
     try {
       await listen();
