@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,15 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
         certificate.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
     (folder / "garbage").write_text("no PEM")
     return folder
+
+
+@pytest.fixture
+def short_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return an empty folder that is TMPDIR too; its path is short enough for files of sockets."""
+    with tempfile.TemporaryDirectory(prefix="m", dir="/tmp") as name:
+        monkeypatch.setenv("TMPDIR", name)
+        monkeypatch.setattr(tempfile, "tempdir", None)  # it is looked up once
+        yield Path(name)
 
 
 @pytest.fixture

@@ -133,17 +133,16 @@ def test_the_page_and_the_http_api_are_on_the_same_port_and_predict_without_the_
 
 
 def test_a_killed_launcher_ends_envoy_and_the_owner_and_the_next_one_deletes_its_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_folder: Path,
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with FrontedServer() as server:
         port = int(server.address.rpartition(":")[2])
-        (left,) = tmp_path.iterdir()
+        (left,) = short_folder.iterdir()
         server.kill()
         assert wait_until(lambda: not listens(port), 5)
     with FrontedServer():
         assert not left.exists()
-    assert not list(tmp_path.iterdir())
+    assert not list(short_folder.iterdir())
 
 
 def listens(port: int) -> bool:

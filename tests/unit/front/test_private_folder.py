@@ -6,7 +6,6 @@ import fcntl
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,56 +21,51 @@ with private_folder() as folder:
 """
 
 
-@pytest.fixture
-def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", None)  # it is looked up once
-    return tmp_path
-
-
-def test_a_folder_is_this_users_alone_and_does_not_stay(parent: Path) -> None:
+def test_a_folder_is_this_users_alone_and_does_not_stay(short_folder: Path) -> None:
     with private_folder() as folder:
-        assert folder.parent == parent
+        assert folder.parent == short_folder
         assert folder.stat().st_mode & 0o777 == 0o700
         (folder / "token").touch()
-    assert not list(parent.iterdir())
+    assert not list(short_folder.iterdir())
 
 
-def test_the_next_front_deletes_what_a_killed_one_has_left(parent: Path) -> None:
+def test_the_next_front_deletes_what_a_killed_one_has_left(short_folder: Path) -> None:
     subprocess.run([sys.executable, "-c", KILLED], check=False)
-    (left,) = parent.iterdir()
+    (left,) = short_folder.iterdir()
     with private_folder() as folder:
-        assert list(parent.iterdir()) == [folder]
+        assert list(short_folder.iterdir()) == [folder]
         assert folder != left
 
 
-def test_a_folder_in_use_and_what_is_no_folder_of_a_front_stay(parent: Path) -> None:
-    others = parent / "others"
+def test_a_folder_in_use_and_what_is_no_folder_of_a_front_stay(short_folder: Path) -> None:
+    others = short_folder / "others"
     others.mkdir()
-    (parent / f"{PREFIX}link").symlink_to(others)
-    (parent / f"{PREFIX}file").touch()
-    before = set(parent.iterdir())
+    (short_folder / f"{PREFIX}link").symlink_to(others)
+    (short_folder / f"{PREFIX}file").touch()
+    before = set(short_folder.iterdir())
     with private_folder() as first, private_folder() as second:
-        assert set(parent.iterdir()) == before | {first, second}
-    assert set(parent.iterdir()) == before
+        assert set(short_folder.iterdir()) == before | {first, second}
+    assert set(short_folder.iterdir()) == before
 
 
-def test_a_folder_of_another_user_stays(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (parent / f"{PREFIX}other").mkdir()
+def test_a_folder_of_another_user_stays(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (short_folder / f"{PREFIX}other").mkdir()
     user = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: user + 1)
     with private_folder():
-        assert (parent / f"{PREFIX}other").exists()
+        assert (short_folder / f"{PREFIX}other").exists()
 
 
 def test_a_folder_that_another_front_takes_for_abandoned_is_made_anew(
-    parent: Path, monkeypatch: pytest.MonkeyPatch
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Path] = []
     lock = fcntl.flock
 
     def lose(descriptor: int, operation: int) -> Any:
-        made.extend(parent.iterdir())
+        made.extend(short_folder.iterdir())
         if len(made) == 1:
             made[0].rmdir()
         return lock(descriptor, operation)
