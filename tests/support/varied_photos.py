@@ -166,6 +166,50 @@ def varied(
     return photograph(page, random)
 
 
+def equally_bright(digit: Digit, random: Random) -> bytes:
+    """Return a photo of ink that is about as bright as its paper, in another colour."""
+    side = int(random.integers(400, 800))
+    paper = np.array((0.75, 0.65, 0.6), np.float32) + random.uniform(-0.05, 0.05, 3)
+    # What red takes of the brightness, green gives back.
+    ink = paper + random.uniform(0.6, 0.8) * np.array((-0.587, 0.299, 0))
+    page = np.empty((side, side, 3), np.float32)
+    page[:] = paper
+    _write(page, digit, random, tuple((ink / paper).tolist()))
+    return photograph(page, random)
+
+
+def strip(digit: Digit, random: Random) -> bytes:
+    """Return a photo that is five to ten times as long as wide."""
+    short = int(random.integers(120, 400))
+    page = np.empty((short, round(short * random.uniform(5, 10)), 3), np.float32)
+    page[:] = PAPERS[random.integers(len(PAPERS))]
+    page = page if random.random() < 0.5 else page.transpose(1, 0, 2)
+    _write(page, digit, random, INKS["black"])
+    return photograph(page, random)
+
+
+def _write(page: Page, digit: Digit, random: Random, ink: Colour) -> None:
+    layer = strokes(digit, round(random.uniform(0.35, 0.6) * min(page.shape[:2])))
+    free = np.array(page.shape[:2]) - layer.shape
+    top, left = (free * random.uniform(0.25, 0.75, 2)).astype(int)
+    mix(page[top : top + layer.shape[0], left : left + layer.shape[1]], layer, ink)
+
+
+def screenshot(digit: Digit, random: Random) -> bytes:
+    """Return the screenshot of a photo: black bars, with the time, above and below or beside."""
+    photo = Image.open(io.BytesIO(varied(digit, random)))
+    width, height = photo.size
+    bar = round(random.uniform(0.1, 0.5) * (height if random.random() < 0.5 else width))
+    is_upright = height <= width
+    across, down = (0, bar) if is_upright else (bar, 0)
+    screen = Image.new("RGB", (width + 2 * across, height + 2 * down))
+    screen.paste(photo, (across, down))
+    ImageDraw.Draw(screen).text((bar // 4, bar // 4), "12:04", fill="white")
+    file = io.BytesIO()
+    screen.save(file, "PNG")
+    return file.getvalue()
+
+
 VARIED: dict[str, tuple[Make, float]] = {  # by name: how, and how many points may be lost
     "varied: plain": (varied, 1),
     "varied: thin pen": (lambda d, r: varied(d, r, pen=0.025), 4),
@@ -176,4 +220,7 @@ VARIED: dict[str, tuple[Make, float]] = {  # by name: how, and how many points m
     "varied: squared": (lambda d, r: varied(d, r, before=square), 3),
     "varied: margin": (lambda d, r: varied(d, r, before=margin), 3),
     "varied: pencil, ruled": (lambda d, r: varied(d, r, before=rule, inks=("pencil",)), 3),
+    "ink as bright as its paper": (equally_bright, 2),
+    "bars of a screenshot": (screenshot, 2),
+    "long strip": (strip, 2),
 }

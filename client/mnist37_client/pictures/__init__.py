@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mnist37_client.errors import InvalidInput
-from mnist37_client.pictures.finding import find_digit
+from mnist37_client.pictures.finding import NoStroke, find_digit
+from mnist37_client.pictures.frames import without_frame
 from mnist37_client.pictures.ink import SMALL, Picture, measure_ink
 from mnist37_client.pictures.normal import has_mnists_form, normalise
-from mnist37_client.pictures.reading import Source, read_grey
+from mnist37_client.pictures.reading import Shades, Source, read_shades
 
 SIDE_MIN = 16  # pixels, where the longer side has at most some 720
 CONTRAST_MIN = 12  # of 255, between paper and ink; a picture with less is blank
@@ -33,17 +34,34 @@ def read_digit(source: Source) -> NDArray[np.uint8]:
     """
     named = f"{source}: " if isinstance(source, (str, Path)) else "the picture: "
     try:
-        return _prepared(read_grey(source))
+        return _prepared(read_shades(source))
     except InvalidInput as error:
         raise InvalidInput(f"{named}{error}") from None
 
 
-def _prepared(grey: Picture) -> NDArray[np.uint8]:
+def _prepared(shades: Shades) -> NDArray[np.uint8]:
+    """Return the digit in the shades of grey; if none is found, in a colour or inside a frame."""
+    grey = shades.grey
     for pixels in (grey.astype(np.uint8), (255 - grey).astype(np.uint8)):
         if has_mnists_form(pixels):
             return pixels
+    try:
+        return _found(grey)
+    except InvalidInput as refused:
+        # A frame's edge may be taken for a digit that the border cuts; a colour shows no frame.
+        colour = shades.strongest_colour() if isinstance(refused, NoStroke) else None
+        for other in (colour, without_frame(grey)):
+            if other is not None:
+                try:
+                    return _found(other)
+                except NoStroke:
+                    continue
+        raise
+
+
+def _found(grey: Picture) -> NDArray[np.uint8]:
     if np.ptp(grey) < CONTRAST_MIN:
-        raise InvalidInput("no digit in it: the picture is blank")
+        raise NoStroke("no digit in it: the picture is blank")
     drawing = max(grey.shape) <= SMALL
     if drawing:
         grey = _enlarged(grey)

@@ -36,6 +36,10 @@ TALL = 0.6  # of all pieces' height: two as tall, side by side, are two digits
 PIECES_MAX = 60  # that are looked at, the largest first
 
 
+class NoStroke(InvalidInput):
+    """A refusal of a picture in which nothing looks like a stroke of a pen."""
+
+
 @dataclass(frozen=True)
 class _Candidate:
     pieces: Pieces
@@ -51,7 +55,8 @@ def find_digit(ink: Picture, noise: float, *, drawing: bool) -> Picture:
     cropped.
 
     Raises:
-        InvalidInput: there is no digit, more than one, or only part of one.
+        NoStroke: there is no digit.
+        InvalidInput: there is more than one, or only part of one.
     """
     candidates = []
     for level in LEVELS:
@@ -61,7 +66,7 @@ def find_digit(ink: Picture, noise: float, *, drawing: bool) -> Picture:
         if candidate:
             candidates.append(candidate)
     if not candidates:
-        raise InvalidInput("no digit in it: nothing looks like a stroke of a pen")
+        raise NoStroke("no digit in it: nothing looks like a stroke of a pen")
     best = max(candidates, key=lambda candidate: candidate.score)
     return _extract(ink, best, noise, drawing=drawing)
 
@@ -137,7 +142,7 @@ def _extract(ink: Picture, best: _Candidate, noise: float, *, drawing: bool) -> 
     overlap = pieces.labels[best.pieces.labels == best.number]
     overlap = overlap[overlap >= 0]
     if not len(overlap):
-        raise InvalidInput("no digit in it: nothing looks like a stroke of a pen")
+        raise NoStroke("no digit in it: nothing looks like a stroke of a pen")
     shared = np.bincount(overlap, minlength=len(pieces.areas))
     main = int(shared.argmax())
     joined = {int(n) for n in np.flatnonzero(shared > 0.5 * pieces.areas)}

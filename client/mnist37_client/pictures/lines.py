@@ -11,6 +11,7 @@ from mnist37_client.pictures.pieces import Mask, find_runs
 SLOPES = np.tan(np.radians(np.arange(-12, 12.01, 0.5)))
 COVERED = 0.5  # of the picture's width: a line of this length is none of a digit's strokes
 THICK = 0.025  # of the picture's longer side: a thicker line is a stroke
+STRIP = 2  # times as long as wide: in a longer strip, a line across it is as thin as it is short
 BIN = 3  # pixels across a line within which its points may lie
 CROSSING = 1.45  # where there is this much more ink than in the line, a stroke crosses it
 
@@ -26,7 +27,7 @@ def _lines_across(ink: Picture, mask: Mask) -> Mask:
     height, width = mask.shape
     lines = np.zeros_like(mask)
     columns, begins, ends = find_runs(mask.T)
-    thin = ends - begins <= max(3, THICK * max(height, width))
+    thin = ends - begins <= max(3, THICK * min(max(height, width), STRIP * width))
     columns, begins, ends = columns[thin], begins[thin], ends[thin]
     if len(columns) < COVERED * width:
         return lines

@@ -6,7 +6,7 @@ import io
 import struct
 import warnings
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,24 @@ Source: TypeAlias = str | Path | bytes | IO[bytes] | Image.Image | NDArray[np.ge
 Grey: TypeAlias = NDArray[np.float32]  # (height, width): 0 = black, 255 = white
 
 
-def read_grey(source: Source) -> Grey:
+class Shades(NamedTuple):
+    """A picture's shades of grey, and the picture that they were made of if it has colours."""
+
+    grey: Grey
+    coloured: Image.Image | None
+
+    def strongest_colour(self) -> Grey | None:
+        """Return the red, green or blue in which the picture varies most; None without colours.
+
+        Ink may be as bright as its paper, and of another colour.
+        """
+        if self.coloured is None:
+            return None
+        channels = [np.asarray(_fitted(channel), np.float32) for channel in self.coloured.split()]
+        return max(channels, key=lambda channel: float(channel.std()))
+
+
+def read_shades(source: Source) -> Shades:
     """Read a picture as shades of grey, made smaller if it is large.
 
     Raises:
@@ -41,7 +58,7 @@ def read_grey(source: Source) -> Grey:
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
-        return _to_grey(source)
+        return _to_shades(source)
     if not isinstance(source, (str, Path, bytes)) and not hasattr(source, "read"):
         raise InvalidInput(
             f"got {type(source).__name__}; must be a path, bytes, a binary file, a picture of"
@@ -57,7 +74,7 @@ def read_grey(source: Source) -> Grey:
                 _check_size(file)
                 if file.format in ("JPEG", "MPO"):
                     file.draft(None, (2 * SIDE_WANTED, 2 * SIDE_WANTED))
-                return _to_grey(file)
+                return _to_shades(file)
     except UnidentifiedImageError:
         raise InvalidInput(
             "not a picture that can be read; give a PNG, JPEG, WebP, GIF, BMP or TIFF"
@@ -109,16 +126,17 @@ def _check_size(file: Image.Image) -> None:
         )
 
 
-def _to_grey(picture: Image.Image) -> Grey:
+def _to_shades(picture: Image.Image) -> Shades:
     picture.load()
     exif = picture.getexif()
     if picture.mode in ("1", "P", "PA"):
         picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
     elif picture.mode.startswith("I;16"):
         picture = picture.convert("I")  # Pillow reduces no other picture of 16 bits
-    elif picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (255, 255):
-        picture = picture.convert("L")  # opaque, as screenshots are: a third of the time less
     factor = max(picture.size) // (2 * SIDE_WANTED)
+    if picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (255, 255):
+        # Opaque, as screenshots are; a large one keeps no colours: a third of the time less.
+        picture = picture.convert("L" if factor > 1 else "RGB")
     if factor > 1:
         picture = picture.reduce(factor)
     if picture.mode in ("I", "F"):
@@ -131,11 +149,16 @@ def _to_grey(picture: Image.Image) -> Grey:
         grey = greys[0] if np.ptp(np.asarray(greys[0])) else greys[1]
     else:
         grey = picture.convert("L")
-    if max(grey.size) > SIDE_WANTED:
-        scale = SIDE_WANTED / max(grey.size)
-        size = max(1, round(grey.width * scale)), max(1, round(grey.height * scale))
-        grey = grey.resize(size, Image.Resampling.BOX)
-    return np.asarray(grey, np.float32)
+    coloured = picture if picture.mode == "RGB" else None
+    return Shades(np.asarray(_fitted(grey), np.float32), coloured)
+
+
+def _fitted(grey: Image.Image) -> Image.Image:
+    if max(grey.size) <= SIDE_WANTED:
+        return grey
+    scale = SIDE_WANTED / max(grey.size)
+    size = max(1, round(grey.width * scale)), max(1, round(grey.height * scale))
+    return grey.resize(size, Image.Resampling.BOX)
 
 
 def _flattened(picture: Image.Image, paper: str) -> Image.Image:
@@ -151,7 +174,7 @@ def _from_deep(picture: Image.Image) -> Image.Image:
     return Image.fromarray((values.clip(0, full) * (255 / full)).astype(np.uint8))
 
 
-def _from_array(array: NDArray[np.generic]) -> Grey:
+def _from_array(array: NDArray[np.generic]) -> Shades:
     """Return an array's shades of grey: (height, width), or with 3 or 4 colours at the end."""
     is_grey = array.ndim == 2
     is_colour = array.ndim == 3 and array.shape[2] in (3, 4)
@@ -174,4 +197,4 @@ def _from_array(array: NDArray[np.generic]) -> Grey:
     pixels = np.concatenate(
         [np.rint(part.astype(np.float32) * (255 / maximum)).astype(np.uint8) for part in parts]
     )
-    return _to_grey(Image.fromarray(pixels))
+    return _to_shades(Image.fromarray(pixels))

@@ -282,6 +282,51 @@ def test_a_file_without_a_digit_is_refused_in_one_line_that_names_it(
     assert "<_io." not in message  # no representation of a Python object
 
 
+def ink_as_bright_as_its_paper(image: Grey) -> Grey:
+    """Return a digit in green on a red paper of the same brightness."""
+    ink = enlarged(np.pad(image, 4))[..., None] / 255
+    colours = (1 - ink) * (225, 160, 160) + ink * (125, 211, 160)
+    return np.rint(colours).astype(np.uint8)
+
+
+def bars_of_a_screenshot(image: Grey) -> Grey:
+    """Return a digit on paper between two black bars, each with some text."""
+    screen = np.pad(255 - enlarged(np.pad(image, 4)), ((240, 240), (0, 0)))
+    screen[10:20, 10:40] = screen[-8:-5, 120:240] = 200
+    return screen
+
+
+def long_strip(image: Grey) -> Grey:
+    """Return a digit on a strip of paper, its stroke longer than half of the strip's width."""
+    return 255 - np.pad(enlarged(image, 3), ((0, 0), (0, 700)))
+
+
+@pytest.mark.parametrize(
+    "made", [ink_as_bright_as_its_paper, bars_of_a_screenshot, long_strip], ids=lambda m: m.__name__
+)
+def test_a_digit_is_found_where_the_shades_of_grey_mislead(made: Callable[[Grey], Grey]) -> None:
+    for image in sample(5):
+        found = read_digit(made(image)).astype(float)
+        overlap = np.corrcoef(found.ravel(), image.ravel().astype(float))[0, 1]
+        assert overlap > 0.65
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_picture_keeps_its_colours_if_it_has_an_alpha_channel(alpha: bool) -> None:
+    colours = ink_as_bright_as_its_paper(IMAGES[0])
+    if alpha:
+        colours = np.dstack([colours, np.full(colours.shape[:2], 255, np.uint8)])
+    assert read_digit(colours).any()
+
+
+def test_bars_around_blank_paper_and_a_blank_colour_are_refused() -> None:
+    noise = np.random.default_rng(37).normal(0, 3, (200, 300, 3))
+    paper = (noise + np.array((225, 160, 160))).astype(np.uint8)
+    for blank_picture in (paper, np.pad(paper, ((150, 150), (0, 0), (0, 0)))):
+        with pytest.raises(InvalidInput, match="no digit in it"):
+            read_digit(blank_picture)
+
+
 def test_a_trained_model_recognises_prepared_pictures(client: Client, tmp_path: Path) -> None:
     client.train(epochs=20).wait()
     images = sample(50)
