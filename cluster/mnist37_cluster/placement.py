@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from mnist37_client import Client, Mnist37Error, health
-from mnist37_client.secret_file import read_secret
+from mnist37_client.files.secret_file import read_secret
 from mnist37_server.errors import CannotStart
 
 from mnist37_cluster.actors import Placement, ServerActor

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mnist37_client.errors import InvalidInput
-from mnist37_client.secret_file import read_secret
+from mnist37_client.files.secret_file import read_secret
 from mnist37_server.config import Config, Following
 from mnist37_server.domain.address import Address, parse
 from mnist37_server.errors import CannotStart

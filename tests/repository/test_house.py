@@ -75,6 +75,6 @@ def test_the_servers_folders() -> None:
 
 def test_the_clients_folders() -> None:
     assert set(folders("mnist37_client")) == {
-        *(".", "runs", "processes", "pictures", "cli", "cli/commands"),
+        *(".", "runs", "processes", "pictures", "files", "cli", "cli/commands"),
         *("_rpc", "_rpc/transport", "_rpc/methods", "_rpc/messages", "_rpc/failures"),
     }

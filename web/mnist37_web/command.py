@@ -14,7 +14,7 @@ from mnist37_client import errors
 from mnist37_client.cli import streams
 from mnist37_client.cli.group import Command
 from mnist37_client.cli.options import read_token, tls_options, token_options
-from mnist37_client.secret_file import read_secret
+from mnist37_client.files.secret_file import read_secret
 
 from mnist37_web.errors import CannotStart
 from mnist37_web.settings import Settings, Upstream

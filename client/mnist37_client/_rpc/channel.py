@@ -14,8 +14,8 @@ import grpc
 from mnist37_client._rpc.address import UNIX, check_address
 from mnist37_client._rpc.replicas import CHANNEL_OPTIONS as REPLICA_OPTIONS
 from mnist37_client._rpc.replicas import OWNERS_LIST, Replicas, parse_listed, parse_replicas
-from mnist37_client.bounded_file import read_bounded
 from mnist37_client.errors import InvalidInput, one_line
+from mnist37_client.files.bounded_file import read_bounded
 
 ReplicaNames = str | Iterable[str]  # dns:///NAME:PORT, addresses, or "owner" for its list
 Pem = str | Path | bytes  # a file's path, or the content of such a file

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from mnist37_client.errors import InvalidInput
-from mnist37_client.secret_file import read_secret
+from mnist37_client.files.secret_file import read_secret
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 

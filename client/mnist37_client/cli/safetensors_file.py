@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from mnist37_client.bounded_file import read_bounded
-from mnist37_client.cli.new_file import write_new
 from mnist37_client.errors import InvalidInput
+from mnist37_client.files.bounded_file import read_bounded
+from mnist37_client.files.new_file import write_new
 from mnist37_client.images import PIXELS
 from mnist37_client.results import Model
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mnist37_client.bounded_file import read_bounded
 from mnist37_client.errors import InvalidInput
+from mnist37_client.files.bounded_file import read_bounded
 
 # JPEG includes MPO, several JPEGs in one file: the first is read, as of GIF and TIFF.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mnist37_client.bounded_file import SETTINGS_BYTES_MAX, read_bounded
+from mnist37_client.files.bounded_file import SETTINGS_BYTES_MAX, read_bounded
 
 pytestmark = pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from mnist37_client.errors import InvalidInput
-from mnist37_client.secret_file import read_secret
+from mnist37_client.files.secret_file import read_secret
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from mnist37_client.cli.group import commands
-from mnist37_client.cli.new_file import write_new
 from mnist37_client.errors import InvalidInput
+from mnist37_client.files.new_file import write_new
 from mnist37_client.processes import python_process
 
 NOTEBOOK = "lesson.ipynb"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-from mnist37_client.bounded_file import read_bounded
 from mnist37_client.errors import InvalidInput
+from mnist37_client.files.bounded_file import read_bounded
 
 
 def read_secret(option: str, file: str | Path) -> str:

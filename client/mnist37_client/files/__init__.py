@@ -1,0 +1,1 @@
+"""Files: read within bounds, read as secrets, or written whole."""
