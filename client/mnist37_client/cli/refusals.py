@@ -1,4 +1,4 @@
-"""What the system refuses a command: its output, a file, memory, threads, processes."""
+"""The lines for what the system refuses a command: output, files, memory, threads, processes."""
 
 from __future__ import annotations
 

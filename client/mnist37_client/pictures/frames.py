@@ -1,4 +1,4 @@
-"""What surrounds a picture: the bars of a screenshot, a slide's frame, the lid of a scanner."""
+"""Removal of what surrounds a picture: bars of a screenshot, a slide's frame, a scanner's lid."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ MESSAGES_MIN = 4  # of the largest size, for which there is room in any case
 
 
 class _Held:
-    """What one call holds."""
+    """A call of which a part of the message is held: how much, and how to end the call."""
 
     __slots__ = ("_drop", "_loop", "is_dropped", "is_reading", "size")
 
