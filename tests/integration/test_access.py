@@ -8,6 +8,7 @@ import os
 import queue
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from mnist37_client import (
     AsyncClient,
     Client,
+    Exhausted,
     InvalidInput,
     Mnist37Error,
     NotFound,
@@ -28,6 +30,7 @@ from mnist37_client import (
 )
 from mnist37_client.local_server import LocalServer
 from mnist37_protos.v1 import mnist37_pb2 as pb
+from mnist37_protos.v1 import mnist37_pb2_grpc
 from mnist37_server.access import tls
 from mnist37_server.access.auth_interceptor import AuthInterceptor
 from mnist37_server.access.tokens import Tokens
@@ -446,3 +449,36 @@ def test_the_command_line_takes_access_settings_from_flags_and_the_environment(
 def test_a_server_without_access_control_that_others_could_reach_does_not_start() -> None:
     with pytest.raises(Unavailable, match="add --tls-cert and --tls-key, and --tokens or"):
         LocalServer("--address", "0.0.0.0:0")
+
+
+def test_a_token_that_holds_all_streams_keeps_no_other_one_out(
+    tmp_path: Path, predict: Token, train: Token
+) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"{predict.line}\n{train.line}\n")
+    stop = threading.Event()
+
+    def one_request() -> Iterator[pb.PredictRequest]:
+        yield pb.PredictRequest(pixels=IMAGES[0].tobytes())
+        stop.wait(20)
+
+    flags = ("--tokens", str(file), "--max-streams", "4", "--device", "cpu")
+    with LocalServer(*flags) as server, grpc.insecure_channel(server.address) as channel:
+        stub = mnist37_pb2_grpc.Mnist37ServiceStub(channel)
+        bearer = (("authorization", f"Bearer {predict.secret}"),)
+        held = []
+        for _ in range(4):
+            held.append(stub.PredictStream(one_request(), metadata=bearer))
+            next(held[-1])  # so the last one is the newest
+        with Client(server.address, token=predict.secret) as same, pytest.raises(Exhausted):
+            list(same.predict_stream([IMAGES]))
+        with Client(server.address, token=train.secret) as client:
+            list(client.train(1))
+            assert [len(answer.digits) for answer in client.predict_stream([IMAGES])] == [3]
+            assert list(client.watch_run(1))
+        with pytest.raises(grpc.RpcError) as displaced:
+            next(held[-1])
+        stop.set()
+        assert displaced.value.code() is Code.CANCELLED
+        for call in held[:-1]:
+            assert next(call, None) is None, "the older ones go on to their end"

@@ -59,7 +59,7 @@ class Health(health.HealthServicer):
         self._is_shutting_down = False
         self._device_metadata = ((DEVICE, device),)
         self._names = {health.OVERALL_HEALTH, *services}
-        self._limit = StreamLimit(WATCHES_MAX, "watches of the health")
+        self._limit = StreamLimit(WATCHES_MAX, "watches of the health", is_open=True)
         for name in self._names:
             self.set(name, self._status())
 
@@ -95,7 +95,7 @@ class Health(health.HealthServicer):
     ) -> Iterator[health_pb2.HealthCheckResponse]:
         """Yield the status of a service, and each change of it."""
         try:
-            with self._limit:
+            with self._limit.admit(context):
                 yield from self._watch(request, context)
         except Exhausted as error:
             abort(context, grpc.StatusCode.UNIMPLEMENTED, str(error), *details(error))

@@ -99,7 +99,7 @@ class Mnist37Servicer:
         self, requests: Iterator[PredictFields], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         """Yield the prediction for each request, in order."""
-        with self.streams:
+        with self.streams.admit(context):
             yield from map(self._predict, requests)
 
     def _predict(self, fields: PredictFields) -> bytes:
@@ -149,7 +149,7 @@ class Mnist37Servicer:
 
         A message is for one epoch or, with `coalesce`, for all that were committed together.
         """
-        with self._runs, self.in_flight:
+        with self._runs.admit(context), self.in_flight:
             caller = self._write(requests.parse_train, request, context)
             yield from responses.progress_messages(
                 map(progress_of, caller.coalesced()), request.coalesce, self._model.start
@@ -239,7 +239,7 @@ class Mnist37Servicer:
     ) -> Iterator[pb.WatchRunResponse]:
         """Yield the state of a run, its curve and, if asked for, its further epochs."""
         number = request.run if request.HasField("run") else None
-        with self.streams, closing(self._model.watch(number)) as watch:
+        with self.streams.admit(context), closing(self._model.watch(number)) as watch:
             if not context.add_callback(watch.close):
                 raise CallerCancelled("the caller left")
             yield from watch_run(watch, request)

@@ -120,7 +120,7 @@ class OpenInferenceServicer:
         self, requests: Iterator[tensors.InferFields], context: grpc.ServicerContext
     ) -> Iterator[pb.ModelStreamInferResponse]:
         """Yield the answer to each request, in order; an error is the answer to one request."""
-        with self._streams:
+        with self._streams.admit(context):
             yield from map(self._answer, requests)
 
     @cancellable_unary_handler

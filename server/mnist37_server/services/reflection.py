@@ -50,7 +50,7 @@ class Reflection(reflection.ReflectionServicer):
     def __init__(self, services: Iterable[str], threads: ThreadPoolExecutor) -> None:
         super().__init__(services, pool=Symbols())
         assign_pool(threads, self, ["ServerReflectionInfo"])
-        self._limit = StreamLimit(REFLECTIONS_MAX, "streams of the reflection")
+        self._limit = StreamLimit(REFLECTIONS_MAX, "streams of the reflection", is_open=True)
 
     @stream_handler
     def ServerReflectionInfo(
@@ -59,7 +59,7 @@ class Reflection(reflection.ReflectionServicer):
         context: grpc.ServicerContext,
     ) -> Iterator[reflection_pb2.ServerReflectionResponse]:
         """Yield the answer to each request, in order."""
-        with self._limit:
+        with self._limit.admit(context):
             yield from super().ServerReflectionInfo(requests, context)
 
 
