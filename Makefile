@@ -134,7 +134,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "setting up $(VENV), once; torch is large, this takes a few minutes ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[server,web,front,dev]'
+	  --constraint constraints.txt --editable '.[server,web,front,tensorboard,dev]'
 	@touch $@
 
 # What is measured against, and what draws it.

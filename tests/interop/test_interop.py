@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mnist37_client import Client, validation_images
+from mnist37_client.tensorboard import TensorBoardLog
 from mnist37_protos.inference import open_inference_pb2
 from numpy.typing import NDArray
 from support.local_web import LocalWeb
@@ -103,3 +104,23 @@ def test_grpcurl_needs_no_proto(client: Client, address: str, images: NDArray[np
     assert answer["model_version"] == str(expected.version)
     raw = base64.b64decode(answer["raw_output_contents"][0])
     assert np.frombuffer(raw, "<f4").tolist() == expected.probabilities.tolist()
+
+
+def test_tensorboard_reads_a_run_s_event_files(client: Client, tmp_path: Path) -> None:
+    curve = list(client.train(epochs=5))
+    items = client.watch_run(curve[0].run)
+    log = TensorBoardLog(tmp_path)
+    list(log.record(items, lambda version: client.get_model(version=version)))
+    found = json.loads(
+        run("python", str(HERE / "with_tensorboard.py"), str(tmp_path / f"run-{curve[0].run}"))
+    )
+    assert found["scalars"] == {
+        tag: [[each.epoch, float(np.float32(getattr(each, name)))] for each in curve]
+        for tag, name in (
+            ("loss/training", "train_loss"),
+            ("loss/validation", "valid_loss"),
+            ("accuracy/validation", "valid_accuracy"),
+        )
+    }
+    assert found["images"] == {"weights": [[step, 224, 224] for step in (1, 2, 4, 5)]}
+    assert found["tensors"] == ["settings/text_summary"]

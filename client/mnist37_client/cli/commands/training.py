@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,24 @@ if TYPE_CHECKING:
     from mnist37_client._rpc.methods.calls import RunStateName
     from mnist37_client.client import Client
     from mnist37_client.results import Progress
+    from mnist37_client.tensorboard import TensorBoardLog
+
+tensorboard_option = click.option(
+    "--tensorboard",
+    "log_folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Write the curve to event files in FOLDER, for TensorBoard.",
+)
+
+
+def open_log(folder: Path | None) -> TensorBoardLog | None:
+    """Return the log in a folder, if one is given, before a run begins: it may be refused."""
+    if folder is None:
+        return None
+    from mnist37_client.tensorboard import TensorBoardLog
+
+    return TensorBoardLog(folder)
 
 
 @commands.command()
@@ -58,10 +77,17 @@ if TYPE_CHECKING:
 @click.option(
     "--min-delta", type=float, metavar="X", help="Count a loss as lower from X on.  [default: 0]"
 )
+@tensorboard_option
 @request_id_option
 @json_option
 @client_options
-def train(client: Client, epochs: int, as_json: bool, **settings: Any) -> None:  # noqa: ANN401 - the options of `Client.train`
+def train(
+    client: Client,
+    epochs: int,
+    as_json: bool,
+    log_folder: Path | None,
+    **settings: Any,  # noqa: ANN401 - the options of `Client.train`
+) -> None:
     """Train for EPOCHS epochs and show the progress.
 
     Ctrl-C stops the run, and the model keeps what it learnt. With a --request-id, the same command
@@ -71,14 +97,17 @@ def train(client: Client, epochs: int, as_json: bool, **settings: Any) -> None: 
 
     from mnist37_client.cli.terminal import announce_waiting, draw_loss_curve, show_progress
 
-    run = client.train(epochs, **settings)
+    log = open_log(log_folder)
+    console = Console()
+    announce = partial(click.echo, err=True) if as_json else partial(console.print, highlight=False)
+    items = announce_waiting(client.train(epochs, **settings), announce)
+    if log is not None:
+        items = log.record(items, lambda version: client.get_model(version=version))
     if as_json:
-        for progress in announce_waiting(run, partial(click.echo, err=True)):
+        for progress in items:
             print_json(**dataclasses.asdict(progress))
         return
-    console = Console()
-    progress_items = announce_waiting(run, partial(console.print, highlight=False))
-    history = show_progress(progress_items, epochs, console)
+    history = show_progress(items, epochs, console)
     if len(history) > 1:
         console.print()
         console.print(draw_loss_curve(history, console.width), highlight=False, markup=False)
@@ -143,6 +172,7 @@ def init(
     help="List only runs in this state.",
 )
 @click.option("--limit", type=int, default=100, metavar="N", help="List at most N runs.")
+@tensorboard_option
 @json_option
 @client_options
 def runs(
@@ -153,20 +183,24 @@ def runs(
     name: str | None,
     state: RunStateName | None,
     limit: int,
+    log_folder: Path | None,
     as_json: bool,
 ) -> None:
     """List the training runs, or show RUN.
 
-    The command shows the run's settings and its loss curve. Without a RUN, --follow and --csv are
-    about the newest one.
+    The command shows the run's settings and its loss curve. Without a RUN, --follow, --csv and
+    --tensorboard are about the newest one.
     """
     from rich.console import Console
 
     from mnist37_client.cli.terminal import show_run, summarize_run
     from mnist37_client.results import Progress
 
-    if run is not None or follow or as_csv:
+    if run is not None or follow or as_csv or log_folder is not None:
+        log = open_log(log_folder)
         items = client.watch_run(run, follow=follow)
+        if log is not None:
+            items = log.record(items, lambda version: client.get_model(version=version))
         if as_csv:
             print_csv(item for item in items if isinstance(item, Progress))
             return
