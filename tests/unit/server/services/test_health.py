@@ -18,6 +18,7 @@ def test_a_watch_ends_at_once_if_its_call_ended_before_it_asked_to_be_told() -> 
         time_remaining=lambda: 60.0,
         is_active=lambda: next(active, False),
         add_callback=lambda _: False,
+        peer=lambda: "ipv4:127.0.0.1:50000",
     )
     ended = threading.Event()
 
