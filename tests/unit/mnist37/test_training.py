@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mnist37_server.command_line import main as serve
 from torch import Tensor
 
 from mnist37.cuda import Cuda
@@ -24,7 +25,6 @@ from mnist37.model import accuracy, init_params, linear1, mnist_loss, sigmoid
 from mnist37.optimizer import Sgd
 from mnist37.shuffling import permutation, permutations
 from mnist37.training import Datasets, MiniBatches, evaluate
-from mnist37_server.command_line import main as serve
 
 DEVICES: dict[str, Device] = {
     "numba": Host(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
@@ -26,8 +28,8 @@ class Failure(grpc.RpcError):
     def details(self) -> str:
         return "it says so"
 
-    def trailing_metadata(self) -> list[tuple[str, bytes]]:
-        return [("grpc-status-details-bin", self._details)]
+    def trailing_metadata(self) -> Any:
+        return (("grpc-status-details-bin", self._details),)
 
 
 def status(code: grpc.StatusCode, reason: Reason, **metadata: str) -> bytes:
