@@ -69,7 +69,12 @@ def train(client: Client, epochs: int, as_json: bool, **settings: Any) -> None: 
     """
     from rich.console import Console
 
-    from mnist37_client.cli.terminal import announce_waiting, draw_loss_curve, show_progress
+    from mnist37_client.cli.terminal import (
+        announce_waiting,
+        draw_loss_curve,
+        show_progress,
+        summarize_end,
+    )
 
     run = client.train(epochs, **settings)
     if as_json:
@@ -82,12 +87,8 @@ def train(client: Client, epochs: int, as_json: bool, **settings: Any) -> None: 
     if len(history) > 1:
         console.print()
         console.print(draw_loss_curve(history, console.width), highlight=False, markup=False)
-    last = history[-1]
-    click.echo(f"validation accuracy {last.valid_accuracy:.4f}, version {last.version}")
-    if last.best_epoch not in (None, last.epoch):
-        click.echo(f"the validation loss was lowest after epoch {last.best_epoch}: best@{last.run}")
-    if last.stopped_early:
-        click.echo(f"stopped early, {last.epoch - (last.best_epoch or 0)} epochs after that")
+    for line in summarize_end(history[-1]):
+        click.echo(line)
 
 
 @commands.command()
