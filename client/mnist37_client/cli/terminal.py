@@ -60,7 +60,8 @@ def show_progress(run: Iterable[Progress], epochs: int, console: Console) -> lis
                     bar.console.print(HEADER)
                 history.append(progress)
                 bar.update(task, completed=progress.epoch)
-                if progress.epoch % row_interval == 0 or progress.epoch in (1, epochs):
+                ends = progress.stopped_early or progress.epoch == epochs
+                if progress.epoch % row_interval == 0 or progress.epoch == 1 or ends:
                     bar.console.print(format_row(progress), highlight=False)
         except KeyboardInterrupt:
             epoch = history[-1].epoch if history else 0
@@ -98,7 +99,7 @@ def show_run(items: Iterable[Run | Progress], follow: bool, console: Console) ->
     if not follow and history:
         console.print(HEADER)
         row_interval = -(-len(history) // ROWS_MAX)
-        for progress in history[row_interval - 1 :: row_interval]:
+        for progress in history[::-row_interval][::-1]:  # the last epoch is always among them
             console.print(format_row(progress), highlight=False)
     if len(history) > 1:
         console.print()
@@ -151,6 +152,15 @@ def escape_unprintable(text: str) -> str:
 def format_time(time: datetime) -> str:
     """Return a local time to the second."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def summarize_end(last: Progress) -> Iterator[str]:
+    """Yield the lines that tell how a run ended, from its last epoch."""
+    yield f"validation accuracy {last.valid_accuracy:.4f}, version {last.version}"
+    if last.best_epoch not in (None, last.epoch):
+        yield f"the validation loss was lowest after epoch {last.best_epoch}: best@{last.run}"
+    if last.stopped_early:
+        yield f"stopped early, after epoch {last.epoch} of {last.epochs}"
 
 
 def summarize_run(run: Run) -> str:

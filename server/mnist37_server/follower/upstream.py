@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
 from mnist37_protos.v1 import mnist37_pb2 as pb
@@ -250,9 +251,12 @@ def describe(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
 
 def error_info(error: grpc.RpcError) -> ErrorInfo | None:
     """Return what an error of the owner says to programs; None if it says nothing."""
-    status = rpc_status.from_call(error)
     info = ErrorInfo()
-    for detail in status.details if status is not None else ():
-        if detail.Unpack(info):
-            return info
+    try:
+        status = rpc_status.from_call(error)
+        for detail in status.details if status is not None else ():
+            if detail.Unpack(info):
+                return info
+    except (DecodeError, ValueError):
+        pass  # a proxy damaged the details, or attached them to another error
     return None

@@ -281,6 +281,21 @@ def test_a_value_of_the_page_is_shortened_between_characters(web: LocalWeb) -> N
     assert_refused(reply, 400, f'epochs: got "{"é" * 63}; must be a whole number')
 
 
+@pytest.mark.parametrize(
+    ("route", "fields", "text"),
+    [
+        ("train", b"{", "the body is not JSON"),
+        ("train", b"[]", "the body is not a JSON object"),
+        ("step", {"rate": 1}, "'rate': unknown; must be learning_rate"),
+        ("stop", {"run": 1}, "'run': unknown; must be left out"),
+    ],
+)
+def test_a_route_of_the_page_takes_its_fields_alone(
+    web: LocalWeb, route: str, fields: Any, text: str
+) -> None:
+    assert_refused(web.post(f"/page/{route}", fields, headers={"Origin": web.url}), 400, text)
+
+
 def test_the_index_takes_its_two_fields(web: LocalWeb) -> None:
     index = "/v2/repository/index"
     assert web.post(index, {"ready": True}).json[0]["state"] == "READY"

@@ -17,6 +17,8 @@ from mnist37_client.cli.terminal import (
     draw_loss_curve,
     format_row,
     show_progress,
+    show_run,
+    summarize_end,
     summarize_run,
 )
 from rich.console import Console
@@ -168,10 +170,35 @@ def test_a_run_has_at_most_26_rows_its_first_and_last_epoch_among_them(epochs: i
     assert shown == sorted(set(shown))
 
 
+def test_a_run_that_stops_early_has_a_row_for_its_last_epoch() -> None:
+    *run, last = run_of(100)[:49]
+    to, written = console()
+    show_progress([*run, replace(last, stopped_early=True)], 100, to)
+    assert epochs_of_rows(written.getvalue())[-1] == 49
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 25, 26, 49, 1001])
+def test_an_ended_run_is_shown_with_its_last_epoch(epochs: int) -> None:
+    to, written = console()
+    show_run([FINISHED, *run_of(epochs)], follow=False, console=to)
+    shown = epochs_of_rows(written.getvalue())
+    assert len(shown) <= 25
+    assert shown[-1] == epochs
+    assert shown == sorted(set(shown))
+
+
 def test_a_short_run_has_a_row_for_every_epoch() -> None:
     to, written = console()
     show_progress(run_of(20), 20, to)
     assert epochs_of_rows(written.getvalue()) == list(range(1, 21))
+
+
+@pytest.mark.parametrize("best_epoch", [4, 9])  # with a min_delta, the last one may be the best
+def test_a_run_that_stops_early_says_where(best_epoch: int) -> None:
+    last = replace(run_of(20)[8], best_epoch=best_epoch, stopped_early=True)
+    lines = list(summarize_end(last))
+    assert lines[-1] == "stopped early, after epoch 9 of 20"
+    assert any("lowest after epoch 4: best@1" in line for line in lines) == (best_epoch == 4)
 
 
 def test_an_interrupted_run_says_how_far_it_came() -> None:

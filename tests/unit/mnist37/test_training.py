@@ -6,14 +6,17 @@ import threading
 import time
 from typing import NamedTuple
 
+import click
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mnist37_server.command_line import main as serve
 from torch import Tensor
 
 from mnist37.cuda import Cuda
+from mnist37.cuda_kernels import COUNT_UNIT
 from mnist37.data import Data, load
 from mnist37.examples import Device, Examples, Parameters, TrainingSlice
 from mnist37.host import Host, HostExamples
@@ -289,3 +292,14 @@ def test_a_run_can_be_stopped_within_a_slice(data: Data) -> None:
     left = found.steps - len(found.totals) * len(batches)
     assert batches.sgd(again, batches.order(len(found.totals) + 1)[:left], Sgd()) == found.loss
     assert np.array_equal(moved, again)
+
+
+def test_the_counts_on_a_cuda_device_hold_the_largest_message() -> None:
+    (option,) = (each for each in serve.params if each.name == "max_message_mib")
+    assert isinstance(option.type, click.IntRange)
+    assert option.type.max is not None
+    images_max = option.type.max * 2**20 // (784 + 1)  # an image with its label
+    unit = COUNT_UNIT.value
+    assert images_max < unit
+    # All of them are threes, and called so: the highest number that the three counts can be.
+    assert images_max * unit**2 + images_max < 2**63

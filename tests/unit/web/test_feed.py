@@ -62,3 +62,32 @@ def test_web_goes_on_for_a_time_after_the_last_browser_left(
 ) -> None:
     monkeypatch.setattr(feed, "LINGER", 0.5)
     assert asyncio.run(lingers()) >= 0.45
+
+
+async def calls_after_a_fault() -> int:
+    """Return how often a feed calls a function whose first call has a fault."""
+    nobody: Any = None
+    live, calls = Live(nobody, lambda _: False), 0
+
+    async def fetch() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise KeyError("a fault of web")
+        await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(live._repeat(fetch))
+    await until(lambda: calls > 1 or task.done())
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return calls
+
+
+def test_a_fault_is_logged_and_the_page_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feed, "RETRY", 0.01)
+    assert asyncio.run(calls_after_a_fault()) > 1
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert "a fault of web" in str(record.exc_info[1])

@@ -41,10 +41,18 @@ def check_limits(text: bytes, limits: Limits) -> None:
             raise bad_request(f"the body has {count:,} {values}; must be at most {limit:,}")
 
 
-def load_object(text: bytes, limits: Limits) -> dict[str, Any]:
-    """Return a JSON object; raise HttpError if the text is none, or exceeds its limits."""
+def load_object(text: bytes, limits: Limits | None = None) -> dict[str, Any]:
+    """Return a JSON object.
+
+    Args:
+        text: the JSON.
+        limits: of a text of more than SMALL_BYTES; None if no text can be so large.
+
+    Raises:
+        HttpError: the text is no object, or exceeds its limits.
+    """
     try:
-        if len(text) > SMALL_BYTES:
+        if limits is not None and len(text) > SMALL_BYTES:
             check_limits(text, limits)
             content = load_without_collector(text)
         else:
@@ -90,7 +98,7 @@ def check_names(field: str, content: dict[str, Any], names: tuple[str, ...]) -> 
     """
     if not content.keys() <= set(names):
         unknown = next(name for name in content if name not in names)
-        text = f"{field}{unknown[:64]!r}: unknown; must be {', '.join(names)}"
+        text = f"{field}{unknown[:64]!r}: unknown; must be {', '.join(names) or 'left out'}"
         raise bad_request(text)
 
 

@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import struct
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import NamedTuple
 
-import orjson
 from mnist37_client import Run, errors
 from mnist37_client._rpc.messages.checks import decode
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
 from mnist37_web.errors import HttpError
 from mnist37_web.live.curve import Curve
+from mnist37_web.live.events import Event, format_event
 from mnist37_web.live.views import view_loss, view_run
 from mnist37_web.upstream.callers import Caller
 
 SERVICE = "/mnist37.v1.Mnist37Service/"
 INTERVAL = 0.25  # seconds between two events of a kind
 SILENCE_MAX = 5.0  # seconds; the server sends a sign of life every second
+RETRY = 1.0  # seconds until what has failed is tried again
 LINGER = 5.0  # seconds after the last browser left: a reload of the page is not a new start
 KEEPALIVE = 15.0  # seconds without an event after which a browser gets a comment
 BROWSERS_MAX = 256
@@ -35,12 +36,7 @@ EVENTS_KEPT = 64
 # With these, the server does not let web follow, but may let it read.
 CANNOT_FOLLOW = (errors.PermissionDenied, errors.Exhausted, errors.NotOwner)
 
-
-class Event(NamedTuple):
-    """A change of what the page shows."""
-
-    number: int
-    content: bytes  # as server-sent events have it
+log = logging.getLogger(__name__)
 
 
 class Live:
@@ -175,13 +171,16 @@ class Live:
         fetch: Callable[[], Awaitable[None]],
         report: Callable[[errors.Mnist37Error], None] = lambda _: None,
     ) -> None:
-        """Call a function again and again; what the server refuses is tried again in a second."""
+        """Call a function again and again; what fails is tried again in a second."""
         while True:
             try:
                 await fetch()
             except errors.Mnist37Error as error:
                 report(error)
-                await asyncio.sleep(1)
+                await asyncio.sleep(RETRY)
+            except Exception:  # nobody waits for the task: a fault would freeze the page in silence
+                log.exception("what the page shows could not be fetched")
+                await asyncio.sleep(RETRY)
 
     def _report(self, error: errors.Mnist37Error) -> None:
         """Tell the browsers why the server does not answer, unless they know."""
@@ -292,8 +291,3 @@ class Live:
             loss = await self._caller.client.get_loss("valid")
             self._measured = position
             self._publish("loss", view_loss(loss))
-
-
-def format_event(kind: str, value: object) -> bytes:
-    """Return a server-sent event with a value as JSON."""
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps(value))

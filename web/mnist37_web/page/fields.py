@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from mnist37_client.images import PIXELS
 
+from mnist37_web.access.json_bodies import check_names, load_object
 from mnist37_web.errors import bad_request
 
 BODY_MAX = 4_096  # bytes: an image takes 1,100
@@ -26,14 +27,8 @@ def parse_object(body: bytes, **types: type) -> dict[str, Any]:
     Raises:
         HttpError: the body is no such object.
     """
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise bad_request(f"the body is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise bad_request("the body is not a JSON object")
-    for name in content.keys() - types.keys():
-        raise bad_request(f"{name[:64]!r}: unknown; must be {', '.join(types) or 'left out'}")
+    content = load_object(body)
+    check_names("", content, tuple(types))
     return {name: parse_field(content, name, kind) for name, kind in types.items()}
 
 

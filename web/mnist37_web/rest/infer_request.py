@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mnist37_client.images import PIXELS
 from mnist37_protos.inference import open_inference_pb2 as pb
 
 from mnist37_web.access.bodies import JSON_MAX
 from mnist37_web.access.json_bodies import Limits, check_members, check_names, load_object, show
 from mnist37_web.errors import HttpError, bad_request
-from mnist37_web.rest.pixels import INPUT, PIXELS, parse_shape, to_bytes, to_floats
+from mnist37_web.rest.pixels import INPUT, parse_shape, to_bytes, to_floats
 
 OUTPUT = "probability"
 VALUE_BYTES = {"UINT8": 1, "FP32": 4}  # of a pixel, for each datatype

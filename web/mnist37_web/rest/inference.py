@@ -22,6 +22,7 @@ from mnist37_web.replies.json_replies import error_reply
 from mnist37_web.rest.infer_answer import InferAnswer
 from mnist37_web.rest.infer_request import OUTPUT, InferRequest, parse
 from mnist37_web.rest.metadata import METHODS, MODEL
+from mnist37_web.rest.pixels import INPUT
 from mnist37_web.services import Services
 from mnist37_web.upstream.callers import Caller
 
@@ -119,7 +120,7 @@ async def infer(caller: Caller, request: InferRequest, model: str, version: str)
     message = request.message or pb.ModelInferRequest()
     message.model_name, message.model_version = model, version
     tensor = message.inputs[0] if message.inputs else message.inputs.add()
-    tensor.name, tensor.datatype = "pixels", request.datatype
+    tensor.name, tensor.datatype = INPUT, request.datatype
     tensor.shape[:] = request.shape
     # Protobuf would copy the pixels twice.
     size = encode_varint(len(request.pixels))

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mnist37_web.access.boundary import TOKEN
-from mnist37_web.access.json_bodies import Limits, check_names, load_object, show
+from mnist37_web.access.json_bodies import check_names, load_object, show
 from mnist37_web.errors import bad_request
 from mnist37_web.replies.json_replies import JsonReply, describe_error
 from mnist37_web.services import services
@@ -23,7 +23,6 @@ METHODS = "/inference.GRPCInferenceService/"
 BINARY_TENSORS = "binary_tensor_data"  # the extension of HTTP that web itself has
 
 INDEX_BODY_MAX = 1_024  # bytes
-INDEX_LIMITS = Limits(commas=10, lists=10)
 
 M = TypeVar("M", bound=Message)
 
@@ -83,7 +82,7 @@ async def statistics(request: Request) -> Response:
 async def index(request: Request) -> Response:
     """Reply with the models of the server: the one that there is."""
     body = await services(request).bodies.read(request, INDEX_BODY_MAX)
-    content = load_object(body, INDEX_LIMITS) if body else {}
+    content = load_object(body) if body else {}
     check_names("", content, ("ready", "repository_name"))
     name, is_ready = content.get("repository_name", ""), content.get("ready", False)
     if not isinstance(name, str):

@@ -7,13 +7,13 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from mnist37_client.images import PIXELS
 
 from mnist37_web.access.json_bodies import show
 from mnist37_web.errors import HttpError, bad_request
 
 INPUT = "pixels"
 FIELD = f"{INPUT}.data"
-PIXELS = 784
 BLOCK = 4_096  # values
 ONE_IMAGE = ([784], [28, 28])  # the shapes of one image
 

@@ -1,1 +1,1 @@
-"""The server, as web calls it: connections, callers, live state."""
+"""The server, as web calls it: connections and callers."""

@@ -95,7 +95,12 @@ def train(
     """
     from rich.console import Console
 
-    from mnist37_client.cli.terminal import announce_waiting, draw_loss_curve, show_progress
+    from mnist37_client.cli.terminal import (
+        announce_waiting,
+        draw_loss_curve,
+        show_progress,
+        summarize_end,
+    )
 
     log = open_log(log_folder)
     console = Console()
@@ -111,12 +116,8 @@ def train(
     if len(history) > 1:
         console.print()
         console.print(draw_loss_curve(history, console.width), highlight=False, markup=False)
-    last = history[-1]
-    click.echo(f"validation accuracy {last.valid_accuracy:.4f}, version {last.version}")
-    if last.best_epoch not in (None, last.epoch):
-        click.echo(f"the validation loss was lowest after epoch {last.best_epoch}: best@{last.run}")
-    if last.stopped_early:
-        click.echo(f"stopped early, {last.epoch - (last.best_epoch or 0)} epochs after that")
+    for line in summarize_end(history[-1]):
+        click.echo(line)
 
 
 @commands.command()
