@@ -164,7 +164,8 @@ class Application:
             await self._live(receive, send)
             return
         assert self._front is not None
-        if scope["path"].startswith(AUTHORIZE):
+        # As it was sent: behind percent signs, the path could be a caller's, past Envoy's routes.
+        if scope["raw_path"].startswith(AUTHORIZE.encode()):
             await self._front.authorize(scope, send)
             return
         for name, value in scope["headers"]:

@@ -15,6 +15,7 @@ from mnist37_front.envoy.routes import (
     Config,
     authorization,
     local_replies,
+    protocol_header,
     routes,
 )
 from mnist37_front.envoy.tls import downstream_tls, upstream_tls
@@ -124,6 +125,7 @@ def listener(
                 "timeout": f"{min(settings.keepalive, PING_SECONDS_MAX)}s",
             },
         },
+        "early_header_mutation_extensions": [protocol_header()],
         "local_reply_config": {"mappers": local_replies(owner_for_callers(settings))},
         "http_filters": [
             *([authorization()] if asks_for_tokens else []),

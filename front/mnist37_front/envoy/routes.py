@@ -18,6 +18,7 @@ Config = dict[str, Any]
 EXTENSIONS = "type.googleapis.com/envoy.extensions."
 OWNER, SELF = "owner", "self"  # the names of the clusters
 AUTHORIZE = "/-/authorize"  # before the path of a call: whether it may be passed on
+PROTOCOL = "x-mnist37-protocol"  # the header by which routes tell HTTP/2, set by Envoy alone
 OVERLOADED = "OVERLOADED"  # the reason where the front itself has too much to do
 RETRY_SECONDS = 1
 # The methods that the front answers itself.
@@ -63,6 +64,8 @@ def routes(asks_for_tokens: bool, is_internal: bool) -> list[Config]:
         "string_match": {"safe_regex": {"regex": ASCII_PATH}},
         "invert_match": True,
     }
+    # By HTTP/1.1, a page in a browser could send calls past what keeps foreign pages out.
+    by_http2 = {"name": PROTOCOL, "string_match": {"exact": "HTTP/2"}}
     refused: list[tuple[Config, int]] = [({"prefix": "/", "headers": [not_ascii]}, 400)]
     if not is_internal:
         refused.append(({"prefix": AUTHORIZE}, 404))
@@ -73,9 +76,30 @@ def routes(asks_for_tokens: bool, is_internal: bool) -> list[Config]:
             for match, status in refused
         ),
         {"match": {"prefix": HEALTH}, **own},
-        {"match": {"prefix": "/", "grpc": {}}, "route": passed_on, **without("pyvoy")},
+        {
+            "match": {"prefix": "/", "grpc": {}, "headers": [by_http2]},
+            "route": passed_on,
+            "request_headers_to_remove": [PROTOCOL],
+            **without("pyvoy"),
+        },
         {"match": {"prefix": "/"}, **own},
     ]
+
+
+def protocol_header() -> Config:
+    """Return the extension that sets PROTOCOL before a request gets its route."""
+    kind = "http.early_header_mutation.header_mutation"
+    append = {
+        "header": {"key": PROTOCOL, "value": "%PROTOCOL%"},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }
+    return {
+        "name": f"envoy.{kind}",
+        "typed_config": {
+            "@type": f"{EXTENSIONS}{kind}.v3.HeaderMutation",
+            "mutations": [{"append": append}],
+        },
+    }
 
 
 def authorization() -> Config:

@@ -14,6 +14,7 @@ import pytest
 from mnist37_client import Client, Unavailable
 from mnist37_client.local_server import LocalServer
 from mnist37_front.asgi.held_messages import HELD_BYTES_MAX, MESSAGES_MIN
+from mnist37_front.envoy.routes import PROTOCOL
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from support.fronted import FrontedServer
 from support.guarding import secret, tokens_file
@@ -88,6 +89,8 @@ def test_a_reply_to_head_has_no_body(fronted: LocalServer, path: str, status: in
     ("method", "kind"),
     [
         ("Predict", "application/grpc"),
+        ("GetModel", "application/grpc"),  # it would be passed on
+        ("GetModel", "application/grpc+proto"),
         ("GetModel", "application/grpc-web"),
         ("GetModel", "application/grpcx"),
     ],
@@ -102,8 +105,23 @@ def test_a_page_under_a_foreign_name_cannot_call_by_grpc(
     head, body = send(
         fronted.address,
         f"POST {SERVICE}{method} HTTP/1.1\r\nHost: elsewhere.example\r\nContent-Type: {kind}\r\n"
-        f"Origin: http://elsewhere.example\r\nContent-Length: {len(message)}\r\n\r\n".encode()
+        f"Origin: http://elsewhere.example\r\n{PROTOCOL}: HTTP/2\r\n"
+        f"Content-Length: {len(message)}\r\n\r\n".encode()
         + message,
+    )
+    assert head.startswith(b"HTTP/1.1 403 ")
+    assert json.loads(body)["reason"] == "HOST_UNKNOWN"
+
+
+@pytest.mark.parametrize("path", ["/%2d/authorize/", "/-/%61uthorize/"])
+def test_the_question_of_envoy_behind_percent_signs_is_a_request_as_others(
+    fronted: LocalServer, path: str
+) -> None:
+    """Send it as a foreign page could: its answer would say whether there are tokens."""
+    head, body = send(
+        fronted.address,
+        f"POST {path}{SERVICE[1:]}Train HTTP/1.1\r\nHost: elsewhere.example\r\n"
+        "Content-Length: 0\r\n\r\n".encode(),
     )
     assert head.startswith(b"HTTP/1.1 403 ")
     assert json.loads(body)["reason"] == "HOST_UNKNOWN"
