@@ -9,6 +9,7 @@ import atexit
 import io
 import json
 import logging
+import re
 import shutil
 import struct
 import tempfile
@@ -52,6 +53,7 @@ from mnist37_web.rest.infer_answer import InferAnswer
 from mnist37_web.rpc_json import transcoding
 from PIL import Image
 from safetensors.numpy import save
+from stress.json_recipes import Recipe, Shape, shape_of, write
 
 SNAPSHOT = Snapshot(0, np.linspace(-1, 1, 785, dtype="<f4").tobytes(), 0, Origin.INITIALIZE)
 
@@ -415,28 +417,67 @@ def rest(content: bytes) -> None:
 def transcoder(content: bytes) -> None:
     """Assert that JSON becomes a message which keeps its value as JSON, or is refused."""
     for kind in JSON_KINDS:
-        try:
-            message = transcoding.parse(kind, content)
-        except HttpError as error:
-            check_http_error(error)
-            continue
-        again = transcoding.parse(kind, transcoding.write(kind, message))
-        assert kind.FromString(again) == kind.FromString(message) or b"nan" in content.lower()
+        _transcode(kind, content)
+
+
+def _transcode(kind: type[Message], content: bytes) -> None:
+    try:
+        message = transcoding.parse(kind, content)
+    except HttpError as error:
+        check_http_error(error)
+        return
+    again = transcoding.parse(kind, transcoding.write(kind, message))
+    assert kind.FromString(again) == kind.FromString(message) or b"nan" in content.lower()
+
+
+def json_fields(content: bytes) -> None:
+    """Check JSON of almost valid fields; the first byte chooses the message."""
+    kind = JSON_KINDS[content[0] % len(JSON_KINDS) if content else 0]
+    text = write(shape_of(kind.DESCRIPTOR), Recipe(content[1:]))
+    _transcode(kind, text.encode("utf-8", "surrogatepass"))
+
+
+def rest_fields(content: bytes) -> None:
+    """Check the JSON of a prediction whose fields are almost valid."""
+    text = write(INFER_SHAPE, Recipe(content))
+    rest(b"\0" + text.encode("utf-8", "surrogatepass"))
 
 
 def check_http_error(error: HttpError) -> None:
-    """Assert that an error of web has one line that is not long."""
+    """Assert that an error of web has one line that is not long, and nothing of Python's."""
     assert error.status in (400, 413)
     text = json.loads(bytes(error_reply(error).body))["error"]
     assert 0 < len(text) < 2_200
     assert "\n" not in text
+    assert not PYTHONS_WORDS.search(text), text
 
 
 JSON_KINDS = [
     GetMessageClass(method.input_type)
     for method in pb.DESCRIPTOR.services_by_name["Mnist37Service"].methods
 ]
+PYTHONS_WORDS = re.compile(r"Error\b|Exception\b|Traceback|object at|<class|\bNoneType|_By|\b0x")
 _pixels = b",".join([b"9"] * 784)
+_numbers = _pixels.decode()
+_parameters: Shape = {
+    "binary_data": ("true", "false"),
+    "binary_data_size": ("784",),
+    "start": ("1",),
+}
+INFER_SHAPE: Shape = {
+    "inputs": [
+        {
+            "name": ('"pixels"',),
+            "shape": ("[1, 784]", "[1, 28, 28]", "[2, 784]"),
+            "datatype": ('"UINT8"', '"FP32"'),
+            "data": (f"[{_numbers}]", f"[[{_numbers}]]", f"[{_numbers},{_numbers}]", "[[1], [2]]"),
+            "parameters": _parameters,
+        }
+    ],
+    "id": ('"a"',),
+    "parameters": _parameters,
+    "outputs": [{"name": ('"probability"',), "parameters": _parameters}],
+}
 _tensor = b'{"name":"pixels","shape":[1,784],"datatype":"%b","data":[%b]}'
 _batch = pb.Batch(pixels=bytes(784), labels=b"\1")
 _tensors = {"weight": np.zeros((1, 784), np.float32), "bias": np.zeros(1, np.float32)}
@@ -512,4 +553,6 @@ TARGETS = {
             b'{"weights":"AAAA","bias":"NaN"}',
         ],
     ),
+    "json_fields": Target(json_fields, [bytes([kind]) for kind in range(len(JSON_KINDS))]),
+    "rest_fields": Target(rest_fields, [b"", bytes(40), bytes([0, 3, 0, 1])]),
 }

@@ -133,6 +133,14 @@ def test_a_full_server_is_429() -> None:
         run.cancel()
 
 
+def test_what_does_not_end_by_itself_names_no_time_to_try_again(server: LocalServer) -> None:
+    with LocalWeb(server.address) as web:
+        replies = [web.call("TagVersion", {"name": f"tag-{number}"}) for number in range(101)]
+    assert [reply.status for reply in replies] == [200] * 100 + [429]
+    assert replies[-1].json["reason"] == "TOO_MANY_TAGS"
+    assert "Retry-After" not in replies[-1].headers
+
+
 def test_a_server_that_is_not_serving_is_not_ready() -> None:
     # As while it shuts down: it says so, for some milliseconds, before it refuses calls.
     not_serving: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(

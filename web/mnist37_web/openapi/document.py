@@ -40,11 +40,11 @@ ERRORS = {
     "409": "The request_id belongs to another write, or the run cannot resume.",
     "413": "The body is too large.",
     "415": "The body has a type that the route does not read, or is compressed.",
-    "429": "The server has too many calls; Retry-After says when to try again.",
+    "429": "There is no room for it; if that may pass, Retry-After says when to try again.",
     "431": "The headers are too large.",
     "500": "A fault of the server or of web, whose log has the id in the text.",
     "502": "The server's answer is not valid.",
-    "503": "The server is away or shutting down; Retry-After says when to try again.",
+    "503": "The server is away or too busy; Retry-After says when to try again.",
     "504": "The time of the call is over.",
 }
 

@@ -37,7 +37,7 @@ STATUSES: dict[type[errors.Mnist37Error], tuple[int, grpc.StatusCode]] = {
 }
 # Of HTTP, for the errors that Starlette's router raises.
 REASONS = {404: "NO_SUCH_ROUTE", 405: "METHOD_NOT_ALLOWED"}
-RETRY_SECONDS = 1  # if the server names no delay
+RETRY_SECONDS = 1  # if the server is away, and nothing names a delay
 
 
 class JsonReply(Response):
@@ -57,10 +57,12 @@ def error_reply(error: Exception) -> JsonReply:
     """
     status, body = describe_error(error)
     headers = {}
-    retry_after = getattr(error, "retry_after", None)
-    if status in (429, 503):
-        seconds = RETRY_SECONDS if retry_after is None else retry_after
-        headers["Retry-After"] = str(max(1, math.ceil(seconds)))
+    delay: float | None = getattr(error, "retry_after", None)
+    if delay is None and status == 503:
+        delay = RETRY_SECONDS
+    # A 429 without a delay does not end by itself: the disk is full, or there are 100 tags.
+    if delay is not None and status in (429, 503):
+        headers["Retry-After"] = str(max(1, math.ceil(delay)))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if status == 408:

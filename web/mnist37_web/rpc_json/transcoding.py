@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from json import JSONDecodeError
 from typing import TypeVar
 
 from google.protobuf import json_format
@@ -13,6 +14,7 @@ from mnist37_client.errors import one_line
 
 from mnist37_web.access.json_bodies import Limits, check_limits
 from mnist37_web.errors import bad_request
+from mnist37_web.rpc_json.faults import find_fault
 
 # No request has more than 30 values; the only list, ListRuns' states, needs 4.
 LIMITS = Limits(commas=1_000, lists=100, objects=100, strings=1_000)
@@ -36,16 +38,23 @@ def parse(kind: type[Message], text: bytes) -> bytes:
     if text.lstrip()[:1] not in (b"{", b""):  # protobuf's parser takes [] and "" for an object
         raise bad_request("the body is not a JSON object")
     try:
-        message = json_format.Parse(text, kind())
-        return message.SerializeToString()
+        return json_format.Parse(text, kind()).SerializeToString()
     except UnicodeError:
-        raise bad_request("the body is not UTF-8, or has half a character") from None
-    except RecursionError:
-        raise bad_request("the body has too many levels") from None
-    except (json_format.ParseError, ValueError, TypeError, AttributeError) as error:
-        raise bad_request(
-            f"the body is no {kind.DESCRIPTOR.name}: {one_line(str(error))}"
-        ) from None
+        raise bad_request("the body is not UTF-8") from None
+    except json_format.ParseError as error:
+        raise bad_request(_describe(kind, text, error)) from None
+
+
+def _describe(kind: type[Message], text: bytes, error: json_format.ParseError) -> str:
+    """Return what is wrong with a body that is no message."""
+    cause = error.__cause__
+    if isinstance(cause, RecursionError):
+        return "the body has too many levels"
+    fault = find_fault(kind, text)
+    if fault is None:  # protobuf says itself what is wrong with the JSON, or with two fields
+        is_long_number = isinstance(cause, ValueError) and not isinstance(cause, JSONDecodeError)
+        fault = "a number has too many digits" if is_long_number else one_line(str(error))
+    return f"the body is no {kind.DESCRIPTOR.name}: {fault}"
 
 
 def write(kind: type[Message], content: bytes) -> bytes:
