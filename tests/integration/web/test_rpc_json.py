@@ -250,7 +250,7 @@ def test_a_line_that_is_no_message_ends_the_stream(web: LocalWeb) -> None:
     assert reply.status == 200
     *answers, last = reply.lines
     assert len(answers) == 2
-    assert 'no field named "a"' in last["error"]
+    assert "'a': unknown; must be pixels" in last["error"]
     assert last["reason"] == "INVALID_REQUEST"
     # Before the first answer, an error has a status.
     assert web.post(SERVICE + "PredictStream", b'{"a":1}\n' + line).status == 400

@@ -46,7 +46,7 @@ def find_fault(kind: type[Message], text: bytes) -> str | None:
 
 def _faults(kind: type[Message], content: Any, path: str) -> Iterator[str]:  # noqa: ANN401
     """Yield what is wrong with each field; `path` leads to the object, with a dot at its end."""
-    fields = kind.DESCRIPTOR.fields
+    fields: Any = kind.DESCRIPTOR.fields  # protobuf has two classes of descriptors
     by_name = {name: field for field in fields for name in (field.name, field.json_name)}
     for name, value in content.items():
         field = by_name.get(name)
@@ -75,7 +75,7 @@ def _show(value: object) -> str:
     return json.dumps(value)[:LITERAL_MAX]
 
 
-def _expected(field: Any) -> str:  # noqa: ANN401 - protobuf has two classes of descriptors
+def _expected(field: Any) -> str:  # noqa: ANN401
     if field.message_type:
         text = 'a duration, as "0.5s"' if field.message_type.full_name == DURATION else "an object"
     elif field.enum_type:
