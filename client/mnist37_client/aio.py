@@ -13,12 +13,10 @@ from mnist37_client._rpc.messages import requests
 from mnist37_client._rpc.methods import calls
 from mnist37_client._rpc.methods.calls import RunStateName, ScheduleName, SplitName
 from mnist37_client._rpc.methods.progress import ProgressBuffer
-from mnist37_client._rpc.methods.sent_batches import SentBatches
 from mnist37_client._rpc.methods.streams import WatchedRun, iterate_async
 from mnist37_client._rpc.transport.asyncio_calls import AsyncioCalls
 from mnist37_client._rpc.transport.batching import BATCHED_IMAGES_MAX
 from mnist37_client.client import DEFAULT_ADDRESS, DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT
-from mnist37_client.errors import Mnist37Error
 from mnist37_client.images import one_image_bytes, to_images
 from mnist37_client.results import (
     Follower,
@@ -103,22 +101,8 @@ class AsyncClient(AsyncioCalls):
         Raises:
             InvalidInput: a batch is not valid.
         """
-        if not self._exchanges.followers.is_known:
-            await self._carry_out(self._exchanges.find_followers())
-        sent = SentBatches(self._exchanges, iterate_async(batches))
-        while True:
-            call = self._invoke("PredictStream", sent.requests_async(), None, sent.to_followers)
-            try:
-                with self._translate_errors(sent.to_followers):
-                    async for content in call:
-                        yield sent.parse(content)
-                break
-            except Mnist37Error as error:
-                pause = sent.next_pause(error)
-            finally:
-                call.cancel()
-            await asyncio.sleep(pause)
-        sent.finish()
+        async for prediction in self._predict_stream(iterate_async(batches)):
+            yield prediction
 
     def train(
         self,

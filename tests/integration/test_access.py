@@ -172,11 +172,11 @@ def test_a_token_allows_what_its_role_may(
 def test_without_a_known_token_every_call_is_refused(ask: Ask, guarded: str, pki: Path) -> None:
     wrong = "not-a-token-of-this-server"
     for call in READING + WRITING:
-        # grpc.aio can lose the status of a stream that it is still sending.
-        lost = Unavailable if call[0] == "predict_stream" and ask is ask_async else Unauthenticated
-        with pytest.raises((Unauthenticated, lost), match=r"no token; send one|ended the stream"):
-            ask(guarded, *call, tls_ca=pki / "ca.pem")
-        with pytest.raises((Unauthenticated, lost), match=r"token is unknown|ended the st") as said:
+        # grpc.aio loses the status of every third stream that is refused while it sends.
+        for _ in range(10 if call[0] == "predict_stream" else 1):
+            with pytest.raises(Unauthenticated, match="no token; send one"):
+                ask(guarded, *call, tls_ca=pki / "ca.pem")
+        with pytest.raises(Unauthenticated, match="token is unknown") as said:
             ask(guarded, *call, tls_ca=pki / "ca.pem", token=wrong)
         assert wrong not in str(said.value)
 

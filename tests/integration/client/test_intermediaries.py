@@ -150,9 +150,8 @@ def test_nginx(make: MakeClient, nginx: str, server: LocalServer) -> None:
         client.predict(np.full((2000, 784), 255, np.uint8))
     assert caught.value.reason == "MESSAGE_TOO_LARGE"
     assert client.train(20).wait().epoch == 20
-    reset_or_lost = "reset on its way: HTTP/2 error 2|ended the stream before all was sent"
-    with pytest.raises(Unavailable, match=reset_or_lost):
-        list(client.predict_stream(IMAGES[0] for _ in range(3000)))  # 2.3 MB
+    # 2.3 MB: nginx cuts the stream at 1 MB, and another stream continues it.
+    assert len(list(client.predict_stream(IMAGES[0] for _ in range(3000)))) == 3000
     server.stop()
     with pytest.raises(Unavailable, match="HTTP 502: it reaches no mnist37 server"):
         client.step()

@@ -39,6 +39,14 @@ def test_a_prediction_without_a_valid_token_is_401(
     assert "nobody-s" not in reply.json["error"]
 
 
+def test_a_stream_of_predictions_without_a_valid_token_is_always_401(guarded: Guarded) -> None:
+    # grpc.aio loses the status of some streams that the server refuses while web sends.
+    line = {"pixels": base64.b64encode(bytes(784)).decode()}
+    for _ in range(60):
+        reply = guarded.web.call("PredictStream", line, token="nobody-s")
+        assert (reply.status, reply.json["reason"]) == (401, "TOKEN_INVALID")
+
+
 @pytest.mark.parametrize(
     "path", ["/v2", "/v2/models/mnist37", "/v2/models/mnist37/ready", "/v2/models/stats"]
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mnist37_client._rpc.channel import ConnectionSettings
-from mnist37_client._rpc.failures.status import StatusLost
 from mnist37_client._rpc.methods.exchanges import Exchanges
 from mnist37_client._rpc.methods.retry import RetryPolicy
 from mnist37_client._rpc.methods.sent_batches import SentBatches
@@ -29,11 +28,9 @@ def test_a_server_that_is_away_is_waited_for_and_a_refusal_is_not(sent: SentBatc
         sent.next_pause(InvalidInput())
 
 
-def test_of_two_lost_statuses_in_a_row_the_second_is_raised(sent: SentBatches) -> None:
-    # It may be a refusal of the next batch, which would come again for as long as retries last.
-    next(sent.requests())
-    sent.next_pause(StatusLost())
+def test_the_oldest_request_is_that_of_the_first_batch_without_an_answer(sent: SentBatches) -> None:
+    assert sent.oldest_request() is None
+    request = next(sent.requests())
+    assert sent.oldest_request() == request
     sent.parse(pb.PredictResponse(probabilities=[0.5]).SerializeToString())
-    sent.next_pause(StatusLost())  # another batch's
-    with pytest.raises(StatusLost):
-        sent.next_pause(StatusLost())
+    assert sent.oldest_request() is None

@@ -10,6 +10,7 @@ from typing import Any
 import grpc.aio
 from mnist37_client import AsyncClient
 from mnist37_client._rpc.failures.asyncio_errors import translate_errors
+from mnist37_client._rpc.failures.status import StatusLost
 from mnist37_client._rpc.methods.calls import CHANNEL_OPTIONS
 
 from mnist37_web.errors import HttpError
@@ -88,14 +89,27 @@ class Caller:
         Raises:
             Mnist37Error: the call failed.
         """
+        last: bytes | None = None  # of the requests, until its answer has come
+
+        async def send(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+            nonlocal last
+            async for last in messages:
+                yield last
+
         is_stream = not isinstance(messages, bytes)
         kind: Any = self._channel.stream_stream if is_stream else self._channel.unary_stream
+        requests = messages if isinstance(messages, bytes) else send(messages)
         with translate_errors(self._address, lambda: False):
-            call = kind(method)(messages, timeout=seconds, metadata=self._metadata)
+            call = kind(method)(requests, timeout=seconds, metadata=self._metadata)
         try:
             with translate_errors(self._address, lambda: False):
                 async for answer in call:
+                    last = None
                     yield answer
+        except StatusLost:
+            if last is not None:  # of a call with one request, grpc.aio does not lose the status
+                await self.call(method, last)
+            raise
         finally:
             call.cancel()
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from mnist37_protos.v1 import mnist37_pb2 as pb
 from numpy.typing import ArrayLike
 
-from mnist37_client._rpc.failures.status import StatusLost
 from mnist37_client._rpc.messages.checks import decode
 from mnist37_client._rpc.messages.requests import predict_request
 from mnist37_client._rpc.messages.responses import parse_prediction
@@ -49,7 +48,6 @@ class SentBatches:
     ) -> None:
         self._exchanges = exchanges
         self._attempts = exchanges.attempts()
-        self._lost_statuses = 0  # since the last answer
         self._session = exchanges.session
         self.to_followers = self._reads_from_followers()
         self._batches = batches
@@ -86,8 +84,13 @@ class SentBatches:
         prediction = parse_prediction(answer, batch.count)
         self._session.record_read(batch.floor, answer.start, answer.version)
         self._attempts.record_success()
-        self._lost_statuses = 0
         return prediction
+
+    def oldest_request(self) -> pb.PredictRequest | None:
+        """Return the request of the first batch without an answer; None if each has one."""
+        with self._lock:
+            batch = self._unanswered[0] if self._unanswered else None
+        return None if batch is None else self._with_floor(batch)
 
     def next_pause(self, error: Mnist37Error) -> float:
         """Return the seconds until a further stream may answer what one that failed did not.
@@ -104,10 +107,6 @@ class SentBatches:
             if self._session.begin_anew(floor):
                 raise error
             return 0.0
-        if isinstance(error, StatusLost):
-            self._lost_statuses += 1
-            if self._lost_statuses > 1:  # in a row: the status may be a refusal of the next batch
-                raise error
         pause = self._attempts.next_pause(error)
         self.to_followers = self._reads_from_followers()
         return pause

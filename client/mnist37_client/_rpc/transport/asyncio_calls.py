@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
@@ -12,14 +12,16 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 from mnist37_protos.v1.mnist37_pb2_grpc import Mnist37ServiceStub as Stub
+from numpy.typing import ArrayLike
 
 from mnist37_client._rpc.channel import ConnectionSettings
 from mnist37_client._rpc.failures.asyncio_errors import translate_errors
-from mnist37_client._rpc.failures.status import no_owner
+from mnist37_client._rpc.failures.status import StatusLost, no_owner
 from mnist37_client._rpc.methods.calls import CHANNEL_OPTIONS
 from mnist37_client._rpc.methods.exchanges import Call, Exchange, Exchanges, Result
 from mnist37_client._rpc.methods.retry import RetryPolicy
 from mnist37_client._rpc.methods.seconds import check_timeout
+from mnist37_client._rpc.methods.sent_batches import SentBatches
 from mnist37_client._rpc.replicas import Replicas
 from mnist37_client._rpc.transport.batching import RequestBatcher
 from mnist37_client._rpc.transport.event_loops import (
@@ -30,6 +32,7 @@ from mnist37_client._rpc.transport.event_loops import (
 from mnist37_client._rpc.transport.follower_channels import FollowerChannels
 from mnist37_client._rpc.transport.stub import make_stub
 from mnist37_client.errors import Cancelled, Mnist37Error
+from mnist37_client.results import Prediction
 
 Method = Callable[..., Awaitable[bytes]]
 MethodOf = Callable[[Call], Method]
@@ -156,6 +159,37 @@ class AsyncioCalls:
             else:
                 attempts.record_success()
                 return content
+
+    async def _predict_stream(
+        self, batches: Iterator[ArrayLike] | AsyncIterator[ArrayLike]
+    ) -> AsyncIterator[Prediction]:
+        """Yield the predictions of a PredictStream; another stream continues one that fails."""
+        if not self._exchanges.followers.is_known:
+            await self._carry_out(self._exchanges.find_followers())
+        sent = SentBatches(self._exchanges, batches)
+        while True:
+            stream = self._invoke("PredictStream", sent.requests_async(), None, sent.to_followers)
+            failure: Mnist37Error
+            try:
+                with self._translate_errors(sent.to_followers):
+                    async for content in stream:
+                        yield sent.parse(content)
+                break
+            except Mnist37Error as error:
+                failure = error
+            finally:
+                stream.cancel()
+            request = sent.oldest_request() if isinstance(failure, StatusLost) else None
+            if request is not None:
+                # Of a call with one request, grpc.aio does not lose the status.
+                call = Call("Predict", request, to_followers=sent.to_followers, is_retried=False)
+                try:
+                    yield sent.parse(await self._make(call, self._method_of(call)))
+                    continue
+                except Mnist37Error as error:
+                    failure = error
+            await asyncio.sleep(sent.next_pause(failure))
+        sent.finish()
 
     def _invoke(
         self,
