@@ -44,7 +44,7 @@ def errors_in_web() -> Iterator[tuple[str, int]]:
 
 def errors_in_a_front() -> Iterator[str]:
     """Yield the reason of each reply of Envoy to a request of HTTP."""
-    for reply in local_replies(None):
+    for reply in local_replies("127.0.0.1:1"):
         body = reply["body_format_override"]
         if body.get("content_type") == "application/json":
             yield json.loads(body["text_format_source"]["inline_string"])["reason"]

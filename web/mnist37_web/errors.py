@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
+from mnist37_client.errors import Mnist37Error
+
+SOCKET_FILE = re.compile(r"unix:[^\s:;,]+")  # the server's address, in a text of the client
+
 
 class CannotStart(Exception):
     """A setting with which web cannot start; the message is one line for the operator."""
@@ -29,3 +35,8 @@ class HttpError(Exception):
 def bad_request(text: str) -> HttpError:
     """Return the error for a request that is never valid."""
     return HttpError(400, text, "INVALID_REQUEST")
+
+
+def for_callers(error: Mnist37Error) -> str:
+    """Return the text of an error without the path of a socket file: callers have no use for it."""
+    return SOCKET_FILE.sub("unix:...", str(error))

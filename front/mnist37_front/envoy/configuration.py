@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 
-from mnist37_server.domain.address import Address
+from mnist37_server.domain.address import Address, for_callers
 from mnist37_server.rpc.listening import find_port
 
 from mnist37_front.envoy.routes import (
@@ -126,7 +126,7 @@ def listener(
             },
         },
         "early_header_mutation_extensions": [protocol_header()],
-        "local_reply_config": {"mappers": local_replies(owner_for_callers(settings))},
+        "local_reply_config": {"mappers": local_replies(for_callers(settings.owner))},
         "http_filters": [
             *([authorization()] if asks_for_tokens else []),
             {
@@ -220,13 +220,6 @@ def owner_cluster(settings: FrontSettings) -> Config:
     if (tls := upstream_tls(settings)) is not None:
         cluster["transport_socket"] = tls
     return cluster
-
-
-def owner_for_callers(settings: FrontSettings) -> str | None:
-    """Return the address of the owner; None if it is in the front's own folder."""
-    owner = settings.parsed_owner
-    is_own = owner.path is not None and owner.path.parent == settings.folder
-    return None if is_own else str(owner)
 
 
 def is_ip(host: str) -> bool:

@@ -128,14 +128,14 @@ def authorization() -> Config:
     }
 
 
-def local_replies(owner: str | None) -> list[Config]:
+def local_replies(owner: str) -> list[Config]:
     """Return the replies that Envoy makes itself, as the contract has them.
 
     A call that cannot be passed on fails with UNAVAILABLE and says when to try again. To a request
     of HTTP, an error is JSON with the headers that all replies of the HTTP API have.
 
     Args:
-        owner: the address of the owner, for callers; None if none but the front reaches it.
+        owner: the address of the owner, as callers are told it.
     """
     is_http: Config = {
         "header_filter": {
@@ -155,7 +155,7 @@ def local_replies(owner: str | None) -> list[Config]:
     away = unavailable(
         "the front cannot reach the owner of the model; try again",
         Reason.OWNER_UNREACHABLE.name,
-        **({} if owner is None else {"owner": owner}),
+        owner=owner,
     )
     busy = unavailable("the front has too many calls; try again", OVERLOADED)
     return [

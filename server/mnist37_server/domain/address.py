@@ -49,6 +49,18 @@ class Address:
         return f"{UNIX}{self.path}" if self.path else join(self.host, self.port)
 
 
+def for_callers(address: str, text: str | None = None) -> str:
+    """Return an address as callers are told it: without the path of a socket file.
+
+    Args:
+        address: HOST:PORT or unix:PATH.
+        text: in which the path may stand, as in an error of gRPC; returned in place of the address.
+    """
+    if text is None:
+        text = address
+    return text.replace(address.removeprefix(UNIX), "...") if address.startswith(UNIX) else text
+
+
 def join(host: str, port: int) -> str:
     """Return HOST:PORT, with brackets around an address of IPv6."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

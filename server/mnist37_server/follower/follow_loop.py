@@ -9,6 +9,7 @@ import time
 
 import grpc
 
+from mnist37_server.domain.address import for_callers
 from mnist37_server.domain.position import Position
 from mnist37_server.domain.route import Route
 from mnist37_server.errors import CannotStart
@@ -174,11 +175,12 @@ class FollowLoop:
         """
         name, address = self._upstream.name, self._upstream.address
         if name not in told.followers:
-            self._replica.route = Route(told.owner or address, (*told.followers, name))
+            owner = told.owner or for_callers(address)
+            self._replica.route = Route(owner, (*told.followers, name))
             return
         # Cut to one round, in which the others in the circle find themselves too.
         later = told.followers[told.followers.index(name) + 1 :]
-        self._replica.route = Route(address, (*later, name))
+        self._replica.route = Route(for_callers(address), (*later, name))
         count = len(later) + 1
         if count == 1:
             raise Circle(f"{address} is this server itself; {self._flag} must name another one")

@@ -17,6 +17,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
+from mnist37_server.domain.address import for_callers
 from mnist37_server.domain.position import Position
 from mnist37_server.domain.route import AT_THE_OWNER, Route
 from mnist37_server.domain.snapshot import Origin, Snapshot
@@ -237,10 +238,8 @@ def route_of_refusal(error: grpc.RpcError) -> Route:
 
 def owner_unreachable(address: str, cause: str) -> Unavailable:
     """Return the refusal of a read for which the follower needs its owner."""
-    return Unavailable(
-        f"the follower needs {address}, which it follows, for this, and cannot reach it: {cause}",
-        Reason.OWNER_UNREACHABLE,
-    )
+    text = f"the follower needs {address}, which it follows, for this, and cannot reach it: {cause}"
+    return Unavailable(for_callers(address, text), Reason.OWNER_UNREACHABLE)
 
 
 def describe(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:

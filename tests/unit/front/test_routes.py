@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-from pathlib import Path
 from typing import Any
 
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
-from mnist37_front.envoy.configuration import owner_for_callers
 from mnist37_front.envoy.routes import local_replies
-from mnist37_front.settings import FrontSettings
 
 
 def statuses(replies: list[Any]) -> list[Status]:
@@ -37,13 +34,3 @@ def test_each_status_has_the_details_of_all_errors() -> None:
         reasons.append((info.reason, dict(info.metadata)))
     assert reasons[0] == ("OWNER_UNREACHABLE", {"owner": "owner:1"})
     assert reasons[1:] == [("OVERLOADED", {})] * 2
-
-
-def test_an_owner_that_the_front_alone_reaches_is_not_named(tmp_path: Path) -> None:
-    settings = FrontSettings(owner=f"unix:{tmp_path}/owner.sock", folder=tmp_path)
-    assert owner_for_callers(settings) is None
-    assert owner_for_callers(FrontSettings(owner="a:1", folder=tmp_path)) == "a:1"
-    (away, *_) = statuses(local_replies(None))
-    info = ErrorInfo()
-    assert away.details[0].Unpack(info)
-    assert not info.metadata

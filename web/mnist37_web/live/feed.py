@@ -19,7 +19,7 @@ from mnist37_client import Run, errors
 from mnist37_client._rpc.messages.checks import decode
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
-from mnist37_web.errors import HttpError
+from mnist37_web.errors import HttpError, for_callers
 from mnist37_web.live.curve import Curve
 from mnist37_web.live.events import Event, format_event
 from mnist37_web.live.views import view_loss, view_run
@@ -184,7 +184,7 @@ class Live:
 
     def _report(self, error: errors.Mnist37Error) -> None:
         """Tell the browsers why the server does not answer, unless they know."""
-        content = {"reachable": False, "problem": str(error), "may_write": False}
+        content = {"reachable": False, "problem": for_callers(error), "may_write": False}
         if format_event("server", content) != self._state.get("server"):
             self._publish("server", content)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mnist37_client import AsyncClient, AsyncTrainingRun, errors
 
-from mnist37_web.errors import HttpError
+from mnist37_web.errors import HttpError, for_callers
 
 RUNS_MAX = 4  # at a time: the server does one after the other
 
@@ -82,7 +82,7 @@ class OwnRuns:
                         first.set_result(None)
         except errors.Mnist37Error as error:
             if first.done():
-                report(str(error))
+                report(for_callers(error))
             else:
                 first.set_exception(error)
         finally:

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mnist37_web.errors import HttpError
+from mnist37_web.errors import HttpError, for_callers
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def describe_error(error: Exception) -> tuple[int, Mapping[str, object]]:
     )
     if error.reason == "MESSAGE_TOO_LARGE":
         status = 413
-    body: dict[str, object] = {"error": str(error), "code": code.name}
+    body: dict[str, object] = {"error": for_callers(error), "code": code.name}
     if error.reason is not None:
         body["reason"] = error.reason
     if isinstance(error, errors.InvalidInput) and error.field is not None:
