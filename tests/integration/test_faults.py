@@ -6,7 +6,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -108,6 +108,23 @@ def test_a_read_only_database_is_refused_at_the_start(
 ) -> None:
     with pytest.raises(Unavailable, match=r"--state: cannot write to .*sqlite3; make it writable"):
         LocalServer("--state", str(read_only_database))
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_database_with_two_names_is_refused_under_both(
+    link: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    second.mkdir(mode=0o700)
+    with LocalServer("--device", "cpu", "--state", str(first)):
+        link(first / "mnist37.sqlite3", second / "mnist37.sqlite3")
+        with pytest.raises(Unavailable, match="is a link, or there is a hard link to it"):
+            LocalServer("--device", "cpu", "--state", str(second))
+    if link is os.link:
+        with pytest.raises(Unavailable, match="put a copy in its place, or name another folder"):
+            LocalServer("--device", "cpu", "--state", str(first))
+        (second / "mnist37.sqlite3").unlink()
+    LocalServer("--device", "cpu", "--state", str(first)).stop()
 
 
 def test_a_run_can_be_resumed_after_its_clients_connection_ended(server: LocalServer) -> None:

@@ -49,14 +49,20 @@ def connect(
     )
 
 
-def check_writable(database: Path) -> None:
-    """Raise CannotStart if a file of the database is read-only.
+def check_files(database: Path) -> None:
+    """Raise CannotStart if a file of the database is read-only, or has another name too.
 
     SQLite opens a read-only file without an error. It fails at the first write, when the server
-    already answers calls.
+    already answers calls. A file with two names could have two servers, since each locks its own
+    folder; and SQLite finds the log beside one name alone.
     """
     files = (database.with_name(database.name + suffix) for suffix in ("", "-wal", "-shm"))
     for file in files:
+        if file.is_symlink() or (file.exists() and file.stat().st_nlink > 1):
+            raise CannotStart(
+                f"--state: {file} is a link, or there is a hard link to it, so that another server"
+                " may write to it too; put a copy in its place, or name another folder"
+            )
         if file.exists() and not os.access(file, os.W_OK):
             raise CannotStart(
                 f"--state: cannot write to {file}; make it writable for this user, or name another"

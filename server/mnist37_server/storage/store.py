@@ -69,7 +69,7 @@ class Store:
         file = None if folder is None else folder / "mnist37.sqlite3"
         try:
             if file is not None:
-                database.check_writable(file)
+                database.check_files(file)
                 database.create_database(file, connection_class)
             self._writer = database.connect(file, connection_class)
             database.prepare(self._writer)
