@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from mnist37_protos.v1 import mnist37_pb2 as pb
 
+from mnist37_client._rpc.lifetime import NotCopied
 from mnist37_client._rpc.messages.checks import decode
 from mnist37_client._rpc.messages.responses import parse_epochs
 from mnist37_client._rpc.methods.session import Session
@@ -70,7 +71,7 @@ class ProgressBuffer:
             )
 
 
-class RunHandle:
+class RunHandle(NotCopied):
     """The part of a run's handle that both clients share: what is known of the run.
 
     Args:

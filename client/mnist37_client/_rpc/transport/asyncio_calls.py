@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from mnist37_client._rpc.channel import ConnectionSettings
 from mnist37_client._rpc.failures.asyncio_errors import translate_errors
 from mnist37_client._rpc.failures.status import StatusLost, no_owner
+from mnist37_client._rpc.lifetime import Lifetime, NotCopied
 from mnist37_client._rpc.methods.calls import CHANNEL_OPTIONS
 from mnist37_client._rpc.methods.exchanges import Call, Exchange, Exchanges, Result
 from mnist37_client._rpc.methods.retry import RetryPolicy
@@ -40,7 +41,7 @@ MethodOf = Callable[[Call], Method]
 MAKERS = grpc.aio.insecure_channel, grpc.aio.secure_channel, CHANNEL_OPTIONS
 
 
-class AsyncioCalls:
+class AsyncioCalls(NotCopied):
     """Calls over a channel to the owner and one to its followers, in each event loop.
 
     Args:
@@ -55,6 +56,7 @@ class AsyncioCalls:
     ) -> None:
         self.address = settings.address or str(settings.replicas)
         self.timeout = check_timeout(timeout)
+        self._lifetime = Lifetime(self.address)
         self._retry_policy = RetryPolicy(retry_for)
         self._merge = merge
         self._closed = False
@@ -65,6 +67,8 @@ class AsyncioCalls:
     async def close(self) -> None:
         """Close the connections and end every call in flight."""
         self._closed = True
+        if self._lifetime.is_forked:
+            return  # the connections are the parent's
         await self._connections.close()
 
     async def __aenter__(self) -> Self:
@@ -118,6 +122,7 @@ class AsyncioCalls:
             exchange: of the client.
             method_of: returns the method that makes an attempt of a read; by default the stub's.
         """
+        self._lifetime.check()
         if self._exchanges.followers.begin_refresh():
             self._refresh_followers()
         try:
@@ -218,6 +223,7 @@ class AsyncioCalls:
         return translate_errors(name, lambda: self._closed)
 
     def _raise_if_closed(self) -> None:
+        self._lifetime.check()
         if self._closed:
             raise Cancelled(f"{self.address}: the client is closed")
 

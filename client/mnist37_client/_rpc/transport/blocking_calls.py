@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from mnist37_client._rpc.channel import ConnectionSettings
 from mnist37_client._rpc.failures.status import from_rpc, no_owner
+from mnist37_client._rpc.lifetime import Lifetime, NotCopied, OwnStream
 from mnist37_client._rpc.methods.calls import CHANNEL_OPTIONS
 from mnist37_client._rpc.methods.exchanges import Call, Exchange, Exchanges, Result
 from mnist37_client._rpc.methods.retry import RetryPolicy
@@ -29,7 +30,7 @@ from mnist37_client.results import Prediction
 MAKERS = grpc.insecure_channel, grpc.secure_channel, CHANNEL_OPTIONS
 
 
-class BlockingCalls:
+class BlockingCalls(NotCopied):
     """Calls over a channel to the owner and one to its followers, which threads may share.
 
     Args:
@@ -43,6 +44,7 @@ class BlockingCalls:
     ) -> None:
         self.address = settings.address or str(settings.replicas)
         self.timeout = check_timeout(timeout)
+        self._lifetime = Lifetime(self.address)
         self._retry_policy = RetryPolicy(retry_for)
         self._closed = False
         self._settings = settings
@@ -58,6 +60,8 @@ class BlockingCalls:
     def close(self) -> None:
         """Close the connections and end every call in flight."""
         self._closed = True
+        if self._lifetime.is_forked:
+            return  # the connections are the parent's
         if self._owner_channel is not None:
             self._owner_channel.close()
         for channel in self._follower_channels.take_all():
@@ -84,6 +88,7 @@ class BlockingCalls:
         threading.Thread(target=refresh, name="mnist37-followers", daemon=True).start()
 
     def _carry_out(self, exchange: Exchange[Result]) -> Result:
+        self._lifetime.check()
         if self._exchanges.followers.begin_refresh():
             self._refresh_followers()
         try:
@@ -100,6 +105,7 @@ class BlockingCalls:
             return result
 
     def _raise_if_closed(self) -> None:
+        self._lifetime.check()
         if self._closed:
             raise Cancelled(f"{self.address}: the client is closed")
 
@@ -122,6 +128,7 @@ class BlockingCalls:
 
     def _predict_stream(self, batches: Iterator[ArrayLike]) -> Iterator[Prediction]:
         """Yield the predictions of a PredictStream; another stream continues one that fails."""
+        self._lifetime.check()
         if not self._exchanges.followers.is_known:
             self._carry_out(self._exchanges.find_followers())
         sent = SentBatches(self._exchanges, batches)
@@ -166,13 +173,15 @@ class BlockingCalls:
         self._raise_if_closed()
         try:
             if to_followers:
-                return self._invoke_follower(rpc, request, timeout)
-            if self._owner_stub is None:
+                answer = self._invoke_follower(rpc, request, timeout)
+            elif self._owner_stub is None:
                 raise no_owner(rpc)
-            return getattr(self._owner_stub, rpc)(request, timeout=timeout)
+            else:
+                answer = getattr(self._owner_stub, rpc)(request, timeout=timeout)
         except ValueError:  # another thread has closed the channel since
             self._raise_if_closed()
             raise
+        return answer if isinstance(answer, bytes) else OwnStream(answer, self._lifetime)
 
     def _invoke_follower(self, rpc: str, request: object, timeout: float | None) -> Any:  # noqa: ANN401
         channel = self._follower_channels.begin_call()
