@@ -224,6 +224,18 @@ def test_half_sent_messages_of_a_caller_shut_out_no_other(tmp_path: Path) -> Non
         assert newest.wait(stream, SECONDS) is not None
 
 
+def test_a_burst_of_calls_lets_the_other_connections_have_their_turn(fronted: LocalServer) -> None:
+    """Call beside a burst: the answer comes before most of the burst's have come."""
+    shares = []
+    with RawConnection(fronted.address) as one:
+        for _ in range(10):
+            with RawConnection(fronted.address) as many:
+                many.call_at_once("/grpc.health.v1.Health/Check", 1_000)
+                assert one.wait(one.call("/grpc.health.v1.Health/Check"), SECONDS) is not None
+                shares.append(len(many.ends))
+    assert min(shares) < 300, shares
+
+
 class SmallFront(FrontedServer):
     """A server behind a front with a small heap: Envoy begins with 40 MiB."""
 
