@@ -57,14 +57,14 @@ def read_shades(source: Source) -> Shades:
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    if isinstance(source, Image.Image):
-        return _to_shades(source)
-    if not isinstance(source, (str, Path, bytes)) and not hasattr(source, "read"):
+    if not isinstance(source, (str, Path, bytes, Image.Image)) and not hasattr(source, "read"):
         raise InvalidInput(
             f"got {type(source).__name__}; must be a path, bytes, a binary file, a picture of"
             " Pillow, or an array"
         )
     try:
+        if isinstance(source, Image.Image):
+            return _to_shades(source)
         content = _content(source)
         # Pillow warns of damaged EXIF data and of many pixels; neither concerns the digit.
         with warnings.catch_warnings(action="ignore"):
@@ -131,6 +131,10 @@ def _to_shades(picture: Image.Image) -> Shades:
     exif = picture.getexif()
     if picture.mode in ("1", "P", "PA"):
         picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
+    elif picture.mode == "LAB":
+        picture = picture.getchannel("L")  # Pillow converts it to no other mode
+    elif picture.mode == "La":
+        picture = picture.convert("LA")  # the only one
     elif picture.mode.startswith("I;16"):
         picture = picture.convert("I")  # Pillow reduces no other picture of 16 bits
     factor = max(picture.size) // (2 * SIDE_WANTED)

@@ -172,6 +172,30 @@ def test_the_digit_is_centred_by_its_mass(variant: Save, tmp_path: Path) -> None
         assert np.abs(centre_of_mass(read_digit(variant(image, tmp_path))) - 14).max() < 0.7
 
 
+MODES = ["P", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16B", "F", "LA", "La"]
+MADE_FROM = {"RGBa": "RGBA", "La": "LA", "I;16B": "I"}  # Pillow converts to them from no other mode
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_picture_of_pillow_may_have_any_mode(mode: str) -> None:
+    paper = Image.fromarray(255 - enlarged(IMAGES[0]))
+    if mode == "LAB":
+        neutral = Image.new("L", paper.size, 128)
+        picture = Image.merge("LAB", [paper, neutral, neutral])
+    else:
+        picture = paper.convert("RGB").convert(MADE_FROM.get(mode, mode)).convert(mode)
+    difference = read_digit(picture).astype(float) - read_digit(paper)
+    assert np.abs(difference).mean() < 2
+
+
+def test_a_damaged_picture_of_pillow_is_refused() -> None:
+    file = io.BytesIO()
+    Image.fromarray(255 - enlarged(IMAGES[0])).save(file, "JPEG")
+    half = io.BytesIO(file.getvalue()[:2000])
+    with pytest.raises(InvalidInput, match="cannot be read: "):
+        read_digit(Image.open(half))
+
+
 @pytest.mark.parametrize("shape", [(1, 40), (40, 1), (2, 3000), (13, 57)])
 def test_two_dots_in_any_shape_are_refused(shape: tuple[int, int], tmp_path: Path) -> None:
     pixels = np.full(shape, 255, np.uint8)
