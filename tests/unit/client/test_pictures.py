@@ -172,7 +172,7 @@ def test_the_digit_is_centred_by_its_mass(variant: Save, tmp_path: Path) -> None
         assert np.abs(centre_of_mass(read_digit(variant(image, tmp_path))) - 14).max() < 0.7
 
 
-MODES = ["P", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16B", "F", "LA", "La"]
+MODES = ["RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16B", "F", "LA", "La"]
 MADE_FROM = {"RGBa": "RGBA", "La": "LA", "I;16B": "I"}  # Pillow converts to them from no other mode
 
 
