@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import re
 from pathlib import Path
 
 from mnist37_client.errors import InvalidInput
 from mnist37_client.files.bounded_file import read_bounded
+
+LIKE_A_SECRET = re.compile(r"[^/.\s]{16,}")  # in place of a path
 
 
 def read_secret(option: str, file: str | Path) -> str:
@@ -22,6 +25,11 @@ def read_secret(option: str, file: str | Path) -> str:
     try:
         content = read_bounded(file)
     except OSError as error:
+        if LIKE_A_SECRET.fullmatch(str(file)):  # which must not be printed
+            raise InvalidInput(
+                f"{option}: there is no such file; give the path of a file with the secret, and"
+                " not the secret itself"
+            ) from None
         raise InvalidInput(f"{option}: cannot read {file}: {error.strerror}") from error
     is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:

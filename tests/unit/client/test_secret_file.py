@@ -42,6 +42,13 @@ def test_what_is_no_secret_is_refused(tmp_path: Path, content: bytes, problem: s
         read_secret("--password-file", file)
 
 
+@pytest.mark.parametrize("secret", ["f" * 64, "a-secret-of-16-c", "x" * 300])
+def test_a_secret_in_place_of_its_file_is_not_printed(secret: str) -> None:
+    with pytest.raises(InvalidInput, match=r"^--token-file: there is no such file; ") as refused:
+        read_secret("--token-file", secret)
+    assert secret[:8] not in str(refused.value)
+
+
 @pytest.mark.parametrize("name", ["nothing", "."])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidInput, match=f"--password-file: cannot read {tmp_path / name}: "):
