@@ -229,7 +229,7 @@ def trickle(connection: socket.socket) -> None:
 
 
 def test_bodies_together_are_limited(web: LocalWeb) -> None:
-    # Three hold 61 MiB and wait; the fourth is one too many. Of theirs, some MiB may still be in the
+    # Three hold 61 MiB and wait; the fourth is one too many. Some MiB of theirs may still be in the
     # system's buffers, so it sends far more than there is room for.
     connections = []
     for _ in range(4):
