@@ -12,7 +12,7 @@ from typing import TypeVar
 import grpc
 
 from mnist37_client._rpc.address import UNIX, check_address
-from mnist37_client._rpc.lifetime import is_forked
+from mnist37_client._rpc.lifetime import is_forked_process
 from mnist37_client._rpc.replicas import CHANNEL_OPTIONS as REPLICA_OPTIONS
 from mnist37_client._rpc.replicas import OWNERS_LIST, Replicas, parse_listed, parse_replicas
 from mnist37_client.errors import InvalidInput, one_line
@@ -155,7 +155,7 @@ class ConnectionSettings:
         if all(map(is_this_machine, addresses)):
             # Otherwise gRPC would use the proxy that the environment names, if there is one.
             options.append(("grpc.enable_http_proxy", 0))
-        if is_forked():  # or the parent's connection would serve the child too
+        if is_forked_process():  # or the parent's connection would serve the child too
             options.append(("grpc.use_local_subchannel_pool", 1))
         if self._credentials is None:
             return plain(target, options=options)

@@ -1,4 +1,4 @@
-"""What a client does not outlive: a fork of its process, and the end of the interpreter.
+"""Refuse the calls of a client in a forked process, and at the end of the interpreter.
 
 A forked process has copies of the sockets, and none of gRPC's threads. A call there would wait for
 ever, or write into a connection of the parent. In an interpreter that ends, a stream would wait for
@@ -48,8 +48,8 @@ class Lifetime:
             raise Cancelled(f"{self._address}: Python is ending; make calls before its end")
 
 
-class OwnStream:
-    """A stream of answers that does not outlive its client either.
+class GuardedStream:
+    """A stream of answers that checks its client's lifetime before each of them.
 
     Args:
         call: as grpc returns it.
@@ -74,7 +74,7 @@ class OwnStream:
 
 
 class NotCopied:
-    """A base class of what has connections: it can be neither copied nor pickled."""
+    """A base class for objects with connections, which can be neither copied nor pickled."""
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Raise a Mnist37Error, for pickle and copy."""
@@ -85,6 +85,6 @@ class NotCopied:
         )
 
 
-def is_forked() -> bool:
+def is_forked_process() -> bool:
     """Return whether a fork has made this process since the client was imported."""
     return os.getpid() != FIRST_PROCESS

@@ -9,6 +9,7 @@ from pathlib import Path
 from mnist37_client.errors import InvalidInput
 from mnist37_client.files.bounded_file import read_bounded
 
+# This is in mnist37_server.access.secret_file too, which may not be imported here.
 LIKE_A_SECRET = re.compile(r"[^/.\s]{16,}")  # in place of a path
 
 

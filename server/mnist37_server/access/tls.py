@@ -8,10 +8,9 @@ from pathlib import Path
 
 import grpc
 
+from mnist37_server.access.secret_file import read_secret_file
 from mnist37_server.config import Config, Following
 from mnist37_server.errors import CannotStart
-
-LIKE_A_TOKEN = re.compile(r"[^/.\s]{16,}")  # in place of a path; it must not be printed
 
 
 def credentials(config: Config) -> grpc.ServerCredentials | None:
@@ -58,12 +57,7 @@ def check_token_file(following: Following) -> None:
     if following.token_file is None:
         return
     option = f"{following.flag}-token-file"
-    if LIKE_A_TOKEN.fullmatch(str(following.token_file)) and not following.token_file.exists():
-        raise CannotStart(
-            f"{option}: there is no such file; give the path of a file with the token, and not the"
-            " token itself"
-        )
-    token = _read(option, following.token_file).strip()
+    token = read_secret_file(option, following.token_file).strip()
     if not re.fullmatch(rb"[!-~]+", token):
         raise CannotStart(
             f"{option}: {following.token_file} must hold one token and nothing else;"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from mnist37_server.access.roles import Role
+from mnist37_server.access.secret_file import read_secret_file
 from mnist37_server.errors import CannotStart
 
 POLL_SECONDS = 1.0  # between two checks of the token file
@@ -47,7 +48,7 @@ class Tokens:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._content = self._read()
+        self._content = read_secret_file("--tokens", path)
         self.table = TokenTable.from_roles(parse(path, self._content))
         self._last_error = ""
 
@@ -75,7 +76,7 @@ class Tokens:
         after a change.
         """
         try:
-            content = self._read()
+            content = read_secret_file("--tokens", self._path)
             if content != self._content:
                 self.table = TokenTable.from_roles(parse(self._path, content))
                 self._content = content
@@ -90,12 +91,6 @@ class Tokens:
         """Return how many tokens each role has."""
         counts = Counter(self.table.roles_by_hash.values())
         return ", ".join(f"{counts[role]} for {role.value}" for role in Role)
-
-    def _read(self) -> bytes:
-        try:
-            return self._path.read_bytes()
-        except OSError as error:
-            raise CannotStart(f"--tokens: cannot read {self._path}: {error.strerror}") from error
 
 
 def parse(path: Path, content: bytes) -> dict[bytes, Role]:

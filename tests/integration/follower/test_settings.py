@@ -100,7 +100,7 @@ def test_files_that_cannot_be_used_are_refused(pki: Path, tmp_path: Path) -> Non
         tls.owner_credentials(wrong_pair)
     with pytest.raises(CannotStart, match="--follow-token-file: cannot read"):
         tls.check_token_file(Following("a:1", token_file=tmp_path / "missing"))
-    with pytest.raises(CannotStart, match="and not the token itself") as refused:
+    with pytest.raises(CannotStart, match="and not the secret itself") as refused:
         tls.check_token_file(Following("a:1", token_file=Path("f" * 64)))
     assert "ffff" not in str(refused.value)
     with pytest.raises(CannotStart, match=r"--follow-token-file: .* must hold one token"):

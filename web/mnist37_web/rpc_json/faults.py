@@ -1,4 +1,4 @@
-"""What is wrong with JSON that is no message: the field, its value, and what would be right."""
+"""Find the field for which JSON is no message, and say what it has and what would be right."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def find_fault(kind: type[Message], text: bytes) -> str | None:
         A sentence, or None if no single field is wrong, or the text is no JSON.
     """
     try:
-        content = json.loads(text)
+        content = json.loads(text.decode())  # bytes could be UTF-16 too
     except ValueError:
         return None
     return next(_faults(kind, content, ""), None)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from mnist37_client._rpc.channel import ConnectionSettings
 from mnist37_client._rpc.failures.status import from_rpc, no_owner
-from mnist37_client._rpc.lifetime import Lifetime, NotCopied, OwnStream
+from mnist37_client._rpc.lifetime import GuardedStream, Lifetime, NotCopied
 from mnist37_client._rpc.methods.calls import CHANNEL_OPTIONS
 from mnist37_client._rpc.methods.exchanges import Call, Exchange, Exchanges, Result
 from mnist37_client._rpc.methods.retry import RetryPolicy
@@ -128,7 +128,6 @@ class BlockingCalls(NotCopied):
 
     def _predict_stream(self, batches: Iterator[ArrayLike]) -> Iterator[Prediction]:
         """Yield the predictions of a PredictStream; another stream continues one that fails."""
-        self._lifetime.check()
         if not self._exchanges.followers.is_known:
             self._carry_out(self._exchanges.find_followers())
         sent = SentBatches(self._exchanges, batches)
@@ -181,7 +180,7 @@ class BlockingCalls(NotCopied):
         except ValueError:  # another thread has closed the channel since
             self._raise_if_closed()
             raise
-        return answer if isinstance(answer, bytes) else OwnStream(answer, self._lifetime)
+        return answer if isinstance(answer, bytes) else GuardedStream(answer, self._lifetime)
 
     def _invoke_follower(self, rpc: str, request: object, timeout: float | None) -> Any:  # noqa: ANN401
         channel = self._follower_channels.begin_call()

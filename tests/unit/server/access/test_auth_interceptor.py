@@ -148,6 +148,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         Tokens(tmp_path / "none")
 
 
+@pytest.mark.parametrize("secret", ["f" * 64, "a-token-of-16-ch", "x" * 300])
+def test_a_token_in_place_of_the_file_is_not_printed(secret: str) -> None:
+    with pytest.raises(CannotStart, match=r"^--tokens: there is no such file; ") as refused:
+        Tokens(Path(secret))
+    assert secret[:8] not in str(refused.value)
+
+
 def test_a_changed_file_counts_only_if_it_is_valid(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
