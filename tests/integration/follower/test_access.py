@@ -166,9 +166,9 @@ def test_what_fails_on_the_way_to_the_owner_is_no_failed_handshake_of_a_caller(
     tokens = guarding.tokens_file(tmp_path / "tokens", "predict")
     flags = guarding.guards(pki, tokens)
     way = ("--follow", guarded.address, "--follow-tls-ca", str(pki / "other-ca.pem"))
+    failed = "mnist37_tls_handshakes_failed_total"
+    before = guarded.metric(failed) or 0  # the follower's first try may come before it is ready
     with Server(*flags, *way, "--metrics-address", "127.0.0.1:0") as follower:
-        before = guarded.metric("mnist37_tls_handshakes_failed_total") or 0
-        failed = "mnist37_tls_handshakes_failed_total"
         assert wait_until(lambda: (guarded.metric(failed) or 0) > before, TIMEOUT)
         assert follower.metric(failed) == 0
         log = follower.stop()[1]
